@@ -1,0 +1,71 @@
+"""meddift finds the same anatomical point in two 3D medical scans and answers in millimetres.
+
+    import meddift
+
+    matcher = meddift.Matcher(model="builtin", preset="default")
+    pair = matcher.pair("baseline.nii.gz", "followup.nii.gz")
+    matches = pair.match(meddift.read_points("lesions.mrk.json"))
+
+Every position in memory is world RAS mm. Nothing heavy is loaded until it is used: `import meddift`
+takes neither torch nor MONAI.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meddift.errors import MeddiftError
+    from meddift.geometry import Grid
+    from meddift.io import read_points, read_volume, write_points, write_volume
+    from meddift.matching import Matches
+    from meddift.pipeline import Matcher, Options, Pair
+    from meddift.points import Points
+    from meddift.volume import Volume
+
+__version__ = "0.1.0"
+
+#: Public name -> module that defines it. Loaded on first use (PEP 562).
+_HOME = {
+    "Grid": "meddift.geometry",
+    "Matcher": "meddift.pipeline",
+    "Matches": "meddift.matching",
+    "MeddiftError": "meddift.errors",
+    "Options": "meddift.pipeline",
+    "Pair": "meddift.pipeline",
+    "Points": "meddift.points",
+    "Volume": "meddift.volume",
+    "read_points": "meddift.io",
+    "read_volume": "meddift.io",
+    "write_points": "meddift.io",
+    "write_volume": "meddift.io",
+}
+
+__all__ = [
+    "Grid",
+    "Matcher",
+    "Matches",
+    "MeddiftError",
+    "Options",
+    "Pair",
+    "Points",
+    "Volume",
+    "__version__",
+    "read_points",
+    "read_volume",
+    "write_points",
+    "write_volume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'meddift' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return sorted(__all__)

@@ -1,0 +1,309 @@
+"""`Grid`: a voxel lattice in world coordinates, and the only place that knows how lattices change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from meddift.errors import GeometryError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A voxel lattice in world coordinates (RAS, mm); voxel centres lie at integer indices.
+
+    Attributes:
+        shape: Number of voxels along each of the three index axes, each at least 1.
+        affine: (4, 4) float64, voxel index to world RAS mm.
+
+    Raises:
+        GeometryError: if the shape is not three positive integers, or the affine is not finite,
+            not (4, 4), has another last row than [0, 0, 0, 1], or is singular.
+
+    Examples:
+        >>> grid = Grid((10, 10, 10), np.diag([2.0, 2.0, 2.0, 1.0]))
+        >>> grid.index_to_world([1, 2, 3])
+        array([2., 4., 6.])
+    """
+
+    shape: tuple[int, int, int]
+    affine: Floats
+
+    def __post_init__(self) -> None:
+        """Validate and freeze."""
+        shape = tuple(int(n) for n in self.shape)
+        if len(shape) != 3 or any(n < 1 for n in shape):
+            raise GeometryError(f"a grid needs three axes of at least one voxel, got shape {shape}")
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4):
+            raise GeometryError(f"an affine must have shape (4, 4), got {affine.shape}")
+        if not np.isfinite(affine).all():
+            raise GeometryError(f"an affine must be finite, got\n{affine}")
+        if not np.allclose(affine[3], [0, 0, 0, 1]):
+            raise GeometryError(f"the last row of an affine must be [0, 0, 0, 1], got {affine[3]}")
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        if (spacing <= 0).any() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
+            raise GeometryError(f"the affine is singular (spacing {spacing} mm):\n{affine}")
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    # ------------------------------------------------------------------ what it is
+
+    @cached_property
+    def inverse(self) -> Floats:
+        """(4, 4) float64, world RAS mm to voxel index."""
+        return np.linalg.inv(self.affine)
+
+    @property
+    def spacing(self) -> Floats:
+        """(3,) float64, distance between neighbouring voxel centres along each index axis, mm."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+    @property
+    def origin(self) -> Floats:
+        """(3,) float64, world RAS mm of the centre of voxel (0, 0, 0)."""
+        return self.affine[:3, 3].copy()
+
+    @property
+    def direction(self) -> Floats:
+        """(3, 3) float64, unit vectors of the index axes as columns, RAS."""
+        return self.affine[:3, :3] / self.spacing
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return int(np.prod(self.shape))
+
+    @property
+    def extent(self) -> Floats:
+        """(3,) float64, edge lengths of the field of view along the index axes, mm (outer voxel faces)."""
+        return self.spacing * self.shape
+
+    @property
+    def center(self) -> Floats:
+        """(3,) float64, world RAS mm of the middle of the field of view."""
+        return self.index_to_world((np.asarray(self.shape) - 1) / 2)
+
+    @property
+    def orientation(self) -> str:
+        """Three letters: the direction in which each index axis mostly grows, e.g. "RAS" or "LPS"."""
+        axes, signs = self._closest_axes()
+        return "".join(("LPI", "RAS")[int(s > 0)][a] for a, s in zip(axes, signs, strict=True))
+
+    @property
+    def obliqueness_degrees(self) -> float:
+        """Largest angle between an index axis and its closest world axis, degrees."""
+        axes, _ = self._closest_axes()
+        cosines = np.abs(self.direction[list(axes), range(3)])
+        return float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1))))
+
+    @property
+    def shear(self) -> float:
+        """Largest absolute cosine between two index axes; 0 where they are orthogonal."""
+        gram = self.direction.T @ self.direction
+        return float(np.abs(gram - np.diag(np.diag(gram))).max())
+
+    @property
+    def corners(self) -> Floats:
+        """(8, 3) float64, world RAS mm of the centres of the eight corner voxels."""
+        last = np.asarray(self.shape) - 1
+        unit = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 3)
+        return self.index_to_world(unit * last)
+
+    def same_as(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
+        """Whether both lattices have the same shape and no corner differs by more than `tolerance_mm`."""
+        return self.shape == other.shape and bool(
+            np.abs(self.corners - other.corners).max() <= tolerance_mm
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Equal shape and exactly equal affine."""
+        if not isinstance(other, Grid):
+            return NotImplemented
+        return self.shape == other.shape and bool((self.affine == other.affine).all())
+
+    def __hash__(self) -> int:
+        """Hash of shape and affine."""
+        return hash((self.shape, self.affine.tobytes()))
+
+    def __repr__(self) -> str:
+        """Geometry in words."""
+        spacing = " x ".join(f"{s:.4g}" for s in self.spacing)
+        origin = ", ".join(f"{o:.2f}" for o in self.origin)
+        shape = "x".join(map(str, self.shape))
+        return f"Grid({shape}, {spacing} mm, origin RAS ({origin}) mm, {self.orientation})"
+
+    # ------------------------------------------------------------------ points
+
+    def index_to_world(self, indices: ArrayLike) -> Floats:
+        """Convert (continuous) voxel indices to world points.
+
+        Args:
+            indices: (..., 3) float, voxel indices; centres are integers.
+
+        Returns:
+            (..., 3) float64, world RAS mm.
+        """
+        return np.asarray(indices, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def world_to_index(self, positions: ArrayLike) -> Floats:
+        """Convert world points to continuous voxel indices.
+
+        Args:
+            positions: (..., 3) float, world RAS mm.
+
+        Returns:
+            (..., 3) float64, voxel indices; not rounded, not clipped.
+        """
+        return np.asarray(positions, dtype=np.float64) @ self.inverse[:3, :3].T + self.inverse[:3, 3]
+
+    def contains(self, positions: ArrayLike, *, margin_mm: float = 0.0) -> NDArray[np.bool_]:
+        """Whether world points lie in the field of view (bounded by the outer voxel faces).
+
+        Args:
+            positions: (..., 3) float, world RAS mm.
+            margin_mm: Shrinks the field of view on each side; negative values widen it.
+
+        Returns:
+            (...,) bool. NaN positions are outside.
+        """
+        index = self.world_to_index(positions)
+        # A nanometre of slack: a point on a face stays inside after rounding in the affine.
+        margin = margin_mm / self.spacing - 0.5 - 1e-6 / self.spacing
+        with np.errstate(invalid="ignore"):
+            inside = (index >= margin) & (index <= np.asarray(self.shape) - 1 - margin)
+        return np.asarray(inside.all(-1))
+
+    def voxel_centers(self) -> Floats:
+        """(X, Y, Z, 3) float64, world RAS mm of every voxel centre (24 bytes a voxel)."""
+        axes = [np.arange(n, dtype=np.float64) for n in self.shape]
+        return self.index_to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
+
+    # ------------------------------------------------------------------ lattices made from this one
+
+    def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
+        """The lattice of `shape` voxels that begins at index `start`; beyond the border it is padding.
+
+        Args:
+            start: First index along each axis; negative values extend the lattice.
+            shape: Number of voxels along each axis.
+        """
+        return self._derived(shape, step=np.ones(3), first=np.asarray(start, dtype=np.float64))
+
+    def strided(self, step: int | Sequence[int]) -> Grid:
+        """The lattice of every `step`-th voxel, from index 0 on: `data[::step, ::step, ::step]`."""
+        steps = np.broadcast_to(np.asarray(step, dtype=np.int64), (3,))
+        shape = [-(-n // int(s)) for n, s in zip(self.shape, steps, strict=True)]
+        return self._derived(shape, step=steps.astype(np.float64), first=np.zeros(3))
+
+    def resized(self, shape: Sequence[int]) -> Grid:
+        """The lattice with another number of voxels over the same field of view.
+
+        This is the lattice of `torch.nn.functional.interpolate(align_corners=False)`, of pooling with
+        equal stride and kernel, and of every network stage with an integer stride: outer voxel faces stay.
+        """
+        target = np.asarray([int(n) for n in shape], dtype=np.float64)
+        if (target < 1).any():
+            raise GeometryError(f"a grid needs three axes of at least one voxel, got shape {shape}")
+        step = np.asarray(self.shape) / target
+        return self._derived(shape, step=step, first=(step - 1) / 2)
+
+    def downsampled(self, factor: int | Sequence[int]) -> Grid:
+        """The lattice after averaging blocks of `factor` voxels; the shape must be divisible by it.
+
+        Raises:
+            GeometryError: if an axis is not divisible.
+        """
+        factors = np.broadcast_to(np.asarray(factor, dtype=np.int64), (3,))
+        if (np.asarray(self.shape) % factors).any():
+            raise GeometryError(f"shape {self.shape} cannot be divided into blocks of {factors}")
+        return self.resized([n // int(f) for n, f in zip(self.shape, factors, strict=True)])
+
+    def respaced(self, spacing: float | Sequence[float]) -> Grid:
+        """The smallest lattice of this spacing that covers the same field of view, with the same middle.
+
+        Args:
+            spacing: mm, along each index axis.
+        """
+        target = np.broadcast_to(np.asarray(spacing, dtype=np.float64), (3,))
+        if not (np.isfinite(target).all() and (target > 0).all()):
+            raise GeometryError(f"a spacing must be positive, got {target} mm")
+        # 1e-4 of a voxel: 180 voxels of 1.9999999 mm are 180 voxels of 2 mm, not 181.
+        shape = np.maximum(np.ceil(self.extent / target - 1e-4), 1).astype(int)
+        step = target / self.spacing
+        middle = (np.asarray(self.shape) - 1) / 2
+        return self._derived(shape.tolist(), step=step, first=middle - step * (shape - 1) / 2)
+
+    def padded_to_multiple(self, multiple: int) -> tuple[Grid, tuple[int, int, int]]:
+        """Extend each axis on both sides until its length is a multiple.
+
+        Returns:
+            The extended grid, and how many voxels were put before index 0 along each axis.
+        """
+        shape = [-(-n // multiple) * multiple for n in self.shape]
+        before = tuple((new - n) // 2 for new, n in zip(shape, self.shape, strict=True))
+        return self.cropped([-b for b in before], shape), (before[0], before[1], before[2])
+
+    def reoriented(self, orientation: str = "RAS") -> tuple[Grid, tuple[int, int, int], tuple[bool, bool, bool]]:
+        """The same voxels with index axes permuted and flipped to the closest given orientation.
+
+        Args:
+            orientation: Three letters, one of each pair L/R, P/A, I/S.
+
+        Returns:
+            The new grid; for each new axis the old axis it comes from; and for each new axis whether
+            it is flipped. `numpy.flip(data.transpose(axes), [i for i in range(3) if flips[i]])` turns the data.
+
+        Raises:
+            GeometryError: if `orientation` is not such three letters.
+        """
+        wanted = _parse_orientation(orientation)
+        current_axes, current_signs = self._closest_axes()
+        axes, flips = [], []
+        for world_axis, sign in wanted:
+            old = current_axes.index(world_axis)
+            axes.append(old)
+            flips.append(bool(current_signs[old] != sign))
+        turn = np.zeros((4, 4))
+        turn[3, 3] = 1
+        for new, (old, flip) in enumerate(zip(axes, flips, strict=True)):
+            turn[old, new] = -1.0 if flip else 1.0
+            turn[old, 3] = self.shape[old] - 1 if flip else 0.0
+        grid = Grid((self.shape[axes[0]], self.shape[axes[1]], self.shape[axes[2]]), self.affine @ turn)
+        return grid, (axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2])
+
+    # ------------------------------------------------------------------ internals
+
+    def _derived(self, shape: Sequence[int], *, step: Floats, first: Floats) -> Grid:
+        """The lattice whose index j lies at index `first + step * j` of this one."""
+        affine = self.affine @ np.block([[np.diag(step), np.reshape(first, (3, 1))], [np.zeros((1, 3)), 1.0]])
+        return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+    def _closest_axes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """For each index axis its closest world axis and the sign; each world axis is used once.
+
+        Of the six assignments, the one with the largest sum of absolute cosines.
+        """
+        direction = self.direction
+        orders = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+        best = max(orders, key=lambda order: sum(abs(direction[order[i], i]) for i in range(3)))
+        signs = tuple(1 if direction[best[i], i] >= 0 else -1 for i in range(3))
+        return best, (signs[0], signs[1], signs[2])
+
+
+def _parse_orientation(orientation: str) -> list[tuple[int, int]]:
+    """World axis and sign for each letter of an orientation such as "RAS"."""
+    letters = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+    parsed = [letters.get(letter, (-1, 0)) for letter in orientation.upper()]
+    if len(parsed) != 3 or {axis for axis, _ in parsed} != {0, 1, 2}:
+        raise GeometryError(
+            f'an orientation is three letters, one each of L/R, P/A and I/S, such as "RAS"; got {orientation!r}'
+        )
+    return parsed

@@ -1,0 +1,121 @@
+"""Transforms as the product speaks of them: they take points of the fixed scan to points of the moving scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from meddift.errors import TransformError
+from meddift.geometry.grid import Grid
+from meddift.geometry.interpolation import interpolate
+
+Floats = NDArray[np.float64]
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """Anything that takes fixed points to moving points."""
+
+    def apply(self, positions: ArrayLike) -> Floats:
+        """Map (N, 3) world RAS mm on the fixed scan to (N, 3) world RAS mm on the moving scan."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class AffineTransform:
+    """A linear map with a shift.
+
+    Attributes:
+        matrix: (4, 4) float64, fixed world RAS mm to moving world RAS mm.
+    """
+
+    matrix: Floats
+
+    def __post_init__(self) -> None:
+        """Validate and freeze."""
+        matrix = np.array(self.matrix, dtype=np.float64)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+            raise TransformError(f"an affine transform needs a finite, invertible (4, 4) matrix, got\n{matrix}")
+        matrix.setflags(write=False)
+        object.__setattr__(self, "matrix", matrix)
+
+    @classmethod
+    def identity(cls) -> AffineTransform:
+        """The transform that moves nothing."""
+        return cls(np.eye(4))
+
+    @classmethod
+    def fit(cls, fixed: ArrayLike, moving: ArrayLike) -> AffineTransform:
+        """Least-squares affine that takes (N, 3) fixed points to (N, 3) moving points; N >= 4, not coplanar.
+
+        Raises:
+            TransformError: if there are fewer than 4 points or they lie in a plane.
+        """
+        source = np.asarray(fixed, dtype=np.float64)
+        target = np.asarray(moving, dtype=np.float64)
+        middle = source.mean(axis=0)
+        system = np.column_stack([source - middle, np.ones(len(source))])
+        if len(source) < 4 or np.linalg.matrix_rank(system) < 4:
+            raise TransformError(f"an affine needs at least 4 points that do not lie in one plane, got {len(source)}")
+        solution, *_ = np.linalg.lstsq(system, target, rcond=None)
+        matrix = np.eye(4)
+        matrix[:3, :3] = solution[:3].T
+        matrix[:3, 3] = solution[3] - solution[:3].T @ middle
+        return cls(matrix)
+
+    def apply(self, positions: ArrayLike) -> Floats:
+        """Map (N, 3) world RAS mm on the fixed scan to the moving scan."""
+        return np.asarray(positions, dtype=np.float64) @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+
+    def inverted(self) -> AffineTransform:
+        """The affine that takes moving points to fixed points."""
+        return AffineTransform(np.linalg.inv(self.matrix))
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementField:
+    """Displacements on a lattice: `T(x) = x + d(x)`.
+
+    Attributes:
+        displacement: (3, X, Y, Z) float, world RAS mm, at the voxel centres of `grid`.
+        grid: Lattice in the fixed world.
+    """
+
+    displacement: NDArray[np.floating]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if self.displacement.shape != (3, *self.grid.shape):
+            raise TransformError(
+                f"a displacement field on a grid of {self.grid.shape} needs shape {(3, *self.grid.shape)}, "
+                f"got {self.displacement.shape}"
+            )
+
+    def apply(self, positions: ArrayLike) -> Floats:
+        """Map (N, 3) world RAS mm on the fixed scan to the moving scan.
+
+        Trilinear between lattice points. Outside the lattice the displacement is that of the nearest
+        border point, as it continues smoothly; ask `grid.contains` where that matters.
+        """
+        world = np.asarray(positions, dtype=np.float64)
+        flat = world.reshape(-1, 3)
+        moved = flat + interpolate(self.displacement, self.grid.world_to_index(flat)).T
+        return moved.reshape(world.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class CompositeTransform:
+    """Several transforms, applied to points in the order in which they stand."""
+
+    parts: tuple[Transform, ...]
+
+    def apply(self, positions: ArrayLike) -> Floats:
+        """Map (N, 3) world RAS mm through every part, the first part first."""
+        world = np.asarray(positions, dtype=np.float64)
+        for part in self.parts:
+            world = part.apply(world)
+        return world

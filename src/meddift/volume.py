@@ -1,0 +1,109 @@
+"""`Volume`: an array with the lattice it lies on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import GeometryError
+from meddift.geometry import Grid, interpolate, resampling_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scan, a map or a field: an array and its Grid.
+
+    Attributes:
+        data: (..., X, Y, Z) array; the last three axes are those of `grid`, leading axes are channels.
+        grid: The lattice in world RAS mm.
+
+    Raises:
+        GeometryError: if the last three axes of `data` are not `grid.shape`.
+    """
+
+    data: NDArray[Any]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if self.data.shape[-3:] != self.grid.shape:
+            raise GeometryError(f"data of shape {self.data.shape} does not lie on a grid of shape {self.grid.shape}")
+
+    def __repr__(self) -> str:
+        """Type and geometry in words."""
+        return f"Volume({self.data.dtype}, {self.grid!r})"
+
+    def reoriented(self, orientation: str = "RAS") -> Volume:
+        """The same voxels with axes permuted and flipped; no value and no world position changes."""
+        grid, axes, flips = self.grid.reoriented(orientation)
+        lead = self.data.ndim - 3
+        data = self.data.transpose(*range(lead), *(lead + a for a in axes))
+        flipped = [lead + i for i in range(3) if flips[i]]
+        return Volume(np.ascontiguousarray(np.flip(data, flipped) if flipped else data), grid)
+
+    def cropped(self, start: Sequence[int], shape: Sequence[int], *, fill: float = 0.0) -> Volume:
+        """Cut out a box of voxels; where it reaches beyond the border, it holds `fill`."""
+        grid = self.grid.cropped(start, shape)
+        data = np.full((*self.data.shape[:-3], *grid.shape), fill, dtype=self.data.dtype)
+        source, target = [], []
+        for first, length, n in zip(start, grid.shape, self.grid.shape, strict=True):
+            low, high = max(int(first), 0), min(int(first) + length, n)
+            if low >= high:
+                return Volume(data, grid)
+            source.append(slice(low, high))
+            target.append(slice(low - int(first), high - int(first)))
+        data[(..., *target)] = self.data[(..., *source)]
+        return Volume(data, grid)
+
+    def resampled_along_axes(self, grid: Grid) -> Volume:
+        """Read this volume on another lattice whose axes run in the same directions.
+
+        Separable linear interpolation, antialiased where the new lattice is coarser; beyond the border
+        the border value is repeated.
+
+        Args:
+            grid: A lattice with the same direction, such as `self.grid.respaced(2.0)`.
+
+        Returns:
+            Volume of float32 on `grid`.
+
+        Raises:
+            GeometryError: if the axes of the two lattices are not parallel.
+        """
+        relation = self.grid.inverse @ grid.affine
+        step, first = np.diag(relation)[:3], relation[:3, 3]
+        if np.abs(relation[:3, :3] - np.diag(step)).max() > 1e-6 * np.abs(step).max() or (step <= 0).any():
+            raise GeometryError(f"cannot resample along axes: {self.grid!r} and {grid!r} are not parallel")
+        data = self.data.astype(np.float32, copy=False)
+        for axis in range(3):
+            n_in, n_out = self.grid.shape[axis], grid.shape[axis]
+            # Where old and new samples coincide there is nothing to blur: keep the exact values.
+            if n_in == n_out and abs(step[axis] - 1) < 1e-9 and abs(first[axis]) < 1e-6:
+                continue
+            matrix = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
+            data = np.moveaxis(np.moveaxis(data, axis - 3, -1) @ matrix.T, -1, axis - 3)
+        return Volume(np.ascontiguousarray(data), grid)
+
+    def at(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Values at world points by trilinear interpolation, clamped at the border.
+
+        Args:
+            positions: (N, 3) float, world RAS mm.
+
+        Returns:
+            (..., N) float64.
+        """
+        return interpolate(self.data, self.grid.world_to_index(positions))
+
+    def digest(self) -> str:
+        """sha256 of voxel values and geometry, as 64 hexadecimal digits; equal scans have equal digests."""
+        state = hashlib.sha256()
+        state.update(repr((self.data.dtype.str, self.data.shape)).encode())
+        state.update(np.ascontiguousarray(self.data).view(np.uint8).data)
+        state.update(np.round(self.grid.affine, 6).tobytes())
+        return state.hexdigest()
