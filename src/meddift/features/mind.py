@@ -1,0 +1,144 @@
+"""MIND-SSC: a hand-made local descriptor that says how the surroundings of a voxel resemble each other.
+
+Heinrich, Jenkinson, Papiez, Brady, Schnabel: Towards realtime multimodal fusion for image-guided interventions
+using self-similarities. MICCAI 2013. Of the six neighbours of a voxel, the twelve pairs that are not opposite
+each other are compared, patch by patch. The voxel itself takes no part, so that its noise does not either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import ImageError, OptionsError
+from meddift.features.pyramid import Level
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from meddift.volume import Volume
+
+#: Offsets of the six neighbours, in units of the dilation.
+_NEIGHBOURS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+#: The twelve pairs of neighbours at distance sqrt(2): one pair a channel. The smaller offset comes first.
+_PAIRS = tuple(
+    (min(pair), max(pair))
+    for pair in combinations(_NEIGHBOURS, 2)
+    if sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) == 2
+)
+#: The local variance is kept within this factor of its mean over the scan, both ways (as the authors' own code does).
+_VARIANCE_RANGE = 1e3
+#: Slabs of about this many voxels are worked on at a time: a few of them fit into a processor's cache.
+_SLAB_VOXELS = 400_000
+
+
+def mind_level(
+    volume: Volume, *, radius: int = 1, dilations: Sequence[int] = (1,), name: str = "mind", weight: float = 1.0
+) -> Level:
+    """Compute MIND-SSC at every voxel of a scan.
+
+    For a pair of neighbours (a, b) of voxel x, at `dilation` voxels from it, D is the mean of squared differences
+    between the cubes of `2 * radius + 1` voxels around a and around b. With V the mean over the twelve pairs of
+    D - min D, clamped to within a factor of 1000 of its mean over the scan, the channel is exp(-(D - min D) / V).
+    Beyond the border of the scan its border voxels repeat.
+
+    Args:
+        volume: One scan of shape (X, Y, Z), any numeric type. Intensities as the network sees them: a window that is
+            clipped to what matters keeps metal and air from deciding over the variance.
+        radius: Half the edge of the patches, voxels; 0 compares single voxels.
+        dilations: Distances of the neighbours, voxels; twelve channels for each.
+        name: Name of the level.
+        weight: Weight of the level.
+
+    Returns:
+        Level of 12 channels a dilation, each value in (0, 1], on the grid of `volume`.
+
+    Raises:
+        ImageError: if `volume` has channels, or holds NaN or infinity.
+        OptionsError: if `radius` is negative, or a dilation is smaller than 1.
+    """
+    import torch
+
+    if volume.data.ndim != 3:
+        raise ImageError(f"MIND needs one scan of three axes, got an array of shape {volume.data.shape}")
+    if radius < 0 or not dilations or min(dilations) < 1:
+        raise OptionsError(f"MIND needs a radius of at least 0 and dilations of at least 1, got {radius}, {dilations}")
+    image = np.ascontiguousarray(volume.data, dtype=np.float32)
+    if not np.isfinite(image).all():
+        raise ImageError("MIND needs a scan without NaN and infinity")
+    features = np.empty((*image.shape, len(_PAIRS) * len(dilations)), dtype=np.float32)
+    with torch.no_grad():
+        for block, dilation in enumerate(dilations):
+            first = block * len(_PAIRS)
+            _mind_into(torch.from_numpy(features)[..., first : first + len(_PAIRS)], image, radius, dilation)
+    return Level(name, features, volume.grid, weight)
+
+
+def _mind_into(out: Tensor, image: NDArray[np.float32], radius: int, dilation: int) -> None:
+    """Write the twelve channels of one dilation into `out`, (X, Y, Z, 12), slab by slab along the first axis."""
+    import torch
+
+    margin = radius + dilation
+    padded = torch.from_numpy(np.pad(image, margin, mode="edge"))
+    length = max(1, _SLAB_VOXELS // max(1, padded[0].numel()))
+    variance = torch.empty(out.shape[:3])
+    slabs = [slice(start, min(start + length, out.shape[0])) for start in range(0, out.shape[0], length)]
+    for slab in slabs:
+        distances = _patch_distances(padded[slab.start : slab.stop + 2 * margin], radius, dilation)
+        smallest, total = distances[0].clone(), distances[0].clone()
+        for distance in distances[1:]:
+            torch.minimum(smallest, distance, out=smallest)
+            total += distance
+        torch.sub(total / len(_PAIRS), smallest, out=variance[slab])
+        for channel, distance in enumerate(distances):
+            torch.sub(smallest, distance, out=out[slab, ..., channel])
+    # double: the mean of millions of float32 values of very different size
+    mean = float(variance.mean(dtype=torch.float64))
+    if mean == 0.0:  # the scan is constant, and so is every patch
+        out.fill_(1.0)
+        return
+    variance.clamp_(mean / _VARIANCE_RANGE, mean * _VARIANCE_RANGE)
+    for slab in slabs:
+        out[slab] /= variance[slab].unsqueeze(-1)
+        torch.exp(out[slab], out=out[slab])
+
+
+def _patch_distances(padded: Tensor, radius: int, dilation: int) -> list[Tensor]:
+    """Mean squared differences between patches, one (x, Y, Z) map a pair, of a slab with its margin on all sides.
+
+    A pair (a, b) differs from its mirror image (-b, -a) by a shift only: patches at a and b compare as those at 0 and
+    b - a do, one step of a further on. So six maps are averaged over patches, and each is read at two places.
+    """
+    margin = radius + dilation
+    shape = [n - 2 * margin for n in padded.shape]
+    averaged: dict[tuple[int, ...], Tensor] = {}
+    result = []
+    for first, second in _PAIRS:
+        step = tuple(b - a for a, b in zip(first, second, strict=True))
+        if step not in averaged:
+            averaged[step] = _averaged_square(padded, [dilation * s for s in step], radius)
+        # Index 0 of an averaged map lies where both its patches lie wholly in the padded slab.
+        start = [margin + dilation * a - radius + min(0, dilation * s) for a, s in zip(first, step, strict=True)]
+        window = tuple(slice(i, i + n) for i, n in zip(start, shape, strict=True))
+        result.append(averaged[step][window])
+    return result
+
+
+def _averaged_square(image: Tensor, shift: list[int], radius: int) -> Tensor:
+    """Mean over a cube of (image(y) - image(y + shift))^2, where both cubes lie in the image."""
+    here = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, image.shape, strict=True))
+    there = tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, image.shape, strict=True))
+    squared = image[here] - image[there]
+    squared.square_()
+    edge = 2 * radius + 1
+    for axis in range(3):
+        count = squared.shape[axis] - 2 * radius
+        summed = squared.narrow(axis, 0, count).clone()
+        for offset in range(1, edge):
+            summed += squared.narrow(axis, offset, count)
+        squared = summed
+    return squared.div_(edge**3)

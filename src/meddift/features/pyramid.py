@@ -1,0 +1,153 @@
+"""`Pyramid`: the feature maps of one scan, each on its own lattice in the world."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import GeometryError, OptionsError
+from meddift.geometry import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One feature map: a descriptor at every voxel of a (mostly coarse) lattice.
+
+    The channels come last and lie side by side in memory. Matching reads descriptors at scattered points (one
+    piece of memory a lattice corner) and multiplies all of them by a block of queries: `matrix` is a view, no copy.
+    `torch.from_numpy(level.features)` shares the memory too.
+
+    Attributes:
+        name: Which feature map this is: `up0`, `up1`, ... for decoder blocks, `mind` for the hand-made descriptor.
+        features: (X, Y, Z, C) float32, C-contiguous. Whatever else is given is converted.
+        grid: The lattice of the first three axes, world RAS mm.
+        weight: How much this level counts in a mean over levels, relative to the others; 0 or more.
+
+    Raises:
+        GeometryError: if the first three axes of `features` are not `grid.shape`, or there is no channel.
+        OptionsError: if the weight is negative or not finite.
+    """
+
+    name: str
+    features: NDArray[np.float32]
+    grid: Grid
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Validate, and bring the array into its layout."""
+        features = np.ascontiguousarray(self.features, dtype=np.float32)
+        if features.ndim != 4 or features.shape[:3] != self.grid.shape or features.shape[3] < 1:
+            raise GeometryError(
+                f"level {self.name!r}: features of shape {features.shape} do not lie on a grid of shape "
+                f"{self.grid.shape}; the order of axes is (X, Y, Z, channels)"
+            )
+        if not math.isfinite(self.weight) or self.weight < 0:
+            raise OptionsError(f"level {self.name!r}: a weight must be 0 or more and finite, got {self.weight}")
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "weight", float(self.weight))
+
+    def __repr__(self) -> str:
+        """Name, channels and geometry in words."""
+        return f"Level({self.name!r}, {self.channels} channels, {self.grid!r}, weight {self.weight:g})"
+
+    @property
+    def channels(self) -> int:
+        """Length of a descriptor."""
+        return int(self.features.shape[3])
+
+    @property
+    def matrix(self) -> NDArray[np.float32]:
+        """(X*Y*Z, C) float32 view, one row a voxel, the last spatial axis running fastest."""
+        return self.features.reshape(-1, self.features.shape[3])
+
+
+@dataclass(frozen=True, eq=False)
+class Pyramid:
+    """Everything that is known about one scan when points are looked for in it.
+
+    Attributes:
+        levels: Coarse to fine. Levels may cover more than the scan: a network pads to the size it needs.
+        image_grid: The scan's own lattice as it was read, in whatever orientation.
+        network_grid: The lattice of the image that the network saw, padding included.
+        digest: 64 hexadecimal digits; equal for equal content, whatever made it.
+        provenance: What made it (model, options, versions), ready for JSON.
+
+    Raises:
+        OptionsError: if there is no level, or two have the same name.
+        GeometryError: if a level is coarser than the one before it.
+    """
+
+    levels: tuple[Level, ...]
+    image_grid: Grid
+    network_grid: Grid
+    digest: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        levels = tuple(self.levels)
+        object.__setattr__(self, "levels", levels)
+        if not levels:
+            raise OptionsError("a pyramid needs at least one level")
+        if len(set(self.names)) != len(levels):
+            raise OptionsError(f"levels of a pyramid need different names, got {', '.join(self.names)}")
+        for coarse, fine in pairwise(levels):
+            if np.prod(fine.grid.spacing) > 1.001 * np.prod(coarse.grid.spacing):
+                raise GeometryError(f"levels must go from coarse to fine, but {fine!r} comes after {coarse!r}")
+
+    def __repr__(self) -> str:
+        """Levels and size."""
+        return f"Pyramid({', '.join(self.names)}; {self.nbytes / 1e6:.0f} MB of {self.image_grid!r})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the levels, coarse to fine."""
+        return tuple(level.name for level in self.levels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the feature maps take in memory."""
+        return sum(level.features.nbytes for level in self.levels)
+
+    def level(self, name: str) -> Level:
+        """The level of this name.
+
+        Raises:
+            OptionsError: if there is none.
+        """
+        for level in self.levels:
+            if level.name == name:
+                return level
+        raise OptionsError(f"there is no level {name!r}; this pyramid has {', '.join(self.names)}")
+
+    def inside(self, name: str) -> NDArray[np.bool_]:
+        """Which voxels of a level have their centre in the scan's own field of view, not in padding.
+
+        Returns:
+            (X, Y, Z) bool on the grid of that level.
+
+        Raises:
+            OptionsError: if there is no such level.
+        """
+        grid = self.level(name).grid
+        mask = np.empty(grid.shape, dtype=bool)
+        for i in range(grid.shape[0]):  # plane by plane: all centres at once would take 24 bytes a voxel
+            plane = grid.cropped((i, 0, 0), (1, *grid.shape[1:]))
+            mask[i] = self.image_grid.contains(plane.voxel_centers())[0]
+        return mask
+
+    def select(self, names: Iterable[str]) -> Pyramid:
+        """The same scan with these levels only, coarse to fine whatever the order of `names`; no array is copied.
+
+        Raises:
+            OptionsError: if one of them is not there, or none is asked for.
+        """
+        wanted = {self.level(name).name for name in names}
+        levels = tuple(level for level in self.levels if level.name in wanted)
+        return Pyramid(levels, self.image_grid, self.network_grid, self.digest, self.provenance)
