@@ -1,0 +1,31 @@
+"""The only place where MONAI is imported: its networks, without the warnings of its import."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import Any
+
+
+@cache
+def monai_networks() -> tuple[Any, Any]:
+    """MONAI's DiffusionModelUNetMaisi and AutoencoderKlMaisi classes; takes 4 to 7 seconds the first time.
+
+    What MONAI warns about at import (deprecated corners of its dependencies) is not the user's business.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+        from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
+    return DiffusionModelUNetMaisi, AutoencoderKlMaisi
+
+
+@cache
+def metatensor_classes() -> tuple[Any, ...]:
+    """The plain data classes that a pickled MetaTensor consists of; loading them runs no code of the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from monai.data.meta_obj import MetaObj
+        from monai.data.meta_tensor import MetaTensor
+        from monai.utils.enums import MetaKeys, SpaceKeys, TraceKeys
+    return MetaTensor, MetaObj, MetaKeys, SpaceKeys, TraceKeys

@@ -1,0 +1,276 @@
+"""`DiffusionModel`: a latent diffusion model in use. Scan in, latent out; latent in, feature maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from meddift.errors import GeometryError, OptionsError
+from meddift.models import schedule as noise
+from meddift.models.haar import haar_forward
+from meddift.models.prepare import prepare_volume
+from meddift.models.spec import REGIONS, GridPolicy, ModelSpec
+from meddift.models.taps import run_and_tap
+from meddift.volume import Volume
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+#: MAISI multiplies one-hot regions and spacings in mm by this before it shows them to the network.
+CONDITION_SCALE = 100.0
+
+
+class DiffusionModel:
+    """A latent diffusion model with its weights on a device; made by `load_model`.
+
+    Args:
+        spec: What the model is.
+        unet: The U-Net with its weights, in evaluation mode.
+        encoder: For a learned latent stage: a module that maps (1, 1, X, Y, Z) to mean and standard deviation.
+        scale_factor: Latents are multiplied by it.
+        weights_hash: sha256 of the weights files.
+        device: "cpu", "cuda" or "cuda:N".
+        precision: float32 gives the same answers everywhere; bfloat16 is faster where the processor computes
+            in it; auto takes bfloat16 only on such processors.
+
+    Attributes:
+        spec: As given.
+        weights_hash: As given.
+        scale_factor: As given.
+        device: torch.device.
+        precision: "float32" or "bfloat16".
+
+    Raises:
+        OptionsError: if the device or the precision is unknown or not there.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        unet: torch.nn.Module,
+        encoder: torch.nn.Module | None,
+        scale_factor: float,
+        weights_hash: str,
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
+    ) -> None:
+        self.spec = spec
+        self.device = checked_device(device)
+        self.precision = checked_precision(precision, self.device)
+        self.scale_factor = scale_factor
+        self.weights_hash = weights_hash
+        self._unet = unet.to(self.device)
+        self._encoder = None if encoder is None else encoder.to(self.device)
+
+    def __repr__(self) -> str:
+        """Name, device and weights in words."""
+        return f"DiffusionModel({self.spec.name}, {self.device}, {self.precision}, weights {self.weights_hash[:12]})"
+
+    # ------------------------------------------------------------------ the three steps
+
+    def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None) -> Volume:
+        """Turn to RAS, apply the intensity rule, bring onto the network's lattice; see `prepare_volume`.
+
+        Args:
+            volume: (X, Y, Z) scan.
+            grid_policy: Overrides the model's own lattice rule.
+
+        Returns:
+            (X', Y', Z') float32 Volume.
+
+        Raises:
+            ImageError: if the scan is not one finite 3D channel.
+        """
+        return prepare_volume(volume, self.spec, grid_policy=grid_policy)
+
+    def encode(self, prepared: Volume, *, latent: Literal["mean", "sample"] = "mean", seed: int = 0) -> Volume:
+        """Compress a prepared scan to its latent.
+
+        Args:
+            prepared: (X, Y, Z) float32 Volume from `prepare`.
+            latent: The mean of the autoencoder's posterior, or one sample of it. A Haar latent has no spread.
+            seed: Of the sample; equal seeds give equal samples on every device.
+
+        Returns:
+            (C, x, y, z) float32 Volume, multiplied by the scale factor, on the lattice of its blocks of voxels.
+
+        Raises:
+            GeometryError: if the shape is not a multiple of what the network needs.
+            OptionsError: if `latent` is neither of the two.
+        """
+        if latent not in ("mean", "sample"):
+            raise OptionsError(f'latent must be "mean" or "sample", got {latent!r}')
+        shape = prepared.data.shape
+        if len(shape) != 3 or any(n % self.spec.multiple for n in shape):
+            raise GeometryError(
+                f"{self.spec.name} needs three axes that are multiples of {self.spec.multiple}, got shape {shape}; "
+                "pass what prepare() returned"
+            )
+        grid = prepared.grid.downsampled(self.spec.latent.stride)
+        if self._encoder is None:
+            return Volume(haar_forward(prepared.data) * np.float32(self.scale_factor), grid)
+        image = torch.from_numpy(np.ascontiguousarray(prepared.data, dtype=np.float32))[None, None]
+        with self._computing():
+            mean, deviation = self._encoder(image.to(self.device))
+            code = mean.float()
+            if latent == "sample":
+                code = code + deviation.float() * self._noise(code.shape, seed)
+            code = code * self.scale_factor
+        return Volume(code[0].cpu().numpy(), grid)
+
+    def levels(
+        self,
+        latent: Volume,
+        *,
+        timestep: int,
+        levels: Sequence[str],
+        noise_seed: int | None,
+        spacing: ArrayLike | None = None,
+    ) -> dict[str, Volume]:
+        """Add noise to a latent, run the U-Net once and read its feature maps.
+
+        Args:
+            latent: (C, x, y, z) float32 Volume from `encode`.
+            timestep: Integer in the model's own schedule.
+            levels: Names among `spec.levels`.
+            noise_seed: Seed of the noise, which is the same on every device; None = no noise is added, while
+                the latent is still scaled as at that timestep.
+            spacing: (3,) mm along the RAS axes, told to networks that ask for it; None = that of the lattice
+                the network sees.
+
+        Returns:
+            For each name a (C, x, y, z) float32 Volume over the same field of view, in the order asked for.
+
+        Raises:
+            OptionsError: if the timestep or a level does not exist.
+            GeometryError: if the latent is not one of this model, or the spacing is not three positive numbers.
+        """
+        unknown = [name for name in levels if name not in self.spec.levels]
+        if unknown or not levels:
+            raise OptionsError(
+                f"levels {unknown} do not exist in {self.spec.name}; it has {', '.join(self.spec.levels)}"
+            )
+        multiple = self.spec.multiple // self.spec.latent.stride
+        shape = latent.data.shape
+        if len(shape) != 4 or shape[0] != self.spec.latent.channels or any(n % multiple for n in shape[1:]):
+            raise GeometryError(
+                f"{self.spec.name} needs latents of {self.spec.latent.channels} channels on axes that are multiples "
+                f"of {multiple}, got shape {shape}"
+            )
+        keep, add = noise.signal_and_noise(self.spec.schedule, timestep)
+        code = torch.from_numpy(np.ascontiguousarray(latent.data, dtype=np.float32))[None].to(self.device) * keep
+        if noise_seed is not None:
+            code = code + add * self._noise(code.shape, noise_seed)
+        with self._computing():
+            maps = run_and_tap(
+                self._unet,
+                levels,
+                x=code,
+                timesteps=torch.tensor([int(timestep)], device=self.device),
+                **self._conditions(latent, spacing),
+            )
+        return {
+            name: Volume(tensor[0].float().cpu().numpy(), latent.grid.resized(tensor.shape[2:]))
+            for name, tensor in maps.items()
+        }
+
+    # ------------------------------------------------------------------ noise in words that all schedules share
+
+    def noise_to_signal(self, timestep: int) -> float:
+        """Noise factor over signal factor at a timestep; the same ratio means the same noise for ddpm and rflow."""
+        return noise.noise_to_signal(self.spec.schedule, timestep)
+
+    def timestep_for(self, noise_to_signal: float) -> int:
+        """The timestep of this model whose noise-to-signal ratio is closest."""
+        return noise.timestep_for(self.spec.schedule, noise_to_signal)
+
+    # ------------------------------------------------------------------ internals
+
+    def _noise(self, shape: Sequence[int], seed: int) -> torch.Tensor:
+        """Standard normal numbers, drawn on the CPU so that every device sees the same."""
+        generator = torch.Generator(device="cpu").manual_seed(int(seed))
+        return torch.randn(tuple(shape), generator=generator, dtype=torch.float32).to(self.device)
+
+    def _conditions(self, latent: Volume, spacing: ArrayLike | None) -> dict[str, torch.Tensor]:
+        """What this U-Net has inputs for."""
+        told: dict[str, torch.Tensor] = {}
+        conditioning, options = self.spec.conditioning, self.spec.unet
+        for end, region in (("top", conditioning.top_region), ("bottom", conditioning.bottom_region)):
+            if options.get(f"include_{end}_region_index_input"):
+                one_hot = torch.zeros(1, len(REGIONS), device=self.device)
+                one_hot[0, REGIONS.index(region)] = CONDITION_SCALE
+                told[f"{end}_region_index_tensor"] = one_hot
+        if options.get("num_class_embeds"):
+            told["class_labels"] = torch.tensor([conditioning.class_label], device=self.device)
+        if options.get("include_spacing_input"):
+            values = (
+                latent.grid.spacing / self.spec.latent.stride if spacing is None else np.asarray(spacing, dtype=float)
+            )
+            if values.shape != (3,) or not (np.isfinite(values).all() and (values > 0).all()):
+                raise GeometryError(f"a spacing is three positive numbers in mm, got {spacing!r}")
+            told["spacing_tensor"] = torch.tensor(values * CONDITION_SCALE, dtype=torch.float32, device=self.device)[
+                None
+            ]
+        return told
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """No gradients; the precision asked for, and on CUDA no silent TF32."""
+        reduced = self.precision == "bfloat16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced),
+            torch.backends.cudnn.flags(
+                enabled=torch.backends.cudnn.enabled,
+                benchmark=torch.backends.cudnn.benchmark,
+                deterministic=torch.backends.cudnn.deterministic,
+                allow_tf32=reduced,
+            ),
+        ):
+            yield
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device, if this machine has it.
+
+    Raises:
+        OptionsError: if it is unknown or not there.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise OptionsError(f'unknown device {device!r}: use "cpu", "cuda" or "cuda:N"') from error
+    if found.type not in ("cpu", "cuda"):
+        raise OptionsError(f'device {device!r} is not supported: use "cpu", "cuda" or "cuda:N"')
+    count = torch.cuda.device_count() if found.type == "cuda" else 0
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise OptionsError(f'device {device!r} is not there: torch sees {count} CUDA devices; use "cpu"')
+    return found
+
+
+def checked_precision(precision: str, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """float32 or bfloat16, with auto decided.
+
+    Raises:
+        OptionsError: if it is none of auto, float32 and bfloat16.
+    """
+    if precision == "auto":
+        return "bfloat16" if device.type == "cpu" and _computes_in_bfloat16() else "float32"
+    if precision == "float32":
+        return "float32"
+    if precision == "bfloat16":
+        return "bfloat16"
+    raise OptionsError(f"precision must be auto, float32 or bfloat16, got {precision!r}")
+
+
+def _computes_in_bfloat16() -> bool:
+    """Whether this processor has bfloat16 arithmetic; elsewhere it is emulated, and far slower than float32."""
+    probes: list[Any] = [
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    return any(probe is not None and bool(probe()) for probe in probes)

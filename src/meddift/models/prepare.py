@@ -1,0 +1,126 @@
+"""From a scan as it was read to the numbers and the lattice that a network was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import ImageError
+from meddift.geometry import Grid
+from meddift.models.spec import GridPolicy, Intensity, ModelSpec
+from meddift.volume import Volume
+
+
+def prepare_volume(volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy | None = None) -> Volume:
+    """Turn a scan to RAS, apply the intensity rule and bring it onto the network's lattice.
+
+    With `resize_128` the intensity rule comes first and the resize is that of
+    `torch.nn.functional.interpolate(mode="trilinear", align_corners=False)`, as in MAISI's own preprocessing.
+    With `respace` the scan is resampled first, so that antialiasing averages intensities and not windowed
+    values, then the rule is applied, then padding is added on both sides. Works without weights.
+
+    Args:
+        volume: (X, Y, Z) scan, any real type: HU for CT.
+        spec: The model.
+        grid_policy: Overrides the model's own lattice rule.
+
+    Returns:
+        (X', Y', Z') float32 Volume; its Grid says where the network's voxels lie.
+
+    Raises:
+        ImageError: if the scan is not one 3D channel, holds values that are not finite, or (percentile rule)
+            has no contrast.
+    """
+    policy = grid_policy or spec.grid
+    scan = _checked(volume).reoriented("RAS")
+    if policy.kind == "resize_128":
+        window = Window(spec.intensity, scan.data)
+        return resize_trilinear(Volume(window(scan.data), scan.grid), resized_128(scan.grid.shape))
+    window = Window(spec.intensity, scan.data)
+    scan = scan.resampled_along_axes(scan.grid.respaced(policy.spacing_mm))
+    values = Volume(window(scan.data), scan.grid)
+    multiple = int(np.lcm(policy.multiple, spec.multiple))
+    padded, before = scan.grid.padded_to_multiple(multiple)
+    return values.cropped([-b for b in before], padded.shape, fill=policy.padding)
+
+
+def network_grid(grid: Grid, spec: ModelSpec, *, grid_policy: GridPolicy | None = None) -> Grid:
+    """The lattice that `prepare_volume` would return, without touching a voxel; for estimates of memory and time."""
+    policy = grid_policy or spec.grid
+    turned, _, _ = grid.reoriented("RAS")
+    if policy.kind == "resize_128":
+        return turned.resized(resized_128(turned.shape))
+    return turned.respaced(policy.spacing_mm).padded_to_multiple(int(np.lcm(policy.multiple, spec.multiple)))[0]
+
+
+def resized_128(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The nearest multiple of 128 for each axis, at least 128; halves go to the even multiple (as in MAISI)."""
+    sizes = [max(round(n / 128), 1) * 128 for n in shape]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def resize_trilinear(volume: Volume, shape: tuple[int, int, int]) -> Volume:
+    """Resize over the same field of view without antialiasing: torch's trilinear, align_corners=False."""
+    if volume.grid.shape == shape:
+        return volume
+    import torch
+
+    data = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32))[None, None]
+    resized = torch.nn.functional.interpolate(data, size=shape, mode="trilinear", align_corners=False)
+    return Volume(resized[0, 0].numpy(), volume.grid.resized(shape))
+
+
+class Window:
+    """An intensity rule, settled for one scan.
+
+    Args:
+        rule: The model's rule.
+        data: The scan's voxels as stored; percentiles are those of all of them.
+
+    Raises:
+        ImageError: if a percentile rule meets a scan without contrast.
+    """
+
+    def __init__(self, rule: Intensity, data: NDArray[np.generic]) -> None:
+        self.clamped = rule.kind == "window"
+        if self.clamped:
+            self.at = np.array([knot[0] for knot in rule.knots], dtype=np.float32)
+            self.values = np.array([knot[1] for knot in rule.knots], dtype=np.float32)
+            return
+        low, high = np.percentile(data.astype(np.float32, copy=False), rule.percentiles)
+        if not high > low:
+            raise ImageError(
+                f"the scan has no contrast: its percentiles {rule.percentiles[0]:g} and {rule.percentiles[1]:g} "
+                f"are both {low:g}"
+            )
+        self.at = np.array([low, high], dtype=np.float32)
+        self.values = np.array([0.0, 1.0], dtype=np.float32)
+
+    def __call__(self, data: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Apply the rule to (X, Y, Z) data; slab by slab, since a scan may be large."""
+        result = np.empty(data.shape, dtype=np.float32)
+        for slab_in, slab_out in zip(data, result, strict=True):
+            slab = slab_in.astype(np.float32)
+            if len(self.at) > 2:
+                slab_out[...] = np.interp(slab, self.at, self.values)
+                continue
+            # Two knots: MONAI's ScaleIntensityRange in its own order of operations, so that values agree to the bit.
+            slab = (slab - self.at[0]) / (self.at[1] - self.at[0])
+            slab = slab * (self.values[1] - self.values[0]) + self.values[0]
+            slab_out[...] = np.clip(slab, *sorted(self.values)) if self.clamped else slab
+        return result
+
+
+def _checked(volume: Volume) -> Volume:
+    """The scan, if a network can be shown it."""
+    if volume.data.ndim != 3:
+        raise ImageError(f"a model takes one 3D scan of one channel, got data of shape {volume.data.shape}")
+    kind = volume.data.dtype.kind
+    if kind not in "biuf":
+        raise ImageError(f"a model takes a scan of real numbers, got {volume.data.dtype}")
+    if kind == "f" and not np.isfinite(volume.data).all():
+        count = int((~np.isfinite(volume.data)).sum())
+        raise ImageError(
+            f"{count} voxels of the scan are not finite; replace them (air in CT: -1000 HU) before matching"
+        )
+    return volume
