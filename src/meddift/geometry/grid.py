@@ -251,6 +251,17 @@ class Grid:
         before = tuple((new - n) // 2 for new, n in zip(shape, self.shape, strict=True))
         return self.cropped([-b for b in before], shape), (before[0], before[1], before[2])
 
+    def without_shear(self) -> Grid:
+        """The lattice with the closest orthogonal axes; shape, spacing and the middle of the field of view stay.
+
+        Closest in the sum of squares (polar decomposition: Higham 1986, doi:10.1137/0907079).
+        """
+        left, _, right = np.linalg.svd(self.direction)
+        affine = np.eye(4)
+        affine[:3, :3] = left @ right * self.spacing
+        affine[:3, 3] = self.center - affine[:3, :3] @ ((np.asarray(self.shape) - 1) / 2)
+        return Grid(self.shape, affine)
+
     def reoriented(self, orientation: str = "RAS") -> tuple[Grid, tuple[int, int, int], tuple[bool, bool, bool]]:
         """The same voxels with index axes permuted and flipped to the closest given orientation.
 

@@ -46,10 +46,10 @@ def atomic_write(path: Path | str, *, suffix: str | None = None) -> Iterator[Pat
             or the operating system (disk full, no permission) or SimpleITK refuses to write.
     """
     path = Path(path)
-    _check_target(path)
     # The last 64 characters keep every suffix, and the temporary name within the limit of the file system.
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name[-64:]}{suffix or ''}")
     try:
+        _check_target(path)
         yield temporary
         if not temporary.exists():
             raise OutputError(f"cannot write {path}: the writer finished without creating a file")
