@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -135,12 +135,7 @@ class Pyramid:
         Raises:
             OptionsError: if there is no such level.
         """
-        grid = self.level(name).grid
-        mask = np.empty(grid.shape, dtype=bool)
-        for i in range(grid.shape[0]):  # plane by plane: all centres at once would take 24 bytes a voxel
-            plane = grid.cropped((i, 0, 0), (1, *grid.shape[1:]))
-            mask[i] = self.image_grid.contains(plane.voxel_centers())[0]
-        return mask
+        return voxels_inside(self.level(name).grid, self.image_grid)
 
     def select(self, names: Iterable[str]) -> Pyramid:
         """The same scan with these levels only, coarse to fine whatever the order of `names`; no array is copied.
@@ -150,4 +145,30 @@ class Pyramid:
         """
         wanted = {self.level(name).name for name in names}
         levels = tuple(level for level in self.levels if level.name in wanted)
-        return Pyramid(levels, self.image_grid, self.network_grid, self.digest, self.provenance)
+        return replace(self, levels=levels)
+
+    def weighted(self, weights: Mapping[str, float]) -> Pyramid:
+        """The same scan with other weights of levels; levels that are not named weigh 1. No array is copied.
+
+        Raises:
+            OptionsError: if a weight makes no sense. Names of levels that are not here are passed over.
+        """
+        levels = tuple(replace(level, weight=weights.get(level.name, 1.0)) for level in self.levels)
+        return replace(self, levels=levels)
+
+
+def voxels_inside(grid: Grid, image_grid: Grid) -> NDArray[np.bool_]:
+    """Which voxels of a lattice have their centre in the field of view of a scan.
+
+    Args:
+        grid: Any lattice, for instance one with padding around the scan.
+        image_grid: The scan's own lattice; its field of view is bounded by its outer voxel faces.
+
+    Returns:
+        (X, Y, Z) bool on `grid`.
+    """
+    mask = np.empty(grid.shape, dtype=bool)
+    for i in range(grid.shape[0]):  # plane by plane: all centres at once would take 24 bytes a voxel
+        plane = grid.cropped((i, 0, 0), (1, *grid.shape[1:]))
+        mask[i] = image_grid.contains(plane.voxel_centers())[0]
+    return mask

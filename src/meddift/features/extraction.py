@@ -1,0 +1,294 @@
+"""From a scan to its pyramid: prepare, encode, add noise, read the decoder, average; and MIND beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import ModelError, OptionsError
+from meddift.features.mind import mind_level
+from meddift.features.pyramid import Level, Pyramid, voxels_inside
+from meddift.models import find_spec, prepare_volume
+from meddift.volume import Volume
+
+if TYPE_CHECKING:
+    from meddift.models import DiffusionModel, ModelSpec
+
+#: Name of the hand-made level, see `mind_level`. All other levels come from the network.
+MIND = "mind"
+
+#: Raised whenever the same options give other features than before, so that stored ones are not mistaken for new.
+FEATURE_VERSION = 1
+
+#: Called with what is being done and the share of the work that is finished, 0 to 1.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """What is read from a scan, and how.
+
+    Attributes:
+        timestep: How much noise the network is told to expect, in the model's own schedule.
+        levels: Names of the model's levels, and "mind" for the hand-made one.
+        noise_samples: Number of noise draws; their features are averaged. 0 adds no noise.
+        latent: The mean of the autoencoder's posterior, or one sample of it.
+        seed: Decides all draws.
+        spacing_source: Which voxel size the network is told: that of the lattice it sees, or that of the scan.
+        average: What is averaged over draws: the features.
+        shared_noise: Whether both scans of a pair see the same draws. Equal noise at an equal index pulls answers
+            towards that index, so the draws differ unless asked otherwise.
+
+    Raises:
+        OptionsError: if a value makes no sense.
+    """
+
+    timestep: int = 20
+    levels: tuple[str, ...] = ("up0", "up1", "up2", "up3", MIND)
+    noise_samples: int = 1
+    latent: Literal["mean", "sample"] = "mean"
+    seed: int = 0
+    spacing_source: Literal["network", "original"] = "network"
+    average: Literal["features"] = "features"
+    shared_noise: bool = False
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        object.__setattr__(self, "levels", tuple(self.levels))
+        if not self.levels or len(set(self.levels)) != len(self.levels):
+            raise OptionsError(f"levels must be one or more different names, got {self.levels}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise OptionsError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("timestep", "noise_samples", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or int(value) != value or value < 0:
+                raise OptionsError(f"{name} must be an integer of at least 0, got {value!r}")
+            object.__setattr__(self, name, int(value))
+
+    @classmethod
+    def for_model(cls, spec: ModelSpec, *, seed: int = 0) -> Self:
+        """What works best with a model, as its specification says."""
+        defaults = spec.defaults
+        return cls(
+            timestep=defaults.timestep,
+            levels=(*defaults.levels, *defaults.extra_levels),
+            noise_samples=defaults.noise_samples,
+            spacing_source=spec.conditioning.spacing,
+            seed=seed,
+        )
+
+    @property
+    def network_levels(self) -> tuple[str, ...]:
+        """The levels that need the network."""
+        return tuple(name for name in self.levels if name != MIND)
+
+    @property
+    def depends_on_role(self) -> bool:
+        """Whether a scan's features depend on whether it is the fixed or the moving one."""
+        draws = self.noise_samples > 0 or self.latent == "sample"
+        return draws and not self.shared_noise and bool(self.network_levels)
+
+    def digest(self) -> str:
+        """sha256 of all options, as 64 hexadecimal digits; the order of levels does not matter."""
+        parts = {**asdict(self), "levels": sorted(self.levels)}
+        return _sha256(parts)
+
+    def seed_for(self, draw: str, role: str) -> int:
+        """The seed of one draw: of (seed, draw), and of the role too unless the noise is shared."""
+        parts = [self.seed, draw] if self.shared_noise else [self.seed, draw, role]
+        # 32 bits: what every generator of random numbers accepts.
+        return int(_sha256(parts)[:8], 16)
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "latent": ("mean", "sample"),
+    "spacing_source": ("network", "original"),
+    "average": ("features",),
+}
+
+
+def pyramid_key(
+    volume: Volume,
+    model: DiffusionModel | None,
+    options: ExtractionOptions,
+    *,
+    role: str = "fixed",
+    spec: ModelSpec | None = None,
+) -> str:
+    """Digest of everything that decides what `extract_pyramid` returns, as 64 hexadecimal digits.
+
+    Args:
+        volume: The scan.
+        model: As for `extract_pyramid`.
+        options: As for `extract_pyramid`.
+        role: As for `extract_pyramid`; counts only where features depend on it.
+        spec: As for `extract_pyramid`.
+    """
+    network = model if options.network_levels else None
+    return _sha256(
+        {
+            "version": FEATURE_VERSION,
+            "volume": volume.digest(),
+            "spec": _specification(model, spec).digest(),
+            "weights": network.weights_hash if network is not None else "",
+            "precision": getattr(network, "precision", ""),
+            "options": options.digest(),
+            "role": role if options.depends_on_role else "",
+        }
+    )
+
+
+def extract_pyramid(
+    volume: Volume,
+    model: DiffusionModel | None,
+    options: ExtractionOptions,
+    *,
+    role: str = "fixed",
+    spec: ModelSpec | None = None,
+    digest: str | None = None,
+    on_progress: Progress | None = None,
+) -> Pyramid:
+    """Compute the feature maps of one scan.
+
+    Levels of the network cover its whole lattice, padding included; the `mind` level covers the scan.
+
+    Args:
+        volume: The scan, (X, Y, Z), any orientation.
+        model: The network; None where only the `mind` level is wanted.
+        options: What is read, and how.
+        role: "fixed" or "moving"; decides the noise unless it is shared.
+        spec: Without a model: whose intensity and lattice rules prepare the scan; None = those of `builtin` (CT).
+        digest: What `pyramid_key` says of the other arguments, where the caller has asked it already.
+        on_progress: Called as work goes on.
+
+    Returns:
+        Pyramid, coarse to fine. Its digest is that of `pyramid_key`.
+
+    Raises:
+        OptionsError: if a level needs a network and there is none, or a level or timestep is not the model's.
+        ModelError: if the features hold NaN or infinity.
+        ImageError: if the scan cannot be prepared.
+    """
+    if options.network_levels and model is None:
+        raise OptionsError(f"levels {', '.join(options.network_levels)} need a model; only {MIND!r} does without")
+    report = on_progress or _silent
+    steps = 2 + (1 + max(1, options.noise_samples) if options.network_levels else 0) + (MIND in options.levels)
+    report("preparing the scan", 0.0)
+    rules = _specification(model, spec)
+    prepared = model.prepare(volume) if model is not None else prepare_volume(volume, rules)
+    levels: list[Level] = []
+    if model is not None and options.network_levels:
+
+        def network_report(text: str, done: int) -> None:
+            report(text, (1 + done) / steps)
+
+        levels += _network_levels(volume, prepared, model, options, role, network_report)
+    if MIND in options.levels:
+        report("computing MIND", (steps - 2) / steps)
+        levels.append(mind_level(_without_padding(prepared, volume), name=MIND))
+    for level in levels:
+        _check_finite(level)
+    # Of levels of the same spacing, the network's come first, in the order in which it makes them.
+    levels.sort(key=lambda level: -round(float(np.prod(level.grid.spacing)), 6))
+    pyramid = Pyramid(
+        tuple(levels),
+        image_grid=volume.grid,
+        network_grid=prepared.grid,
+        digest=digest or pyramid_key(volume, model, options, role=role, spec=spec),
+        provenance=_provenance(model, rules, options, role),
+    )
+    report("done", 1.0)
+    return pyramid
+
+
+def _network_levels(
+    volume: Volume,
+    prepared: Volume,
+    model: DiffusionModel,
+    options: ExtractionOptions,
+    role: str,
+    report: Callable[[str, int], None],
+) -> list[Level]:
+    """Encode once, run the decoder for each draw, and average."""
+    report("encoding the scan", 0)
+    latent = model.encode(prepared, latent=options.latent, seed=options.seed_for("latent", role))
+    spacing = volume.reoriented("RAS").grid.spacing if options.spacing_source == "original" else None
+    seeds: list[int | None] = [options.seed_for(f"noise {k}", role) for k in range(options.noise_samples)] or [None]
+    order = [name for name in model.spec.levels if name in options.network_levels]
+    order += [
+        name for name in options.network_levels if name not in order
+    ]  # the model itself says that they are not its
+    total: dict[str, NDArray[np.float32]] = {}
+    grids = {}
+    for k, seed in enumerate(seeds):
+        report(f"reading features, draw {k + 1} of {len(seeds)}", 1 + k)
+        maps = model.levels(latent, timestep=options.timestep, levels=order, noise_seed=seed, spacing=spacing)
+        for name, features in maps.items():
+            data = np.asarray(features.data, dtype=np.float32)
+            grids[name] = features.grid
+            total[name] = total[name] + data if name in total else data
+    return [Level(name, np.moveaxis(total[name], 0, -1) / np.float32(len(seeds)), grids[name]) for name in order]
+
+
+def _without_padding(prepared: Volume, volume: Volume) -> Volume:
+    """The part of the prepared scan that holds the scan itself."""
+    inside = voxels_inside(prepared.grid, volume.grid)
+    bounds = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        hit = np.flatnonzero(inside.any(axis=others))
+        if len(hit) == 0:  # a scan thinner than half a voxel of the network's lattice
+            return prepared
+        bounds.append((int(hit[0]), int(hit[-1]) + 1))
+    return prepared.cropped([low for low, _ in bounds], [high - low for low, high in bounds])
+
+
+def _check_finite(level: Level) -> None:
+    """Refuse features that would make every comparison NaN."""
+    # One number tells: a sum is finite only if all its parts are (float64: float32 features cannot overflow it).
+    if not np.isfinite(level.features.sum(dtype=np.float64)):
+        raise ModelError(
+            f"level {level.name!r} holds NaN or infinity; the weights may be damaged, or the precision too low: "
+            "try precision float32"
+        )
+
+
+def _specification(model: DiffusionModel | None, spec: ModelSpec | None) -> ModelSpec:
+    """Whose rules prepare the scan."""
+    if model is not None:
+        return model.spec
+    return spec if spec is not None else find_spec("builtin")
+
+
+def _provenance(
+    model: DiffusionModel | None, rules: ModelSpec, options: ExtractionOptions, role: str
+) -> dict[str, Any]:
+    """What made a pyramid, ready for JSON."""
+    import meddift
+
+    network = model if options.network_levels else None
+    return {
+        "meddift": meddift.__version__,
+        "feature_version": FEATURE_VERSION,
+        "model": rules.name,
+        "weights": network.weights_hash if network is not None else "",
+        "precision": str(getattr(network, "precision", "")),
+        "options": {**asdict(options), "levels": list(options.levels)},
+        "role": role if options.depends_on_role else "",
+    }
+
+
+def _sha256(content: Any) -> str:
+    """sha256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _silent(text: str, done: float) -> None:
+    """Tell nobody."""

@@ -1,0 +1,264 @@
+"""`FeatureStore`: pyramids on disk, found again by what they were made of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meddift.errors import OptionsError, OutputError
+from meddift.features.extraction import ExtractionOptions, Progress, extract_pyramid, pyramid_key
+from meddift.features.pyramid import Level, Pyramid
+from meddift.geometry import Grid
+from meddift.io.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from meddift.models import DiffusionModel, ModelSpec
+    from meddift.volume import Volume
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Environment variable that names the folder for everything meddift keeps.
+CACHE_VARIABLE = "MEDDIFT_CACHE"
+#: Bytes that stored pyramids may take by default: some seventy chests with the `builtin` model.
+DEFAULT_BUDGET = 20_000_000_000
+
+_FILE = "pyramid.safetensors"
+_KEY = re.compile(r"[0-9a-f]{64}")
+#: Raised when the layout of the file changes; files of other layouts count as missing.
+_LAYOUT = 1
+#: Temporary files older than this were left by a run that was killed, seconds.
+_STALE_AFTER = 24 * 3600.0
+
+
+class FeatureStore:
+    """Pyramids on disk, one folder each, named by the digest of all that decided their content.
+
+    A stored pyramid comes back bit by bit as it was (float32), so that a repeated question gets the same answer.
+    Several processes may share a folder: files appear whole or not at all. A damaged file counts as missing.
+    A folder that cannot be written to is said once, in the log, and then done without.
+
+    Args:
+        folder: Where pyramids are kept. None takes `pyramids` in the folder that the environment variable
+            MEDDIFT_CACHE names, or else in the user's cache folder.
+        budget_bytes: What all of them may take; beyond it, those that were used longest ago are removed.
+
+    Attributes:
+        folder: As above.
+        budget_bytes: As above.
+
+    Raises:
+        OptionsError: if the budget is negative.
+    """
+
+    def __init__(self, folder: Path | str | None = None, *, budget_bytes: int = DEFAULT_BUDGET) -> None:
+        if budget_bytes < 0:
+            raise OptionsError(f"the budget of the feature store must be 0 bytes or more, got {budget_bytes}")
+        self.folder = _default_folder() if folder is None else Path(folder)
+        self.budget_bytes = int(budget_bytes)
+        self._writable = True
+
+    def __repr__(self) -> str:
+        """Folder."""
+        return f"FeatureStore({str(self.folder)!r})"
+
+    # ------------------------------------------------------------------ in and out
+
+    def get(self, key: str) -> Pyramid | None:
+        """The stored pyramid of this key, or None where there is none or it is damaged (the log says so).
+
+        Args:
+            key: What `pyramid_key` returns.
+        """
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            pyramid = _read(path, key)
+        except Exception as error:  # whatever is wrong with a stored copy, the original can be made again
+            _LOGGER.warning("the stored features in %s are damaged and will be computed again: %s", path, error)
+            return None
+        with suppress(OSError):  # the time of last use; a folder may be readable only
+            os.utime(path)
+        return pyramid
+
+    def put(self, pyramid: Pyramid) -> bool:
+        """Keep a pyramid under its own digest, and remove old ones beyond the budget.
+
+        Returns:
+            Whether it was kept; if not, the log says once why.
+        """
+        if not self._writable:
+            return False
+        path = self._path(pyramid.digest)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                _write(temporary, pyramid)
+        except (OSError, OutputError) as error:
+            self._writable = False
+            _LOGGER.warning("features are not kept in %s, going on without: %s", self.folder, error)
+            return False
+        self._evict(keep=path)
+        return True
+
+    def get_or_extract(
+        self,
+        volume: Volume,
+        model: DiffusionModel | None,
+        options: ExtractionOptions,
+        *,
+        role: str = "fixed",
+        spec: ModelSpec | None = None,
+        on_progress: Progress | None = None,
+    ) -> Pyramid:
+        """The stored pyramid of a scan, or else a new one, which is then kept.
+
+        Takes and raises what `extract_pyramid` does.
+        """
+        key = pyramid_key(volume, model, options, role=role, spec=spec)
+        found = self.get(key)
+        if found is not None:
+            if on_progress is not None:
+                on_progress("features found on disk", 1.0)
+            return found
+        made = extract_pyramid(volume, model, options, role=role, spec=spec, digest=key, on_progress=on_progress)
+        self.put(made)
+        return made
+
+    # ------------------------------------------------------------------ housekeeping
+
+    def size(self) -> int:
+        """Bytes that all stored pyramids take."""
+        return sum(size for _, size, _ in self._entries())
+
+    def clear(self) -> int:
+        """Remove all stored pyramids, and nothing else in the folder.
+
+        Returns:
+            Number of pyramids removed.
+
+        Raises:
+            OutputError: if one cannot be removed.
+        """
+        entries = self._entries()
+        for path, _, _ in entries:
+            try:
+                _remove(path)
+            except OSError as error:
+                raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+        return len(entries)
+
+    def _path(self, key: str) -> Path:
+        """File of a key."""
+        if not _KEY.fullmatch(key):
+            raise OptionsError(f"a key of the feature store is 64 hexadecimal digits, got {key!r}")
+        return self.folder / key / _FILE
+
+    def _entries(self) -> list[tuple[Path, int, float]]:
+        """(file, bytes, time of last use) of each stored pyramid, the one used longest ago first."""
+        entries = []
+        for path in self.folder.glob(f"*/{_FILE}") if self.folder.is_dir() else ():
+            if _KEY.fullmatch(path.parent.name):
+                with suppress(OSError):  # another process may have removed it
+                    status = path.stat()
+                    entries.append((path, status.st_size, status.st_mtime))
+        return sorted(entries, key=lambda entry: entry[2])
+
+    def _evict(self, *, keep: Path) -> None:
+        """Remove what a killed run left, then pyramids beyond the budget, never the one at `keep`."""
+        for left in self.folder.glob(f"*/.tmp-*{_FILE}"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _STALE_AFTER:
+                    left.unlink()
+        entries = self._entries()
+        total = sum(size for _, size, _ in entries)
+        for path, size, _ in entries:
+            if total <= self.budget_bytes:
+                return
+            if path != keep:
+                with suppress(OSError):
+                    _remove(path)
+                    total -= size
+                    _LOGGER.info("removed the stored features in %s to stay within the budget", path.parent)
+
+
+def _default_folder() -> Path:
+    """Where pyramids are kept unless the user says otherwise."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named) / "pyramids"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("meddift")) / "pyramids"
+
+
+def _remove(path: Path) -> None:
+    """Remove a stored pyramid and its folder."""
+    path.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody is just writing a new one there
+        path.parent.rmdir()
+
+
+def _write(path: Path, pyramid: Pyramid) -> None:
+    """One safetensors file: a tensor a level, and everything else as JSON in its header."""
+    from safetensors.numpy import save_file
+
+    header = {
+        "layout": _LAYOUT,
+        "digest": pyramid.digest,
+        "image_grid": _grid_to_json(pyramid.image_grid),
+        "network_grid": _grid_to_json(pyramid.network_grid),
+        "provenance": dict(pyramid.provenance),
+        "levels": [
+            {
+                "name": level.name,
+                "weight": level.weight,
+                "grid": _grid_to_json(level.grid),
+                "crc32": zlib.crc32(level.features.data),
+            }
+            for level in pyramid.levels
+        ],
+    }
+    tensors = {level.name: level.features for level in pyramid.levels}
+    save_file(tensors, path, metadata={"meddift": json.dumps(header)})
+
+
+def _read(path: Path, key: str) -> Pyramid:
+    """The pyramid in a file; raises whatever says that the file is not as it was written."""
+    from safetensors import safe_open
+
+    levels = []
+    with safe_open(path, framework="numpy") as stored:  # maps the file into memory; each level is read once
+        header = json.loads((stored.metadata() or {})["meddift"])
+        if header["layout"] != _LAYOUT or header["digest"] != key:
+            raise ValueError("it was written by another version, or for another scan")
+        for entry in header["levels"]:
+            features = stored.get_tensor(entry["name"])
+            if zlib.crc32(features.data) != entry["crc32"]:
+                raise ValueError(f"the checksum of level {entry['name']} is wrong")
+            levels.append(Level(entry["name"], features, _grid_from_json(entry["grid"]), entry["weight"]))
+    return Pyramid(
+        tuple(levels),
+        image_grid=_grid_from_json(header["image_grid"]),
+        network_grid=_grid_from_json(header["network_grid"]),
+        digest=header["digest"],
+        provenance=header["provenance"],
+    )
+
+
+def _grid_to_json(grid: Grid) -> dict[str, Any]:
+    """A grid as JSON; floats keep every bit."""
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def _grid_from_json(content: dict[str, Any]) -> Grid:
+    """A grid from JSON."""
+    shape = content["shape"]
+    return Grid((shape[0], shape[1], shape[2]), content["affine"])
