@@ -1,0 +1,149 @@
+"""meddift's own folder of weights: where it is, what lies in it, and where that came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from meddift.errors import OutputError, WeightsCorruptError
+from meddift.models.spec import ModelSpec
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One weights file in the store, and where it came from.
+
+    Attributes:
+        name: Published name.
+        sha256: Of the published file.
+        bytes: Size of the published file.
+        source: "huggingface" or "import".
+        repository: Where it was published, "" if imported.
+        revision: Commit it was taken from, "" if imported.
+        converted: File name in the store's weights folder.
+        converted_sha256: Of that file.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    source: str
+    repository: str
+    revision: str
+    converted: str
+    converted_sha256: str
+
+
+def home() -> Path:
+    """The folder that meddift keeps things in: MEDDIFT_HOME, or the user's data folder of this system."""
+    chosen = os.environ.get("MEDDIFT_HOME", "").strip()
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("meddift", appauthor=False)
+
+
+def weights_folder() -> Path:
+    """Where converted weights lie, named by role and sha256 of the published file, shared by all models."""
+    return home() / "weights"
+
+
+def provenance_path(spec: ModelSpec) -> Path:
+    """The file that says which weights a model uses and where they came from."""
+    return home() / "models" / spec.name / "provenance.json"
+
+
+def read_provenance(spec: ModelSpec) -> dict[str, StoredFile]:
+    """Role -> stored file; empty if nothing of this model is stored.
+
+    Raises:
+        WeightsCorruptError: if the provenance file is damaged.
+    """
+    path = provenance_path(spec)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {str(role): StoredFile(**entry) for role, entry in entries.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsCorruptError(
+            f"{path} is damaged ({error}); delete it and pull or import {spec.name} again"
+        ) from error
+
+
+def write_provenance(spec: ModelSpec, files: Mapping[str, StoredFile]) -> None:
+    """Record which weights a model uses, and under which licence they were taken."""
+    record = {
+        "model": spec.name,
+        "licence": asdict(spec.licence),
+        "files": {role: asdict(file) for role, file in sorted(files.items())},
+    }
+    with replacing(provenance_path(spec)) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, 64 hexadecimal digits; remembered in the store until the file changes.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    stamp = path.stat()
+    place = str(path.resolve())
+    key = [place, stamp.st_size, stamp.st_mtime_ns, stamp.st_ctime_ns, stamp.st_ino]
+    memory = home() / "hashes.json"
+    known = _remembered(memory)
+    entry = known.get(place)
+    if isinstance(entry, dict) and entry.get("file") == key and isinstance(entry.get("sha256"), str):
+        return str(entry["sha256"])
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            state.update(chunk)
+    known[place] = {"file": key, "sha256": state.hexdigest()}
+    # Only a memory aid: on a machine where it cannot be written, files are hashed anew.
+    with suppress(OSError), replacing(memory) as temporary:
+        temporary.write_text(json.dumps(known), encoding="utf-8")
+    return state.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    Raises:
+        OutputError: if the file cannot be written; what was there before is untouched.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    """Hashes computed earlier; empty if there are none or they cannot be read."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
