@@ -183,6 +183,19 @@ class TestField:
         assert fixed_point.tolist() == [[8, 10, 9]]
         np.testing.assert_allclose(read_transform(tmp_path / "warp.h5").apply(fixed_point), [[12, 10, 9]])
 
+    def test_dust_in_the_direction_does_no_harm(self, tmp_path: Path) -> None:
+        """Entries such as 1e-310 make ITK's own inverse of the direction wrong by millimetres."""
+        rng = np.random.default_rng(0)
+        for exponent in range(-323, -290):
+            affine = np.diag([*rng.uniform(0.3, 6, 3), 1.0])
+            affine[0, 2] = affine[2, 0] = -float(f"{rng.uniform(1, 9):.3f}e{exponent}")
+            grid = Grid((2, 2, 2), affine)
+            field = DisplacementField(rng.normal(0, 3, (3, 2, 2, 2)), grid)
+            write_transform(field, tmp_path / "dust.h5")
+            points = grid.index_to_world(rng.uniform(0.1, 0.9, (5, 3)))
+            itk = sitk.ReadTransform(str(tmp_path / "dust.h5"))
+            np.testing.assert_allclose(mapped_by_itk(itk, points), field.apply(points), atol=1e-6)
+
     def test_single_voxel_wide_fields_are_read(self, tmp_path: Path) -> None:
         values = np.full((1, 1, 4, 3), 2.5)
         image = sitk.GetImageFromArray(values, isVector=True)
@@ -216,6 +229,26 @@ class TestComposite:
         points = grid.index_to_world(np.random.default_rng(5).uniform(1, 3, (30, 3)))
         np.testing.assert_allclose(mapped_by_itk(itk, points), ours.apply(points), atol=1e-6)
         np.testing.assert_allclose(read_transform(tmp_path / "both.h5").apply(points), ours.apply(points), atol=1e-6)
+
+    def test_parts_that_simpleitk_has_no_class_for(self, tmp_path: Path) -> None:
+        composite = sitk.CompositeTransform(3)
+        composite.AddTransform(
+            sitk.ComposeScaleSkewVersor3DTransform((1.2, 1.0, 0.9), (0.1, 0.0, 0.0), (0.0, 0.0, 1.0), 0.3)
+        )
+        composite.AddTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)))
+        sitk.WriteTransform(composite, str(tmp_path / "odd.h5"))
+        points = interior_points(oblique_grid())
+        np.testing.assert_allclose(
+            read_transform(tmp_path / "odd.h5").apply(points), mapped_by_itk(composite, points), atol=1e-6
+        )
+
+    def test_single_precision_files(self, tmp_path: Path) -> None:
+        sitk.WriteTransform(sitk.TranslationTransform(3, (5.0, -3.0, 2.0)), str(tmp_path / "double.tfm"))
+        text = (tmp_path / "double.tfm").read_text().replace("_double_", "_float_")
+        (tmp_path / "single.tfm").write_text(text)
+        np.testing.assert_allclose(
+            read_transform(tmp_path / "single.tfm").apply([[0.0, 0.0, 0.0]]), [[-5.0, 3.0, 2.0]]
+        )
 
     def test_composition_of_one_is_that_one(self, tmp_path: Path) -> None:
         composite = sitk.CompositeTransform(3)

@@ -66,7 +66,7 @@ def from_itk(transform: Any, path: Path) -> Transform:
     if isinstance(transform, sitk.CompositeTransform):
         count = transform.GetNumberOfTransforms()
         # ITK applies the transform that was added last first; our compositions stand in the order of application.
-        parts = tuple(from_itk(transform.GetNthTransform(i).Downcast(), path) for i in reversed(range(count)))
+        parts = tuple(from_itk(_as_its_class(transform.GetNthTransform(i)), path) for i in reversed(range(count)))
         return parts[0] if count == 1 else CompositeTransform(parts)
     if isinstance(transform, sitk.DisplacementFieldTransform):
         return field_from_itk(transform.GetDisplacementField(), path)
@@ -151,8 +151,19 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
     affine = flip_affine_ras_lps(field.grid.affine)
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetSpacing(field.grid.spacing.tolist())
-    image.SetDirection((affine[:3, :3] / field.grid.spacing).ravel().tolist())
+    direction = affine[:3, :3] / field.grid.spacing
+    # ITK 5.4 inverts directions with entries below some 1e-290 wrongly, and says so on the error stream only.
+    direction[np.abs(direction) < 1e-15] = 0.0
+    image.SetDirection(direction.ravel().tolist())
     return image
+
+
+def _as_its_class(transform: Any) -> Any:
+    """A part of a composition as its own class; SimpleITK has no class for a few linear ones, which do without."""
+    try:
+        return transform.Downcast()
+    except KeyError:
+        return transform
 
 
 def _affine_from_itk(transform: Any, path: Path) -> AffineTransform:

@@ -48,8 +48,8 @@ def settle_frame(declared: Frame | None, space: Frame | None, path: Path) -> Fra
         )
     if declared is not None and space is not None and declared != space:
         raise FrameError(
-            f"{path} says that its coordinates are {declared}, but {space} was asked for. The file is believed over "
-            f"the option only if they agree: leave --points-space away, or correct the file"
+            f"{path} says that its coordinates are {declared}, but {space} was asked for. What a file says is never "
+            f"overridden: leave --points-space away, or correct the file"
         )
     return declared or space  # type: ignore[return-value]
 
