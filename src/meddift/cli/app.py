@@ -1,0 +1,65 @@
+"""The command line as a whole: its commands, `--version`, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import meddift
+from meddift.cli import convert_points, demo, info, match, models
+from meddift.cli.failures import exit_code_of, remember_interrupts
+
+
+class _Commands(TyperGroup):
+    """Turns every error of a command into one sentence on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with remember_interrupts():
+            try:
+                return super().invoke(ctx)
+            except BaseException as error:
+                code = exit_code_of(error, debug=bool(ctx.params.get("debug")))
+                if code is None:
+                    raise
+                raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    name="meddift",
+    cls=_Commands,
+    help="Find the same anatomical point in two 3D medical scans, in millimetres. For research; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Formatted help would load rich, which doubles the time that --help takes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"meddift {meddift.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="MEDDIFT_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Options that stand before the command; `invoke` reads them."""
+
+
+app.command("match")(match.match)
+app.command("convert-points")(convert_points.convert_points)
+app.command("info")(info.info)
+app.command("demo")(demo.demo)
+app.add_typer(models.app, name="models")

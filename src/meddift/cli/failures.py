@@ -1,0 +1,94 @@
+"""From an exception to one clear sentence on stderr and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+
+import typer
+
+from meddift.errors import FrameError, MeddiftError, OptionsError
+
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
+DONE_IN_PART = 3
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+_INTERRUPTED_TEXT = "interrupted; nothing was written"
+_interrupts: list[int] = []
+
+
+@contextlib.contextmanager
+def remember_interrupts() -> Iterator[None]:
+    """Remember that Ctrl-C was pressed, even where a library turns it into an error of its own."""
+    _interrupts.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        _interrupts.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
+    """Say what went wrong and return the exit code; None for what the parser handles itself.
+
+    Args:
+        error: What a command raised.
+        debug: Whether to show the traceback too.
+    """
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has enough, `head` for instance. Nothing is left to say, nor to flush.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    if isinstance(error, KeyboardInterrupt) or (_interrupts and isinstance(error, Exception)):
+        complain(_INTERRUPTED_TEXT)
+        return INTERRUPTED
+    if isinstance(error, MeddiftError):
+        if debug:
+            traceback.print_exception(error)
+        complain(str(error))
+        return WRONG_USAGE if isinstance(error, FrameError | OptionsError) else FAILED
+    if _belongs_to_parser(error):
+        return None
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, MemoryError):
+        complain("the memory of this machine is used up; nothing was written")
+    else:
+        hint = "" if debug else "; `meddift --debug ...` shows where"
+        complain(f"internal error, please report it: {type(error).__name__}: {error}{hint}")
+    return FAILED
+
+
+def complain(message: str) -> None:
+    """One message on stderr, in red on a terminal."""
+    typer.secho(f"meddift: {message}", fg=typer.colors.RED, err=True)
+
+
+def warn(message: str) -> None:
+    """One warning on stderr, in yellow on a terminal."""
+    typer.secho(f"meddift: {message}", fg=typer.colors.YELLOW, err=True)
+
+
+def _belongs_to_parser(error: BaseException) -> bool:
+    """Whether it is `Exit`, `Abort` or a usage error. Newer Typer brings its own click, older uses click's."""
+    if isinstance(error, typer.Exit | typer.Abort | SystemExit | GeneratorExit):
+        return True
+    return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)

@@ -1,0 +1,133 @@
+"""`meddift info`: what a scan, a points file or a model is, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meddift.cli.choices import AsJson, AssumeGeometry, NiftiFormOption, PointsSpace
+from meddift.errors import MissingFileError
+
+_IMAGES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".ima")
+
+
+def info(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="IMAGE|POINTS|MODEL", help="A file, a DICOM folder, or a model.", show_default=False),
+    ],
+    as_json: AsJson = False,
+    points_space: PointsSpace = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="FILE", help="For points: the scan they belong to."),
+    ] = None,
+    nifti_form: NiftiFormOption = None,
+    assume_geometry: AssumeGeometry = False,
+    series: Annotated[str | None, typer.Option("--series", help="Which series of a DICOM folder.")] = None,
+) -> None:
+    """Describe a scan (its geometry in words), a points file or a model. Loads no network."""
+    from meddift.cli.terminal import write_json_to_stdout
+
+    path = Path(what)
+    if _is_model(what):
+        from meddift.cli.models import describe_model, model_lines
+
+        description = describe_model(what)
+        lines = model_lines(description)
+    elif path.is_dir() or what.lower().endswith(_IMAGES):
+        from meddift.io import describe_image
+
+        description = describe_image(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
+        lines = _lines(description)
+    elif path.exists():
+        from meddift.io.points import describe_points
+
+        grid = None
+        if image is not None:
+            from meddift.io.images import read_header
+
+            header = read_header(image, nifti_form=nifti_form, assume_geometry=assume_geometry)
+            if header.problems:
+                raise header.problems[0]
+            grid = header.grid
+        description = describe_points(path, space=points_space, grid=grid)
+        lines = _points_lines(description)
+    else:
+        from meddift.models import catalogue
+
+        raise MissingFileError(f"there is no file, folder or model {what!r}. Known models: {', '.join(catalogue())}")
+    if as_json:
+        write_json_to_stdout(description)
+    else:
+        typer.echo("\n".join(lines))
+
+
+def _is_model(what: str) -> bool:
+    """Whether it names a model: one of the catalogue, or a specification file."""
+    if what.lower().endswith(".toml"):
+        return True
+    if Path(what).exists():
+        return False
+    from meddift.models import catalogue
+
+    return what in catalogue()
+
+
+def _points_lines(description: dict[str, Any]) -> list[str]:
+    """A points file in words."""
+    frame = description["frame"] or "not named in the file; give --points-space"
+    lines = [
+        str(description["path"]),
+        f"format: {description['format']}",
+        f"frame: {frame}" + (f", {description['unit']}" if description["unit"] else ""),
+        f"points: {description['count']}"
+        + (f", {description['missing']} without position" if description["missing"] else ""),
+    ]
+    labels = description["labels"]
+    lines.append("labels: " + ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else ""))
+    if description["columns"]:
+        lines.append("further columns: " + ", ".join(description["columns"]))
+    for key, name in (("bounds", "as stored"), ("bounds_ras_mm", "in world RAS mm")):
+        if description[key] is not None:
+            low, high = description[key]
+            ranges = ", ".join(f"{axis} {a:g} to {b:g}" for axis, a, b in zip("xyz", low, high, strict=True))
+            lines.append(f"range {name}: {ranges}")
+    if description["outside"] is not None:
+        lines.append(f"outside the image: {description['outside']}")
+    if description["looks_like_flipped"]:
+        lines.append("this looks like LPS taken for RAS or the reverse: with x and y negated, the points lie inside")
+    return lines
+
+
+def _lines(description: dict[str, Any]) -> list[str]:
+    """Any description in words, a line an entry; a ready text under "text" goes first."""
+    lines = []
+    for name, value in description.items():
+        if value is None or value in ("", [], {}):
+            continue
+        heading = name.replace("_", " ")
+        if isinstance(value, dict):
+            lines.append(f"{heading}:")
+            lines += [f"  {key.replace('_', ' ')}: {_words(inner)}" for key, inner in value.items()]
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            lines.append(f"{heading}:")
+            lines += [f"  {inner}" for inner in value]
+        else:
+            lines.append(f"{heading}: {_words(value)}")
+    return lines
+
+
+def _words(value: Any) -> str:
+    """A value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], list | tuple):
+            return "; ".join(_words(inner) for inner in value)
+        return ", ".join(_words(inner) for inner in value)
+    return str(value)

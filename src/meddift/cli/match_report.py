@@ -1,0 +1,197 @@
+"""What `meddift match` and `meddift demo` hand out: files, JSON and a table."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meddift.cli.outputs import Outputs
+from meddift.errors import PointsError
+
+if TYPE_CHECKING:
+    from meddift.matching import Matches
+    from meddift.pipeline import Pair
+    from meddift.pipeline.accuracy import Accuracy
+    from meddift.points import Points
+
+#: Rows of the table; all points are in the files and in the JSON.
+ROWS_SHOWN = 40
+
+
+@dataclass(frozen=True, eq=False)
+class MatchReport:
+    """The result of one run.
+
+    Attributes:
+        pair: The two scans.
+        matches: What was found.
+        truth: True places on the moving scan in the order of the matches, or None.
+    """
+
+    pair: Pair
+    matches: Matches
+    truth: Points | None = None
+
+    @cached_property
+    def accuracy(self) -> Accuracy | None:
+        """Errors against the truth, if it is known."""
+        if self.truth is None:
+            return None
+        from meddift.pipeline.accuracy import measure_accuracy
+
+        return measure_accuracy(self.matches, self.truth, self.pair.moving.grid)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; coordinates in world RAS mm."""
+        from meddift.pipeline.resources import peak_memory_bytes
+
+        content: dict[str, Any] = {
+            "points": self.matches.rows(),
+            "timing": {stage: float(seconds) for stage, seconds in self.pair.timing.items()},
+            "peak_memory_bytes": peak_memory_bytes(),
+            "provenance": self.pair.provenance,
+        }
+        accuracy = self.accuracy
+        if accuracy is not None:
+            content["tre_mm"] = accuracy.all.as_dict()
+            content["tre_ok_mm"] = accuracy.ok.as_dict()
+            content["truth_outside_moving"] = {"n": accuracy.absent, "called_ok": accuracy.absent_called_ok}
+        return content
+
+    def show(self) -> None:
+        """The table: on stdout if a person looks at it there, else on stderr."""
+        from meddift.cli.terminal import make_table, show
+
+        verdicts = self.matches.verdict
+        counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "uncertain", "outside") if v in verdicts)
+        columns = [
+            ("point", False), ("moving x, y, z (RAS mm)", True), ("similarity", True), ("back in mm", True),
+        ]  # fmt: skip
+        if self.accuracy is not None:
+            columns.append(("error mm", True))
+        table = make_table(f"{len(verdicts)} points: {counts}", [*columns, ("verdict", False)])
+        for index, row in enumerate(self.matches.rows()[:ROWS_SHOWN]):
+            moving = row["moving"]
+            cells = [
+                row["label"],
+                "-" if moving is None else "  ".join(f"{value:.1f}" for value in moving),
+                _number(row["similarity"], 3),
+                _number(row["inverse_error_mm"], 1),
+            ]
+            if self.accuracy is not None:
+                cells.append(_number(float(self.accuracy.distances[index]), 1))
+            verdict = row["verdict"] + (f": {row['reason']}" if row["reason"] else "")
+            table.add_row(*(_plain(cell) for cell in cells), _colored(verdict, row["verdict"]))
+        lines: list[Any] = [table]
+        if len(verdicts) > ROWS_SHOWN:
+            lines.append(f"... and {len(verdicts) - ROWS_SHOWN} more points")
+        if self.accuracy is not None:
+            lines += accuracy_lines(self.accuracy)
+        show(*lines, to_stdout=sys.stdout.isatty())
+
+
+def accuracy_lines(accuracy: Accuracy) -> list[str]:
+    """The errors in words, a line each."""
+    lines = []
+    for name, errors in (("all points", accuracy.all), ("verdict ok", accuracy.ok)):
+        if errors.mean is None:
+            lines.append(f"{name}: no point with a known place in the moving scan got an answer ({errors.n} points)")
+            continue
+        lines.append(
+            f"{name}: error mean {errors.mean:.2f} mm, median {errors.median:.2f}, 95 % below {errors.p95:.2f}, "
+            f"largest {errors.max:.2f}; {100 * (errors.within_5mm or 0):.0f} % of {errors.n} within 5 mm"
+        )
+    if accuracy.absent:
+        lines.append(
+            f"{accuracy.absent} points are not in the moving scan; {accuracy.absent_called_ok} were called ok"
+        )
+    return lines
+
+
+def write(
+    report: MatchReport, outputs: Outputs, *, out: Path | None, picture: Path | None, also: bool = False
+) -> list[str]:
+    """Write the files that were asked for.
+
+    Args:
+        report: What to write.
+        outputs: Where to; `commit` is called.
+        out: Points found.
+        picture: Picture.
+        also: Whether the caller gets something else too, such as JSON on stdout.
+
+    Returns:
+        One sentence for each file that could not be written while the rest was.
+
+    Raises:
+        MeddiftError: if nothing was written.
+    """
+    missed = []
+    if out is not None:
+        unwritable = _cannot_hold(report.matches, out)
+        if unwritable and not (also or picture is not None):
+            raise PointsError(unwritable)
+        if unwritable:
+            missed.append(unwritable)
+        else:
+            outputs.required[out] = lambda path: write_matches(report.matches, path)
+    if picture is not None:
+        from meddift.pipeline.picture import draw_matches
+
+        outputs.optional[picture] = lambda path: draw_matches(
+            path, report.pair.fixed, report.pair.moving, report.matches, truth=report.truth
+        )
+    return missed + outputs.commit()
+
+
+def write_matches(matches: Matches, path: Path) -> None:
+    """The points found, with what is known about each as far as the format holds it."""
+    from meddift.io import write_points
+
+    write_points(matches.moving, path, extra=extra_columns(matches, path))
+
+
+def extra_columns(matches: Matches, path: Path) -> dict[str, list[Any]]:
+    """Columns beside label and position, by the suffix of the file."""
+    name = path.name.lower()
+    if name.endswith(".csv"):
+        rows = matches.rows()
+        keys = ("similarity", "margin", "inverse_error_mm", "verdict", "reason")
+        return {key: [row[key] for row in rows] for key in keys}
+    if name.endswith((".json", ".fcsv")):
+        pairs = zip(matches.verdict, matches.reason, strict=True)
+        return {"description": [f"{verdict}: {reason}" if reason else str(verdict) for verdict, reason in pairs]}
+    return {}
+
+
+def _cannot_hold(matches: Matches, out: Path) -> str:
+    """Why the format cannot take these points, "" if it can."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        rehearsal = Path(folder) / out.name
+        try:
+            write_matches(matches, rehearsal)
+        except PointsError as error:
+            return str(error).replace(str(rehearsal), str(out))
+    return ""
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _plain(text: str) -> Any:
+    """Text that rich shall not read as markup: labels come from users."""
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _colored(text: str, verdict: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, style={"ok": "green", "uncertain": "yellow"}.get(verdict, "red"))

@@ -1,0 +1,212 @@
+"""`meddift models`: which models there are, and how their weights come to this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meddift.cli.choices import AsJson, Quiet, WeightsFolder
+
+if TYPE_CHECKING:
+    from meddift.models.store import StoredFile
+
+app = typer.Typer(help="List, fetch and check models and their weights.", no_args_is_help=True, rich_markup_mode=None)
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of `meddift models list`, or a .toml file.", show_default=False)
+]
+
+
+@app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the models that meddift knows, and whether their weights are on this machine."""
+    from meddift.models import catalogue
+
+    described = [describe_model(name) for name in catalogue()]
+    if as_json:
+        from meddift.cli.terminal import write_json_to_stdout
+
+        write_json_to_stdout({"models": described})
+        return
+    from meddift.cli.terminal import human_bytes
+
+    rows = [
+        (
+            model["name"],
+            model["modality"],
+            f"installed ({human_bytes(model['bytes'])})" if model["installed"] else "not installed",
+            model["licence"]["name"] + ("" if model["licence"]["commercial"] else " (no commercial use)"),
+            model["title"],
+        )
+        for model in described
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+
+
+@app.command("show")
+def show_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson = False) -> None:
+    """Show what a model is, its licence, and where its weights lie or are looked for."""
+    description = describe_model(model, weights)
+    if as_json:
+        from meddift.cli.terminal import write_json_to_stdout
+
+        write_json_to_stdout(description)
+        return
+    typer.echo("\n".join(model_lines(description)))
+
+
+@app.command("pull")
+def pull_model(
+    model: ModelName,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="I have read the licence of the weights and accept it.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Another commit or tag than the recorded one.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Download a model's weights from Hugging Face, check them and keep them."""
+    from meddift.cli.terminal import human_bytes, progress_display
+    from meddift.models import find_spec
+    from meddift.models.hub import PullProgress, pull
+
+    spec = find_spec(model)
+    if spec.licence.accept_required and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
+        use = "" if spec.licence.commercial else " It does not allow commercial use."
+        typer.echo(f"The weights of {spec.name} are under: {spec.licence.name}, {spec.licence.url}.{use}", err=True)
+        accept_licence = typer.confirm("Do you accept it?", default=False, err=True)
+    with progress_display(quiet=quiet) as report:
+
+        def on_progress(step: PullProgress) -> None:
+            size = f" ({human_bytes(step.total)})" if step.total else ""
+            report(f"{step.stage} {step.file}{size}", step.done / step.total if step.total else 0.0)
+
+        stored = pull(spec, accept_licence=accept_licence, revision=revision, on_progress=on_progress)
+    _tell_stored(stored, quiet=quiet)
+
+
+@app.command("import")
+def import_model(
+    model: ModelName,
+    folder: Annotated[
+        Path, typer.Option("--from", metavar="DIR", help="Folder with the published files.", show_default=False)
+    ],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take them even if other files of this model are stored.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Take a model's weights from a folder, for machines without internet."""
+    from meddift.models import find_spec
+    from meddift.models.weights import import_weights
+
+    _tell_stored(import_weights(find_spec(model), folder, replace=replace), quiet=quiet)
+
+
+@app.command("verify")
+def verify_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson = False) -> None:
+    """Read every byte of a model's weights again and compare with what is known about them."""
+    from meddift.cli.terminal import human_bytes, write_json_to_stdout
+    from meddift.models import find_spec
+    from meddift.models.weights import verify
+
+    status = verify(find_spec(model), weights)
+    if as_json:
+        write_json_to_stdout(
+            {"name": status.name, "files": [str(path) for path in status.files], "bytes": status.bytes, "intact": True}
+        )
+        return
+    for path in status.files:
+        typer.echo(str(path))
+    typer.echo(f"{status.name}: intact, {human_bytes(status.bytes)} in {len(status.files)} files")
+
+
+def describe_model(model: str, weights: Path | None = None) -> dict[str, Any]:
+    """Everything that can be said about a model without loading it, ready for JSON."""
+    from dataclasses import asdict
+
+    from meddift.models import find_spec
+    from meddift.models.weights import model_status
+
+    spec = find_spec(model)
+    status = model_status(spec, weights)
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "modality": spec.modality,
+        "installed": status.installed,
+        "source": status.source,
+        "bytes": status.bytes,
+        "files": [str(path) for path in status.files],
+        "missing": status.missing,
+        "licence": asdict(spec.licence),
+        "repository": spec.weights.repository,
+        "revision": spec.weights.revision,
+        "published": [
+            {"role": file.role, "name": file.name, "sha256": file.sha256 or None, "bytes": file.bytes or None}
+            for file in spec.weights.files
+        ],
+        "latent": spec.latent.kind,
+        "schedule": spec.schedule.kind,
+        "grid": asdict(spec.grid),
+        "levels": list(spec.levels),
+        "defaults": {
+            "timestep": spec.defaults.timestep,
+            "levels": [*spec.defaults.levels, *spec.defaults.extra_levels],
+            "whiten": spec.defaults.whiten,
+            "noise_samples": spec.defaults.noise_samples,
+        },
+    }
+
+
+def model_lines(description: dict[str, Any]) -> list[str]:
+    """A model in words."""
+    from meddift.cli.terminal import human_bytes
+
+    licence = description["licence"]
+    grid = description["grid"]
+    defaults = description["defaults"]
+    seen = (
+        "each axis resized to a multiple of 128 voxels"
+        if grid["kind"] == "resize_128"
+        else f"resampled to {grid['spacing_mm']:g} mm"
+    )
+    lines = [
+        f"{description['name']}: {description['title']}",
+        f"modality: {description['modality']}",
+        f"licence: {licence['name']} {licence['url']}".rstrip(),
+        f"commercial use: {'allowed' if licence['commercial'] else 'not allowed'}",
+        f"latent: {description['latent']}; noise: {description['schedule']}; scans are {seen}",
+        f"levels: {', '.join(description['levels'])}",
+        f"by default: {', '.join(defaults['levels'])} at timestep {defaults['timestep']}, "
+        f"{'whitened' if defaults['whiten'] else 'not whitened'}, "
+        f"{defaults['noise_samples'] or 'no'} noise draw{'' if defaults['noise_samples'] == 1 else 's'}",
+    ]
+    if description["repository"]:
+        revision = description["revision"] or "not pinned; recorded at first use"
+        lines.append(f"published at: https://huggingface.co/{description['repository']} (revision: {revision})")
+        for file in description["published"]:
+            known = f"sha256 {file['sha256']}" if file["sha256"] else "sha256 not known; recorded at first use"
+            lines.append(f"  {file['role']}: {file['name']}, {known}")
+    if description["installed"]:
+        lines.append(f"installed: {human_bytes(description['bytes'])}, from {description['source']}")
+        lines += [f"  {path}" for path in description["files"]]
+    else:
+        lines.append("installed: no")
+        lines.append(description["missing"])
+    return lines
+
+
+def _tell_stored(stored: dict[str, StoredFile], *, quiet: bool) -> None:
+    """What was put into the store."""
+    if quiet:
+        return
+    for role, file in sorted(stored.items()):
+        commit = f", commit {file.revision}" if file.revision else ""
+        typer.echo(f"{role}: {file.name}, sha256 {file.sha256}{commit}", err=True)

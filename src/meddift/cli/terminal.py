@@ -1,0 +1,99 @@
+"""What people see: progress on stderr, tables, JSON on stdout. rich is loaded only when something is drawn."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Progress = Callable[[str, float], None]
+
+
+def write_json_to_stdout(content: Any) -> None:
+    """One JSON object on stdout, flushed.
+
+    Raises:
+        ValueError: if a number is NaN or infinite: JSON has no word for them.
+    """
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress_display(*, quiet: bool) -> Iterator[Progress]:
+    """A function to report progress to, drawn on stderr if that is a terminal, else doing nothing.
+
+    Args:
+        quiet: Draw nothing in any case.
+
+    Yields:
+        Call it with the name of a stage and the share of the whole work that is done, 0 to 1.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield _ignore
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("starting", total=1.0)
+
+        def report(stage: str, fraction: float) -> None:
+            bars.update(task, description=stage, completed=min(max(float(fraction), 0.0), 1.0))
+
+        yield report
+
+
+def make_table(title: str, columns: Sequence[tuple[str, bool]]) -> Table:
+    """An empty table.
+
+    Args:
+        title: Its title.
+        columns: Heading and whether the column holds numbers, which stand to the right.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, numeric in columns:
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    return table
+
+
+def show(*items: Any, to_stdout: bool) -> None:
+    """Print tables and text.
+
+    Args:
+        items: What rich can print.
+        to_stdout: To stdout, else to stderr.
+    """
+    from rich.console import Console
+
+    stream = sys.stdout if to_stdout else sys.stderr
+    # Into a file or a pipe lines are as long as they need to be.
+    console = Console(file=stream, width=None if stream.isatty() else 120, highlight=False)
+    for item in items:
+        console.print(item)
+    stream.flush()
+
+
+def human_bytes(count: float | None) -> str:
+    """A number of bytes for people, in powers of 1000."""
+    if count is None:
+        return "unknown"
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def _ignore(stage: str, fraction: float) -> None:
+    """Report nothing."""
