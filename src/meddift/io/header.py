@@ -17,6 +17,9 @@ from meddift.geometry import Grid
 #: refuses NIfTI images beyond about this value.
 SHEAR_TOLERANCE = 1e-4
 
+#: The way out where a header says what cannot be.
+REPAIR = "Write the file again with the tool that made it, or repair the header."
+
 #: What one voxel holds, where it is not one real number.
 _KINDS = {
     "color": "a color image (RGB); convert it to one grey value a voxel",
@@ -107,13 +110,13 @@ def geometry_problems(shape: tuple[int, ...], affine: NDArray[np.float64], path:
     with np.errstate(all="ignore"):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all():
-        return [GeometryError(f"the geometry in the header of {path} is not finite: affine\n{affine}\n{_REPAIR}")]
+        return [GeometryError(f"the geometry in the header of {path} is not finite: affine\n{affine}\n{REPAIR}")]
     if (spacing <= 0).any():
-        return [GeometryError(f"the spacing in the header of {path} is not positive: {spacing.tolist()} mm. {_REPAIR}")]
+        return [GeometryError(f"the spacing in the header of {path} is not positive: {spacing.tolist()} mm. {REPAIR}")]
     try:
         grid = Grid((shape[0], shape[1], shape[2]), affine)
     except GeometryError as error:
-        return [GeometryError(f"the geometry in the header of {path} is impossible: {error} {_REPAIR}")]
+        return [GeometryError(f"the geometry in the header of {path} is impossible: {error} {REPAIR}")]
     if grid.shear > SHEAR_TOLERANCE:
         shift = np.linalg.norm(grid.without_shear().corners - grid.corners, axis=1).max()
         return [
@@ -125,6 +128,3 @@ def geometry_problems(shape: tuple[int, ...], affine: NDArray[np.float64], path:
             )
         ]
     return []
-
-
-_REPAIR = "Write the file again with the tool that made it, or repair the header."

@@ -1,0 +1,279 @@
+"""Reading and writing scans. In memory they are (X, Y, Z) arrays with a Grid in world RAS mm."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from meddift.errors import GeometryError, ImageError, MissingFileError, OptionsError
+from meddift.io.atomic import atomic_write
+from meddift.io.header import SHEAR_TOLERANCE, ImageHeader
+from meddift.io.memory import require_memory
+from meddift.volume import Volume
+
+if TYPE_CHECKING:
+    from meddift.io.nifti import NiftiForm
+
+logger = logging.getLogger(__name__)
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+MGH_SUFFIXES = (".mgz", ".mgh")
+DICOM_SUFFIXES = (".dcm", ".ima")
+
+#: What `write_volume` can write. Formats of two files (.nhdr, .mhd) cannot be replaced in one step.
+WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+def read_volume(
+    path: Path | str,
+    *,
+    nifti_form: NiftiForm | None = None,
+    assume_geometry: bool = False,
+    series: str | None = None,
+    check: bool = True,
+) -> Volume:
+    """Read a scan: NIfTI, NRRD, MetaImage, MGH, or a folder with a DICOM series.
+
+    Args:
+        path: The file, or the folder of a DICOM series (its files directly in it, or one level down).
+        nifti_form: "sform" or "qform": which one to believe where a NIfTI file states two geometries.
+        assume_geometry: Accept files that do not state where they lie in space.
+        series: Which DICOM series, where a folder holds several: its UID, a unique beginning of it, or its
+            description.
+        check: Whether to apply `check_scan`; off for label maps, which may be constant.
+
+    Returns:
+        Volume of (X, Y, Z), index order as in nibabel, native byte order. Integer types are kept where the
+        file asks for no scaling (DICOM: where scaled values are whole numbers); all else is float32.
+
+    Raises:
+        MissingFileError: if there is nothing at `path`.
+        ImageError: if it is no image, damaged, cut off, or not one 3D scalar scan.
+        GeometryError: if the geometry is impossible, sheared, not stated, or stated in two ways.
+        MemoryLimitError: if the scan does not fit into memory.
+        OptionsError: if an option is not known.
+    """
+    header = read_header(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
+    if header.problems:
+        raise header.problems[0]
+    # The stored voxels, and beside them the array handed out.
+    voxels = header.grid.size
+    require_memory(voxels * (header.dtype.itemsize + min(header.dtype.itemsize, 8) + 4), f"reading {header.path}")
+    volume = Volume(plain_array(_voxels(header)), header.grid)
+    return check_scan(volume, str(path)) if check else volume
+
+
+def write_volume(volume: Volume, path: Path | str, *, like_dtype: DTypeLike | None = None) -> None:
+    """Write a scan, map or label image as NIfTI, NRRD or MetaImage; the suffix decides. Atomic.
+
+    NIfTI files get an sform and a qform that agree, both with code 1, so that no two programs place them
+    differently.
+
+    Args:
+        volume: (X, Y, Z), or (1, X, Y, Z). Booleans become uint8, float16 becomes float32, and 64-bit integers
+            become int32 where they fit, because few programs read them.
+        path: Ends with .nii.gz, .nii, .nrrd or .mha.
+        like_dtype: Convert to this type first; for integers, values are rounded and clipped to its range.
+
+    Raises:
+        OptionsError: if the suffix is not one of those.
+        ImageError: if the volume has several channels, or values of a type no format holds.
+        GeometryError: if the axes of the grid are not orthogonal.
+        OutputError: if the file cannot be written; what was there before is untouched.
+    """
+    path = Path(path)
+    suffix = suffix_of(path, WRITABLE_SUFFIXES)
+    if suffix is None:
+        raise OptionsError(
+            f"cannot tell the format of {path} from its name; end it with one of {', '.join(WRITABLE_SUFFIXES)}"
+        )
+    data = storable_array(volume, str(path), like_dtype=like_dtype)
+    with atomic_write(path) as temporary:
+        if suffix in NIFTI_SUFFIXES:
+            from meddift.io.nifti import write_nifti
+
+            write_nifti(data, volume.grid, temporary, compressed=suffix == ".nii.gz")
+        else:
+            from meddift.io.itk_files import write_itk
+
+            write_itk(data, volume.grid, temporary)
+
+
+def check_scan(volume: Volume, name: str = "the scan") -> Volume:
+    """Refuse a scan that cannot be matched, and fill voxels that are not numbers.
+
+    Args:
+        volume: A scan.
+        name: What to call it in messages: its path.
+
+    Returns:
+        The same volume; or, if some voxels are NaN or infinite, a copy where they have the smallest finite
+        value, which is also logged as a warning.
+
+    Raises:
+        ImageError: if all voxels are equal, or none is a finite number.
+    """
+    data = volume.data
+    if data.dtype.kind == "f":
+        finite = np.isfinite(data)
+        count = data.size - int(finite.sum())
+        if count == data.size:
+            raise ImageError(f"{name} holds no finite number: every voxel is NaN or infinite.")
+        if count:
+            low = data[finite].min()
+            logger.warning(
+                "%s: %d of %d voxels (%.2g %%) are not finite numbers; they were set to the smallest value, %g",
+                name, count, data.size, 100 * count / data.size, low,
+            )  # fmt: skip
+            volume = Volume(np.where(finite, data, low), volume.grid)
+            data = volume.data
+    if data.size and data.min() == data.max():
+        raise ImageError(f"{name} is constant: every voxel is {data.flat[0]}. There is nothing to find in it.")
+    return volume
+
+
+def read_header(
+    path: Path | str,
+    *,
+    nifti_form: NiftiForm | None = None,
+    assume_geometry: bool = False,
+    series: str | None = None,
+) -> ImageHeader:
+    """Read and judge the header of an image of any known format; arguments as for `read_volume`.
+
+    Raises:
+        MissingFileError: if there is nothing at `path`.
+        ImageError: if it is no image of a known format.
+    """
+    path = Path(path)
+    _require_existing(path)
+    if path.is_dir():
+        from meddift.io.dicom import read_dicom_header
+
+        return read_dicom_header(path, series=series)
+    suffix = suffix_of(path, (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES))
+    if suffix in NIFTI_SUFFIXES:
+        from meddift.io.nifti import read_nifti_header
+
+        return read_nifti_header(path, nifti_form=nifti_form, assume_geometry=assume_geometry)
+    if suffix in ITK_SUFFIXES:
+        from meddift.io.itk_files import read_itk_header
+
+        return read_itk_header(path, assume_geometry=assume_geometry)
+    if suffix in MGH_SUFFIXES:
+        from meddift.io.mgh import read_mgh_header
+
+        return read_mgh_header(path, assume_geometry=assume_geometry)
+    if suffix in DICOM_SUFFIXES or _is_dicom(path):
+        raise ImageError(f"{path} is one DICOM file, not a scan; give the folder that holds its series: {path.parent}")
+    known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *MGH_SUFFIXES))
+    raise ImageError(
+        f"{path} is not an image that meddift can read: its name ends with none of {known}, and it is no DICOM folder."
+    )
+
+
+def suffix_of(path: Path, known: tuple[str, ...]) -> str | None:
+    """The first of the known suffixes (lower case, with dots) that a name ends with, or None."""
+    name = path.name.lower()
+    return next((suffix for suffix in known if name.endswith(suffix)), None)
+
+
+def plain_array(data: NDArray[Any]) -> NDArray[Any]:
+    """Voxels in memory order x, y, z, native bytes; booleans and integers as they are, all else float32."""
+    if data.dtype.kind in "iu":
+        return np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
+    if data.dtype.kind == "b":
+        return np.ascontiguousarray(data, dtype=np.uint8)
+    with np.errstate(over="ignore"):  # beyond float32 means infinite; check_scan says so
+        return np.ascontiguousarray(data, dtype=np.float32)
+
+
+def storable_array(volume: Volume, name: str, *, like_dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """(X, Y, Z) voxels in a type that every format holds; see `write_volume`."""
+    data = volume.data
+    if data.ndim == 4 and data.shape[0] == 1:
+        data = data[0]
+    if data.ndim != 3:
+        raise ImageError(
+            f"cannot write {name}: the volume has shape {data.shape}; write each of its channels to a file of its own."
+        )
+    if volume.grid.shear > SHEAR_TOLERANCE:
+        raise GeometryError(
+            f"cannot write {name}: the axes of its grid are not orthogonal, and most programs refuse such images; "
+            "resample the volume first."
+        )
+    if like_dtype is not None and np.dtype(like_dtype) != data.dtype:
+        target = np.dtype(like_dtype)
+        if target.kind in "iu" and data.dtype.kind == "f":
+            limits = np.iinfo(target)
+            data = np.clip(np.rint(np.nan_to_num(data.astype(np.float64))), limits.min, limits.max)
+        elif target.kind in "iu" and data.dtype.kind in "iu":
+            limits = np.iinfo(target)
+            own = np.iinfo(data.dtype)
+            data = np.clip(data, max(int(limits.min), int(own.min)), min(int(limits.max), int(own.max)))
+        data = data.astype(target)
+    if data.dtype.kind == "b":
+        return data.astype(np.uint8)
+    if data.dtype == np.float16:
+        return data.astype(np.float32)
+    if data.dtype in (np.int64, np.uint64):
+        limits = np.iinfo(np.int32)
+        return data.astype(np.int32) if limits.min <= data.min() and data.max() <= limits.max else data
+    if data.dtype.kind not in "iuf" or data.dtype.itemsize > 8:
+        raise ImageError(f"cannot write {name}: image files do not hold values of type {data.dtype}.")
+    return data.astype(data.dtype.newbyteorder("="), copy=False)
+
+
+# ---------------------------------------------------------------------- internals
+
+
+def _voxels(header: ImageHeader) -> NDArray[Any]:
+    """Read the voxels by the reader of the format."""
+    if header.file_format == "NIfTI":
+        from meddift.io.nifti import read_nifti_voxels
+
+        return read_nifti_voxels(header)
+    if header.file_format == "MGH":
+        from meddift.io.mgh import read_mgh_voxels
+
+        return read_mgh_voxels(header)
+    if header.file_format == "DICOM":
+        from meddift.io.dicom import read_dicom_voxels
+
+        return read_dicom_voxels(header)
+    from meddift.io.itk_files import read_itk_voxels
+
+    return read_itk_voxels(header)
+
+
+def _require_existing(path: Path) -> None:
+    """Raise MissingFileError that names what may have been meant."""
+    try:
+        if path.exists():
+            return
+        names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if path.is_symlink():
+        raise MissingFileError(f"{path} is a link to {path.readlink()}, which does not exist.")
+    if not path.parent.is_dir():
+        raise MissingFileError(f"{path} does not exist, nor does the folder {path.parent}.")
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    near += [name for name in names if name.split(".")[0] == path.name.split(".")[0]]
+    hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+    raise MissingFileError(f"{path} does not exist.{hint}")
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file has the DICOM mark after its preamble."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

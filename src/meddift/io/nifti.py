@@ -1,0 +1,336 @@
+"""NIfTI-1 and NIfTI-2 in one file (`.nii`, `.nii.gz`).
+
+The header is judged here in every point where programs disagree (measured with nibabel 5.4, SimpleITK 2.5):
+nibabel takes the sform whenever it has a code, ITK takes the qform unless the sform's code is 1, NiiVue takes
+the form with the larger code; ITK takes the spacing from `pixdim` even when it takes the sform; a unit other
+than mm changes spacings in ITK, and nothing in nibabel. A scan about which programs disagree is refused, for
+its points would lie at one place here and at another in the user's viewer.
+
+Voxels are read and written without ITK, whose NIfTI code fills cut-off files with zeros and does not
+report a full disk.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import GeometryError, ImageError, MeddiftError, OptionsError
+from meddift.geometry import Grid, flip_affine_ras_lps
+from meddift.io.compressed import opened, read_voxels
+from meddift.io.header import REPAIR, ImageHeader, content_problems, geometry_problems, stored_shape
+from meddift.volume import Volume
+
+NiftiForm = Literal["sform", "qform"]
+
+#: Largest distance at a corner of the field of view between two statements that count as the same, mm.
+TOLERANCE_MM = 1e-3
+
+#: Rounding of a quaternion component, stored as float32 and computed in float32 by some writers.
+_QUATERNION_ROUNDING = 5e-7
+
+#: `xyzt_units & 7` of lengths that are not mm. 0 (unknown) is read as mm by every program.
+_OTHER_UNITS = {1: "metres", 3: "micrometres"}
+
+_CODES = {0: "unknown", 1: "scanner", 2: "aligned", 3: "talairach", 4: "mni", 5: "template"}
+
+
+def read_nifti_header(path: Path, *, nifti_form: NiftiForm | None, assume_geometry: bool) -> ImageHeader:
+    """Read and judge the header of a NIfTI file.
+
+    Args:
+        path: A file that exists.
+        nifti_form: Which of the two geometries to believe, where they differ.
+        assume_geometry: Accept a file that states no position and direction; they are taken as ITK takes them
+            (index axes run to the left, to posterior and to superior, voxel (0, 0, 0) lies at the origin).
+
+    Returns:
+        The header, with every problem found.
+
+    Raises:
+        ImageError: if the file is no NIfTI file at all.
+        OptionsError: if `nifti_form` is something else.
+    """
+    if nifti_form not in (None, "sform", "qform"):
+        raise OptionsError(f'the NIfTI form must be "sform" or "qform", got {nifti_form!r}')
+    header = _parse(path)
+    shape = stored_shape(header.get_data_shape())
+    kind, dtype = _pixel_kind(header, path)
+    problems = content_problems(shape, kind, path)
+    details: dict[str, Any] = {
+        "sform_code": int(header["sform_code"]),
+        "qform_code": int(header["qform_code"]),
+        "intent_code": int(header["intent_code"]),
+    }
+    affine = None
+    if len(shape) >= 3 and min(shape) >= 1:
+        affine, found = nifti_affine(header, shape[:3], path, nifti_form=nifti_form, assume_geometry=assume_geometry)
+        problems += found
+    return ImageHeader(path, "NIfTI", shape, dtype, affine, kind, tuple(problems), details)
+
+
+def read_nifti_voxels(header: ImageHeader) -> NDArray[Any]:
+    """Read the voxels that belong to a header without problems.
+
+    Returns:
+        (X, Y, Z) array of the stored type, or float32 where the header asks for scaling.
+
+    Raises:
+        ImageError: if the file is cut off or damaged.
+    """
+    raw = _parse(header.path)
+    offset = max(int(raw["vox_offset"]), 352 if int(raw["sizeof_hdr"]) == 348 else 544)
+    data = read_voxels(header.path, offset=offset, shape=header.shape, dtype=raw.get_data_dtype())
+    slope, intercept = _scaling(raw, header.path)
+    if (slope, intercept) == (1.0, 0.0):
+        return data
+    scaled = np.empty(data.shape, dtype=np.float32)
+    for k in range(data.shape[2]):  # slice by slice: double precision without a double-precision copy
+        scaled[..., k] = data[..., k].astype(np.float64) * slope + intercept
+    return scaled
+
+
+def nifti_affine(
+    header: Any,
+    shape: tuple[int, ...],
+    path: Path | str,
+    *,
+    nifti_form: NiftiForm | None = None,
+    assume_geometry: bool = False,
+) -> tuple[NDArray[np.float64] | None, list[MeddiftError]]:
+    """The geometry a NIfTI header states, and where it contradicts itself.
+
+    Args:
+        header: nibabel header.
+        shape: Lengths of the three axes.
+        path: For messages.
+        nifti_form: Which form to believe, where they differ.
+        assume_geometry: See `read_nifti_header`.
+
+    Returns:
+        The (4, 4) affine to world RAS mm, if any can be told, and the problems.
+    """
+    sform, qform = header.get_sform(coded=True)[0], None
+    if nifti_form != "sform":
+        try:
+            qform = header.get_qform(coded=True)[0]
+        except Exception as error:  # nibabel raises several types here
+            return None, [GeometryError(f"the qform in the header of {path} is not usable: {error}. {REPAIR}")]
+    codes = f"sform code {int(header['sform_code'])}, qform code {int(header['qform_code'])}"
+    if nifti_form is not None:
+        chosen = sform if nifti_form == "sform" else qform
+        if chosen is None:
+            return None, [GeometryError(f"{path} has no {nifti_form} ({codes}); leave out --nifti-form {nifti_form}.")]
+        return chosen, geometry_problems(shape, chosen, path)
+    if sform is None and qform is None:
+        return _stated_nowhere(header, shape, path, codes=codes, assume_geometry=assume_geometry)
+
+    affine: NDArray[np.float64] = np.asarray(qform if sform is None else sform)
+    problems: list[MeddiftError] = []
+    problems += _unit_problems(header, path)
+    problems += geometry_problems(shape, affine, path)
+    if problems:
+        return affine, problems
+    if sform is not None and qform is not None:
+        distance = _corner_distance(shape, sform, qform)
+        if not distance <= TOLERANCE_MM and not _same_rotation_rounded(header, sform):
+            problems.append(
+                GeometryError(
+                    f"{path} states two geometries: sform and qform differ by {distance:.4g} mm at a corner "
+                    f"({codes}), and programs disagree about which one holds. Choose with --nifti-form sform or "
+                    "--nifti-form qform: open the scan in your viewer and compare a point whose position you know."
+                )
+            )
+    if sform is not None and not problems:
+        # A form with the directions of the sform and the spacings of pixdim: what ITK makes of the file.
+        spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+        rescaled = sform.copy()
+        rescaled[:3, :3] *= spacing / np.linalg.norm(sform[:3, :3], axis=0)
+        distance = _corner_distance(shape, sform, rescaled)
+        if not distance <= 10 * TOLERANCE_MM:
+            problems.append(
+                GeometryError(
+                    f"{path} states two spacings: pixdim says {spacing.tolist()} mm and the sform "
+                    f"{np.linalg.norm(sform[:3, :3], axis=0).tolist()} mm, which differ by {distance:.4g} mm at a "
+                    "corner; ITK believes the first and nibabel the second. Choose the sform with "
+                    "--nifti-form sform, or repair the header."
+                )
+            )
+    return affine, problems
+
+
+def write_nifti(data: NDArray[Any], grid: Grid, path: Path, *, compressed: bool) -> None:
+    """Write a NIfTI-1 file whose sform and qform agree and both have code 1 (scanner).
+
+    Args:
+        data: (X, Y, Z), of a type that NIfTI knows.
+        grid: Its lattice.
+        path: The file; not atomic by itself.
+        compressed: Whether to compress by gzip.
+
+    Raises:
+        OSError: if the operating system refuses.
+    """
+    import nibabel
+
+    kind = nibabel.Nifti2Image if max(data.shape) > np.iinfo(np.int16).max else nibabel.Nifti1Image
+    image = kind(data, grid.affine, dtype=data.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(grid.affine, 1)
+    image.set_qform(grid.affine, 1)
+    with path.open("wb") as stream:
+        if not compressed:
+            image.to_stream(stream)
+            return
+        # No name and no time in the gzip header: equal scans make equal files.
+        with gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=3, mtime=0) as packed:
+            image.to_stream(packed)
+
+
+def nifti_volume_affine(image: Any, *, name: str) -> NDArray[np.float64]:
+    """Affine of a nibabel NIfTI image in memory, refused where its header contradicts itself."""
+    affine, problems = nifti_affine(image.header, tuple(image.shape[:3]), name)
+    if problems:
+        raise problems[0]
+    if affine is None or image.affine is None:
+        raise GeometryError(f"{name} has no geometry")
+    return np.asarray(image.affine, dtype=np.float64)
+
+
+def to_nifti_image(volume: Volume) -> Any:
+    """A nibabel.Nifti1Image with the same voxels and geometry, sform and qform with code 1."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(volume.data, volume.grid.affine, dtype=volume.data.dtype)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(volume.grid.affine, 1)
+    image.set_qform(volume.grid.affine, 1)
+    return image
+
+
+# ---------------------------------------------------------------------- internals
+
+
+def _parse(path: Path) -> Any:
+    """The nibabel header as it stands in the file: nothing repaired, nothing guessed."""
+    import nibabel
+
+    with opened(path) as stream:
+        raw = stream.read(540)
+    if not raw:
+        raise ImageError(f"{path} is empty (0 bytes); copy or download it again.")
+    sizes = {int.from_bytes(raw[:4], "little"), int.from_bytes(raw[:4], "big")}
+    try:
+        if 348 in sizes and len(raw) >= 348:
+            header = nibabel.Nifti1Header(raw[:348], check=False)
+            magic = bytes(header["magic"])
+        elif 540 in sizes and len(raw) >= 540:
+            header = nibabel.Nifti2Header(raw[:540], check=False)
+            magic = bytes(header["magic"])[:3]
+        else:
+            raise ImageError(f"{path} is not a NIfTI image, whatever its name says: it begins with {raw[:8]!r}.")
+        header.get_data_shape()
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged header makes nibabel raise almost anything
+        raise ImageError(f"the NIfTI header of {path} is damaged: {error}.") from error
+    if float(header["pixdim"][0]) not in (-1.0, 1.0):
+        header["pixdim"][0] = -1.0 if header["pixdim"][0] < 0 else 1.0  # as the standard reads it; often 0
+    if magic[:3] in (b"ni1", b"ni2"):
+        raise ImageError(f"{path} is one half of a NIfTI pair (.hdr and .img); save it as one .nii.gz file.")
+    if magic[:3] not in (b"n+1", b"n+2"):
+        raise ImageError(
+            f"{path} is in the old Analyze 7.5 format, which does not tell left from right; "
+            "save it as NIfTI with a tool that knows."
+        )
+    return header
+
+
+def _pixel_kind(header: Any, path: Path) -> tuple[str, np.dtype[Any]]:
+    """Kind and native type of the voxels."""
+    try:
+        dtype = np.dtype(header.get_data_dtype())
+    except Exception as error:
+        raise ImageError(f"{path} has voxels of an unknown type (NIfTI code {int(header['datatype'])}).") from error
+    if dtype.fields is not None:
+        return "color", dtype
+    if dtype.kind == "c":
+        return "complex", dtype
+    if dtype.kind not in "iuf":
+        raise ImageError(f"{path} has voxels of a type that is not a number ({dtype}).")
+    # Vectors lie along the fifth axis (NIfTI-1 standard, intent codes 1006 and 1007).
+    shape = stored_shape(header.get_data_shape())
+    return ("vector" if len(shape) == 5 and shape[3] == 1 else "scalar"), dtype.newbyteorder("=")
+
+
+def _scaling(header: Any, path: Path) -> tuple[float, float]:
+    """Slope and intercept; slope 0 or not a number means no scaling, as the standard says."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except Exception as error:
+        raise ImageError(f"the intensity scaling in the header of {path} is not usable: {error}.") from error
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
+
+
+def _unit_problems(header: Any, path: Path | str) -> list[MeddiftError]:
+    """Lengths in another unit than mm."""
+    unit = _OTHER_UNITS.get(int(header["xyzt_units"]) & 7)
+    if unit is None:
+        return []
+    return [
+        GeometryError(
+            f"{path} states its lengths in {unit}; programs differ in what they make of that. "
+            "Write the file again in mm (xyzt_units 2)."
+        )
+    ]
+
+
+def _stated_nowhere(
+    header: Any, shape: tuple[int, ...], path: Path | str, *, codes: str, assume_geometry: bool
+) -> tuple[NDArray[np.float64] | None, list[MeddiftError]]:
+    """Neither form has a code: spacing is all that is known."""
+    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    affine = flip_affine_ras_lps(np.diag([*spacing, 1.0]))
+    problems = _unit_problems(header, path) + geometry_problems(shape, affine, path)
+    if not assume_geometry:
+        problems.append(
+            GeometryError(
+                f"{path} does not state where it lies in space nor which side is left ({codes}). Use the file from "
+                "before this was lost, or say --assume-geometry to take its axes as left, posterior, superior."
+            )
+        )
+    return affine, problems
+
+
+def _corner_distance(shape: tuple[int, ...], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Largest distance between the corners of two lattices, mm; infinite where one is no lattice."""
+    size = (shape[0], shape[1], shape[2])
+    try:
+        return float(np.linalg.norm(Grid(size, one).corners - Grid(size, other).corners, axis=1).max())
+    except GeometryError:
+        return float("inf")
+
+
+def _same_rotation_rounded(header: Any, sform: NDArray[np.float64]) -> bool:
+    """Whether the qform is what remains of the sform after the rounding of its quaternion.
+
+    The header stores b, c, d as float32 and leaves out a = sqrt(1 - b^2 - c^2 - d^2). Where a is nearly 0, as in
+    slightly oblique scans with axes left, posterior, superior, that rounding alone turns the qform by up to 1e-3 rad.
+    """
+    encoded = type(header)()
+    encoded.set_data_shape(header.get_data_shape())
+    encoded.set_qform(sform, 1, strip_shears=True)
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    stored = np.array([float(header[name]) for name in names])
+    wanted = np.array([float(encoded[name]) for name in names])
+    # (a, b, c, d) and (-a, -b, -c, -d) are the same rotation; where a is nearly 0, either may stand there.
+    same = min(np.abs(stored - wanted).max(), np.abs(stored + wanted).max()) <= _QUATERNION_ROUNDING
+    small_a = 1 - float(stored @ stored) <= 1e-6 or np.abs(stored - wanted).max() <= _QUATERNION_ROUNDING
+    spacing = np.allclose(header["pixdim"][1:4], encoded["pixdim"][1:4], rtol=1e-6, atol=0)
+    handed = float(header["pixdim"][0] or 1) * float(encoded["pixdim"][0]) > 0
+    offset = np.abs(header.get_qform()[:3, 3] - sform[:3, 3]).max() <= TOLERANCE_MM
+    return bool(same and small_a and spacing and handed and offset)
