@@ -1,0 +1,30 @@
+"""One-dimensional smooth profiles with their derivatives."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def rising_step(position: Floats) -> tuple[Floats, Floats]:
+    """Smooth step from 0 (at 0 and below) to 1 (at 1 and above), twice continuously differentiable.
+
+    The quintic 6 t^5 - 15 t^4 + 10 t^3 (K. Perlin, Improving Noise, 2002). Its steepest slope is 1.875, at 1/2.
+
+    Returns:
+        Value and derivative, of the shape of `position`.
+    """
+    t = np.clip(position, 0.0, 1.0)
+    return t**3 * (t * (6 * t - 15) + 10), 30 * t**2 * (t - 1) ** 2
+
+
+def plateau(position: Floats) -> tuple[Floats, Floats]:
+    """Nearly 1 for |position| below 1/2, 0.37 at 1, practically 0 beyond 1.6: exp(-position^4).
+
+    Returns:
+        Value and derivative, of the shape of `position`.
+    """
+    value = np.exp(-(position**4))
+    return value, -4 * position**3 * value

@@ -1,0 +1,39 @@
+"""The table of a scanner."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.geometry import Grid
+
+AIR_HU = -1000.0
+SHELL_HU = -180.0
+FOAM_HU = -920.0
+
+
+def table_hounsfield(grid: Grid, *, top_y: float, middle_x: float = 0.0) -> NDArray[np.float32]:
+    """Air with a table in it: a shell filled with foam, hollow to hold the patient.
+
+    Args:
+        grid: Lattice, any orientation.
+        top_y: World y of the surface in its middle, mm; it rises by x^2 / 900 mm to both sides.
+        middle_x: World x of its middle, mm.
+
+    Returns:
+        (X, Y, Z) float32, HU.
+    """
+    # Along the patient nothing changes but by obliqueness: world x and y are linear in the indices.
+    index = [np.arange(n, dtype=np.float32) for n in grid.shape]
+    i, j, k = np.meshgrid(*index, indexing="ij", sparse=True)
+    affine = grid.affine.astype(np.float32)
+    x = affine[0, 0] * i + affine[0, 1] * j + affine[0, 2] * k + affine[0, 3] - np.float32(middle_x)
+    y = affine[1, 0] * i + affine[1, 1] * j + affine[1, 2] * k + affine[1, 3]
+    depth = np.float32(top_y) + x * x / np.float32(900) - y
+    edge = np.abs(x) - np.float32(235)
+    distance = np.maximum(np.maximum(-depth, depth - 26), edge)
+    spacing = np.float32(grid.spacing.mean())
+    shell = np.clip(0.5 - distance / spacing, 0, 1)
+    foam = np.clip(0.5 - (distance + 2) / spacing, 0, 1)
+    hounsfield = AIR_HU + shell * np.float32(SHELL_HU - AIR_HU)
+    return np.asarray(hounsfield + foam * (np.float32(FOAM_HU) - hounsfield), dtype=np.float32)
