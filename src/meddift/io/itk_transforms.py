@@ -65,8 +65,13 @@ def from_itk(transform: Any, path: Path) -> Transform:
         raise TransformError(f"{path} holds a {transform.GetDimension()}D transform; 3D is needed")
     if isinstance(transform, sitk.CompositeTransform):
         count = transform.GetNumberOfTransforms()
-        # ITK applies the transform that was added last first; our compositions stand in the order of application.
-        parts = tuple(from_itk(_as_its_class(transform.GetNthTransform(i)), path) for i in reversed(range(count)))
+        try:
+            # ITK applies the transform that was added last first; our compositions stand in the order of application.
+            members = [transform.GetNthTransform(i) for i in reversed(range(count))]
+        except KeyError:
+            # SimpleITK has no Python class for a few linear transforms, but it applies them inside a composition.
+            return ItkTransform(transform)
+        parts = tuple(from_itk(member, path) for member in members)
         return parts[0] if count == 1 else CompositeTransform(parts)
     if isinstance(transform, sitk.DisplacementFieldTransform):
         return field_from_itk(transform.GetDisplacementField(), path)
@@ -156,14 +161,6 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
     direction[np.abs(direction) < 1e-15] = 0.0
     image.SetDirection(direction.ravel().tolist())
     return image
-
-
-def _as_its_class(transform: Any) -> Any:
-    """A part of a composition as its own class; SimpleITK has no class for a few linear ones, which do without."""
-    try:
-        return transform.Downcast()
-    except KeyError:
-        return transform
 
 
 def _affine_from_itk(transform: Any, path: Path) -> AffineTransform:
