@@ -123,7 +123,10 @@ def image_of(data: NDArray[Any], grid: Grid) -> Any:
     affine = flip_affine_ras_lps(grid.affine)
     image.SetSpacing(grid.spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / grid.spacing).ravel().tolist())
+    direction = affine[:3, :3] / grid.spacing
+    # ITK 5.4 inverts directions with entries below some 1e-290 wrongly, and says so on the error stream only.
+    direction[np.abs(direction) < 1e-15] = 0.0
+    image.SetDirection(direction.ravel().tolist())
     return image
 
 

@@ -23,7 +23,6 @@ from meddift.errors import GeometryError, ImageError, MeddiftError, OptionsError
 from meddift.geometry import Grid, flip_affine_ras_lps
 from meddift.io.compressed import opened, read_voxels
 from meddift.io.header import REPAIR, ImageHeader, content_problems, geometry_problems, stored_shape
-from meddift.volume import Volume
 
 NiftiForm = Literal["sform", "qform"]
 
@@ -175,13 +174,7 @@ def write_nifti(data: NDArray[Any], grid: Grid, path: Path, *, compressed: bool)
     Raises:
         OSError: if the operating system refuses.
     """
-    import nibabel
-
-    kind = nibabel.Nifti2Image if max(data.shape) > np.iinfo(np.int16).max else nibabel.Nifti1Image
-    image = kind(data, grid.affine, dtype=data.dtype)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(grid.affine, 1)
-    image.set_qform(grid.affine, 1)
+    image = to_nifti_image(data, grid)
     with path.open("wb") as stream:
         if not compressed:
             image.to_stream(stream)
@@ -191,24 +184,21 @@ def write_nifti(data: NDArray[Any], grid: Grid, path: Path, *, compressed: bool)
             image.to_stream(packed)
 
 
-def nifti_volume_affine(image: Any, *, name: str) -> NDArray[np.float64]:
-    """Affine of a nibabel NIfTI image in memory, refused where its header contradicts itself."""
-    affine, problems = nifti_affine(image.header, tuple(image.shape[:3]), name)
-    if problems:
-        raise problems[0]
-    if affine is None or image.affine is None:
-        raise GeometryError(f"{name} has no geometry")
-    return np.asarray(image.affine, dtype=np.float64)
+def to_nifti_image(data: NDArray[Any], grid: Grid) -> Any:
+    """A nibabel NIfTI image whose sform and qform agree and both have code 1 (scanner).
 
-
-def to_nifti_image(volume: Volume) -> Any:
-    """A nibabel.Nifti1Image with the same voxels and geometry, sform and qform with code 1."""
+    Args:
+        data: (X, Y, Z), of a type that NIfTI knows.
+        grid: Its lattice.
+    """
     import nibabel
 
-    image = nibabel.Nifti1Image(volume.data, volume.grid.affine, dtype=volume.data.dtype)
+    # NIfTI-1 counts voxels along an axis in 16 bits.
+    kind = nibabel.Nifti2Image if max(data.shape) > np.iinfo(np.int16).max else nibabel.Nifti1Image
+    image = kind(data, grid.affine, dtype=data.dtype)
     image.header.set_xyzt_units("mm")
-    image.set_sform(volume.grid.affine, 1)
-    image.set_qform(volume.grid.affine, 1)
+    image.set_sform(grid.affine, 1)
+    image.set_qform(grid.affine, 1)
     return image
 
 
