@@ -527,9 +527,10 @@ class TestWriting:
                 write_points(Points([[1, 2, 3]], (label,)), tmp_path / name)
 
     def test_dirlab_rounds_and_refuses_points_outside(self, tmp_path: Path) -> None:
+        exact = Grid((9, 9, 9), np.diag([2.0, 2.0, 2.0, 1.0]))
+        write_points(Points([[0.8, 3.0, 7.2], [1.0, 5.0, 0.0]]), tmp_path / "a.txt", grid=exact, format="dirlab")
+        assert (tmp_path / "a.txt").read_text() == "1\t3\t5\n2\t4\t1\n"  # halves go up, as numbers on paper do
         grid = oblique_grid(3)
-        write_points(Points.from_voxels([[0.4, 2.5, 3.6]], grid), tmp_path / "a.txt", grid=grid, format="dirlab")
-        assert (tmp_path / "a.txt").read_text() == "1\t4\t5\n"
         with pytest.raises(PointsError, match="far lie outside"):
             write_points(
                 Points.from_voxels([[-3, 0, 0]], grid, ["far"]), tmp_path / "b.txt", grid=grid, format="dirlab"
@@ -563,6 +564,14 @@ class TestLooksLikeFlipped:
         assert not looks_like_flipped(Points(few), self.GRID)  # 18 %
         assert not looks_like_flipped(Points(self.inside() + 1000), self.GRID)
         assert not looks_like_flipped(Points([[math.nan] * 3]), self.GRID)
+
+    def test_a_fifth_outside_is_not_enough(self) -> None:
+        grid = Grid((110, 100, 100), np.array([[1.0, 0, 0, -50], [0, 1, 0, -50], [0, 0, 1, -50], [0, 0, 0, 1]]))
+        positions = np.tile([10.0, 0.0, 0.0], (10, 1))
+        positions[:2, 0] = -55.0  # outside on the right, and inside once flipped
+        assert not looks_like_flipped(Points(positions), grid)
+        positions[2, 0] = -55.0
+        assert looks_like_flipped(Points(positions), grid)
 
     def test_missing_points_do_not_count(self) -> None:
         positions = np.vstack([self.inside()[:4] * [-1, -1, 1], np.full((40, 3), np.nan)])
