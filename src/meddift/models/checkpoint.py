@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ _NESTED = (
 
 #: Prefixes that training wrappers (distributed data parallel, compile) put before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
+
+#: How a text file begins that stands in for a large file in a repository cloned without Git LFS.
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -139,20 +143,40 @@ def _read_pickle(path: Path) -> Checkpoint:
     if zipped:
         _check_archive(path)
     try:
-        with torch.serialization.safe_globals(list(metatensor_classes())):
+        with torch.serialization.safe_globals([*metatensor_classes(), *_inert_classes()]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:global|class|operand)[: ]+([\w.]+)", str(error))
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
-            what = next(group for group in refused.groups() if group)
             raise WeightsCorruptError(
-                f"{path} holds more than weights: it asks for {what}, which could run code. It was not loaded; "
-                "get the file from its publisher"
+                f"{path} holds more than weights: it asks for {refused.group(1)}, which could run code. "
+                "It was not loaded; get the file from its publisher"
             ) from error
         raise WeightsCorruptError(f"{path} is damaged, or not a weights file; fetch it again") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise WeightsCorruptError(f"{path} is damaged, or not a weights file ({_first_line(error)})") from error
     return _unwrapped(content, path)
+
+
+class _Inert:
+    """Stands in for an object of a file that is not wanted: takes whatever it is given and does nothing."""
+
+    def __init__(self, *_arguments: Any) -> None: ...
+
+    def __setstate__(self, _state: Any) -> None: ...
+
+
+@cache
+def _inert_classes() -> tuple[type[_Inert], ...]:
+    """Stand-ins for the NumPy parts of an image header that a pickled MetaTensor may carry.
+
+    The restricted unpickler finds a class by its module and name, so that each stand-in bears those of what
+    it replaces. NumPy itself is not let in: its arrays may hold arbitrary objects.
+    """
+    names = [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")]
+    names += ["numpy.ndarray", "numpy.dtype"]
+    split = [name.rpartition(".") for name in names]
+    return tuple(type(name, (_Inert,), {"__module__": module, "__qualname__": name}) for module, _, name in split)
 
 
 def _unwrapped(content: Any, path: Path) -> Checkpoint:
@@ -179,10 +203,13 @@ def _check_readable(path: Path) -> None:
     """Say plainly if a file cannot be opened or is empty."""
     try:
         with path.open("rb") as file:
-            if not file.read(1):
-                raise WeightsCorruptError(f"{path} is empty; fetch it again")
+            begin = file.read(len(_LFS_POINTER))
     except OSError as error:
         raise WeightsMissingError(f"cannot open {path}: {error.strerror or error}") from error
+    if not begin:
+        raise WeightsCorruptError(f"{path} is empty; fetch it again")
+    if begin == _LFS_POINTER:
+        raise WeightsCorruptError(f"{path} is a Git LFS pointer and not the file itself; run `git lfs pull` there")
 
 
 def _check_archive(path: Path) -> None:

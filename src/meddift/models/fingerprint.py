@@ -54,7 +54,7 @@ def role_of(tensors: Mapping[str, torch.Tensor]) -> str:
     names = tensors.keys()
     if any(name.startswith("controlnet_") for name in names):
         return "ControlNet"
-    if "conv_in.conv.weight" in names and any(name.startswith("up_blocks.") for name in names):
+    if any(name.startswith(("up_blocks.", "down_blocks.")) for name in names):
         return "unet"
     if any(name.startswith("encoder.blocks.") for name in names):
         return "autoencoder"
@@ -109,5 +109,7 @@ def check_fingerprint(tensors: Mapping[str, torch.Tensor], spec: ModelSpec, *, r
     if is_.channels == wanted.channels[: len(is_.channels)]:
         # Stages that are not there at all: not another kind of network but a part of this one, reported as such later.
         is_ = replace(is_, channels=wanted.channels)
+    if "conv_in.conv.weight" not in tensors:
+        is_ = replace(is_, latent_channels=wanted.latent_channels)
     if any(getattr(is_, field.name) != getattr(wanted, field.name) for field in fields(is_)):
         raise WeightsCorruptError(f"{file} is {is_}, but {spec.name} wants {wanted}")
