@@ -7,6 +7,7 @@ each other are compared, patch by patch. The voxel itself takes no part, so that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -34,10 +35,18 @@ _PAIRS = tuple(
 _VARIANCE_RANGE = 1e3
 #: Slabs of about this many voxels are worked on at a time: a few of them fit into a processor's cache.
 _SLAB_VOXELS = 400_000
+#: The same for smoothing, in numbers.
+_SMOOTHED_NUMBERS = 3_000_000
 
 
 def mind_level(
-    volume: Volume, *, radius: int = 1, dilations: Sequence[int] = (1,), name: str = "mind", weight: float = 1.0
+    volume: Volume,
+    *,
+    radius: int = 1,
+    dilations: Sequence[int] = (1, 2),
+    smoothing: float = 0.7,
+    name: str = "mind",
+    weight: float = 1.0,
 ) -> Level:
     """Compute MIND-SSC at every voxel of a scan.
 
@@ -51,6 +60,8 @@ def mind_level(
             clipped to what matters keeps metal and air from deciding over the variance.
         radius: Half the edge of the patches, voxels; 0 compares single voxels.
         dilations: Distances of the neighbours, voxels; twelve channels for each.
+        smoothing: Standard deviation of a Gaussian that the channels are smoothed with in the end, voxels; 0 = none.
+            MIND varies quickly from voxel to voxel, while descriptors are read between voxels.
         name: Name of the level.
         weight: Weight of the level.
 
@@ -59,7 +70,7 @@ def mind_level(
 
     Raises:
         ImageError: if `volume` has channels, or holds NaN or infinity.
-        OptionsError: if `radius` is negative, or a dilation is smaller than 1.
+        OptionsError: if `radius` or `smoothing` is negative, or a dilation is smaller than 1.
     """
     import torch
 
@@ -67,6 +78,8 @@ def mind_level(
         raise ImageError(f"MIND needs one scan of three axes, got an array of shape {volume.data.shape}")
     if radius < 0 or not dilations or min(dilations) < 1:
         raise OptionsError(f"MIND needs a radius of at least 0 and dilations of at least 1, got {radius}, {dilations}")
+    if not (math.isfinite(smoothing) and smoothing >= 0):
+        raise OptionsError(f"MIND needs a smoothing of 0 or more voxels, got {smoothing}")
     image = np.ascontiguousarray(volume.data, dtype=np.float32)
     if not np.isfinite(image).all():
         raise ImageError("MIND needs a scan without NaN and infinity")
@@ -75,6 +88,8 @@ def mind_level(
         for block, dilation in enumerate(dilations):
             first = block * len(_PAIRS)
             _mind_into(torch.from_numpy(features)[..., first : first + len(_PAIRS)], image, radius, dilation)
+        if smoothing > 0:
+            _smooth_in_place(torch.from_numpy(features), smoothing)
     return Level(name, features, volume.grid, weight)
 
 
@@ -142,3 +157,46 @@ def _averaged_square(image: Tensor, shift: list[int], radius: int) -> Tensor:
             summed += squared.narrow(axis, offset, count)
         squared = summed
     return squared.div_(edge**3)
+
+
+def _smooth_in_place(features: Tensor, sigma: float) -> None:
+    """Smooth (X, Y, Z, C) along its three spatial axes; border voxels repeat, the kernel ends at three sigma."""
+    import torch
+
+    reach = max(1, int(3 * sigma + 0.5))
+    weights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(reach + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    weights = [weight / total for weight in weights]
+    length = features.shape[0]
+    thickness = max(1, _SMOOTHED_NUMBERS // max(1, features[0].numel()))
+    before = features[:1].expand(reach, -1, -1, -1).clone()
+    for start in range(0, length, thickness):
+        stop = min(start + thickness, length)
+        # What lies before this slab is smoothed already: its raw planes were set aside.
+        behind = torch.arange(stop, stop + reach).clamp_(max=length - 1)
+        slab = torch.cat([before, features[start:stop], features[behind]])
+        before = slab[stop - start : stop - start + reach].clone()
+        for axis in (1, 2):
+            slab = _convolved(_repeat_border(slab, axis, reach), axis, weights)
+        features[start:stop] = _convolved(slab, 0, weights)
+
+
+def _repeat_border(values: Tensor, axis: int, reach: int) -> Tensor:
+    """The values with `reach` copies of both border planes of an axis."""
+    import torch
+
+    sizes = [-1] * values.ndim
+    sizes[axis] = reach
+    first, last = values.narrow(axis, 0, 1), values.narrow(axis, values.shape[axis] - 1, 1)
+    return torch.cat([first.expand(sizes), values, last.expand(sizes)], dim=axis)
+
+
+def _convolved(values: Tensor, axis: int, weights: list[float]) -> Tensor:
+    """Convolution along an axis with a symmetric kernel, given from its middle on; the result is shorter."""
+    reach = len(weights) - 1
+    count = values.shape[axis] - 2 * reach
+    result = values.narrow(axis, reach, count) * weights[0]
+    for offset, weight in enumerate(weights[1:], start=1):
+        result.add_(values.narrow(axis, reach - offset, count), alpha=weight)
+        result.add_(values.narrow(axis, reach + offset, count), alpha=weight)
+    return result

@@ -26,7 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 
 #: Environment variable that names the folder for everything meddift keeps.
 CACHE_VARIABLE = "MEDDIFT_CACHE"
-#: Bytes that stored pyramids may take by default: some seventy chests with the `builtin` model.
+#: Bytes that stored pyramids may take by default: some thirty chests with the `builtin` model.
 DEFAULT_BUDGET = 20_000_000_000
 
 _FILE = "pyramid.safetensors"
@@ -227,7 +227,9 @@ def _write(path: Path, pyramid: Pyramid) -> None:
         ],
     }
     tensors = {level.name: level.features for level in pyramid.levels}
-    save_file(tensors, path, metadata={"meddift": json.dumps(header)})
+    text = json.dumps(header)
+    # One entry: safetensors writes several in changing order, and equal pyramids shall give equal files.
+    save_file(tensors, path, metadata={"meddift": f"{zlib.crc32(text.encode()):08x}{text}"})
 
 
 def _read(path: Path, key: str) -> Pyramid:
@@ -236,14 +238,18 @@ def _read(path: Path, key: str) -> Pyramid:
 
     levels = []
     with safe_open(path, framework="numpy") as stored:  # maps the file into memory; each level is read once
-        header = json.loads((stored.metadata() or {})["meddift"])
+        entry = (stored.metadata() or {})["meddift"]
+        checksum, text = entry[:8], entry[8:]
+        if f"{zlib.crc32(text.encode()):08x}" != checksum:
+            raise ValueError("the checksum of its header is wrong")
+        header = json.loads(text)
         if header["layout"] != _LAYOUT or header["digest"] != key:
             raise ValueError("it was written by another version, or for another scan")
-        for entry in header["levels"]:
-            features = stored.get_tensor(entry["name"])
-            if zlib.crc32(features.data) != entry["crc32"]:
-                raise ValueError(f"the checksum of level {entry['name']} is wrong")
-            levels.append(Level(entry["name"], features, _grid_from_json(entry["grid"]), entry["weight"]))
+        for described in header["levels"]:
+            features = stored.get_tensor(described["name"])
+            if zlib.crc32(features.data) != described["crc32"]:
+                raise ValueError(f"the checksum of level {described['name']} is wrong")
+            levels.append(Level(described["name"], features, _grid_from_json(described["grid"]), described["weight"]))
     return Pyramid(
         tuple(levels),
         image_grid=_grid_from_json(header["image_grid"]),

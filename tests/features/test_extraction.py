@@ -1,0 +1,228 @@
+"""Extraction, with a model whose features are known exactly."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fake_model import FakeModel, make_scan
+
+from meddift.errors import ModelError, OptionsError
+from meddift.features import ExtractionOptions, extract_pyramid
+from meddift.features.extraction import pyramid_key
+from meddift.geometry import Grid
+from meddift.models import find_spec
+from meddift.volume import Volume
+
+SCAN = make_scan()
+ALL = ("up0", "up1", "up2", "up3", "mind")
+
+
+def test_levels_come_coarse_to_fine_on_the_grids_the_model_gave():
+    model = FakeModel()
+    pyramid = extract_pyramid(SCAN, model, ExtractionOptions(levels=("mind", "up3", "up0", "up2", "up1")))
+    assert pyramid.names == ALL
+    prepared = model.prepare(SCAN)
+    assert pyramid.network_grid == prepared.grid
+    assert pyramid.image_grid == SCAN.grid
+    latent = model.encode(prepared)
+    for name in ALL[:-1]:
+        truth = model.level(latent, name, model.noise_seeds[0])
+        found = pyramid.level(name)
+        assert found.grid == truth.grid
+        np.testing.assert_array_equal(np.moveaxis(found.features, -1, 0), truth.data)
+
+
+def test_draws_are_averaged_and_all_different():
+    model = FakeModel()
+    pyramid = extract_pyramid(SCAN, model, ExtractionOptions(levels=("up1",), noise_samples=4, timestep=33))
+    seeds = model.noise_seeds
+    assert len(set(seeds)) == 4
+    assert None not in seeds
+    assert {entry["timestep"] for entry in model.asked if "timestep" in entry} == {33}
+    latent = model.encode(model.prepare(SCAN))
+    truth = np.mean([model.level(latent, "up1", seed).data.astype(np.float64) for seed in seeds], axis=0)
+    np.testing.assert_allclose(np.moveaxis(pyramid.level("up1").features, -1, 0), truth, atol=1e-6)
+
+
+def test_zero_draws_run_the_network_once_without_noise():
+    model = FakeModel()
+    extract_pyramid(SCAN, model, ExtractionOptions(levels=("up1",), noise_samples=0))
+    assert model.noise_seeds == [None]
+
+
+def seeds(role: str, **options) -> list:
+    model = FakeModel()
+    extract_pyramid(SCAN, model, ExtractionOptions(levels=("up0",), noise_samples=2, **options), role=role)
+    return [*model.noise_seeds, model.asked[0]["seed"]]
+
+
+def test_both_scans_share_draws_only_when_asked_to():
+    assert seeds("fixed", shared_noise=True) == seeds("moving", shared_noise=True)
+    assert not set(seeds("fixed")) & set(seeds("moving"))
+    assert seeds("fixed") == seeds("fixed")
+    assert not set(seeds("fixed")) & set(seeds("fixed", seed=1))
+
+
+def test_more_draws_begin_with_the_same_draws():
+    few, many = FakeModel(), FakeModel()
+    extract_pyramid(SCAN, few, ExtractionOptions(levels=("up0",), noise_samples=2))
+    extract_pyramid(SCAN, many, ExtractionOptions(levels=("up0",), noise_samples=3))
+    assert many.noise_seeds[:2] == few.noise_seeds
+
+
+def test_the_network_is_told_the_spacing_asked_for():
+    told = {}
+    for source in ("network", "original"):
+        model = FakeModel()
+        extract_pyramid(SCAN, model, ExtractionOptions(levels=("up0",), spacing_source=source))
+        told[source] = model.asked[-1]["spacing"]
+    assert told["network"] is None  # the model's own lattice
+    np.testing.assert_allclose(told["original"], [1.9, 2.2, 2.5])
+    turned = SCAN.reoriented("SLP")
+    model = FakeModel()
+    extract_pyramid(turned, model, ExtractionOptions(levels=("up0",), spacing_source="original"))
+    np.testing.assert_allclose(model.asked[-1]["spacing"], [1.9, 2.2, 2.5])
+
+
+def test_a_posterior_sample_is_asked_for_by_name_and_seed():
+    model = FakeModel()
+    extract_pyramid(SCAN, model, ExtractionOptions(levels=("up0",), latent="sample"))
+    assert model.asked[0]["latent"] == "sample"
+
+
+def test_mind_alone_needs_no_model_and_covers_the_scan_without_padding():
+    pyramid = extract_pyramid(SCAN, None, ExtractionOptions(levels=("mind",)))
+    grid = pyramid.level("mind").grid
+    assert pyramid.network_grid.size > grid.size
+    assert SCAN.grid.contains(grid.voxel_centers()).all()
+    reach = grid.center - SCAN.grid.center
+    assert np.abs(reach).max() < 1e-6
+    assert (np.abs(grid.extent - SCAN.grid.reoriented("RAS")[0].extent) <= grid.spacing).all()
+    assert pyramid.provenance["weights"] == ""
+
+
+def test_mind_is_the_same_with_and_without_a_model_of_the_same_rules():
+    options = ExtractionOptions(levels=("mind",))
+    without = extract_pyramid(SCAN, None, options)
+    beside = extract_pyramid(SCAN, FakeModel(), options)
+    np.testing.assert_array_equal(without.level("mind").features, beside.level("mind").features)
+    assert without.digest == beside.digest
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "SPL", "AIL"])
+def test_how_a_scan_is_stored_does_not_matter(orientation):
+    options = ExtractionOptions(levels=("up1", "mind"))
+    plain = extract_pyramid(SCAN, FakeModel(), options)
+    turned = extract_pyramid(SCAN.reoriented(orientation), FakeModel(), options)
+    for name in options.levels:
+        assert turned.level(name).grid.same_as(plain.level(name).grid, tolerance_mm=1e-9)
+        np.testing.assert_array_equal(turned.level(name).features, plain.level(name).features)
+
+
+def test_features_that_are_not_finite_are_refused_by_name():
+    with pytest.raises(ModelError, match="'up2'"):
+        extract_pyramid(SCAN, FakeModel(spoil="up2"), ExtractionOptions())
+
+
+def test_levels_of_a_network_need_a_model():
+    with pytest.raises(OptionsError, match="up0"):
+        extract_pyramid(SCAN, None, ExtractionOptions(levels=("up0", "mind")))
+
+
+def test_progress_starts_at_nothing_ends_with_all_and_never_goes_back():
+    for options in (
+        ExtractionOptions(noise_samples=3),
+        ExtractionOptions(levels=("up0",)),
+        ExtractionOptions(levels=("mind",)),
+    ):
+        told = []
+        extract_pyramid(
+            SCAN, FakeModel(), options, on_progress=lambda text, share, told=told: told.append((text, share))
+        )
+        shares = [share for _, share in told]
+        assert shares[0] == 0
+        assert shares[-1] == 1
+        assert all(later > earlier for earlier, later in zip(shares, shares[1:], strict=False)), told
+
+
+def test_the_key_changes_with_everything_that_changes_features_and_with_nothing_else():
+    options = ExtractionOptions(noise_samples=2)
+    base = pyramid_key(SCAN, FakeModel(), options)
+    assert base == extract_pyramid(SCAN, FakeModel(), options).digest
+    touched = SCAN.data.copy()
+    touched[3, 4, 5] += 1
+    moved = SCAN.grid.affine.copy()
+    moved[0, 3] += 0.01
+    other_spec = FakeModel()
+    other_spec.spec = dataclasses.replace(
+        other_spec.spec, grid=dataclasses.replace(other_spec.spec.grid, spacing_mm=3.0)
+    )
+    reduced = FakeModel()
+    reduced.precision = "bfloat16"
+    others = [
+        pyramid_key(Volume(touched, SCAN.grid), FakeModel(), options),
+        pyramid_key(Volume(SCAN.data, Grid(SCAN.grid.shape, moved)), FakeModel(), options),
+        pyramid_key(SCAN, FakeModel("b" * 64), options),
+        pyramid_key(SCAN, other_spec, options),
+        pyramid_key(SCAN, reduced, options),
+        pyramid_key(SCAN, FakeModel(), options, role="moving"),
+    ]
+    changes = {
+        "timestep": 21,
+        "levels": ("up0",),
+        "noise_samples": 3,
+        "latent": "sample",
+        "seed": 1,
+        "spacing_source": "original",
+        "shared_noise": True,
+    }
+    assert set(changes) | {"average"} == {field.name for field in dataclasses.fields(options)}
+    others += [pyramid_key(SCAN, FakeModel(), dataclasses.replace(options, **{k: v})) for k, v in changes.items()]
+    assert len({base, *others}) == 1 + len(others)
+    backwards = dataclasses.replace(options, levels=options.levels[::-1])
+    assert pyramid_key(SCAN, FakeModel(), backwards) == base
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ExtractionOptions(noise_samples=0),
+        ExtractionOptions(shared_noise=True),
+        ExtractionOptions(levels=("mind",)),
+    ],
+)
+def test_the_role_does_not_count_where_features_do_not_depend_on_it(options):
+    one, two = (pyramid_key(SCAN, FakeModel(), options, role=role) for role in ("fixed", "moving"))
+    assert one == two
+    fixed, moving = (extract_pyramid(SCAN, FakeModel(), options, role=role) for role in ("fixed", "moving"))
+    for name in options.levels:
+        np.testing.assert_array_equal(fixed.level(name).features, moving.level(name).features)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"levels": ()},
+        {"levels": ("up0", "up0")},
+        {"timestep": -1},
+        {"timestep": 2.5},
+        {"noise_samples": -1},
+        {"noise_samples": True},
+        {"seed": -3},
+        {"latent": "median"},
+        {"spacing_source": "mine"},
+        {"average": "similarity"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(OptionsError, match=next(iter(wrong))):
+        ExtractionOptions(**wrong)
+
+
+def test_a_specification_says_what_works_best():
+    spec = find_spec("maisi-ct-ddpm")
+    options = ExtractionOptions.for_model(spec, seed=4)
+    assert options.timestep == spec.defaults.timestep
+    assert set(options.network_levels) == set(spec.defaults.levels)
+    assert options.noise_samples == spec.defaults.noise_samples
+    assert options.seed == 4

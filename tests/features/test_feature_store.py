@@ -1,0 +1,237 @@
+"""Stored pyramids come back as they were, or not at all."""
+
+import logging
+import os
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from fake_model import FakeModel, make_scan
+
+from meddift.errors import OptionsError
+from meddift.features import ExtractionOptions, FeatureStore, Level, Pyramid
+from meddift.geometry import Grid
+
+SCAN = make_scan()
+OPTIONS = ExtractionOptions(levels=("up0", "up1", "mind"))
+
+
+def small(number: int, size: int = 10) -> Pyramid:
+    features = np.random.default_rng(number).standard_normal((size, size, size, 3)).astype(np.float32)
+    grid = Grid((size, size, size), np.array([[1.1, 0.1, 0, 1 / 3], [-0.1, 1.1, 0, 7], [0, 0, 2, -5], [0, 0, 0, 1]]))
+    return Pyramid((Level("up0", features, grid, 0.3),), grid, grid, f"{number:064x}", {"model": "none", "n": number})
+
+
+def stored_file(store: FeatureStore, key: str):
+    (path,) = (store.folder / key).iterdir()
+    return path
+
+
+def equal(one: Pyramid, two: Pyramid) -> bool:
+    return (
+        (one.digest, one.names, one.image_grid, one.network_grid, dict(one.provenance))
+        == (two.digest, two.names, two.image_grid, two.network_grid, dict(two.provenance))
+        and all(a.grid == b.grid and a.weight == b.weight for a, b in zip(one.levels, two.levels, strict=True))
+        and all(np.array_equal(a.features, b.features) for a, b in zip(one.levels, two.levels, strict=True))
+    )
+
+
+def test_a_pyramid_comes_back_bit_by_bit(tmp_path):
+    store = FeatureStore(tmp_path / "deep" / "folder")
+    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    again = FeatureStore(tmp_path / "deep" / "folder").get(made.digest)
+    assert again is not None
+    assert equal(made, again)
+    torch.from_numpy(
+        again.levels[0].features
+    )  # warns about arrays that must not be written to, which is an error here
+
+
+def test_the_second_question_does_not_ask_the_model(tmp_path):
+    store, model, told = FeatureStore(tmp_path), FakeModel(), []
+    first = store.get_or_extract(SCAN, model, OPTIONS)
+    count = len(model.asked)
+    second = store.get_or_extract(SCAN, model, OPTIONS, on_progress=lambda text, share: told.append(share))
+    assert len(model.asked) == count
+    assert equal(first, second)
+    assert told == [1.0]
+    store.get_or_extract(SCAN, model, OPTIONS, role="moving")
+    assert len(model.asked) > count
+
+
+def test_what_was_never_stored_is_missing(tmp_path, caplog):
+    assert FeatureStore(tmp_path / "nowhere").get("0" * 64) is None
+    assert not caplog.records
+    with pytest.raises(OptionsError, match="64 hexadecimal"):
+        FeatureStore(tmp_path).get("../../etc/passwd")
+    with pytest.raises(OptionsError, match="budget"):
+        FeatureStore(tmp_path, budget_bytes=-1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.5, 0.9999])
+def test_a_truncated_file_is_said_and_made_again(tmp_path, caplog, share):
+    store = FeatureStore(tmp_path)
+    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    path = stored_file(store, made.digest)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with caplog.at_level(logging.WARNING):
+        assert store.get(made.digest) is None
+    assert str(path) in caplog.text
+    model = FakeModel()
+    assert equal(store.get_or_extract(SCAN, model, OPTIONS), made)
+    assert model.asked
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_single_changed_bit_is_noticed(tmp_path, share):
+    store = FeatureStore(tmp_path)
+    store.put(small(1))
+    path = stored_file(store, small(1).digest)
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    assert store.get(small(1).digest) is None
+
+
+def test_a_changed_number_in_the_header_is_noticed(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put(small(1))
+    path = stored_file(store, small(1).digest)
+    content = path.read_bytes()
+    assert content.count(b"0.333") > 0  # the origin of the grids: still valid JSON, but elsewhere in the world
+    path.write_bytes(content.replace(b"0.333", b"9.333"))
+    assert store.get(small(1).digest) is None
+
+
+def test_a_file_of_another_scan_is_not_taken_for_this_one(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put(small(1))
+    shutil.copytree(tmp_path / small(1).digest, tmp_path / small(2).digest)
+    assert store.get(small(2).digest) is None
+    assert equal(store.get(small(1).digest), small(1))
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
+    def half(tensors, path, metadata=None):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    store = FeatureStore(tmp_path)
+    monkeypatch.setattr("safetensors.numpy.save_file", half)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(small(1))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert store.get(small(1).digest) is None
+
+
+def used(store: FeatureStore, number: int, seconds_ago: float) -> None:
+    moment = time.time() - seconds_ago
+    os.utime(stored_file(store, small(number).digest), (moment, moment))
+
+
+def test_beyond_the_budget_the_one_used_longest_ago_goes_first(tmp_path):
+    roomy = FeatureStore(tmp_path)
+    for number in (1, 2, 3):
+        roomy.put(small(number))
+        used(roomy, number, 1000 - 100 * number)
+    one = roomy.size() // 3
+    assert one > 10**3 * 3 * 4
+    assert roomy.get(small(1).digest) is not None  # used just now
+    tight = FeatureStore(tmp_path, budget_bytes=3 * one + one // 2)
+    tight.put(small(4))
+    assert {path.name for path in tmp_path.iterdir()} == {small(n).digest for n in (1, 3, 4)}
+    assert tight.size() <= tight.budget_bytes
+
+
+def test_what_was_just_written_stays_even_without_any_budget(tmp_path):
+    store = FeatureStore(tmp_path, budget_bytes=0)
+    for number in (1, 2):
+        assert store.put(small(number))
+        assert equal(store.get(small(number).digest), small(number))
+    assert store.get(small(1).digest) is None
+
+
+def test_files_of_a_killed_run_are_swept_once_they_are_old(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put(small(1))
+    folder = tmp_path / small(1).digest
+    old, fresh = folder / ".tmp-0123-pyramid.safetensors", folder / ".tmp-4567-pyramid.safetensors"
+    for path in (old, fresh):
+        path.write_bytes(b"x")
+    os.utime(old, (time.time() - 3 * 24 * 3600,) * 2)
+    store.put(small(2))
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_clear_removes_pyramids_and_nothing_else(tmp_path):
+    store = FeatureStore(tmp_path)
+    for number in (1, 2):
+        store.put(small(number))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "pyramid.safetensors").write_text("mine too")
+    assert store.clear() == 2
+    assert store.size() == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "other"}
+    assert FeatureStore(tmp_path / "nowhere").clear() == 0
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_done_without(tmp_path, caplog):
+    (tmp_path / "file").write_text("not a folder")
+    store = FeatureStore(tmp_path / "file" / "store")
+    with caplog.at_level(logging.WARNING):
+        made = [store.get_or_extract(SCAN, FakeModel(), OPTIONS, role=role) for role in ("fixed", "moving")]
+    assert len(made) == 2
+    assert len(caplog.records) == 1
+    assert str(store.folder) in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_still_answers_from_what_it_holds(tmp_path, caplog):
+    FeatureStore(tmp_path).put(small(1))
+    (tmp_path / small(1).digest).chmod(0o555)
+    tmp_path.chmod(0o555)
+    try:
+        store = FeatureStore(tmp_path)
+        assert not store.put(small(2))
+        assert equal(store.get(small(1).digest), small(1))
+    finally:
+        tmp_path.chmod(0o755)
+        (tmp_path / small(1).digest).chmod(0o755)
+
+
+def test_the_default_folder_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDDIFT_CACHE", str(tmp_path / "cache"))
+    assert FeatureStore().folder == tmp_path / "cache" / "pyramids"
+    monkeypatch.delenv("MEDDIFT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    folder = FeatureStore().folder
+    assert folder.name == "pyramids"
+    assert "meddift" in str(folder)
+    assert not folder.exists()
+
+
+def test_several_writers_and_readers_never_see_half_a_file(tmp_path, caplog):
+    wrong = []
+
+    def work() -> None:
+        store = FeatureStore(tmp_path)
+        for _ in range(8):
+            store.put(small(1, 24))
+            found = store.get(small(1).digest)
+            if found is None or not equal(found, small(1, 24)):
+                wrong.append(found)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert not caplog.records
