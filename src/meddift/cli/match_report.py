@@ -46,20 +46,9 @@ class MatchReport:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; coordinates in world RAS mm."""
-        from meddift.pipeline.resources import peak_memory_bytes
+        from meddift.pipeline.report import match_report
 
-        content: dict[str, Any] = {
-            "points": self.matches.rows(),
-            "timing": {stage: float(seconds) for stage, seconds in self.pair.timing.items()},
-            "peak_memory_bytes": peak_memory_bytes(),
-            "provenance": self.pair.provenance,
-        }
-        accuracy = self.accuracy
-        if accuracy is not None:
-            content["tre_mm"] = accuracy.all.as_dict()
-            content["tre_ok_mm"] = accuracy.ok.as_dict()
-            content["truth_outside_moving"] = {"n": accuracy.absent, "called_ok": accuracy.absent_called_ok}
-        return content
+        return match_report(self.pair, self.matches, self.accuracy)
 
     def show(self) -> None:
         """The table: on stdout if a person looks at it there, else on stderr."""

@@ -1,0 +1,305 @@
+"""`draw_matches`: chosen points on fixed and moving slices in three planes, with letters, cross-hairs and a scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import OptionsError
+from meddift.matching.matches import Matches
+from meddift.points import Points
+from meddift.volume import Volume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+_BACKGROUND = "#0d1013"
+_TEXT = "#e8e6e0"
+_FAINT = "#8d929a"
+_CROSS = "#ffb000"
+_TRUTH = "#36d1ff"
+_VERDICT = {"ok": "#5ddc87", "uncertain": "#ffd23f", "outside": "#ff6b6b"}
+
+#: Part of the picture around a point, mm: far enough to see where in the body it is.
+_FIELD_MM = 150.0
+#: Length of the scale bar, mm.
+_BAR_MM = 50.0
+#: Half the gap in the middle of a cross-hair and the length of each of its arms, mm.
+_GAP_MM, _ARM_MM = 5.0, 16.0
+#: Window for images in Hounsfield units: lung, vessels and bone at once.
+_HU_WINDOW = (-1000.0, 400.0)
+#: Pixels of a plane along one axis.
+_PIXELS = 300
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One of the three planes, as radiologists look at it: from the feet, from the front, from the left.
+
+    Attributes:
+        name: For people.
+        across: World axis that runs across, and whether it grows to the right of the picture.
+        up: World axis that runs up, and whether it grows upwards.
+        letters: At the left, right, lower and upper edge.
+    """
+
+    name: str
+    across: tuple[int, int]
+    up: tuple[int, int]
+    letters: str
+
+
+#: The patient's right is at the left of the picture.
+_PLANES = (
+    _Plane("axial", (0, -1), (1, 1), "RLPA"),
+    _Plane("coronal", (0, -1), (2, 1), "RLIS"),
+    _Plane("sagittal", (1, -1), (2, 1), "APIS"),
+)
+
+
+def draw_matches(
+    path: Path | str,
+    fixed: Volume,
+    moving: Volume,
+    matches: Matches,
+    *,
+    truth: Points | None = None,
+    count: int = 4,
+) -> None:
+    """Draw a row of six slices for each of some points, as a PNG.
+
+    Slices run along the world axes (RAS) through the point, whatever the orientation of the scans; the field shown
+    is 150 mm wide around the point, in true proportions. Radiological display: the patient's right is at the left.
+
+    Args:
+        path: The file, ends with .png. Replaced at the end or not at all.
+        fixed: The fixed scan.
+        moving: The moving scan.
+        matches: What was found. Points are chosen over the range of verdicts, see `choose_rows`.
+        truth: True places on the moving scan in the order of the matches, drawn in another color.
+        count: How many points.
+
+    Raises:
+        OptionsError: if the path does not end with .png, or `count` is below 1.
+        OutputError: if the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from meddift.io.atomic import atomic_write
+
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise OptionsError(f"pictures are written as .png, got {path.name!r}")
+    if count < 1:
+        raise OptionsError(f"at least one point must be drawn, got {count}")
+    rows = choose_rows(matches, count)
+    panel, left, top, foot = 2.05, 0.12, 0.62, 0.42
+    caption, between = 0.36, 0.26
+    height = top + foot + len(rows) * (panel + caption)
+    width = left * 2 + 6 * panel + 5 * 0.06 + between
+    figure = Figure(figsize=(width, height), dpi=120, facecolor=_BACKGROUND)
+    canvas = FigureCanvasAgg(figure)
+    windows = [_window(fixed), _window(moving)]
+
+    def x_of(column: int) -> float:
+        return left + column * (panel + 0.06) + (between if column >= 3 else 0.0)
+
+    for side, name in enumerate(("fixed", "moving")):
+        middle = (x_of(3 * side) + x_of(3 * side + 2) + panel) / 2 / width
+        figure.text(middle, 1 - 0.2 / height, name, color=_TEXT, size=13, ha="center", va="center", weight="bold")
+        for column, plane in enumerate(_PLANES):
+            middle = (x_of(3 * side + column) + panel / 2) / width
+            figure.text(middle, 1 - 0.45 / height, plane.name, color=_FAINT, size=9, ha="center", va="center")
+    for number, row in enumerate(rows):
+        low = height - top - (number + 1) * (panel + caption)
+        _write_caption(figure, matches, row, truth, at=(left / width, (low + panel + caption / 2) / height))
+        places = (matches.fixed.positions[row], matches.moving.positions[row])
+        goal = None if truth is None else truth.positions[row]
+        for column in range(6):
+            side = column // 3
+            axes = figure.add_axes((x_of(column) / width, low / height, panel / width, panel / height))
+            _draw_plane(
+                axes,
+                (fixed, moving)[side],
+                _PLANES[column % 3],
+                places[side],
+                truth=goal if side == 1 else None,
+                window=windows[side],
+                bar=column == 0,
+            )
+    foot_text = "radiological display: patient's right at the left; cross-hair: point"
+    foot_text += "; blue ring: true place" if truth is not None else ""
+    foot_text += f"; {_window_words(windows[0])}; not for clinical use"
+    figure.text(left / width, 0.2 / height, foot_text, color=_FAINT, size=8, ha="left", va="center")
+    with atomic_write(path) as temporary:
+        # No time and no version in the file: equal input gives equal bytes.
+        canvas.print_png(temporary, metadata={"Software": None})
+
+
+def choose_rows(matches: Matches, count: int) -> list[int]:
+    """Rows to draw: every verdict that occurs, and within a verdict spread evenly over the range of similarity.
+
+    Points without position on the fixed scan are left out.
+
+    Returns:
+        At most `count` rows, points called "ok" first.
+    """
+    usable = ~matches.fixed.missing
+    groups = {
+        verdict: [i for i in range(len(matches)) if usable[i] and matches.verdict[i] == verdict]
+        for verdict in ("ok", "uncertain", "outside")
+    }
+    shares = _shares([len(group) for group in groups.values()], count)
+    chosen = []
+    for group, share in zip(groups.values(), shares, strict=True):
+        ranked = sorted(group, key=lambda i: -np.nan_to_num(matches.similarity[i], nan=-np.inf))
+        at = np.linspace(0, len(ranked) - 1, share).round().astype(int) if share > 1 else [len(ranked) // 2] * share
+        chosen += [ranked[i] for i in at]
+    return chosen
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """How many of each group: one of each first, the rest to the largest remainder of its size."""
+    shares = [0] * len(sizes)
+    for _ in range(min(count, sum(sizes))):
+        # Largest number of members for each place already given (Webster's method), empty groups first.
+        weight = [size / (2 * share + 1) if share else np.inf for size, share in zip(sizes, shares, strict=True)]
+        open_groups = [i for i, size in enumerate(sizes) if shares[i] < size]
+        shares[max(open_groups, key=lambda i: weight[i])] += 1
+    return shares
+
+
+def _window(volume: Volume) -> tuple[float, float]:
+    """Intensities shown as black and white: a CT window for Hounsfield units, else the 1st and 99th percentile."""
+    data = volume.data.reshape(-1)
+    sample = data[:: max(1, data.size // 200_000)]
+    low, high = float(sample.min()), float(sample.max())
+    # Air at or below -900 and something above water: Hounsfield units.
+    if low <= -900 and high > 0:
+        return _HU_WINDOW
+    low, high = (float(value) for value in np.percentile(sample, [1, 99]))
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _window_words(window: tuple[float, float]) -> str:
+    if window == _HU_WINDOW:
+        return f"window {window[0]:g} to {window[1]:g} HU"
+    return f"window {window[0]:.4g} to {window[1]:.4g}"
+
+
+def _write_caption(
+    figure: Figure, matches: Matches, row: int, truth: Points | None, *, at: tuple[float, float]
+) -> None:
+    """Label, verdict and numbers of one point, above its row."""
+    verdict = matches.verdict[row]
+    label = matches.fixed.labels[row]
+    parts = []
+    if np.isfinite(matches.similarity[row]):
+        parts.append(f"similarity {matches.similarity[row]:.3f}")
+    if np.isfinite(matches.inverse_error_mm[row]):
+        parts.append(f"back within {matches.inverse_error_mm[row]:.1f} mm")
+    if truth is not None:
+        error = float(np.linalg.norm(matches.moving.positions[row] - truth.positions[row]))
+        if np.isfinite(error):
+            parts.append(f"error {error:.1f} mm")
+    if matches.reason[row]:
+        parts.append(matches.reason[row])
+    words = [(_shortened(label, 28), _TEXT, "bold"), (verdict, _VERDICT[verdict], "bold")]
+    words.append((_shortened("   ".join(parts), 130), _FAINT, "normal"))
+    x, y = at
+    canvas: Any = figure.canvas
+    for text, color, weight in words:
+        drawn = figure.text(x, y, text, color=color, size=9.5, ha="left", va="center", weight=weight, parse_math=False)
+        box = drawn.get_window_extent(canvas.get_renderer())
+        x = box.x1 / figure.bbox.width + 0.012
+
+
+def _draw_plane(
+    axes: Axes,
+    volume: Volume,
+    plane: _Plane,
+    place: Floats,
+    *,
+    truth: Floats | None,
+    window: tuple[float, float],
+    bar: bool,
+) -> None:
+    """One slice through a point."""
+    axes.set_axis_off()
+    half = _FIELD_MM / 2
+    axes.set_xlim(-half, half)
+    axes.set_ylim(-half, half)
+    axes.set_aspect("equal")
+    found = bool(np.isfinite(place).all())
+    center = place if found else truth
+    if center is None or not np.isfinite(center).all():
+        axes.text(0, 0, "no answer", color=_FAINT, size=10, ha="center", va="center")
+        return
+    axes.imshow(
+        _slice(volume, plane, center),
+        cmap="gray",
+        vmin=window[0],
+        vmax=window[1],
+        extent=(-half, half, -half, half),
+        origin="lower",
+        interpolation="bilinear",
+    )
+    if found:
+        _draw_cross(axes)
+    else:
+        _write(axes, 0, -0.84 * half, "no answer; this is the true place", size=7)
+    if truth is not None and np.isfinite(truth).all():
+        offset = truth - center
+        across, up = offset[plane.across[0]] * plane.across[1], offset[plane.up[0]] * plane.up[1]
+        # Beyond the picture there is nothing to show; the error stands in the caption.
+        if max(abs(across), abs(up)) < 0.95 * half:
+            axes.plot([across], [up], "o", ms=11, mfc="none", mec=_TRUTH, mew=1.1)
+    edge = 0.93 * half
+    for letter, (x, y) in zip(plane.letters, ((-edge, 0), (edge, 0), (0, -edge), (0, edge)), strict=True):
+        _write(axes, x, y, letter, size=8)
+    if bar:
+        low = -0.87 * half
+        for color, width in ((_BACKGROUND, 3.4), (_TEXT, 1.6)):
+            axes.plot([-edge, -edge + _BAR_MM], [low, low], color=color, lw=width, solid_capstyle="butt")
+        _write(axes, -edge + _BAR_MM / 2, low + 0.07 * half, f"{_BAR_MM:g} mm", size=6.5)
+
+
+def _slice(volume: Volume, plane: _Plane, center: Floats) -> NDArray[np.float64]:
+    """(pixels, pixels) values around a point, rows upwards; NaN outside the scan."""
+    step = _FIELD_MM / _PIXELS
+    along = (np.arange(_PIXELS) + 0.5) * step - _FIELD_MM / 2
+    world = np.broadcast_to(center, (_PIXELS, _PIXELS, 3)).copy()
+    world[..., plane.across[0]] += plane.across[1] * along[None, :]
+    world[..., plane.up[0]] += plane.up[1] * along[:, None]
+    flat = world.reshape(-1, 3)
+    values = volume.at(flat)
+    values[~volume.grid.contains(flat)] = np.nan
+    return np.asarray(values.reshape(_PIXELS, _PIXELS))
+
+
+def _write(axes: Axes, x: float, y: float, text: str, *, size: float) -> None:
+    """Text with a dark rim, which can be read on bone and on lung."""
+    from matplotlib.patheffects import withStroke
+
+    rim = withStroke(linewidth=1.8, foreground=_BACKGROUND)
+    axes.text(x, y, text, color=_TEXT, size=size, ha="center", va="center", path_effects=[rim])
+
+
+def _draw_cross(axes: Axes) -> None:
+    """A thin cross-hair that leaves its middle free: the anatomy at the point stays visible."""
+    near, far = _GAP_MM, _GAP_MM + _ARM_MM
+    for xs, ys in (((near, far), (0, 0)), ((-far, -near), (0, 0)), ((0, 0), (near, far)), ((0, 0), (-far, -near))):
+        axes.plot(xs, ys, color=_CROSS, lw=0.9, alpha=0.95, solid_capstyle="butt")
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
