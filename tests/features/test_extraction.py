@@ -1,6 +1,7 @@
 """Extraction, with a model whose features are known exactly."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_progress_starts_at_nothing_ends_with_all_and_never_goes_back():
         shares = [share for _, share in told]
         assert shares[0] == 0
         assert shares[-1] == 1
-        assert all(later > earlier for earlier, later in zip(shares, shares[1:], strict=False)), told
+        assert all(later > earlier for earlier, later in pairwise(shares)), told
 
 
 def test_the_key_changes_with_everything_that_changes_features_and_with_nothing_else():

@@ -271,11 +271,15 @@ def _provenance(
     model: DiffusionModel | None, rules: ModelSpec, options: ExtractionOptions, role: str
 ) -> dict[str, Any]:
     """What made a pyramid, ready for JSON."""
-    import meddift
+    from importlib.metadata import PackageNotFoundError, version
 
+    try:
+        package = version("meddift")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        package = ""
     network = model if options.network_levels else None
     return {
-        "meddift": meddift.__version__,
+        "meddift": package,
         "feature_version": FEATURE_VERSION,
         "model": rules.name,
         "weights": network.weights_hash if network is not None else "",
