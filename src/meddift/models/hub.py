@@ -14,7 +14,7 @@ from typing import Any
 from meddift.errors import LicenceError, ModelError, OutputError, WeightsCorruptError, WeightsMissingError
 from meddift.models.spec import ModelSpec, WeightFile
 from meddift.models.store import StoredFile, file_sha256, home, read_provenance, write_provenance
-from meddift.models.weights import check_unchanged, refuse_packaged, store_file
+from meddift.models.weights import check_unchanged, is_stored, refuse_packaged, store_file
 
 #: How long to wait for the first answer of the server, seconds.
 _TIMEOUT = 20.0
@@ -47,8 +47,9 @@ def pull(
     """Download a model's weights, check them, convert them and put them into the store.
 
     The commit that a file was taken from, its sha256 and size are recorded on first use; later pulls take the
-    same commit and must give the same bytes. `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` and the usual proxy
-    variables are respected. An interrupted download leaves what was installed before untouched.
+    same commit and must give the same bytes. Files that are here already are not fetched again.
+    `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` and the usual proxy variables are respected. An interrupted
+    download leaves what was installed before untouched.
 
     Args:
         spec: The model.
@@ -85,6 +86,9 @@ def pull(
     try:
         for file in spec.weights.files:
             earlier = known.get(file.role)
+            if earlier is not None and revision is None and is_stored(earlier):
+                files[file.role] = earlier
+                continue
             pinned = (earlier.revision if earlier else "") or (spec.weights.revision if not file.repository else "")
             path, commit = _fetch(spec, file, revision or pinned or "main", scratch, on_progress)
             sha256 = file_sha256(path)
@@ -102,7 +106,8 @@ def pull(
                 repository=file.repository or spec.weights.repository,
                 revision=commit,
             )
-        write_provenance(spec, files)
+            # After each file, so that what is here stays here if the next one fails.
+            write_provenance(spec, {**known, **files})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return files
@@ -142,6 +147,9 @@ def _fetch(
             f"{repository} is gated: accept its terms at https://huggingface.co/{repository} and log in with "
             f"`hf auth login` (or set HF_TOKEN), then repeat. {by_hand}"
         ) from error
+    except errors.LocalEntryNotFoundError as error:
+        # Its name is of another case (a subclass of "no such entry"): the server was lost between two requests.
+        raise WeightsMissingError(f"could not fetch {file.name} of {repository}: {error}. {by_hand}") from error
     except errors.EntryNotFoundError as error:
         raise WeightsMissingError(f"{repository} has no file {file.name} at revision {revision}") from error
     except errors.RevisionNotFoundError as error:

@@ -73,7 +73,7 @@ def read_provenance(spec: ModelSpec) -> dict[str, StoredFile]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {str(role): StoredFile(**entry) for role, entry in entries.items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsCorruptError(
@@ -92,8 +92,12 @@ def write_provenance(spec: ModelSpec, files: Mapping[str, StoredFile]) -> None:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, 64 hexadecimal digits; remembered in the store until the file changes.
+def file_sha256(path: Path, *, fresh: bool = False) -> str:
+    """sha256 of a file, 64 hexadecimal digits; remembered in the store until the file's size or times change.
+
+    Args:
+        path: The file.
+        fresh: Read it anew even if its hash is remembered.
 
     Raises:
         OSError: if it cannot be read.
@@ -104,7 +108,7 @@ def file_sha256(path: Path) -> str:
     memory = home() / "hashes.json"
     known = _remembered(memory)
     entry = known.get(place)
-    if isinstance(entry, dict) and entry.get("file") == key and isinstance(entry.get("sha256"), str):
+    if not fresh and isinstance(entry, dict) and entry.get("file") == key and isinstance(entry.get("sha256"), str):
         return str(entry["sha256"])
     state = hashlib.sha256()
     with path.open("rb") as file:

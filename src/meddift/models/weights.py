@@ -149,9 +149,8 @@ def store_file(
     from meddift.models.loader import load_role, scale_factor_of
 
     checkpoint = load_role(spec, role, [path])
-    metadata = {"role": role, "published_sha256": sha256}
-    if role == "unet":
-        metadata["scale_factor"] = repr(scale_factor_of(spec, checkpoint, [path]))
+    # One entry at most: safetensors writes several in random order, and equal files should have equal hashes.
+    metadata = {"scale_factor": repr(scale_factor_of(spec, checkpoint, [path]))} if role == "unet" else None
     target = weights_folder() / f"{role}-{sha256}.safetensors"
     with replacing(target) as temporary:
         save_file({key: tensor.contiguous() for key, tensor in checkpoint.tensors.items()}, temporary, metadata)
@@ -177,8 +176,8 @@ def verify(spec: ModelSpec, weights_dir: Path | None = None) -> ModelStatus:
     located = locate_weights(spec, weights_dir)
     if located.source == "store":
         stored = read_provenance(spec)
-        for role, (path,) in ((role, (paths[0],)) for role, paths in located.files.items()):
-            found = file_sha256(path)
+        for role, (path, *_) in located.files.items():
+            found = file_sha256(path, fresh=True)
             if found != stored[role].converted_sha256:
                 raise WeightsCorruptError(
                     f"{path} has changed since it was stored (sha256 {found}, was {stored[role].converted_sha256}); "
@@ -216,6 +215,12 @@ def check_unchanged(
             f"({provenance_path(spec)}). If the publisher replaced it and you want the new one, delete that file "
             "and repeat the command"
         )
+
+
+def is_stored(file: StoredFile) -> bool:
+    """Whether the converted file lies in the store as it was put there."""
+    path = weights_folder() / file.converted
+    return path.is_file() and file_sha256(path) == file.converted_sha256
 
 
 def refuse_packaged(spec: ModelSpec, verb: str) -> None:
