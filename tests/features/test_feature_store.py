@@ -235,3 +235,11 @@ def test_several_writers_and_readers_never_see_half_a_file(tmp_path, caplog):
         thread.join()
     assert not wrong
     assert not caplog.records
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_stored_files_are_as_readable_as_any_other(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put(small(1))
+    (tmp_path / "ordinary").touch()
+    assert stored_file(store, small(1).digest).stat().st_mode == (tmp_path / "ordinary").stat().st_mode

@@ -82,7 +82,7 @@ class FeatureStore:
         try:
             pyramid = _read(path, key)
         except Exception as error:  # whatever is wrong with a stored copy, the original can be made again
-            _LOGGER.warning("the stored features in %s are damaged and will be computed again: %s", path, error)
+            _LOGGER.warning("the stored features in %s cannot be read and are computed again: %s", path, error)
             return None
         with suppress(OSError):  # the time of last use; a folder may be readable only
             os.utime(path)
@@ -228,8 +228,11 @@ def _write(path: Path, pyramid: Pyramid) -> None:
     }
     tensors = {level.name: level.features for level in pyramid.levels}
     text = json.dumps(header)
+    path.touch()
+    mode = path.stat().st_mode
     # One entry: safetensors writes several in changing order, and equal pyramids shall give equal files.
     save_file(tensors, path, metadata={"meddift": f"{zlib.crc32(text.encode()):08x}{text}"})
+    path.chmod(mode)  # safetensors lets only the owner read; a folder may be shared by a whole group
 
 
 def _read(path: Path, key: str) -> Pyramid:

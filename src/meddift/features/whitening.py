@@ -89,15 +89,18 @@ def _statistics(
         masks.append(mask if mask.any() else np.ones_like(mask))
     matrices = [pyramid.level(name).matrix for pyramid in pyramids]
     count = sum(int(mask.sum()) for mask in masks)
+    # One pass over the data: moments about a guess of the mean, from a few rows, lose no digits worth mentioning.
+    some = np.flatnonzero(masks[0])[:: max(1, count // 5000)]
+    guess = matrices[0][some].mean(axis=0, dtype=np.float64)
     total = np.zeros(channels[0])
-    for block in _blocks(matrices, masks):
-        total += block.sum(axis=0)
-    mean = total / count
     covariance = np.zeros((channels[0], channels[0]))
     for block in _blocks(matrices, masks):
-        block -= mean
+        block -= guess
+        total += block.sum(axis=0)
         covariance += block.T @ block
-    covariance /= count
+    offset = total / count
+    mean = guess + offset
+    covariance = covariance / count - np.outer(offset, offset)
     if not np.isfinite(covariance).all():
         raise ModelError(f"level {name!r} holds NaN or infinity and cannot be whitened")
     values, vectors = np.linalg.eigh(covariance)
@@ -112,7 +115,9 @@ def _blocks(matrices: list[NDArray[np.float32]], masks: list[NDArray[np.bool_]])
     for matrix, mask in zip(matrices, masks, strict=True):
         length = max(1, _BLOCK_NUMBERS // matrix.shape[1])
         for start in range(0, len(matrix), length):
-            yield matrix[start : start + length][mask[start : start + length]].astype(np.float64)
+            kept = mask[start : start + length]
+            block = matrix[start : start + length]
+            yield (block if kept.all() else block[kept]).astype(np.float64)
 
 
 def _mapped(level: Level, mean: NDArray[np.float32], matrix: NDArray[np.float32]) -> Level:
