@@ -267,3 +267,11 @@ def test_models_without_a_repository_cannot_be_pulled(published, tmp_path) -> No
     (tmp_path / "none.toml").write_text(text)
     with pytest.raises(ModelError, match="names no repository"):
         pull(find_spec(tmp_path / "none.toml"), accept_licence=True)
+
+
+def test_a_connection_that_breaks_off_installs_nothing(hub, published) -> None:
+    hub.send_half = True
+    with pytest.raises((WeightsMissingError, WeightsCorruptError), match=r"models/unet\.pt"):
+        pull(published[0], accept_licence=True)
+    assert not model_status(published[0]).installed
+    assert nothing_left_over()
