@@ -21,7 +21,6 @@ from meddift.cli.choices import (
 from meddift.errors import FrameError, OptionsError, PointsError
 
 if TYPE_CHECKING:
-    from meddift.geometry import Transform
     from meddift.points import Points
     from meddift.volume import Volume
 
@@ -150,7 +149,13 @@ def match(
     }
     overrides = {name: value for name, value in chosen.items() if value is not None}
 
+    import meddift
+
     with progress_display(quiet=quiet) as report:
+        # First, so that options which make no sense are said before anything is read.
+        matcher = meddift.Matcher(
+            model, preset, weights=weights, device=device, store=store, on_progress=report, seed=seed, **overrides
+        )
         report("reading the scans", 0.0)
         fixed_volume = _read(fixed, nifti_form, assume_geometry, fixed_series)
         wanted = _read_points(points, points_space, fixed_volume, "fixed")
@@ -158,11 +163,6 @@ def match(
         true_points = _read_truth(truth, points_space, moving_volume, wanted)
         _rehearse(wanted, out)
 
-        import meddift
-
-        matcher = meddift.Matcher(
-            model, preset, weights=weights, device=device, store=store, on_progress=report, seed=seed, **overrides
-        )
         if dry_run:
             plan = matcher.plan(fixed_volume, moving_volume, len(wanted))
         else:
@@ -203,15 +203,16 @@ def _parse_levels(text: str | None) -> tuple[str, ...] | None:
     return levels
 
 
-def _parse_prior(text: str | None) -> str | Transform | None:
-    """A name, or the transform in a file."""
+def _parse_prior(text: str | None) -> str | Path | None:
+    """A name, or a file that holds a transform."""
     if text is None or text in ("none", "identity", "affine"):
         return text
     if not Path(text).exists():
         raise OptionsError(f"--prior is none, identity, affine or a transform file; there is no file {text!r}")
     from meddift.io import read_transform
 
-    return read_transform(text)
+    read_transform(text)
+    return Path(text)
 
 
 def _check_readable(points: Path, truth: Path | None, space: Space | None) -> None:
