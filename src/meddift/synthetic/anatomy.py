@@ -196,7 +196,7 @@ class Anatomy:
         goal = np.array([side * (14.0 if number < 8 else 26.0 + 9 * (number - 8)), 0.0, float(self.level(goal_level))])
         goal[1] = float(self.front_y(goal[2])) - (0.0 if number < 8 else 4.0 * (number - 7))
         t = np.linspace(0, 1, 8)[:, None]
-        bend = bone[-1] + (bone[-1] - bone[-2]) * 3 + [0, 0, -4]
+        bend = bone[-1] + (bone[-1] - bone[-2]) * 3 + vector(0, 0, -4)
         return bone, (1 - t) ** 2 * bone[-1] + 2 * t * (1 - t) * bend + t**2 * goal
 
     @property
@@ -217,14 +217,14 @@ class Anatomy:
     def heart_center(self) -> Floats:
         """(3,) mm."""
         z = float(self.level(7.75))
-        return np.array([-24.0, float(self.cage_center_y(z)) + 17.0, z]) + np.asarray(self.heart_shift)
+        return vector(-24.0, float(self.cage_center_y(z)) + 17.0, z) + vector(*self.heart_shift)
 
     @property
     def heart_axes(self) -> Floats:
         """(3, 3) columns: from base to apex; towards the left ventricle; the third at right angles."""
-        first = np.array([-0.72, 0.47, -0.51])
+        first = vector(-0.72, 0.47, -0.51)
         first /= np.linalg.norm(first)
-        second = np.array([-0.45, -0.85, 0.1])
+        second = vector(-0.45, -0.85, 0.1)
         second -= first * (first @ second)
         second /= np.linalg.norm(second)
         return np.stack([first, second, np.cross(first, second)], axis=1)
@@ -245,7 +245,7 @@ class Anatomy:
     def hilum(self, side: int) -> Floats:
         """(3,) where bronchi and vessels enter a lung, mm; -1 is the patient's left."""
         x = 40.0 if side > 0 else -44.0
-        return self.carina + [x - 3.0, 2.0, -20.0 if side > 0 else -24.0]
+        return self.carina + vector(x - 3.0, 2.0, -20.0 if side > 0 else -24.0)
 
     @property
     def aorta(self) -> Floats:
@@ -266,6 +266,11 @@ class Anatomy:
             [-23.0, carina[1] - 20, top - 18],
         ]
         return smooth_path(np.vstack([np.asarray(knots), descending]))
+
+
+def vector(x: float, y: float, z: float) -> Floats:
+    """(3,) float64."""
+    return np.array([x, y, z], dtype=np.float64)
 
 
 def smooth_path(knots: ArrayLike, *, pieces: int = 5) -> Floats:

@@ -145,7 +145,7 @@ class BreathingDeformation(KnownTransform):
         if not steepest <= LARGEST_GRADIENT:
             raise OptionsError(
                 f"a breathing amplitude of {self.amplitude_mm} mm is too steep for lungs of "
-                f"{size.round().tolist()} mm (slope {steepest:.2f}, at most {LARGEST_GRADIENT}); use a smaller amplitude"
+                f"{size.round().tolist()} mm (slope {steepest:.2f}, at most {LARGEST_GRADIENT}); use a smaller one"
             )
 
     @classmethod
@@ -325,7 +325,7 @@ class SmallRotation(KnownTransform):
 
     def displacement(self, positions: Floats) -> Floats:
         """Displacements of (N, 3) points, mm."""
-        return (positions - np.asarray(self.center)) @ (self.matrix - np.eye(3)).T
+        return np.asarray((positions - np.asarray(self.center)) @ (self.matrix - np.eye(3)).T)
 
     def gradient(self, positions: Floats) -> Floats:
         """(N, 3, 3), the same matrix everywhere."""
@@ -443,7 +443,7 @@ class KnownComposite(KnownTransform):
         for part in self.parts:
             total = part.jacobian(moved) @ total
             moved = moved + part.displacement(moved)
-        return total - np.eye(3)
+        return np.asarray(total - np.eye(3))
 
     def inverse_apply(self, positions: ArrayLike, *, tolerance_mm: float = 1e-4, iterations: int = 60) -> Floats:
         """Map moving points back through the parts, the last part first.

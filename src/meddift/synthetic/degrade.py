@@ -116,7 +116,7 @@ def crop_field_of_view(
 
 
 def change_calibration(volume: Volume, *, scale: float = 1.0, offset_hu: float = 0.0) -> Volume:
-    """A scanner whose HU drift: attenuation times `scale` plus `offset_hu`, air outside staying about -1000; float32."""
+    """A scanner whose HU drift: attenuation (HU + 1000) times `scale`, plus `offset_hu`; float32."""
     hounsfield = volume.data.astype(np.float32)
     return Volume((hounsfield + 1000) * np.float32(scale) - 1000 + np.float32(offset_hu), volume.grid)
 
@@ -244,7 +244,7 @@ def rescan(
 
 def _scanner_range(hounsfield: NDArray[np.floating]) -> NDArray[np.int16]:
     """Whole numbers between -1024 and 3071, as scanners store them."""
-    return np.clip(np.rint(hounsfield), -1024, 3071).astype(np.int16)
+    return np.asarray(np.clip(np.rint(hounsfield), -1024, 3071).astype(np.int16))
 
 
 __all__ = [

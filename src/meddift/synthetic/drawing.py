@@ -21,27 +21,25 @@ class Canvas:
     Attributes:
         grid: Lattice, RAS, not oblique.
         hounsfield: (X, Y, Z) float32, what has been drawn so far.
+        spacing_mm: Mean voxel size: the width of soft edges.
     """
 
     grid: Grid
     hounsfield: Layer = field(init=False)
+    spacing_mm: float = field(init=False)
+    _lines: tuple[Layer, Layer, Layer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Begin with air."""
+        """Begin with air; keep what thousands of shapes will ask for."""
         self.hounsfield = np.full(self.grid.shape, -1000.0, dtype=np.float32)
-
-    @property
-    def spacing_mm(self) -> float:
-        """Mean voxel size: the width of soft edges."""
-        return float(self.grid.spacing.mean())
+        spacing, origin = self.grid.spacing, self.grid.origin
+        self.spacing_mm = float(spacing.mean())
+        x, y, z = ((origin[a] + spacing[a] * np.arange(self.grid.shape[a])).astype(np.float32) for a in range(3))
+        self._lines = x[:, None, None], y[None, :, None], z[None, None, :]
 
     def axes(self) -> tuple[Layer, Layer, Layer]:
         """World x, y and z as arrays that broadcast to the lattice: (X, 1, 1), (1, Y, 1), (1, 1, Z), mm."""
-        x, y, z = (
-            (self.grid.origin[a] + self.grid.spacing[a] * np.arange(self.grid.shape[a])).astype(np.float32)
-            for a in range(3)
-        )
-        return x[:, None, None], y[None, :, None], z[None, None, :]
+        return self._lines
 
     def cover(self, distance: Layer) -> Layer:
         """Share of each voxel inside a smooth surface, from the signed distance in mm (negative inside)."""
@@ -131,10 +129,8 @@ def _thin_rod_share(radius: float, edge: float) -> np.float32:
     """Factor that makes the cross-section of a soft rod integrate to pi r^2."""
     if radius >= edge:
         return np.float32(1)
-    if radius >= edge / 2:
-        painted = radius**2 + edge**2 / 12
-    else:
-        painted = (radius + edge / 2) ** 3 / (3 * edge)
+    cone = (radius + edge / 2) ** 3 / (3 * edge)
+    painted = radius**2 + edge**2 / 12 if radius >= edge / 2 else cone
     return np.float32(min(1.0, radius**2 / painted))
 
 

@@ -203,7 +203,7 @@ def _lattice(mask: Volume, n: int, pitch: float, generator: np.random.Generator)
         nodes, index = nodes[within], index[within]
         inside = nodes[mask.data[tuple(index.T)]]
         if len(inside) >= n:
-            return inside[np.linspace(0, len(inside) - 1, n).round().astype(int)]
+            return np.asarray(inside[np.linspace(0, len(inside) - 1, n).round().astype(int)])
         pitch *= 0.97
     return inside
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meddift.synthetic.anatomy import SQUARENESS, Anatomy, smooth_path
+from meddift.synthetic.anatomy import SQUARENESS, Anatomy, smooth_path, vector
 from meddift.synthetic.drawing import Canvas, Layer, smooth_maximum, smooth_noise
 
 FAT_HU = -100.0
@@ -22,6 +22,7 @@ class Surfaces:
         body: To the skin.
         domes: To what lies below the diaphragm, the left and the right side together.
         right_dome: The same, right side only.
+        heart: To the heart.
         lungs: To both lungs.
     """
 
@@ -29,10 +30,11 @@ class Surfaces:
     body: Layer
     domes: Layer
     right_dome: Layer
+    heart: Layer
     lungs: Layer
 
 
-def surfaces(canvas: Canvas, anatomy: Anatomy) -> Surfaces:
+def surfaces(canvas: Canvas, anatomy: Anatomy, generator: np.random.Generator) -> Surfaces:
     """Compute the surfaces that the drawing of everything else refers to."""
     x, y, z = canvas.axes()
     heights = z.ravel()
@@ -43,15 +45,21 @@ def surfaces(canvas: Canvas, anatomy: Anatomy) -> Surfaces:
         canvas, anatomy.body_half_width(heights), anatomy.body_half_depth(heights), anatomy.body_center_y(heights)
     )
     sides = {side: _dome_distance(canvas, anatomy, side) for side in (-1, 1)}
+    # Nothing in a body is an ellipsoid: hollows and bulges of a few mm.
+    uneven = smooth_noise(canvas.grid, generator, scale_mm=60)
+    # Between the domes the diaphragm hangs lower, and behind it leaves room for the lungs beside the spine.
+    behind = np.float32(anatomy.cage_center_y(0.0) - 18) - y
     middle = smooth_maximum(np.abs(x) - np.float32(45) + 0 * y, z - np.float32(anatomy.dome_top(1) - 22) + 0 * y, 10.0)
+    middle = smooth_maximum(middle, behind + 0 * middle, 16.0)
     domes = -smooth_maximum(-sides[-1], -sides[1], 12.0)
-    domes = -smooth_maximum(-domes, -middle, 14.0)
+    domes = -smooth_maximum(-domes, -middle, 14.0) + 2 * uneven
+    heart = canvas.ellipsoid_distance(anatomy.heart_center, anatomy.heart_radii, anatomy.heart_axes) + 3 * uneven
 
     lungs = smooth_maximum(cage + np.float32(6.5), -domes, 3.0)
     apex = np.float32(anatomy.level(0.75))
     lungs = smooth_maximum(lungs, z - apex + 0 * x, 30.0)
-    lungs = smooth_maximum(lungs, -_mediastinum(canvas, anatomy), 6.0)
-    return Surfaces(cage, body, domes, sides[1], lungs)
+    lungs = smooth_maximum(lungs, -_mediastinum(canvas, anatomy, heart), 6.0)
+    return Surfaces(cage, body, domes, sides[1] + 2 * uneven, heart, lungs)
 
 
 def _section_distance(canvas: Canvas, half_width: ArrayLike, half_depth: ArrayLike, center_y: ArrayLike) -> Layer:
@@ -78,10 +86,9 @@ def _dome_distance(canvas: Canvas, anatomy: Anatomy, side: int) -> Layer:
     return np.asarray((level - 1) * np.float32(70.0), dtype=np.float32)
 
 
-def _mediastinum(canvas: Canvas, anatomy: Anatomy) -> Layer:
+def _mediastinum(canvas: Canvas, anatomy: Anatomy, heart: Layer) -> Layer:
     """Distance to what lies between the lungs."""
     x, y, z = canvas.axes()
-    heart = canvas.ellipsoid_distance(anatomy.heart_center, anatomy.heart_radii + 4, anatomy.heart_axes)
     spine_y = anatomy.spine_y(z.ravel()).astype(np.float32)[None, None, :]
     spine = np.sqrt(x * x + (0.85 * (y - spine_y)) ** 2) - np.float32(23)
     # A sheet between the lungs: thin in front of and behind the great vessels, wide at the inlet of the thorax.
@@ -90,13 +97,13 @@ def _mediastinum(canvas: Canvas, anatomy: Anatomy) -> Layer:
     lower = np.clip((np.float32(anatomy.level(6)) - z) / np.float32(30), 0, 1)
     half = np.float32(4) + (np.float32(18) + 8 * upper - 6 * lower) * np.exp(-(reach**4))
     sheet = (np.abs(x + np.float32(1.5)) - half) * np.float32(0.85)
-    return np.asarray(np.minimum(np.minimum(heart, spine), sheet), dtype=np.float32)
+    return np.asarray(np.minimum(np.minimum(heart - np.float32(4), spine), sheet), dtype=np.float32)
 
 
 def draw_body_wall(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.random.Generator) -> None:
     """Skin, fat, muscle, and the fat that fills chest and abdomen before organs are drawn."""
     fat_texture = smooth_noise(canvas.grid, generator, scale_mm=12)
-    streaks = smooth_noise(canvas.grid, generator, scale_mm=9)
+    streaks = smooth_noise(canvas.grid, generator, scale_mm=17)
     uneven = smooth_noise(canvas.grid, generator, scale_mm=90)
     canvas.paint(canvas.cover(place.body), 25.0)
     under_skin = place.body + np.float32(2.2)
@@ -105,9 +112,9 @@ def draw_body_wall(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator:
     depth = np.float32(anatomy.fat + 2.2) * (1 + np.float32(0.25) * np.clip(uneven, -1.6, 1.6))
     muscle = np.maximum(place.body + depth, -(place.cage + np.float32(6)))
     thick = np.clip((place.cage - np.float32(anatomy.muscle + 4)) / 12, 0, 1)
-    streak = np.clip((np.abs(streaks) - 0.25) * -4, 0, 1) * np.clip(thick + 0.35, 0, 1)
+    streak = np.clip((np.abs(streaks) - 0.2) * -5, 0, 1) * np.clip(thick + 0.35, 0, 1)
     muscle_hu = np.float32(anatomy.muscle_hu) + (np.float32(FAT_HU) - np.float32(anatomy.muscle_hu)) * streak
-    canvas.paint(canvas.cover(muscle), muscle_hu)
+    canvas.paint(canvas.cover(muscle), np.asarray(muscle_hu, dtype=np.float32))
     canvas.paint(canvas.cover(place.cage + np.float32(6)), FAT_HU + 6 * fat_texture)
 
 
@@ -123,7 +130,7 @@ def draw_abdomen(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: n
     side_y = float(anatomy.cage_center_y(top_left))
     half = anatomy.cage_width
     spleen = canvas.ellipsoid_distance([-0.64 * half, side_y - 40, top_left - 52], [32, 26, 44])
-    canvas.paint(canvas.cover(np.maximum(spleen, below)), anatomy.liver_hu - 6 + 4 * texture)
+    canvas.paint(canvas.cover(np.maximum(spleen, below)), np.float32(anatomy.liver_hu - 6) + 4 * texture)
     stomach = canvas.ellipsoid_distance([-0.44 * half, side_y + 14, top_left - 44], [40, 44, 40])
     stomach = np.maximum(stomach, below)
     canvas.paint(canvas.cover(stomach), 45.0)
@@ -165,10 +172,10 @@ def draw_lungs(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.
     return share
 
 
-def draw_heart(canvas: Canvas, anatomy: Anatomy) -> Layer:
+def draw_heart(canvas: Canvas, anatomy: Anatomy, place: Surfaces) -> Layer:
     """Heart muscle and chambers; returns the share of each voxel that is heart."""
     turn, radii = anatomy.heart_axes, anatomy.heart_radii
-    share = canvas.cover(canvas.ellipsoid_distance(anatomy.heart_center, radii, turn))
+    share = canvas.cover(place.heart)
     canvas.paint(share, 48.0 + 0.25 * (anatomy.blood_hu - 45))
     chambers = {
         (0.22, 0.36, 0.0): (0.52, 0.36, 0.40),  # left ventricle
@@ -199,11 +206,11 @@ def draw_great_vessels(canvas: Canvas, anatomy: Anatomy) -> Layer:
     caval_x = atrium_right[0] + 3
     low = float(anatomy.level(16))
     tubes: list[tuple[list[ArrayLike], list[float]]] = [
-        ([outflow, (outflow + fork) / 2 + [0, 6, 4], fork], [14, 13, 12.5]),
-        ([fork, [8, carina[1] + 12, fork[2] - 2], right + [0, 6, 2]], [11, 9.5, 8]),
-        ([fork, (fork + left) / 2 + [0, 2, 6], left + [0, 2, 12]], [11, 9.5, 8]),
-        ([atrium_left, right + [-6, 8, -14]], [7, 5.5]),
-        ([atrium_left, left + [8, 4, -10]], [7, 5.5]),
+        ([outflow, (outflow + fork) / 2 + vector(0, 6, 4), fork], [14, 13, 12.5]),
+        ([fork, [8, carina[1] + 12, fork[2] - 2], right + vector(0, 6, 2)], [11, 9.5, 8]),
+        ([fork, (fork + left) / 2 + vector(0, 2, 6), left + vector(0, 2, 12)], [11, 9.5, 8]),
+        ([atrium_left, right + vector(-6, 8, -14)], [7, 5.5]),
+        ([atrium_left, left + vector(8, 4, -10)], [7, 5.5]),
         (
             [[24, inlet + 24, high - 18], [25, inlet + 26, top - 8], [caval_x, atrium_right[1], atrium_right[2]]],
             [8, 9, 10],
@@ -221,7 +228,7 @@ def draw_great_vessels(canvas: Canvas, anatomy: Anatomy) -> Layer:
         canvas.tube(blood, points, widths)
         canvas.tube(sheath, points, widths + 2)
     solid = np.clip((canvas.hounsfield + 60) / 40, 0, 1)  # fat goes around vessels in the lung, not into the heart
-    canvas.paint(sheath * (1 - solid), FAT_HU + 15)
+    canvas.paint(np.asarray(sheath * (1 - solid), dtype=np.float32), FAT_HU + 15)
     canvas.paint(np.maximum(blood, aorta), anatomy.blood_hu)
     z = np.linspace(float(anatomy.level(0)), float(anatomy.level(10.5)), 12)
     gullet = np.stack([np.interp(np.arange(12), [0, 6, 11], [-5, -6, -14]), anatomy.spine_y(z) + 30, z], axis=1)

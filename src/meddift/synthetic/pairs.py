@@ -245,7 +245,7 @@ def _moving_scan(
     shift = transform.apply(grid.center) - grid.center
     affine = grid.affine.copy()
     affine[:3, 3] += shift + generator.uniform(-10, 10, 3)
-    deformed = deform_volume(volume, transform, Grid(grid.shape, affine))
+    deformed = deform_volume(volume, transform, _shown(Grid(grid.shape, affine), grid, transform))
     return rescan(
         deformed,
         seed=int(generator.integers(2**31)),
@@ -253,6 +253,24 @@ def _moving_scan(
         thickness_mm=thickness_mm,
         crop_mm=crop_mm,
     )
+
+
+def _shown(grid: Grid, fixed: Grid, transform: KnownComposite) -> Grid:
+    """Leave out the first and last slices that the fixed scan does not fill: a scanner never cuts a body obliquely.
+
+    Judged in the inner two thirds of the field of view; at least half of the slices stay.
+    """
+    axis = next(i for i, letter in enumerate(grid.orientation) if letter in "SI")
+    coarse = grid.respaced([float(s) if a == axis else 12.0 for a, s in enumerate(grid.spacing)])
+    inner = [slice(None) if a == axis else slice(n // 6, n - n // 6) for a, n in enumerate(coarse.shape)]
+    centers = coarse.voxel_centers()[tuple(inner)]
+    index = fixed.world_to_index(transform.inverse_apply(centers, tolerance_mm=0.1))[..., axis]
+    filled = ((index > -0.5) & (index < fixed.shape[axis] - 0.5)).all(axis=tuple(a for a in range(3) if a != axis))
+    rows = np.flatnonzero(filled)
+    if len(rows) < grid.shape[axis] / 2:
+        return grid
+    start = [int(rows[0]) if a == axis else 0 for a in range(3)]
+    return grid.cropped(start, [int(rows[-1]) + 1 - start[a] if a == axis else n for a, n in enumerate(grid.shape)])
 
 
 def _assembled(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from meddift.errors import OptionsError
 from meddift.geometry import Grid
 from meddift.points import Points
-from meddift.synthetic.anatomy import Anatomy
+from meddift.synthetic.anatomy import Anatomy, vector
 from meddift.synthetic.degrade import add_noise
 from meddift.synthetic.drawing import Canvas, Layer, smooth_noise
 from meddift.synthetic.organs import (
@@ -106,15 +106,15 @@ def chest_phantom(
     pose = np.append(streams[0].uniform(-6, 6, 1), [0.0, streams[0].uniform(-8, 8)])
     center = VIEW_CENTER - pose
     shape = np.maximum(np.rint(size / spacing_mm), 1).astype(int)
-    affine = np.diag([spacing_mm] * 3 + [1.0])
+    affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = center - spacing_mm * (shape - 1) / 2
     canvas = Canvas(Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine))
 
-    place = surfaces(canvas, anatomy)
+    place = surfaces(canvas, anatomy, streams[1])
     draw_body_wall(canvas, anatomy, place, streams[1])
     liver = draw_abdomen(canvas, anatomy, place, streams[1])
     lung = draw_lungs(canvas, anatomy, place, streams[2])
-    heart = draw_heart(canvas, anatomy)
+    heart = draw_heart(canvas, anatomy, place)
     aorta = draw_great_vessels(canvas, anatomy)
     bone = draw_skeleton(canvas, anatomy, streams[1])
     lung = lung * (1 - np.maximum(np.maximum(heart, aorta), bone))
@@ -163,7 +163,8 @@ def _draw_trees(
     canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.random.Generator
 ) -> tuple[Floats, tuple[str, ...]]:
     """Airways, arteries and veins of both lungs; returns the forks well inside a lung with their names."""
-    lung = canvas.cover(place.lungs)
+    # The heart and the great vessels push branches aside: what would cross them is not drawn.
+    lung = canvas.cover(place.lungs) * np.clip((-450 - canvas.hounsfield) / 100, 0, 1)
     blood, lumen, wall = canvas.empty(), canvas.empty(), canvas.empty()
     x, _, _ = canvas.axes()
     forks, labels = [], []
@@ -172,9 +173,9 @@ def _draw_trees(
         hilum = anatomy.hilum(side)
         outward = np.array([side * 0.8, -0.1, -0.35])
         plans = {
-            "artery": (hilum + [0, 6, 8 if side < 0 else 2], 430, 0.75),
-            "vein": (hilum + [-side * 4, 8, -12], 400, 0.72),
-            "airway": (hilum + [0, -2, 0], 100, 0.95),
+            "artery": (hilum + vector(0, 6, 8 if side < 0 else 2), 560, 0.78),
+            "vein": (hilum + vector(-side * 4, 8, -12), 520, 0.75),
+            "airway": (hilum + vector(0, -2, 0), 100, 0.95),
         }
         for kind, (root, count, thinnest) in plans.items():
             goals = random_inside(region, canvas, round(count * volume_share), generator)
@@ -189,14 +190,15 @@ def _draw_trees(
             keep = _well_inside(canvas, place, tree.forks) & (tree.fork_radii > 0.9)
             forks.append(tree.forks[keep])
             labels += [f"{word}-{kind}-{i + 1}" for i in range(int(keep.sum()))]
+    lumen *= lung
+    wall *= lung
     carina = anatomy.carina
-    windpipe = np.array(
-        [[0.0, carina[1] + 16, float(anatomy.level(-2))], [0.5, carina[1] + 8, carina[2] + 55], carina]
-    )
+    high = vector(0.0, carina[1] + 16, float(anatomy.level(-2)))
+    windpipe = np.stack([high, vector(0.5, carina[1] + 8, carina[2] + 55), carina])
     canvas.tube(lumen, windpipe, [8.5, 8.5, 9])
     canvas.tube(wall, windpipe, [10.3, 10.3, 10.8])
     for side, radius in ((1, 6.6), (-1, 5.6)):
-        stem = np.vstack([carina, anatomy.hilum(side) + [0, -2, 0]])
+        stem = np.vstack([carina, anatomy.hilum(side) + vector(0, -2, 0)])
         canvas.tube(lumen, stem, [radius + 1, radius])
         canvas.tube(wall, stem, [radius + 2.6, radius + 1.6])
     canvas.paint(blood * lung, min(anatomy.blood_hu, 220.0) - 5)
@@ -211,7 +213,7 @@ def _draw_airways(canvas: Canvas, tree: Tree, lumen: Layer, wall: Layer) -> None
         canvas.tube(lumen, path, radius)
         if radius > 1.0:
             # The cover of a thin wall is the difference of two discs: the lumen is painted after it.
-            canvas.tube(wall, path, radius * 1.22 + 0.25)
+            canvas.tube(wall, path, radius * 1.18 + 0.2)
 
 
 def _well_inside(canvas: Canvas, place: Surfaces, positions: Floats) -> NDArray[np.bool_]:

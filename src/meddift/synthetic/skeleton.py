@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.synthetic.anatomy import Anatomy, smooth_path
+from meddift.synthetic.anatomy import Anatomy, smooth_path, vector
 from meddift.synthetic.drawing import Canvas, Layer, smooth_noise
 
 Floats = NDArray[np.float64]
@@ -36,8 +36,8 @@ def _draw_ribs(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer, c
             # A rib is a blade, higher than thick: two rods, one above the other.
             widths = np.interp(np.linspace(0, 1, len(bone)), [0, 0.15, 0.6, 1], [0.85, 0.95, 0.9, 1.05]) * radius
             for offset in (-1.6, 1.6):
-                canvas.tube(cortex, bone + [0, 0, offset], widths * 0.85)
-                canvas.tube(marrow, bone + [0, 0, offset], widths * 0.85 - 1.5)
+                canvas.tube(cortex, bone + vector(0, 0, offset), widths * 0.85)
+                canvas.tube(marrow, bone + vector(0, 0, offset), widths * 0.85 - 1.5)
             if len(gristle):
                 canvas.tube(cartilage, gristle, radius * 0.95)
     path = anatomy.sternum
@@ -56,7 +56,7 @@ def _draw_girdle(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer)
     for side in (-1, 1):
         clavicle = smooth_path(
             [
-                [side * 20, front + 2, anatomy.level(2.3)],
+                [side * 20, front + 2, float(anatomy.level(2.3))],
                 [side * 55, front + 8, top - 6],
                 [side * 95, front - 22, top + 8],
                 [side * (shoulder - 12), front - 46, top + 16],
@@ -65,18 +65,18 @@ def _draw_girdle(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer)
         canvas.tube(cortex, clavicle, 6.0)
         canvas.tube(marrow, clavicle, 3.6)
         joint = np.array([side * shoulder, front - 58, top + 6])
-        canvas.tube(cortex, [joint, joint + [side * 4, -2, 60]], [20, 12])
-        canvas.tube(marrow, [joint, joint + [side * 4, -2, 60]], [18, 7])
+        canvas.tube(cortex, [joint, joint + vector(side * 4, -2, 60)], [20, 12])
+        canvas.tube(marrow, [joint, joint + vector(side * 4, -2, 60)], [18, 7])
         # The shoulder blade: a fan from the joint to its medial border, which follows the cage.
         for level in np.linspace(2.6, 7.2, 16):
             z = float(anatomy.level(level))
             border = anatomy.cage_point(np.array([0.30 * np.pi]), side, z)[0]
-            outward = border - [0, float(anatomy.cage_center_y(z)), z]
+            outward = border - vector(0, float(anatomy.cage_center_y(z)), z)
             border = border + 13 * outward / np.linalg.norm(outward)
-            neck = joint + [-side * 22, -8, -8]
-            bulge = (neck + border) / 2 + [side * 9, -14, 0]
+            neck = joint + vector(-side * 22, -8, -8)
+            bulge = (neck + border) / 2 + vector(side * 9, -14, 0)
             canvas.tube(cortex, smooth_path([neck, bulge, border]), [2.6] * 11)
-        spine = [joint + [side * 2, -26, 4], joint + [-side * 40, -44, -10]]
+        spine = [joint + vector(side * 2, -26, 4), joint + vector(-side * 40, -44, -10)]
         canvas.tube(cortex, spine, [4.5, 3.5])
 
 
@@ -86,11 +86,11 @@ def _draw_arches(canvas: Canvas, anatomy: Anatomy, cortex: Layer) -> None:
         z = float(anatomy.level(number))
         body = np.array([0.0, float(anatomy.spine_y(z)), z])
         for side in (-1, 1):
-            pedicle = body + [side * 11, -12, 4]
-            lamina = body + [side * 11, -27, 0]
-            canvas.tube(cortex, [pedicle, lamina, body + [0, -34, -5]], [3.6, 3.4, 3.2])
-            canvas.tube(cortex, [lamina, body + [side * 30, -36, 3]], [4.4, 3.6])
-        canvas.tube(cortex, [body + [0, -34, -5], body + [0, -50, -18]], [3.4, 3.0])
+            pedicle = body + vector(side * 11, -12, 4)
+            lamina = body + vector(side * 11, -27, 0)
+            canvas.tube(cortex, [pedicle, lamina, body + vector(0, -34, -5)], [3.6, 3.4, 3.2])
+            canvas.tube(cortex, [lamina, body + vector(side * 30, -36, 3)], [4.4, 3.6])
+        canvas.tube(cortex, [body + vector(0, -34, -5), body + vector(0, -50, -18)], [3.4, 3.0])
 
 
 def _draw_spine(canvas: Canvas, anatomy: Anatomy, texture: Layer) -> Layer:

@@ -21,14 +21,17 @@ def table_hounsfield(grid: Grid, *, top_y: float, middle_x: float = 0.0) -> NDAr
         middle_x: World x of its middle, mm.
 
     Returns:
-        (X, Y, Z) float32, HU.
+        (X, Y, Z) float32, HU, read-only.
     """
     # Along the patient nothing changes but by obliqueness: world x and y are linear in the indices.
     index = [np.arange(n, dtype=np.float32) for n in grid.shape]
     i, j, k = np.meshgrid(*index, indexing="ij", sparse=True)
     affine = grid.affine.astype(np.float32)
-    x = affine[0, 0] * i + affine[0, 1] * j + affine[0, 2] * k + affine[0, 3] - np.float32(middle_x)
-    y = affine[1, 0] * i + affine[1, 1] * j + affine[1, 2] * k + affine[1, 3]
+    x, y = (
+        sum((affine[row, a] * line for a, line in enumerate((i, j, k)) if affine[row, a]), affine[row, 3])
+        for row in (0, 1)
+    )
+    x = x - np.float32(middle_x)
     depth = np.float32(top_y) + x * x / np.float32(900) - y
     edge = np.abs(x) - np.float32(235)
     distance = np.maximum(np.maximum(-depth, depth - 26), edge)
@@ -36,4 +39,5 @@ def table_hounsfield(grid: Grid, *, top_y: float, middle_x: float = 0.0) -> NDAr
     shell = np.clip(0.5 - distance / spacing, 0, 1)
     foam = np.clip(0.5 - (distance + 2) / spacing, 0, 1)
     hounsfield = AIR_HU + shell * np.float32(SHELL_HU - AIR_HU)
-    return np.asarray(hounsfield + foam * (np.float32(FOAM_HU) - hounsfield), dtype=np.float32)
+    hounsfield = hounsfield + foam * (np.float32(FOAM_HU) - hounsfield)
+    return np.broadcast_to(hounsfield.astype(np.float32), grid.shape)
