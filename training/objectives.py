@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 
 #: Points closer than this to the true one are neither right nor wrong at a level of this name, mm.
 IGNORED_RADIUS_MM = {"up0": 24.0, "up1": 16.0, "up2": 10.0, "up3": 8.0, "fused": 8.0}
@@ -72,7 +72,9 @@ def correspondence(
     }
     fused = torch.stack(list(local.values())).mean(0)
     for value, weight, temperature in ((fused, 1.0, 0.03), (local["up3"], 0.5, 0.05), (local["up2"], 0.25, 0.05)):
-        loss = loss + weight * (F.cross_entropy(value / temperature, wanted) + (wanted * wanted.clamp(min=1e-9).log()).sum(1).mean())
+        loss = loss + weight * (
+            F.cross_entropy(value / temperature, wanted) + (wanted * wanted.clamp(min=1e-9).log()).sum(1).mean()
+        )
     best = offsets[torch.arange(len(rows)), fused.argmax(1)].norm(dim=-1)
     figures["local_mm"] = float(best.mean())
     return loss, figures

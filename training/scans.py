@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import torch
-
-import nibabel
 
 from meddift.geometry import Grid
 from meddift.volume import Volume

@@ -133,7 +133,11 @@ def main() -> None:
         pair = make_pair(scans, generator, budget=arguments.voxels, count=arguments.points)
         prepared = time.monotonic() - began
         # Linear warm-up, then a cosine over the time that is left: the end is reached however fast the machine is.
-        rate = arguments.learning_rate * min(1, (step + 1) / 60) * (0.02 + 0.98 * (1 + math.cos(math.pi * trained / budget)) / 2)
+        rate = (
+            arguments.learning_rate
+            * min(1, (step + 1) / 60)
+            * (0.02 + 0.98 * (1 + math.cos(math.pi * trained / budget)) / 2)
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         levels, denoising, usable = [], torch.zeros((), device=device), True
@@ -144,7 +148,9 @@ def main() -> None:
                 low, high = (0, 1000) if arguments.denoising_only else (0, 150)
                 timestep = torch.randint(low, high if noisy else 50, (1,), generator=generator)
                 signal = kept[timestep].sqrt().item()
-                noise = torch.randn(latent.shape, generator=generator).to(device) if noisy else torch.zeros_like(latent)
+                noise = (
+                    torch.randn(latent.shape, generator=generator).to(device) if noisy else torch.zeros_like(latent)
+                )
                 given = signal * latent + math.sqrt(1 - signal**2) * noise
                 output, read = read_levels(network, given, timestep.to(device))
                 denoising = denoising + (output.float() - latent).square().mean()
@@ -173,7 +179,10 @@ def main() -> None:
             running[name] = 0.95 * running.get(name, value) + 0.05 * value
         if step % 10 == 0 or step < 5:
             shown = " ".join(f"{name} {value:.3f}" for name, value in running.items())
-            print(f"step {step} {trained:.0f} s (data {prepared:.2f} s, step {time.monotonic() - began:.2f} s) {shown}", flush=True)
+            print(
+                f"step {step} {trained:.0f} s (data {prepared:.2f} s, step {time.monotonic() - began:.2f} s) {shown}",
+                flush=True,
+            )
         if time.monotonic() - saved > 240:
             save()
             saved = time.monotonic()

@@ -1,1 +1,65 @@
-"""TODO."""
+"""Floor 3: where is this point in the other scan? Similarity, exact search, prior, sub-voxel, confidence.
+
+Names are loaded on first use (PEP 562): `Matches` takes no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meddift.matching.index import SearchIndex, lattice_of
+    from meddift.matching.local import distances, window_similarity, windows_around
+    from meddift.matching.maps import search_maps, similarity_maps
+    from meddift.matching.matches import Matches, Verdict
+    from meddift.matching.robust import RobustAffine, fit_robust_affine
+    from meddift.matching.search import Found, GlobalSearch
+    from meddift.matching.subvoxel import peak_offsets
+
+#: Public name -> module that defines it.
+_HOME = {
+    "Found": "meddift.matching.search",
+    "GlobalSearch": "meddift.matching.search",
+    "Matches": "meddift.matching.matches",
+    "RobustAffine": "meddift.matching.robust",
+    "SearchIndex": "meddift.matching.index",
+    "Verdict": "meddift.matching.matches",
+    "distances": "meddift.matching.local",
+    "fit_robust_affine": "meddift.matching.robust",
+    "lattice_of": "meddift.matching.index",
+    "peak_offsets": "meddift.matching.subvoxel",
+    "search_maps": "meddift.matching.maps",
+    "similarity_maps": "meddift.matching.maps",
+    "window_similarity": "meddift.matching.local",
+    "windows_around": "meddift.matching.local",
+}
+
+__all__ = [
+    "Found",
+    "GlobalSearch",
+    "Matches",
+    "RobustAffine",
+    "SearchIndex",
+    "Verdict",
+    "distances",
+    "fit_robust_affine",
+    "lattice_of",
+    "peak_offsets",
+    "search_maps",
+    "similarity_maps",
+    "window_similarity",
+    "windows_around",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'meddift.matching' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Public names."""
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""`SearchIndex`: one scan made ready to be searched. Built once for a pyramid and a lattice, asked many times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddift.errors import OptionsError
+from meddift.features import Level, Pyramid
+from meddift.geometry import Grid
+from meddift.matching.axes import AxisReading, read_axes
+from meddift.matching.norms import gram_maps, squared_norms
+
+#: A descriptor shorter than this share of the level's root mean square length says nothing; its cosine counts as 0.
+SMALLEST_NORM = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class IndexedLevel:
+    """A level as the search reads it.
+
+    Attributes:
+        level: The feature map.
+        features: (X, Y, Z, C) float32 on the device; shares memory with `level` on CPU.
+        readings: How the lattice reads each axis.
+        share: Weight of this level divided by the sum of all weights.
+        inverse_norms: (n0, n1, n2) float32 on the lattice, `share / |f|`; 0 where there is nothing to compare.
+    """
+
+    level: Level
+    features: torch.Tensor
+    readings: tuple[AxisReading, AxisReading, AxisReading]
+    share: float
+    inverse_norms: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SearchIndex:
+    """A scan that can be searched on the voxels of a lattice.
+
+    Attributes:
+        pyramid: The scan's levels.
+        lattice: Where answers lie before they are refined; axes parallel to those of the levels.
+        device: "cpu" or "cuda:N".
+    """
+
+    pyramid: Pyramid
+    lattice: Grid
+    device: str = "cpu"
+
+    @cached_property
+    def levels(self) -> tuple[IndexedLevel, ...]:
+        """The levels with weight above 0, with their norms on the lattice (4 bytes a voxel and level)."""
+        counted = [level for level in self.pyramid.levels if level.weight > 0]
+        total = sum(level.weight for level in counted)
+        if not counted:
+            raise OptionsError("every level has weight 0: there is nothing to compare")
+        return tuple(self._index(level, level.weight / total) for level in counted)
+
+    def _index(self, level: Level, share: float) -> IndexedLevel:
+        features = torch.from_numpy(level.features)
+        readings = read_axes(self.lattice, level.grid)
+        maps = gram_maps(features)
+        smallest = SMALLEST_NORM * float(maps[(0, 0, 0)].mean(dtype=torch.float64)) ** 0.5
+        norms = squared_norms(maps, readings).sqrt_()
+        inverse = torch.where(norms > smallest, share / norms.clamp_(min=1e-30), norms.new_zeros(()))
+        return IndexedLevel(level, features.to(self.device), readings, share, inverse.to(self.device))
+
+    def describe(self, positions: NDArray[np.float64]) -> list[torch.Tensor]:
+        """Unit descriptors of this scan at world points.
+
+        Args:
+            positions: (N, 3) float64, world RAS mm, finite; beyond a level its border is read.
+
+        Returns:
+            For each of `levels` an (N, C) float32 tensor on the device; rows have length 1, or 0 where a
+            descriptor is empty.
+        """
+        described = []
+        for indexed in self.levels:
+            value = torch.from_numpy(read_descriptors(indexed.level, positions)).to(self.device)
+            norm = value.norm(dim=1, keepdim=True)
+            described.append(torch.where(norm > 0, value / norm.clamp(min=1e-30), value))
+        return described
+
+
+def read_descriptors(level: Level, positions: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N, C) float32, a level at (N, 3) world RAS mm: trilinear, clamped at the border, not normalised."""
+    index = level.grid.world_to_index(positions)
+    last = np.asarray(level.grid.shape) - 1
+    index = np.clip(index, 0, last)
+    low = np.minimum(np.floor(index).astype(np.int64), np.maximum(last - 1, 0))
+    high = np.minimum(low + 1, last)
+    part = index - low
+    result = np.zeros((len(index), level.channels))
+    for corner in range(8):
+        pick = [(corner >> axis) & 1 for axis in range(3)]
+        at = [high[:, a] if pick[a] else low[:, a] for a in range(3)]
+        weight = np.prod([part[:, a] if pick[a] else 1 - part[:, a] for a in range(3)], axis=0)
+        result += level.features[at[0], at[1], at[2]] * weight[:, None]
+    return result.astype(np.float32)
+
+
+def lattice_of(pyramid: Pyramid, *, kind: str) -> Grid:
+    """Where to look, without the padding of the network.
+
+    Args:
+        pyramid: The scan.
+        kind: "image" for the scan's voxels in RAS order, "network" for the voxels of the network's input, or the
+            name of a level for that level's own voxels.
+
+    Raises:
+        OptionsError: if `kind` is none of these.
+    """
+    if kind == "image":
+        return pyramid.image_grid.reoriented("RAS")[0]
+    grid = pyramid.network_grid if kind == "network" else pyramid.level(kind).grid
+    start, shape = [], []
+    for axis in range(3):
+        line = np.zeros((grid.shape[axis], 3))
+        line[:] = grid.world_to_index(pyramid.image_grid.center)
+        line[:, axis] = np.arange(grid.shape[axis])
+        inside = np.flatnonzero(pyramid.image_grid.contains(grid.index_to_world(line)))
+        if len(inside) == 0:  # a scan thinner than a voxel of the lattice
+            inside = np.clip(np.round(line[:1, axis]), 0, grid.shape[axis] - 1).astype(np.int64)
+        start.append(int(inside[0]))
+        shape.append(int(inside[-1] - inside[0] + 1))
+    return grid.cropped(start, shape)

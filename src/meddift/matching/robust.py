@@ -1,0 +1,126 @@
+"""An affine that most matches agree on, whatever the others say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import NoCorrespondenceError, TransformError
+from meddift.geometry import AffineTransform
+
+
+@dataclass(frozen=True, eq=False)
+class RobustAffine:
+    """The result of a robust fit.
+
+    Attributes:
+        transform: Fixed to moving.
+        inliers: (N,) bool, the matches that agree with it.
+        residual_mm: Root mean square distance of the inliers.
+    """
+
+    transform: AffineTransform
+    inliers: NDArray[np.bool_]
+    residual_mm: float
+
+
+def fit_robust_affine(
+    fixed: NDArray[np.float64],
+    moving: NDArray[np.float64],
+    *,
+    tolerance_mm: float = 15.0,
+    rounds: int = 2000,
+    seed: int = 0,
+    largest_scale: float = 1.5,
+) -> RobustAffine:
+    """Fit an affine by random sample consensus with local refinement (Fischler and Bolles 1981; Chum et al. 2003).
+
+    Args:
+        fixed: (N, 3) float64, world RAS mm.
+        moving: (N, 3) float64, where each fixed point was found.
+        tolerance_mm: A match agrees if the affine misses it by no more.
+        rounds: Samples of four matches.
+        seed: Of the sampling.
+        largest_scale: Affines that stretch or shrink any direction by more are not considered: two scans of
+            one patient do not differ so.
+
+    Raises:
+        NoCorrespondenceError: if fewer than 8 matches, or less than a tenth of them, agree on any affine.
+    """
+    count = len(fixed)
+    if count < 8:
+        raise NoCorrespondenceError(f"only {count} matches between the two scans: too few to fit an affine to")
+    generator = np.random.default_rng(seed)
+    samples = np.stack([generator.choice(count, 4, replace=False) for _ in range(rounds)])
+    system = np.concatenate([fixed[samples], np.ones((rounds, 4, 1))], axis=2)
+    # Four points almost in a plane say nothing about the direction across it.
+    edges = fixed[samples[:, 1:]] - fixed[samples[:, :1]]
+    solid = np.abs(np.linalg.det(edges)) > 20.0**3
+    if not solid.any():
+        raise NoCorrespondenceError("the matches between the two scans lie in one plane: an affine cannot be fitted")
+    solutions = np.linalg.solve(system[solid], moving[samples[solid]])
+    plausible = _plausible(solutions[:, :3].transpose(0, 2, 1), largest_scale)
+    predicted = fixed @ solutions[:, :3] + solutions[:, 3:4]
+    distance = np.linalg.norm(predicted - moving, axis=2)
+    # A truncated sum tells apart hypotheses with equally many inliers (MSAC, Torr and Zisserman 2000).
+    cost = np.minimum(distance / tolerance_mm, 1.0) ** 2
+    score = np.where(plausible, cost.sum(axis=1), np.inf)
+    best: RobustAffine | None = None
+    lowest = np.inf
+    for candidate in np.argsort(score)[:5]:
+        if not np.isfinite(score[candidate]):
+            break
+        inliers = distance[candidate] <= tolerance_mm
+        refined = _refine(fixed, moving, inliers, tolerance_mm, largest_scale)
+        if refined is None:
+            continue
+        residual = np.linalg.norm(refined.transform.apply(fixed) - moving, axis=1)
+        value = float((np.minimum(residual / tolerance_mm, 1.0) ** 2).sum())
+        if value < lowest:
+            best, lowest = refined, value
+    if best is None or best.inliers.sum() < max(8, count // 10):
+        agreeing = 0 if best is None else int(best.inliers.sum())
+        raise NoCorrespondenceError(
+            f"only {agreeing} of {count} matches agree on one position of the scans towards each other: "
+            "they have no reliable correspondence"
+        )
+    return best
+
+
+def _plausible(linear: NDArray[np.float64], largest_scale: float) -> NDArray[np.bool_]:
+    singular = np.linalg.svd(linear, compute_uv=False)
+    return np.asarray(
+        (singular.max(axis=-1) <= largest_scale)
+        & (singular.min(axis=-1) >= 1 / largest_scale)
+        & (np.linalg.det(linear) > 0)
+    )
+
+
+def _refine(
+    fixed: NDArray[np.float64],
+    moving: NDArray[np.float64],
+    inliers: NDArray[np.bool_],
+    tolerance_mm: float,
+    largest_scale: float,
+) -> RobustAffine | None:
+    """Least squares on the inliers, the inliers of that, and so on until they stay the same."""
+    result = None
+    for _ in range(10):
+        if inliers.sum() < 8:
+            return result
+        try:
+            transform = AffineTransform.fit(fixed[inliers], moving[inliers])
+        except TransformError:
+            return result
+        if not _plausible(transform.matrix[None, :3, :3], largest_scale)[0]:
+            return result
+        distance = np.linalg.norm(transform.apply(fixed) - moving, axis=1)
+        agreeing = distance <= tolerance_mm
+        residual = float(np.sqrt(np.mean(distance[agreeing] ** 2))) if agreeing.any() else float("inf")
+        result = RobustAffine(transform, agreeing, residual)
+        if (agreeing == inliers).all():
+            return result
+        inliers = agreeing
+    return result

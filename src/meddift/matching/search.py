@@ -1,0 +1,242 @@
+"""Exact global search: the voxel of the highest similarity, found without visiting most voxels.
+
+Similarity at a lattice voxel is a sum over levels of (interpolated dot product) x (share / length of the interpolated
+descriptor). Dot products are computed once, on the coarse voxels. Inside a block of lattice voxels an interpolated dot
+product cannot exceed the largest of the coarse ones that the block reads, and the lengths are known; that bounds the
+similarity of a block from above. Blocks are visited best bound first until no bound beats the best voxel found. The
+answer is that of visiting every voxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddift.matching.axes import AxisReading
+from meddift.matching.index import IndexedLevel, SearchIndex
+
+#: Edge of a block in lattice voxels.
+BLOCK = 4
+#: What rounding in float32 may take from a bound; a block is passed over only if it is worse by more.
+SLACK = 2e-6
+#: Bytes that the dot products of one batch of queries may take.
+BATCH_BYTES = 160_000_000
+#: Blocks evaluated at a time: bounds the temporaries to some tens of MB.
+PAIRS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found.
+
+    Attributes:
+        voxels: (N, 3) int64, index on the lattice.
+        similarity: (N,) float64, there.
+        rival: (N,) float64, the highest similarity on the lattice farther away than the exclusion radius;
+            -inf where nothing is.
+        visited: Share of lattice blocks whose voxels were visited, over all queries.
+    """
+
+    voxels: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    rival: NDArray[np.float64]
+    visited: float
+
+
+@dataclass(frozen=True, eq=False)
+class _BlockAxis:
+    """How the blocks along one axis read a level.
+
+    Attributes:
+        samples: (blocks, k) int64, level samples that a block touches; the last one is repeated to fill k.
+        weights: (blocks, BLOCK, k) float32.
+    """
+
+    samples: torch.Tensor
+    weights: torch.Tensor
+
+
+def _block_axis(reading: AxisReading, device: str) -> _BlockAxis:
+    n = len(reading.low)
+    voxel = np.minimum(np.arange(-(-n // BLOCK) * BLOCK), n - 1).reshape(-1, BLOCK)
+    first, last = reading.low[voxel[:, 0]], reading.high[voxel[:, -1]]
+    width = int((last - first).max()) + 1
+    samples = np.minimum(first[:, None] + np.arange(width), last[:, None])
+    weights = np.zeros((*voxel.shape, width), dtype=np.float32)
+    rows, columns = np.indices(voxel.shape)
+    weights[rows, columns, reading.low[voxel] - first[:, None]] = 1 - reading.part[voxel]
+    weights[rows, columns, reading.high[voxel] - first[:, None]] += reading.part[voxel]
+    return _BlockAxis(torch.from_numpy(samples).to(device), torch.from_numpy(weights).to(device))
+
+
+class GlobalSearch:
+    """Searches one scan; the tables that do not depend on a query are made once.
+
+    Args:
+        index: The scan.
+        exclusion_mm: A rival must be at least this far from the best voxel.
+    """
+
+    def __init__(self, index: SearchIndex, *, exclusion_mm: float = 12.0) -> None:
+        self._index = index
+        self._shape = index.lattice.shape
+        self._blocks = tuple(-(-n // BLOCK) for n in self._shape)
+        self._exclusion_mm = exclusion_mm
+        self._axes = [[_block_axis(reading, index.device) for reading in level.readings] for level in index.levels]
+        self._norm_range = [self._block_range(level.inverse_norms) for level in index.levels]
+        # Lattice voxel of each place in a block, repeated at the far end.
+        self._voxel = [
+            torch.from_numpy(np.minimum(np.arange(b * BLOCK), n - 1).reshape(b, BLOCK)).to(index.device)
+            for b, n in zip(self._blocks, self._shape, strict=True)
+        ]
+        self._spacing = torch.tensor(index.lattice.spacing, dtype=torch.float32, device=index.device)
+
+    def __call__(self, descriptors: list[torch.Tensor], *, rivals: bool = True) -> Found:
+        """Find the best voxel for each query.
+
+        Args:
+            descriptors: For each level of the index an (N, C) float32 tensor of unit descriptors.
+            rivals: Whether to look for the best rival as well.
+        """
+        voxels, similarity, rival, visited = [], [], [], 0
+        count = len(descriptors[0])
+        for rows in self._batches(count):
+            dots = [self._dots(level, d[rows]) for level, d in zip(self._index.levels, descriptors, strict=True)]
+            bounds = self._bounds(dots)
+            best, place, seen = self._best_first(dots, bounds.clone(), None)
+            visited += seen
+            center = torch.stack(torch.unravel_index(place, self._shape), dim=1)
+            voxels.append(center.cpu().numpy())
+            similarity.append(best.double().cpu().numpy())
+            if rivals:
+                other, _, seen = self._best_first(dots, bounds, center)
+                visited += seen
+                rival.append(other.double().cpu().numpy())
+            else:
+                rival.append(np.full(len(best), -np.inf))
+        total = max(1, count * int(np.prod(self._blocks)))
+        if not voxels:
+            return Found(np.zeros((0, 3), dtype=np.int64), np.zeros(0), np.zeros(0), 0.0)
+        return Found(np.concatenate(voxels), np.concatenate(similarity), np.concatenate(rival), visited / total)
+
+    # ------------------------------------------------------------------ parts
+
+    def _batches(self, count: int) -> Iterator[slice]:
+        coarse = sum(level.features[..., 0].numel() for level in self._index.levels)
+        # Dot products, and bounds with their copy and running maxima.
+        each = 4 * (coarse + 5 * int(np.prod(self._blocks)))
+        size = max(1, BATCH_BYTES // each)
+        for start in range(0, count, size):
+            yield slice(start, start + size)
+
+    @staticmethod
+    def _dots(level: IndexedLevel, queries: torch.Tensor) -> torch.Tensor:
+        """(N, X, Y, Z) float32, dot products of the queries with every coarse descriptor."""
+        x, y, z, channels = level.features.shape
+        return (queries @ level.features.reshape(-1, channels).T).reshape(-1, x, y, z)
+
+    def _block_range(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smallest and largest value in each block."""
+        pads = [b * BLOCK - n for b, n in zip(self._blocks, self._shape, strict=True)]
+        low = high = values[None, None]
+        for axis, pad in enumerate(pads):
+            kernel = [1, 1, 1]
+            kernel[axis] = BLOCK
+            if pad:
+                last = values.shape[axis] - 1
+                repeat = torch.full((pad,), last, dtype=torch.int64, device=values.device)
+                low = torch.cat([low, low.index_select(axis + 2, repeat)], dim=axis + 2)
+                high = torch.cat([high, high.index_select(axis + 2, repeat)], dim=axis + 2)
+            high = torch.nn.functional.max_pool3d(high, kernel)
+            low = -torch.nn.functional.max_pool3d(-low, kernel)
+        return low[0, 0], high[0, 0]
+
+    def _bounds(self, dots: list[torch.Tensor]) -> torch.Tensor:
+        """(N, blocks) float32, no voxel of a block is more similar than this."""
+        total = dots[0].new_zeros((len(dots[0]), *self._blocks))
+        for dot, axes, (low, high) in zip(dots, self._axes, self._norm_range, strict=True):
+            highest = dot
+            for axis in (2, 1, 0):
+                samples = axes[axis].samples
+                largest = highest.index_select(axis + 1, samples[:, 0])
+                for k in range(1, samples.shape[1]):
+                    torch.maximum(largest, highest.index_select(axis + 1, samples[:, k]), out=largest)
+                highest = largest
+            # A negative dot product is least harmful where the descriptor is longest.
+            total += torch.maximum(highest * high, highest * low)
+        return total.reshape(len(total), -1)
+
+    def _evaluate(self, dots: list[torch.Tensor], query: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+        """(M, BLOCK, BLOCK, BLOCK) float32, similarity at the voxels of block `block[i]` for query `query[i]`."""
+        b0, b1, b2 = torch.unravel_index(block, self._blocks)
+        v0, v1, v2 = self._voxel[0][b0], self._voxel[1][b1], self._voxel[2][b2]
+        _, n1, n2 = self._shape
+        flat = (v0[:, :, None, None] * n1 + v1[:, None, :, None]) * n2 + v2[:, None, None, :]
+        total = torch.zeros(flat.shape, dtype=torch.float32, device=flat.device)
+        for dot, axes, level in zip(dots, self._axes, self._index.levels, strict=True):
+            _, x, y, z = dot.shape
+            s0, s1, s2 = axes[0].samples[b0], axes[1].samples[b1], axes[2].samples[b2]
+            at = ((query[:, None, None, None] * x + s0[:, :, None, None]) * y + s1[:, None, :, None]) * z + s2[
+                :, None, None, :
+            ]
+            patch = dot.reshape(-1)[at]
+            count, k0, k1, k2 = patch.shape
+            patch = torch.bmm(axes[0].weights[b0], patch.reshape(count, k0, k1 * k2)).reshape(count, BLOCK, k1, k2)
+            patch = torch.matmul(axes[1].weights[b1][:, None], patch)
+            patch = torch.matmul(patch, axes[2].weights[b2].transpose(1, 2)[:, None])
+            total += patch * level.inverse_norms.reshape(-1)[flat]
+        return total
+
+    def _best_first(
+        self, dots: list[torch.Tensor], bounds: torch.Tensor, center: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Best similarity and flat lattice voxel for each query; `bounds` is used up.
+
+        With `center` (N, 3), voxels nearer to it than the exclusion radius do not count.
+        """
+        count = len(bounds)
+        best = torch.full((count,), -torch.inf, device=bounds.device)
+        place = torch.zeros(count, dtype=torch.int64, device=bounds.device)
+        visited, width = 0, 4
+        while True:
+            width = min(width, bounds.shape[1])
+            values, blocks = torch.topk(bounds, width, dim=1)
+            wanted = (values > best[:, None] - SLACK) & torch.isfinite(values)
+            if not bool(wanted.any()):
+                return best, place, visited
+            query, column = torch.nonzero(wanted, as_tuple=True)
+            block = blocks[query, column]
+            bounds[query, block] = -torch.inf
+            visited += len(query)
+            for start in range(0, len(query), PAIRS_AT_ONCE):
+                q, b = query[start : start + PAIRS_AT_ONCE], block[start : start + PAIRS_AT_ONCE]
+                value, voxel = self._best_in_blocks(dots, q, b, center)
+                # The best of several blocks of one query: highest similarity, then lowest voxel index.
+                top = best.clone().scatter_reduce_(0, q, value, "amax")
+                better = value >= top[q]
+                replaced = top > best
+                candidate = torch.where(replaced, torch.iinfo(torch.int64).max, place)
+                candidate = candidate.scatter_reduce_(0, q[better], voxel[better], "amin")
+                best, place = top, candidate
+            width = width * 4
+
+    def _best_in_blocks(
+        self, dots: list[torch.Tensor], query: torch.Tensor, block: torch.Tensor, center: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(M,) best similarity in each block and its flat lattice voxel."""
+        similarity = self._evaluate(dots, query, block)
+        b0, b1, b2 = torch.unravel_index(block, self._blocks)
+        places = [self._voxel[axis][b] for axis, b in enumerate((b0, b1, b2))]
+        if center is not None:
+            away = [((p - center[query, a][:, None]) * self._spacing[a]).square() for a, p in enumerate(places)]
+            distance = away[0][:, :, None, None] + away[1][:, None, :, None] + away[2][:, None, None, :]
+            similarity = torch.where(distance > self._exclusion_mm**2, similarity, -torch.inf)
+        value, inside = similarity.reshape(len(query), -1).max(dim=1)
+        i, j, k = torch.unravel_index(inside, (BLOCK, BLOCK, BLOCK))
+        rows = torch.arange(len(query), device=query.device)
+        _, n1, n2 = self._shape
+        return value, (places[0][rows, i] * n1 + places[1][rows, j]) * n2 + places[2][rows, k]

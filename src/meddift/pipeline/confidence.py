@@ -1,0 +1,87 @@
+"""How sure we are of a match, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.matching import Verdict
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond these a match is called uncertain.
+
+    Attributes:
+        inverse_error_mm: Matching back has to end within this distance of where it started.
+        margin: By how much the place has to be more similar than the best rival.
+        deviation_mm: How far the place may lie from where its neighbours' matches put it.
+    """
+
+    inverse_error_mm: float = 4.0
+    margin: float = 0.02
+    deviation_mm: float = 14.0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known about N matches; NaN where something was not measured.
+
+    Attributes:
+        inside_fixed: (N,) bool, the fixed point lies in the fixed scan.
+        in_body: (N,) bool, there is tissue, not air around the patient, at the fixed point.
+        expected_inside: (N,) bool, the expected place lies in the moving scan, or nothing was expected.
+        at_border: (N,) bool, the best place lies on the rim of what was searched.
+        margin: (N,) float64.
+        inverse_error_mm: (N,) float64.
+        deviation_mm: (N,) float64, from the place that the prior expects, where it was fitted to matches.
+        without_prior: No affine could be fitted, although one was wanted.
+    """
+
+    inside_fixed: NDArray[np.bool_]
+    in_body: NDArray[np.bool_]
+    expected_inside: NDArray[np.bool_]
+    at_border: NDArray[np.bool_]
+    margin: NDArray[np.float64]
+    inverse_error_mm: NDArray[np.float64]
+    deviation_mm: NDArray[np.float64]
+    without_prior: bool = False
+
+
+def judge(evidence: Evidence, limits: Limits) -> tuple[tuple[Verdict, ...], tuple[str, ...]]:
+    """A verdict and its reason for each match.
+
+    "outside": the point has no counterpart in the field of view of the moving scan, or is not in the fixed scan.
+    "uncertain": a place was found, but something speaks against it; all that does is named. "ok": nothing does.
+    """
+    verdicts: list[Verdict] = []
+    reasons: list[str] = []
+    for row in range(len(evidence.inside_fixed)):
+        if not evidence.inside_fixed[row]:
+            verdicts.append("outside")
+            reasons.append("the point lies outside the fixed scan")
+            continue
+        if not evidence.in_body[row]:
+            verdicts.append("outside")
+            reasons.append("the point lies in the air around the patient")
+            continue
+        if not evidence.expected_inside[row]:
+            verdicts.append("outside")
+            reasons.append("its counterpart lies outside the field of view of the moving scan")
+            continue
+        doubts = []
+        if evidence.without_prior:
+            doubts.append("the two scans as a whole could not be brought into agreement")
+        if evidence.inverse_error_mm[row] > limits.inverse_error_mm:
+            doubts.append(f"matching back ends {evidence.inverse_error_mm[row]:.1f} mm away")
+        if evidence.margin[row] < limits.margin:
+            doubts.append(f"another place is almost as similar (margin {evidence.margin[row]:.3f})")
+        if evidence.deviation_mm[row] > limits.deviation_mm:
+            doubts.append(f"it lies {evidence.deviation_mm[row]:.0f} mm from where its neighbours put it")
+        if evidence.at_border[row]:
+            doubts.append("it lies on the border of what was searched, so the true place may be beyond")
+        verdicts.append("uncertain" if doubts else "ok")
+        reasons.append("; ".join(doubts))
+    return tuple(verdicts), tuple(reasons)

@@ -1,0 +1,104 @@
+"""How much memory a match will take, before any of it is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from meddift.features import ExtractionOptions
+from meddift.features.extraction import MIND
+from meddift.geometry import Grid
+from meddift.models import ModelSpec, network_grid
+from meddift.pipeline.options import Options
+
+#: Python with torch and MONAI loaded, bytes (measured: 0.55 to 0.65 GB).
+PROGRAM_BYTES = 600_000_000
+#: Batches of dot products, windows and maps in matching, bytes.
+MATCHING_BYTES = 500_000_000
+#: Channels of the hand-made level.
+MIND_CHANNELS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryEstimate:
+    """What a match will take.
+
+    Attributes:
+        peak_bytes: The most memory held at any time.
+        fixed_network: The lattice on which the network sees the fixed scan.
+        moving_network: The same of the moving scan.
+        stages: What will be done, in words.
+    """
+
+    peak_bytes: int
+    fixed_network: Grid
+    moving_network: Grid
+    stages: tuple[str, ...]
+
+
+def estimate_memory(
+    spec: ModelSpec, extraction: ExtractionOptions, options: Options, fixed: Grid, moving: Grid, count: int
+) -> MemoryEstimate:
+    """Estimate the peak memory of a match.
+
+    Args:
+        spec: The model.
+        extraction: What is read from each scan.
+        options: How points are matched.
+        fixed: Lattice of the fixed scan.
+        moving: Lattice of the moving scan.
+        count: Number of points.
+    """
+    networks = network_grid(fixed, spec), network_grid(moving, spec)
+    pyramids = [_pyramid_bytes(spec, extraction, network) for network in networks]
+    scans = 4 * (fixed.size + moving.size)
+    encoding = max(_network_bytes(spec, network) for network in networks) if extraction.network_levels else 0
+    lattices = [n if options.lattice == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
+    norms = 4 * len(extraction.levels) * sum(lattice.size for lattice in lattices)
+    # Whitening makes new arrays; one batch of points is held at a time.
+    matching = 2 * sum(pyramids) + norms + MATCHING_BYTES + 1000 * count
+    peak = PROGRAM_BYTES + scans + max(max(pyramids) + encoding, matching)
+    stages = ["read both scans"]
+    if extraction.network_levels:
+        draws = max(1, extraction.noise_samples)
+        stages.append(f"encode each scan and read {len(extraction.network_levels)} levels, {draws} pass(es)")
+    if MIND in extraction.levels:
+        stages.append("compute the hand-made level")
+    if options.prior == "affine":
+        stages.append("match textured places everywhere and fit an affine to what agrees")
+    radius = "everywhere" if options.prior == "none" else f"within {options.radius_mm():g} mm of where it is expected"
+    stages.append(f"look for {count} point(s) {radius}")
+    if options.refine:
+        stages.append("refine with fine levels and neighbours, between voxels")
+    if options.confidence:
+        stages.append("match back")
+    return MemoryEstimate(int(peak), networks[0], networks[1], tuple(stages))
+
+
+def _pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) -> int:
+    """Bytes of all levels of one scan."""
+    total = 4 * MIND_CHANNELS * network.size if MIND in extraction.levels else 0
+    widths = list(spec.unet["num_channels"])
+    latent = prod(n // spec.latent.stride for n in network.shape)
+    for name in extraction.network_levels:
+        if not name.startswith("up"):
+            continue
+        depth = len(widths) - 1 - int(name[2:])
+        # Each decoder block ends with its upsampling, but for the last.
+        total += 4 * widths[depth] * (latent >> (3 * max(0, depth - 1)))
+    return total
+
+
+def _network_bytes(spec: ModelSpec, network: Grid) -> int:
+    """Bytes of the activations of the widest stage and of the weights."""
+    latent = prod(n // spec.latent.stride for n in network.shape)
+    widths = list(spec.unet["num_channels"])
+    # Skips of every stage are kept; the finest decoder block holds its input, a concatenation and two activations.
+    blocks = int(spec.unet.get("num_res_blocks", 2)) + 1
+    skips = sum(4 * width * blocks * (latent >> (3 * depth)) for depth, width in enumerate(widths))
+    activations = skips + 4 * latent * (widths[0] * 5 + widths[1] * 2)
+    if spec.latent.kind == "autoencoder":
+        # Full resolution, first width, input, output and one normalised copy of a residual block.
+        first = int(spec.latent.network["num_channels"][0])
+        activations = max(activations, 4 * network.size * first * 4)
+    return int(activations) + 700_000_000 * (spec.latent.kind == "autoencoder") + 60_000_000

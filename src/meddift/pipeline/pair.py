@@ -1,0 +1,377 @@
+"""`Pair`: two scans, encoded once, asked as often as you like."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from meddift.errors import NoCorrespondenceError, PointsError
+from meddift.features import Pyramid, whiten_pair
+from meddift.features.extraction import MIND
+from meddift.geometry import AffineTransform, Transform
+from meddift.matching import Matches, SearchIndex, lattice_of, similarity_maps
+from meddift.models import prepare_volume
+from meddift.pipeline.confidence import Evidence, Limits, judge
+from meddift.pipeline.landmarks import textured_points
+from meddift.pipeline.locate import Located, locate_globally, locate_nearby, refine, rim_distance_mm
+from meddift.pipeline.prior import MatchedPrior, match_prior
+from meddift.points import Points
+from meddift.volume import Volume
+
+if TYPE_CHECKING:
+    from meddift.pipeline.matcher import Matcher
+
+#: Places that are matched to find out how the scans lie to each other.
+PRIOR_POINTS = 300
+#: An expected place this far beyond the scan may still turn out to be inside, mm.
+OUTSIDE_TOLERANCE_MM = 6.0
+#: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
+AIR_HU = -950.0
+
+
+class Pair:
+    """Two scans between which points are matched; made by `Matcher.pair`.
+
+    Attributes:
+        fixed: The scan in which points are given.
+        moving: The scan in which they are looked for.
+        timing: Seconds that each stage has taken so far.
+    """
+
+    def __init__(self, matcher: Matcher, fixed: Volume, moving: Volume) -> None:
+        self._matcher = matcher
+        self._options = matcher.options
+        self.fixed = fixed
+        self.moving = moving
+        self.timing: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        """Both scans."""
+        return f"Pair(fixed={self.fixed!r}, moving={self.moving!r}, model={self._matcher.spec.name})"
+
+    # ------------------------------------------------------------------ questions
+
+    def match(self, points: Points | ArrayLike) -> Matches:
+        """Find points of the fixed scan in the moving scan.
+
+        Args:
+            points: Points, or (N, 3) world RAS mm, on the fixed scan.
+
+        Returns:
+            One row a point, in the same order.
+
+        Raises:
+            PointsError: if there is no point at all.
+            MeddiftError: if features cannot be computed.
+        """
+        asked = points if isinstance(points, Points) else Points(np.asarray(points, dtype=np.float64))
+        if len(asked) == 0:
+            raise PointsError("there are no points to match")
+        inside = self.fixed.grid.contains(asked.positions)
+        tissue = inside.copy()
+        tissue[inside] = self._in_tissue(asked.positions[inside])
+        rows = np.flatnonzero(tissue)
+        prior = self.prior if len(rows) else None
+        positions = asked.positions[rows]
+        self._matcher.report("matching points", 0.75)
+        with self._timed("match"):
+            found, expected_inside, deviation = self._search(positions, prior)
+        inverse = np.full(len(rows), np.nan)
+        self._matcher.report("matching back", 0.9)
+        with self._timed("confidence"):
+            if self._options.confidence and len(rows):
+                inverse[expected_inside] = self._inverse_error(
+                    positions[expected_inside], found.positions[expected_inside], prior
+                )
+        self._matcher.report("done", 1.0)
+        return self._matches(asked, inside, rows, found, expected_inside, deviation, inverse)
+
+    def similarity(self, point: ArrayLike) -> Volume:
+        """How similar every place of the moving scan is to one point of the fixed scan.
+
+        Args:
+            point: (3,) world RAS mm, on the fixed scan.
+
+        Returns:
+            (X, Y, Z) float32 mean cosine, on the lattice on which answers lie before they are refined.
+
+        Raises:
+            PointsError: if it is not one finite point inside the fixed scan.
+        """
+        position = np.asarray(point, dtype=np.float64).reshape(-1, 3)
+        if len(position) != 1 or not self.fixed.grid.contains(position).all():
+            raise PointsError(
+                f"a similarity map needs one point inside the fixed scan, got {np.asarray(point).tolist()}"
+            )
+        moving = self._moving_index
+        values = similarity_maps(moving, self._fixed_index.describe(position))
+        return Volume(values[0].cpu().numpy(), moving.lattice)
+
+    @cached_property
+    def prior(self) -> Transform | None:
+        """Where points are expected, fixed to moving; None if they are looked for everywhere."""
+        prior = self._options.prior
+        if isinstance(prior, Path):
+            from meddift.io import read_transform
+
+            return read_transform(prior)
+        if not isinstance(prior, str):
+            return prior
+        if prior == "none":
+            return None
+        if prior == "identity":
+            return AffineTransform.identity()
+        coarse = self._semantic_indexes
+        self._matcher.report("finding out how the scans lie to each other", 0.6)
+        with self._timed("prior"):
+            try:
+                return match_prior(*coarse, self._landmarks(), seed=self._options.seed)
+            except NoCorrespondenceError as error:
+                self._without_prior = str(error)
+                return None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What answers are made with, ready for JSON."""
+        import importlib.metadata
+
+        def version(package: str) -> str:
+            try:
+                return importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                return "unknown"
+
+        matcher = self._matcher
+        return {
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("meddift", "torch", "monai", "numpy", "SimpleITK", "nibabel")},
+            },
+            "model": matcher.spec.name,
+            "weights_sha256": matcher.weights_hash,
+            "device": matcher.device,
+            "options": self._options.describe(),
+            "extraction": {
+                "timestep": matcher.extraction.timestep,
+                "levels": list(matcher.extraction.levels),
+                "noise_samples": matcher.extraction.noise_samples,
+                "whiten": self._options.whitening(matcher.spec),
+            },
+            "seed": self._options.seed,
+            "images": {"fixed_sha256": self._digests[0], "moving_sha256": self._digests[1]},
+            "space": "RAS",
+            "unit": "mm",
+        }
+
+    # ------------------------------------------------------------------ what is computed once
+
+    _without_prior: str = ""
+
+    @cached_property
+    def _digests(self) -> tuple[str, str]:
+        return self.fixed.digest(), self.moving.digest()
+
+    @cached_property
+    def pyramids(self) -> tuple[Pyramid, Pyramid]:
+        """The features of both scans, whitened where the model or the options say so."""
+        matcher = self._matcher
+        made = []
+        with self._timed("encode"):
+            for number, (volume, role) in enumerate(((self.fixed, "fixed"), (self.moving, "moving"))):
+
+                def progress(stage: str, fraction: float, *, number: int = number, role: str = role) -> None:
+                    matcher.report(f"{stage} ({role})", 0.05 + 0.25 * (number + fraction))
+
+                made.append(matcher.pyramid(volume, role=role, progress=progress))
+        fixed, moving = made
+        with self._timed("whiten"):
+            names = matcher.extraction.network_levels if self._options.whitening(matcher.spec) else ()
+            if MIND in matcher.extraction.levels and self._options.preset == "default":
+                names = (*names, MIND)
+            if names:
+                fixed, moving = whiten_pair(fixed, moving, levels=names)
+        weights = matcher.spec.defaults.level_weights
+        return _weighted(fixed, weights), _weighted(moving, weights)
+
+    @cached_property
+    def _fixed_index(self) -> SearchIndex:
+        pyramid = self.pyramids[0]
+        return SearchIndex(pyramid, lattice_of(pyramid, kind=self._options.lattice), self._matcher.device)
+
+    @cached_property
+    def _moving_index(self) -> SearchIndex:
+        pyramid = self.pyramids[1]
+        return SearchIndex(pyramid, lattice_of(pyramid, kind=self._options.lattice), self._matcher.device)
+
+    @cached_property
+    def _semantic_indexes(self) -> tuple[SearchIndex, SearchIndex]:
+        """Levels that know where in the body they are, on the voxels of the finest of them."""
+        names = self._matcher.extraction.network_levels or self._matcher.extraction.levels
+        indexes = []
+        for pyramid in self.pyramids:
+            chosen = pyramid.select(names)
+            finest = chosen.levels[-1].name
+            indexes.append(SearchIndex(chosen, lattice_of(chosen, kind=finest), self._matcher.device))
+        return indexes[0], indexes[1]
+
+    def _landmarks(self) -> NDArray[np.float64]:
+        return textured_points(prepare_volume(self.fixed, self._matcher.spec), PRIOR_POINTS)
+
+    # ------------------------------------------------------------------ the search
+
+    def _search(
+        self, positions: NDArray[np.float64], prior: Transform | None
+    ) -> tuple[Located, NDArray[np.bool_], NDArray[np.float64]]:
+        """Where points are, which of them are expected inside the moving scan, and how far from there they are."""
+        count = len(positions)
+        if count == 0:
+            nothing = np.zeros(0)
+            return Located(np.zeros((0, 3)), nothing, nothing, nothing.astype(bool)), nothing.astype(bool), nothing
+        if prior is None:
+            found = self._locate(positions, None, forward=True)
+            return found, np.ones(count, dtype=bool), np.full(count, np.nan)
+        expected = prior.apply(positions)
+        inside = rim_distance_mm(self.moving.grid, expected) >= -self._outside_tolerance()
+        deviation = np.full(count, np.nan)
+        located = Located(
+            np.full((count, 3), np.nan), np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=bool)
+        )
+        if inside.any():
+            part = self._locate(positions[inside], prior, forward=True)
+            for name in ("positions", "similarity", "margin", "at_border"):
+                getattr(located, name)[inside] = getattr(part, name)
+            if isinstance(prior, MatchedPrior):
+                deviation[inside] = np.linalg.norm(part.positions - expected[inside], axis=1)
+        return located, inside, deviation
+
+    def _locate(self, positions: NDArray[np.float64], prior: Transform | None, *, forward: bool) -> Located:
+        """Find points in one direction; `prior` is that of the direction."""
+        options = self._options
+        indexes = (self._fixed_index, self._moving_index)
+        start, goal = indexes if forward else indexes[::-1]
+        if prior is None:
+            # With fine levels to decide in the end, semantic ones on their own voxels find the neighbourhood.
+            coarse = self._semantic_indexes if options.refine else indexes
+            found = locate_globally(*(coarse if forward else coarse[::-1]), positions)
+        else:
+            found = locate_nearby(start, goal, positions, prior.apply(positions), options.radius_mm())
+        if not options.refine:
+            return found
+        straight = AffineTransform.identity() if prior is None else prior
+        return replace(found, positions=refine(start, goal, positions, found.positions, straight))
+
+    def _inverse_error(
+        self, positions: NDArray[np.float64], found: NDArray[np.float64], prior: Transform | None
+    ) -> NDArray[np.float64]:
+        """Distance between points and what matching back finds, mm."""
+        if len(positions) == 0:
+            return np.zeros(0)
+        if isinstance(prior, MatchedPrior):
+            back = self._locate(found, prior.swapped(), forward=False)
+        elif isinstance(prior, AffineTransform):
+            back = self._locate(found, prior.inverted(), forward=False)
+        elif prior is None:
+            back = self._locate(found, None, forward=False)
+        else:
+            # The inverse of a general transform is known at the points themselves: that is where they are expected.
+            back = self._locate(found, _Known(found, positions), forward=False)
+        return np.asarray(np.linalg.norm(back.positions - positions, axis=1))
+
+    def _outside_tolerance(self) -> float:
+        """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""
+        return OUTSIDE_TOLERANCE_MM if self._options.prior == "affine" else self._options.radius_mm()
+
+    def _in_tissue(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether there is tissue within a few mm of points; always True for other modalities than CT."""
+        if self._matcher.spec.modality != "CT" or len(positions) == 0:
+            return np.ones(len(positions), dtype=bool)
+        around = np.array([[x, y, z] for x in (-5, 0, 5) for y in (-5, 0, 5) for z in (-5, 0, 5)], dtype=float)
+        values = self.fixed.at((positions[:, None] + around).reshape(-1, 3)).reshape(len(positions), -1)
+        return np.asarray((values > AIR_HU).mean(axis=1) >= 0.1)
+
+    def _matches(
+        self,
+        asked: Points,
+        inside: NDArray[np.bool_],
+        rows: NDArray[np.int64],
+        found: Located,
+        expected_inside: NDArray[np.bool_],
+        deviation: NDArray[np.float64],
+        inverse: NDArray[np.float64],
+    ) -> Matches:
+        """Put what was found for some rows into a table of all rows, and judge each."""
+        count = len(asked)
+
+        def spread(values: NDArray[Any], empty: float) -> NDArray[Any]:
+            table = np.full((count, *values.shape[1:]), empty, dtype=values.dtype)
+            table[rows] = values
+            return table
+
+        margin = spread(found.margin, np.nan)
+        inverse_error = spread(inverse, np.nan)
+        in_body = ~inside
+        in_body[rows] = True
+        evidence = Evidence(
+            inside_fixed=inside,
+            in_body=in_body,
+            expected_inside=spread(expected_inside, False),
+            at_border=spread(found.at_border, False),
+            margin=margin,
+            inverse_error_mm=inverse_error,
+            deviation_mm=spread(deviation, np.nan),
+            without_prior=bool(self._without_prior),
+        )
+        verdict, reason = judge(evidence, Limits())
+        moving = spread(found.positions, np.nan)
+        moving[[v == "outside" for v in verdict]] = np.nan
+        reason = tuple(
+            "the point has no position" if missing else why for missing, why in zip(asked.missing, reason, strict=True)
+        )
+        return Matches(
+            fixed=asked,
+            moving=Points(moving, asked.labels),
+            similarity=spread(found.similarity, np.nan),
+            margin=margin,
+            inverse_error_mm=inverse_error,
+            verdict=verdict,
+            reason=reason,
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started
+
+
+class _Known:
+    """The inverse of a transform where it is known: at some points."""
+
+    def __init__(self, positions: NDArray[np.float64], images: NDArray[np.float64]) -> None:
+        self._positions = positions
+        self._images = images
+
+    def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """The image of the nearest known point, shifted along."""
+        world = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
+        nearest = ((world[:, None] - self._positions[None]) ** 2).sum(axis=-1).argmin(axis=1)
+        return np.asarray(self._images[nearest] + world - self._positions[nearest])
+
+
+def _weighted(pyramid: Pyramid, weights: Any) -> Pyramid:
+    """The same pyramid with the weights that a specification gives its levels."""
+    if not weights:
+        return pyramid
+    levels = tuple(replace(level, weight=float(weights.get(level.name, level.weight))) for level in pyramid.levels)
+    return replace(pyramid, levels=levels)
