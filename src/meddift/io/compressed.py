@@ -16,15 +16,19 @@ from meddift.errors import ImageError
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
     """Open a file for reading; if its first bytes say gzip, whatever its name, it is decompressed.
+
+    Args:
+        path: A file that exists.
+        decompress: False to read the bytes as they stand in the file.
 
     Raises:
         ImageError: if the file cannot be opened or read, or its compressed data is damaged or cut off.
     """
     try:
         with path.open("rb") as stream:
-            compressed = stream.read(2) == b"\x1f\x8b"
+            compressed = decompress and stream.read(2) == b"\x1f\x8b"
         with cast("IO[bytes]", gzip.open(path, "rb")) if compressed else path.open("rb") as stream:
             yield stream
     except EOFError as error:

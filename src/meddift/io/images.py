@@ -94,7 +94,8 @@ def write_volume(volume: Volume, path: Path | str, *, like_dtype: DTypeLike | No
             f"cannot tell the format of {path} from its name; end it with one of {', '.join(WRITABLE_SUFFIXES)}"
         )
     data = storable_array(volume, str(path), like_dtype=like_dtype)
-    with atomic_write(path) as temporary:
+    # SimpleITK does not know its own suffixes in capital letters.
+    with atomic_write(path, suffix=None if path.name.endswith(suffix) else suffix) as temporary:
         if suffix in NIFTI_SUFFIXES:
             from meddift.io.nifti import write_nifti
 
@@ -169,7 +170,7 @@ def read_header(
     if suffix in MGH_SUFFIXES:
         from meddift.io.mgh import read_mgh_header
 
-        return read_mgh_header(path, assume_geometry=assume_geometry)
+        return read_mgh_header(path)
     if suffix in DICOM_SUFFIXES or _is_dicom(path):
         raise ImageError(f"{path} is one DICOM file, not a scan; give the folder that holds its series: {path.parent}")
     known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *MGH_SUFFIXES))

@@ -8,6 +8,7 @@ and turns a direction that is not a number into zeros.
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError, MeddiftError
 from meddift.geometry import Grid, flip_affine_ras_lps
-from meddift.io.header import ImageHeader, content_problems, geometry_problems, stored_shape
+from meddift.io.compressed import opened
+from meddift.io.header import REPAIR, ImageHeader, content_problems, geometry_problems, stored_shape
 from meddift.io.itk import affine_of, captured_messages, one_sentence, pixel_kind
 
 #: The NRRD spaces that name patient axes in a way ITK converts; and how they begin their long names.
@@ -24,11 +26,16 @@ _NRRD_SPACES = {
     "left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las",
 }  # fmt: skip
 
-#: Any of these in a MetaImage header states directions (all are names of the same field).
-_META_DIRECTIONS = {"transformmatrix", "rotation", "orientation"}
+#: The fields of a MetaImage header that state geometry, each with its other names and its meaning.
+_META_GEOMETRY = (
+    (("ElementSpacing", "ElementSize"), "spacing"),
+    (("TransformMatrix", "Rotation", "Orientation"), "directions"),
+    (("Offset", "Origin", "Position"), "position"),
+)
 
 _ASSUME = (
-    "Use the file from before this was lost, or say --assume-geometry to take its axes as left, posterior, superior."
+    "Use the file from before this was lost, or say --assume-geometry to take what ITK fills in: axes to the "
+    "left, to posterior and to superior, the first voxel at the origin, spacing 1 mm."
 )
 
 
@@ -47,12 +54,10 @@ def read_itk_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
     """
     import SimpleITK as sitk  # noqa: N813 - the name under which everybody knows it
 
-    fields = _text_fields(path)
+    fields, _ = _text_header(path)
     is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
     file_format = "NRRD" if is_nrrd else "MetaImage"
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
-    reader.SetFileName(str(path))
+    reader = _reader(path, file_format)
     try:
         with captured_messages():
             reader.ReadImageInformation()
@@ -66,6 +71,9 @@ def read_itk_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
     affine = None
     if len(shape) >= 3:
         affine = affine_of(reader)
+        if min(reader.GetSpacing()[:3]) < 0:
+            spacing = list(reader.GetSpacing()[:3])
+            problems.append(GeometryError(f"the spacing in the header of {path} is negative: {spacing} mm. {REPAIR}"))
         problems += (_nrrd_problems if is_nrrd else _meta_problems)(fields, path, assume_geometry)
         problems += geometry_problems(shape[:3], affine, path)
     keys = ("space", "content", "modality", "anatomicalorientation")
@@ -82,12 +90,11 @@ def read_itk_voxels(header: ImageHeader) -> NDArray[Any]:
     Raises:
         ImageError: if the file is cut off or damaged.
     """
-    import SimpleITK as sitk  # noqa: N813
-
+    _check_compressed(header.path)
     messages = None
     try:
         with captured_messages() as messages:
-            image = sitk.ReadImage(str(header.path))
+            image = _reader(header.path, header.file_format).Execute()
     except RuntimeError as error:
         told = messages.text if messages else ""
         reason = "it is cut off" if "not read completely" in told else one_sentence(error)
@@ -145,28 +152,57 @@ def write_itk(data: NDArray[Any], grid: Grid, path: Path) -> None:
 _AGAIN = "Copy or download it again."
 
 
-def _text_fields(path: Path) -> dict[str, str]:
-    """The text header: field name in lower case to value. NRRD ends at an empty line, MetaImage at the data."""
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(1 << 16)
-    except PermissionError as error:
-        raise ImageError(f"{path} cannot be read: there is no permission to do so.") from error
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not raw:
-        raise ImageError(f"{path} is empty (0 bytes); copy or download it again.")
+def _reader(path: Path, file_format: str) -> Any:
+    """The SimpleITK reader of a format; named, because SimpleITK does not know suffixes in capital letters."""
+    import SimpleITK as sitk  # noqa: N813
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if file_format == "NRRD" else "MetaImageIO")
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _text_header(path: Path) -> tuple[dict[str, str], int]:
+    """The text header: field names in lower case with their values, and at which byte the data begins.
+
+    NRRD headers end at an empty line, MetaImage headers with the line that names the data.
+    """
     fields: dict[str, str] = {}
-    for number, line in enumerate(raw.split(b"\n")):
-        text = line.strip().decode("utf-8", errors="replace")
-        if number and not text:
-            break
-        match = re.match(r"([\w .]+?)\s*(?::=|=|:)\s*(.*)", text)
-        if match and not text.startswith("#"):
-            fields.setdefault(match[1].lower(), match[2])
-            if match[1].lower() == "elementdatafile":
+    with opened(path, decompress=False) as stream:
+        for number, raw in enumerate(iter(lambda: stream.readline(1 << 16), b"")):
+            text = raw.strip().decode("utf-8", errors="replace")
+            if number > 10_000 or (number and not text):
                 break
-    return fields
+            match = re.match(r"([\w .]+?)\s*(?::=|=|:)\s*(.*)", text)
+            if match and not text.startswith("#"):
+                fields.setdefault(match[1].lower(), match[2])
+                if match[1].lower() == "elementdatafile":
+                    break
+        end = stream.tell()
+    if not end:
+        raise ImageError(f"{path} is empty (0 bytes); copy or download it again.")
+    return fields, end
+
+
+def _check_compressed(path: Path) -> None:
+    """Decompress the data of a file to its end and compare the checksum, which ITK does not do.
+
+    Raises:
+        ImageError: if the data is damaged or cut off.
+    """
+    fields, start = _text_header(path)
+    packed = fields.get("encoding", "").lower() in ("gzip", "gz") or fields.get("compresseddata", "").lower() == "true"
+    named = fields.get("data file") or fields.get("datafile") or fields.get("elementdatafile") or "LOCAL"
+    data = path if named.upper() == "LOCAL" else path.parent / named
+    if not packed or not data.is_file():  # a list or pattern of files: ITK reads them as they are
+        return
+    engine = zlib.decompressobj(wbits=47)  # gzip in NRRD, zlib in MetaImage: told apart by the first bytes
+    with opened(data, decompress=False) as stream:
+        stream.seek(start if data == path else 0)
+        while not engine.eof and (chunk := stream.read(1 << 16)):
+            engine.decompress(chunk)
+    if not engine.eof:
+        raise ImageError(f"{data} is cut off: its compressed data ends too early. {_AGAIN}")
 
 
 def _nrrd_problems(fields: dict[str, str], path: Path, assume_geometry: bool) -> list[MeddiftError]:
@@ -199,19 +235,14 @@ def _nrrd_problems(fields: dict[str, str], path: Path, assume_geometry: bool) ->
 def _meta_problems(fields: dict[str, str], path: Path, assume_geometry: bool) -> list[MeddiftError]:
     """What a MetaImage header leaves open or says in a way that ITK ignores."""
     problems: list[MeddiftError] = []
-    directions = next((fields[name] for name in _META_DIRECTIONS if name in fields), None)
-    if directions is None and not assume_geometry:
-        problems.append(
-            GeometryError(
-                f"{path} does not state the directions of its axes (no TransformMatrix in its header). {_ASSUME}"
+    for names, meaning in _META_GEOMETRY:
+        value = next((fields[name.lower()] for name in names if name.lower() in fields), None)
+        if value is not None and not _all_finite(value):  # ITK stops reading there and fills in zeros
+            problems.append(GeometryError(f"{names[0]} in the header of {path} is not finite: {value}. {REPAIR}"))
+        elif value is None and not assume_geometry:
+            problems.append(
+                GeometryError(f"{path} does not state its {meaning} (no {names[0]} in its header). {_ASSUME}")
             )
-        )
-    elif directions is not None and not _all_finite(directions):
-        problems.append(GeometryError(f"the TransformMatrix in the header of {path} is not finite: {directions}."))
-    if "elementspacing" not in fields and "elementsize" not in fields:
-        problems.append(
-            GeometryError(f"{path} does not state its spacing (no ElementSpacing in its header). {_ASSUME}")
-        )
     slope = fields.get("elementtointensityfunctionslope", "1")
     offset = fields.get("elementtointensityfunctionoffset", "0")
     if _number(slope) != 1 or _number(offset) != 0:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.errors import GeometryError, ImageError, MeddiftError
+from meddift.errors import GeometryError, ImageError
 from meddift.io.compressed import opened, read_voxels
 from meddift.io.header import ImageHeader, content_problems, geometry_problems, stored_shape
 
@@ -16,12 +16,14 @@ from meddift.io.header import ImageHeader, content_problems, geometry_problems, 
 _HEADER_BYTES = 284
 
 
-def read_mgh_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
+def read_mgh_header(path: Path) -> ImageHeader:
     """Read and judge the header of an MGH file.
+
+    A file whose goodRASFlag is 0 has no geometry. FreeSurfer and nibabel fill in different axes for it, so no
+    option makes it readable.
 
     Args:
         path: A file that exists.
-        assume_geometry: Accept a file without geometry; it is taken as coronal, as FreeSurfer does.
 
     Returns:
         The header, with every problem found.
@@ -32,14 +34,15 @@ def read_mgh_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
     header, has_geometry = _parse(path)
     shape = stored_shape(header["dims"])
     problems = content_problems(shape, "scalar", path)
-    affine = np.asarray(header.get_affine(), dtype=np.float64)
-    if not has_geometry and not assume_geometry:
-        error: MeddiftError = GeometryError(
-            f"{path} does not state where it lies in space (its goodRASFlag is 0). Use the file from before this was "
-            "lost, or say --assume-geometry to take it as coronal, as FreeSurfer does."
+    affine = np.asarray(header.get_affine(), dtype=np.float64) if has_geometry else None
+    if affine is None:
+        problems.append(
+            GeometryError(
+                f"{path} does not state where it lies in space (its goodRASFlag is 0), and programs differ in "
+                "what they assume. Use the file from before this was lost, or write it again with its geometry."
+            )
         )
-        problems.append(error)
-    if len(shape) >= 3:
+    elif len(shape) >= 3:
         problems += geometry_problems(shape[:3], affine, path)
     dtype = np.dtype(header.get_data_dtype()).newbyteorder("=")
     return ImageHeader(path, "MGH", shape, dtype, affine, "scalar", tuple(problems), {})

@@ -284,6 +284,8 @@ def _stated_nowhere(
 ) -> tuple[NDArray[np.float64] | None, list[MeddiftError]]:
     """Neither form has a code: spacing is all that is known."""
     spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        return None, [GeometryError(f"the spacing in the header of {path} is not positive: {spacing} mm. {REPAIR}")]
     affine = flip_affine_ras_lps(np.diag([*spacing, 1.0]))
     problems = _unit_problems(header, path) + geometry_problems(shape, affine, path)
     if not assume_geometry:
