@@ -48,9 +48,6 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("grid", [upright_grid(), upright_grid().reoriented("LPS")[0], oblique_grid()])
 def test_masks_on_any_grid(grid):
     volume, body, lungs = torso(grid)
-    if grid.obliqueness_degrees > 1:
-        # A slice of an oblique grid may cut a lung open at the border of the field of view: judge the middle.
-        body[:, :, :3] = body[:, :, -3:] = False
     found = body_mask(volume)
     assert found.grid == grid
     assert overlap(found.data, body) > 0.97

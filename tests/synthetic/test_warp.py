@@ -69,7 +69,6 @@ def test_bright_blobs_land_where_the_transform_says_under_rigid_motion(fixed_nam
             assert np.linalg.norm(centroid(moving, goal) - goal) < 0.1
 
 
-@pytest.mark.parametrize("name", GRIDS)
 def test_values_are_those_of_the_closed_form_under_a_bent_motion():
     centers = np.array([[0.0, 5.0, 0.0], [20.0, -15.0, 12.0], [-20.0, 15.0, -20.0]])
     fixed = blobs(GRIDS["RAS"], centers)
@@ -133,7 +132,7 @@ def test_cubic_interpolation_blurs_less_than_linear():
 
 def test_bad_arguments_are_refused():
     grid = GRIDS["RAS"]
-    with pytest.raises(ImageError, match="channels|shape"):
+    with pytest.raises(ImageError, match="shape"):
         deform_volume(Volume(np.zeros((2, *grid.shape)), grid), MOTION)
     with pytest.raises(OptionsError, match="order"):
         deform_volume(Volume(np.zeros(grid.shape), grid), MOTION, order=2)

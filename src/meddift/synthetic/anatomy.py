@@ -242,6 +242,11 @@ class Anatomy:
         """Height of the top of the diaphragm, mm; -1 is the patient's left."""
         return float(self.level(self.dome_right)) - (self.dome_drop if side < 0 else 0.0)
 
+    @property
+    def recess_z(self) -> float:
+        """Height of the lowest recess of the lungs, beside the spine, mm."""
+        return self.dome_top(1) - 66.0
+
     def hilum(self, side: int) -> Floats:
         """(3,) where bronchi and vessels enter a lung, mm; -1 is the patient's left."""
         x = 40.0 if side > 0 else -44.0

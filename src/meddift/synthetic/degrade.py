@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import OptionsError
 from meddift.synthetic.interest import body_mask, lung_mask
+from meddift.synthetic.profiles import smoothing_gain
 from meddift.synthetic.table import table_hounsfield
 from meddift.synthetic.warp import as_type
 from meddift.volume import Volume
@@ -26,7 +27,8 @@ def add_noise(volume: Volume, generator: np.random.Generator, *, std_hu: float, 
         volume: HU.
         generator: Source of the noise.
         std_hu: Standard deviation of the noise after smoothing, HU.
-        correlation_mm: Full width at half maximum of the smoothing; 0 is white noise.
+        correlation_mm: Full width at half maximum of the smoothing; 0 is white noise. Less than a voxel
+            hardly differs from white.
 
     Returns:
         Volume of float32.
@@ -40,10 +42,7 @@ def add_noise(volume: Volume, generator: np.random.Generator, *, std_hu: float, 
     for axis, sigma in enumerate(correlation_mm / FWHM_PER_SIGMA / volume.grid.spacing):
         if sigma > 0.1:
             noise = ndimage.gaussian_filter1d(noise, sigma, axis=axis, mode="wrap", truncate=4)
-            impulse = np.zeros(2 * int(4 * sigma + 0.5) + 3)
-            impulse[len(impulse) // 2] = 1
-            # Independent samples: the variance after smoothing is the sum of squared weights.
-            factor *= float(np.sqrt((ndimage.gaussian_filter1d(impulse, sigma, truncate=4) ** 2).sum()))
+            factor *= smoothing_gain(float(sigma))
     return Volume(volume.data.astype(np.float32) + noise * np.float32(std_hu / factor), volume.grid)
 
 

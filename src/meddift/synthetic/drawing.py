@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.geometry import Grid
+from meddift.synthetic.profiles import smoothing_gain
+from meddift.synthetic.warp import spline_matrix
 
 Floats = NDArray[np.float64]
 Layer = NDArray[np.float32]
@@ -28,6 +31,8 @@ class Canvas:
     hounsfield: Layer = field(init=False)
     spacing_mm: float = field(init=False)
     _lines: tuple[Layer, Layer, Layer] = field(init=False, repr=False)
+    _first: list[float] = field(init=False, repr=False)
+    _step: list[float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Begin with air; keep what thousands of shapes will ask for."""
@@ -35,6 +40,9 @@ class Canvas:
         spacing, origin = self.grid.spacing, self.grid.origin
         self.spacing_mm = float(spacing.mean())
         x, y, z = ((origin[a] + spacing[a] * np.arange(self.grid.shape[a])).astype(np.float32) for a in range(3))
+        # Plain numbers: an array of three costs more than the sum it is for.
+        self._first = [float(o) for o in origin]
+        self._step = [float(s) for s in spacing]
         self._lines = x[:, None, None], y[None, :, None], z[None, None, :]
 
     def axes(self) -> tuple[Layer, Layer, Layer]:
@@ -53,13 +61,16 @@ class Canvas:
         """A layer in which nothing is drawn yet."""
         return np.zeros(self.grid.shape, dtype=np.float32)
 
-    def box(self, low: Floats, high: Floats) -> tuple[slice, slice, slice] | None:
+    def box(self, low: Sequence[float] | Floats, high: Sequence[float] | Floats) -> tuple[slice, slice, slice] | None:
         """Voxels within a world box, or None if there are none."""
-        first = np.maximum(np.ceil(self.grid.world_to_index(low)), 0).astype(int)
-        last = np.minimum(np.floor(self.grid.world_to_index(high)).astype(int) + 1, self.grid.shape)
-        if (first >= last).any():
-            return None
-        return slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2])
+        slices = []
+        for axis in range(3):
+            first = max(math.ceil((low[axis] - self._first[axis]) / self._step[axis]), 0)
+            last = min(math.floor((high[axis] - self._first[axis]) / self._step[axis]) + 1, self.grid.shape[axis])
+            if first >= last:
+                return None
+            slices.append(slice(first, last))
+        return slices[0], slices[1], slices[2]
 
     def local_axes(self, box: tuple[slice, slice, slice]) -> tuple[Layer, Layer, Layer]:
         """World x, y and z of a box of voxels, broadcastable, mm."""
@@ -71,13 +82,17 @@ class Canvas:
     ) -> None:
         """Add a tapered rod with round ends to a layer; overlapping rods do not add up.
 
-        A rod thinner than a voxel covers what its cross-section covers: shares are scaled so that the
-        integral over a cross-section is pi r^2.
+        A rod thinner than a voxel is spread over its neighbours, so that where it lies between them can be
+        told, and scaled so that the integral over a cross-section is pi r^2.
         """
         radius_end = radius_start if radius_end is None else radius_end
-        edge = self.spacing_mm
+        edge, factor = _soft_rod((radius_start + radius_end) / 2, self.spacing_mm)
         reach = max(radius_start, radius_end) + edge / 2
-        box = self.box(np.minimum(start, end) - reach, np.maximum(start, end) + reach)
+        a, b = start.tolist(), end.tolist()
+        box = self.box(
+            [min(p, q) - reach for p, q in zip(a, b, strict=True)],
+            [max(p, q) + reach for p, q in zip(a, b, strict=True)],
+        )
         if box is None:
             return
         x, y, z = self.local_axes(box)
@@ -93,7 +108,7 @@ class Canvas:
         distance = np.sqrt((x - part * ax) ** 2 + (y - part * ay) ** 2 + (z - part * az) ** 2)
         radius = radius_start + np.float32(radius_end - radius_start) * part
         share = np.clip((radius - distance) / np.float32(edge) + np.float32(0.5), 0, 1)
-        share *= _thin_rod_share((radius_start + radius_end) / 2, edge)
+        share *= np.float32(factor)
         view = layer[box]
         np.maximum(view, share, out=view)
 
@@ -125,13 +140,18 @@ class Canvas:
         return np.where(level > 1e-3, reach * (1 - 1 / np.maximum(level, 1e-3)), -smallest).astype(np.float32)
 
 
-def _thin_rod_share(radius: float, edge: float) -> np.float32:
-    """Factor that makes the cross-section of a soft rod integrate to pi r^2."""
-    if radius >= edge:
-        return np.float32(1)
+def _soft_rod(radius: float, voxel: float) -> tuple[float, float]:
+    """Width of the soft edge of a rod, and the factor that makes its cross-section integrate to pi r^2.
+
+    The edge of a thick rod is a voxel wide. Below 3/4 of a voxel it widens, so that the rod always reaches
+    1.25 voxels: otherwise a single voxel would hold all of it, wherever it lies.
+    """
+    edge = max(voxel, 2 * (1.25 * voxel - radius))
+    if radius >= voxel:
+        return edge, 1.0
     cone = (radius + edge / 2) ** 3 / (3 * edge)
     painted = radius**2 + edge**2 / 12 if radius >= edge / 2 else cone
-    return np.float32(min(1.0, radius**2 / painted))
+    return edge, radius**2 / painted
 
 
 def smooth_maximum(first: Layer, second: Layer, rounding_mm: float) -> Layer:
@@ -144,24 +164,24 @@ def smooth_maximum(first: Layer, second: Layer, rounding_mm: float) -> Layer:
 
 
 def smooth_noise(grid: Grid, generator: np.random.Generator, *, scale_mm: float) -> Layer:
-    """Random texture of zero mean and unit standard deviation whose blobs are about `scale_mm` wide.
+    """Random texture whose blobs are about `scale_mm` wide, of zero mean and unit standard deviation on the whole.
 
     White noise on a lattice of half that scale, read by cubic splines (or smoothed, where the scale is
     near the voxel size).
     """
     from scipy import ndimage
 
-    from meddift.synthetic.warp import spline_matrix
-
     pitch = max(scale_mm / 2, 1e-3)
     if pitch < 1.5 * float(grid.spacing.max()):
         noise = generator.standard_normal(grid.shape, dtype=np.float32)
-        noise = ndimage.gaussian_filter(noise, scale_mm / 2.355 / grid.spacing, mode="wrap", truncate=3)
-        return np.asarray(noise / max(float(noise.std()), 1e-12), dtype=np.float32)
+        sigmas = [float(s) for s in np.maximum(scale_mm / 2.355 / grid.spacing, 0.05)]
+        noise = ndimage.gaussian_filter(noise, sigmas, mode="wrap", truncate=4)
+        return np.asarray(noise / np.float32(np.prod([smoothing_gain(s) for s in sigmas])), dtype=np.float32)
     counts = [int(np.ceil(n * s / pitch)) + 6 for n, s in zip(grid.shape, grid.spacing, strict=True)]
     values = generator.standard_normal(counts, dtype=np.float32)
     for axis in range(3):
         where = 2.5 + np.arange(grid.shape[axis]) * grid.spacing[axis] / pitch
         weights = spline_matrix(counts[axis], where).astype(np.float32)
         values = np.moveaxis(np.moveaxis(values, axis, -1) @ weights.T, -1, axis)
-    return np.ascontiguousarray(values / max(float(values.std()), 1e-12), dtype=np.float32)
+    # Variance of white noise read by cubic B-splines: the integral of the squared spline, along each axis.
+    return np.ascontiguousarray(values / np.float32((151 / 315) ** 1.5), dtype=np.float32)

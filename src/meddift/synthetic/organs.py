@@ -52,7 +52,10 @@ def surfaces(canvas: Canvas, anatomy: Anatomy, generator: np.random.Generator) -
     middle = smooth_maximum(np.abs(x) - np.float32(45) + 0 * y, z - np.float32(anatomy.dome_top(1) - 22) + 0 * y, 10.0)
     middle = smooth_maximum(middle, behind + 0 * middle, 16.0)
     domes = -smooth_maximum(-sides[-1], -sides[1], 12.0)
-    domes = -smooth_maximum(-domes, -middle, 14.0) + 2 * uneven
+    domes = -smooth_maximum(-domes, -middle, 14.0)
+    # The recess between diaphragm and chest wall ends; at the back it reaches lower than in front.
+    recess = z - np.float32(anatomy.recess_z) - np.float32(0.22) * (y - np.float32(anatomy.spine_y(0.0))) + 0 * x
+    domes = -smooth_maximum(-domes, -recess, 14.0) + 2 * uneven
     heart = canvas.ellipsoid_distance(anatomy.heart_center, anatomy.heart_radii, anatomy.heart_axes) + 3 * uneven
 
     lungs = smooth_maximum(cage + np.float32(6.5), -domes, 3.0)

@@ -122,8 +122,8 @@ def chest_phantom(
     nodules, radii = _draw_nodules(canvas, place, lesions, streams[4])
     table_y = anatomy.back_y - 3.0
     if table:
-        outside = canvas.cover(-place.body)
-        canvas.paint(outside, table_hounsfield(canvas.grid, top_y=table_y))
+        # Added to the air that shares a voxel with the skin, so that skin is not painted over.
+        canvas.hounsfield += canvas.cover(-place.body) * (table_hounsfield(canvas.grid, top_y=table_y) + 1000)
 
     affine = affine.copy()
     affine[:3, 3] -= center
@@ -284,7 +284,7 @@ def _landmarks(anatomy: Anatomy) -> dict[str, Floats]:
 
 def _lung_box(anatomy: Anatomy) -> tuple[Floats, Floats]:
     """Box around both lungs in the coordinates of the body, mm."""
-    z = np.linspace(anatomy.dome_top(-1) - 55, float(anatomy.level(0.75)), 40)
+    z = np.linspace(anatomy.recess_z, float(anatomy.level(0.75)), 40)
     inset = 6.5
     width = float(anatomy.cage_half_width(z).max()) - inset
     back = float((anatomy.cage_center_y(z) - anatomy.cage_half_depth(z)).min()) + inset

@@ -1,4 +1,4 @@
-"""One-dimensional smooth profiles with their derivatives."""
+"""One-dimensional smooth profiles with their derivatives, and what smoothing does to noise."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ def plateau(position: Floats) -> tuple[Floats, Floats]:
     """
     value = np.exp(-(position**4))
     return value, -4 * position**3 * value
+
+
+def smoothing_gain(sigma: float) -> float:
+    """What a Gaussian filter leaves of the standard deviation of white noise, along one axis.
+
+    Samples are independent, so variances add: the root of the sum of squared weights.
+
+    Args:
+        sigma: Of the filter, voxels; cut off at 4 sigma.
+    """
+    place = np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
+    weights = np.exp(-0.5 * (place / sigma) ** 2)
+    return float(np.sqrt((weights**2).sum()) / weights.sum())
