@@ -40,9 +40,14 @@ def test_suffix_can_be_asked_for(tmp_path):
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, interruption):
     path = tmp_path / "scan.nii.gz"
     path.write_text("old")
-    with pytest.raises(interruption), atomic_write(path) as temporary:
-        temporary.write_text("half of the n")
-        raise interruption("stop")
+
+    def write():
+        with atomic_write(path) as temporary:
+            temporary.write_text("half of the n")
+            raise interruption("stop")
+
+    with pytest.raises(interruption):
+        write()
     assert path.read_text() == "old"
     assert _only(tmp_path) == ["scan.nii.gz"]
 
@@ -67,10 +72,15 @@ def test_what_the_system_refuses_is_said(tmp_path, monkeypatch, code, says, wher
 
     if where == "replace":
         monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OutputError, match=says) as caught, atomic_write(path) as temporary:
-        temporary.write_text("new")
-        if where == "write":
-            refuse()
+
+    def write():
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+            if where == "write":
+                refuse()
+
+    with pytest.raises(OutputError, match=says) as caught:
+        write()
     assert str(path) in str(caught.value)
     assert path.read_text() == "old"
     assert _only(tmp_path) == ["scan.nii.gz"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import logging
 import shutil
@@ -106,17 +107,15 @@ def test_damage_in_compressed_files_is_noticed(tmp_path, suffix):
         nibabel.save(nibabel.MGHImage(data, AFFINE), path)
     else:
         write_volume(Volume(data, Grid(data.shape, AFFINE)), path)
-    whole = path.read_bytes()
+    whole, harmless = path.read_bytes(), 0
     for place in np.linspace(len(whole) // 3, len(whole) - 12, 12).astype(int):
         damaged = bytearray(whole)
         damaged[place] ^= 0x5A
         path.write_bytes(damaged)
-        try:
-            back = read_volume(path).data
-        except ImageError as error:
-            assert path.name in str(error)
-        else:
-            np.testing.assert_array_equal(back, data)
+        with contextlib.suppress(ImageError):
+            np.testing.assert_array_equal(read_volume(path).data, data)
+            harmless += 1
+    assert harmless <= 2  # a byte of a gzip header may not matter
 
 
 def test_nrrd_header_without_its_data(tmp_path):

@@ -95,7 +95,19 @@ def write_json(content: Any, path: Path | str) -> None:
         OutputError: if it cannot be written.
         ValueError: if a number is NaN or infinite: JSON has no word for them.
     """
-    write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+    write_text(json_text(content), path)
+
+
+def json_text(content: Any) -> str:
+    """JSON with two spaces of indentation and one line end at the end.
+
+    Args:
+        content: Dictionaries, lists, strings, finite numbers, booleans and None.
+
+    Raises:
+        ValueError: if a number is NaN or infinite: JSON has no word for them.
+    """
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _check_target(path: Path) -> None:
