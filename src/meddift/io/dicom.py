@@ -151,6 +151,10 @@ def read_dicom_voxels(header: ImageHeader) -> NDArray[Any]:
         except RuntimeError as error:
             raise ImageError(f"the slice {path} cannot be read: {one_sentence(error)}") from error
         data[:, :, k] = values.reshape(header.shape[1], header.shape[0]).T
+    if data.dtype == np.int32:  # GDCM makes room for any intercept; HU fit into half of it
+        limits = np.iinfo(np.int16)
+        if limits.min <= data.min() and data.max() <= limits.max:
+            return data.astype(np.int16)
     return data
 
 
