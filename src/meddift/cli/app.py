@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 import meddift
 from meddift.cli import convert_points, demo, info, match, models
-from meddift.cli.failures import exit_code_of, remember_interrupts
+from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts
 
 
 class _Commands(TyperGroup):
@@ -17,11 +17,12 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        with remember_interrupts():
+        debug = bool(ctx.params.get("debug"))
+        with remember_interrupts(), quiet_libraries(debug=debug):
             try:
                 return super().invoke(ctx)
             except BaseException as error:
-                code = exit_code_of(error, debug=bool(ctx.params.get("debug")))
+                code = exit_code_of(error, debug=debug)
                 if code is None:
                     raise
                 raise typer.Exit(code) from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from types import FrameType
 
@@ -43,6 +45,32 @@ def remember_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def quiet_libraries(*, debug: bool = False) -> Iterator[None]:
+    """Show what meddift itself has to say; hide warnings that libraries have for programmers.
+
+    Args:
+        debug: Hide nothing.
+    """
+    handler = _Messages(logging.DEBUG if debug else logging.WARNING)
+    logger = logging.getLogger("meddift")
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            if not debug and not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Messages(logging.Handler):
+    """Log records of meddift as sentences on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
 
 
 def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:

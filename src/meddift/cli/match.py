@@ -259,19 +259,12 @@ def _read_truth(path: Path | None, space: Space | None, moving: Volume, wanted: 
 
 
 def _rehearse(wanted: Points, out: Path | None) -> None:
-    """Write the points that were given in the format asked for, to learn now that it cannot hold them."""
+    """Find out before the work begins that the format asked for cannot hold the points that were given."""
     if out is None:
         return
-    import tempfile
+    from meddift.io.points import format_points
 
-    from meddift.io import write_points
-
-    with tempfile.TemporaryDirectory() as folder:
-        rehearsal = Path(folder) / out.name
-        try:
-            write_points(wanted, rehearsal)
-        except (OptionsError, PointsError) as error:
-            raise type(error)(str(error).replace(str(rehearsal), str(out))) from error
+    format_points(wanted, out)
 
 
 def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:

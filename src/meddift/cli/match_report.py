@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from meddift.cli.outputs import Outputs
 from meddift.errors import PointsError
+from meddift.io.atomic import write_text
 
 if TYPE_CHECKING:
     from meddift.matching import Matches
@@ -120,13 +121,15 @@ def write(
     """
     missed = []
     if out is not None:
-        unwritable = _cannot_hold(report.matches, out)
-        if unwritable and not (also or picture is not None):
-            raise PointsError(unwritable)
-        if unwritable:
-            missed.append(unwritable)
+        try:
+            text = points_text(report.matches, out)
+        except PointsError as error:
+            # Such as a format that cannot say that a point has no counterpart.
+            if not also and picture is None:
+                raise
+            missed.append(str(error))
         else:
-            outputs.required[out] = lambda path: write_matches(report.matches, path)
+            outputs.required[out] = lambda path: write_text(text, path)
     if picture is not None:
         from meddift.pipeline.picture import draw_matches
 
@@ -136,11 +139,11 @@ def write(
     return missed + outputs.commit()
 
 
-def write_matches(matches: Matches, path: Path) -> None:
-    """The points found, with what is known about each as far as the format holds it."""
-    from meddift.io import write_points
+def points_text(matches: Matches, path: Path) -> str:
+    """The points found as the content of a file, with what is known about each as far as the format holds it."""
+    from meddift.io.points import format_points
 
-    write_points(matches.moving, path, extra=extra_columns(matches, path))
+    return format_points(matches.moving, path, extra=extra_columns(matches, path))
 
 
 def extra_columns(matches: Matches, path: Path) -> dict[str, list[Any]]:
@@ -154,19 +157,6 @@ def extra_columns(matches: Matches, path: Path) -> dict[str, list[Any]]:
         pairs = zip(matches.verdict, matches.reason, strict=True)
         return {"description": [f"{verdict}: {reason}" if reason else str(verdict) for verdict, reason in pairs]}
     return {}
-
-
-def _cannot_hold(matches: Matches, out: Path) -> str:
-    """Why the format cannot take these points, "" if it can."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        rehearsal = Path(folder) / out.name
-        try:
-            write_matches(matches, rehearsal)
-        except PointsError as error:
-            return str(error).replace(str(rehearsal), str(out))
-    return ""
 
 
 def _number(value: float | None, digits: int) -> str:

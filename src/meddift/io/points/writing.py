@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import FrameError, OptionsError, PointsError
 from meddift.geometry import Grid
-from meddift.io.atomic import write_json, write_text
+from meddift.io.atomic import json_text, write_text
 from meddift.io.points import columns, elastix, headerless, meddift_csv, slicer_fcsv, slicer_json
 from meddift.io.points.content import Frame, format_value
 from meddift.io.points.frames import from_world, parse_space
@@ -78,6 +78,23 @@ def write_points(
         OptionsError: if the format or `space` is unknown.
         OutputError: if the file cannot be written.
     """
+    write_text(format_points(points, path, grid=grid, space=space, extra=extra, format=format), path)
+
+
+def format_points(
+    points: Points,
+    path: Path | str,
+    *,
+    grid: Grid | None = None,
+    space: Frame | None = None,
+    extra: Mapping[str, Sequence[Any]] | None = None,
+    format: PointsFormat | None = None,
+) -> str:
+    """What `write_points` would write, as text; arguments and errors are the same, but nothing is written.
+
+    Returns:
+        The whole content of the file.
+    """
     path = Path(path)
     chosen = _format(path, format)
     frame = _frame(chosen, parse_space(space), path)
@@ -97,8 +114,7 @@ def write_points(
     coordinates = from_world(points.positions, frame, grid, path)
     match chosen:
         case "slicer":
-            write_json(slicer_json.write(coordinates, points.labels, _descriptions(points, texts), frame=frame), path)
-            return
+            text = json_text(slicer_json.write(coordinates, points.labels, _descriptions(points, texts), frame=frame))
         case "fcsv":
             descriptions = _descriptions(points, texts)
             text = slicer_fcsv.write(coordinates, points.labels, descriptions, frame=frame, path=path)
@@ -113,7 +129,7 @@ def write_points(
             text = headerless.write_dirlab(coordinates)
         case "meddift":
             text = meddift_csv.write(coordinates, points.labels, texts, frame=frame)
-    write_text(text, path)
+    return text
 
 
 def _format(path: Path, wanted: PointsFormat | None) -> PointsFormat:

@@ -1,0 +1,5 @@
+"""`python -m meddift` is the command `meddift`."""
+
+from meddift.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""Where tensors are computed: said by name, checked before anything depends on it."""
+
+from __future__ import annotations
+
+import re
+
+from meddift.errors import OptionsError
+
+
+def check_device_name(wanted: str) -> str:
+    """A device by name, without looking whether it is there (that would load torch).
+
+    Raises:
+        OptionsError: if it is none of "auto", "cpu", "cuda" and "cuda:N".
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
+        raise OptionsError(f"a device is auto, cpu, cuda or cuda:N, got {wanted!r}")
+    return wanted
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """The device to compute on.
+
+    Args:
+        wanted: "auto" (CUDA where it works, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        "cpu" or "cuda:N".
+
+    Raises:
+        OptionsError: if the name makes no sense, or there is no such device on this machine.
+    """
+    check_device_name(wanted)
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if wanted == "auto":
+        return "cuda:0" if torch.cuda.is_available() and _works("cuda:0") else "cpu"
+    name = "cuda:0" if wanted == "cuda" else wanted
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(name.split(":")[1]) >= count:
+        there = f"there are cuda:0 to cuda:{count - 1}" if count else "there is none that PyTorch can use"
+        raise OptionsError(f"this machine has no CUDA device {wanted}; {there}. Use --device auto or cpu")
+    return name
+
+
+def _works(device: str) -> bool:
+    """Whether the driver can run PyTorch's kernels: old cards are listed, but no kernel is built for them."""
+    import torch
+
+    try:
+        return bool((torch.ones(2, device=device) + 1).sum().item() == 4.0)
+    except RuntimeError:
+        return False

@@ -1,0 +1,226 @@
+"""`meddift match` from file to file, without a network: the hand-made level alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from command_scans import SHIFT, Case, write_csv, write_nifti
+
+Run = Any
+
+
+def test_points_are_found_and_written_in_every_format(case: Case, run: Run) -> None:
+    picture = case.folder / "results" / "found.png"
+    outcome = run(case.arguments("--truth", str(case.truth), "--json", "--picture", str(picture)))
+    assert outcome.code == 0, outcome.stderr
+    content = outcome.json
+    assert {"points", "timing", "peak_memory_bytes", "provenance", "tre_mm"} <= content.keys()
+    assert set(content["points"][0]) == {
+        "label", "fixed", "moving", "similarity", "margin", "inverse_error_mm", "verdict", "reason",
+    }  # fmt: skip
+    found = np.array([row["moving"] for row in content["points"]])
+    assert np.abs(found - case.positions - SHIFT).max() < 0.5
+    assert np.array([row["fixed"] for row in content["points"]]) == pytest.approx(case.positions)
+    # Errors are those of the answers, computed here once more.
+    errors = np.linalg.norm(found - case.positions - SHIFT, axis=1)
+    assert content["tre_mm"]["mean"] == pytest.approx(errors.mean(), abs=1e-3)
+    assert content["tre_mm"]["n"] == 4
+    assert content["peak_memory_bytes"] > 50e6
+    # The file holds the same as the JSON.
+    lines = case.out.read_text().splitlines()
+    assert lines[0] == "# meddift points; version=1; space=RAS; unit=mm"
+    assert lines[1].startswith("label,x,y,z,similarity,margin,inverse_error_mm,verdict,reason")
+    assert [float(v) for v in lines[2].split(",")[1:4]] == pytest.approx(found[0], abs=1e-6)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert case.results() == ["found.csv", "found.png"]
+
+
+def test_slicer_files_carry_verdicts_in_lps(case: Case, run: Run) -> None:
+    out = case.out.with_name("found.mrk.json")
+    outcome = run(case.arguments(out=out))
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout == ""
+    markup = json.loads(out.read_text())["markups"][0]
+    assert markup["coordinateSystem"] == "LPS"
+    first = markup["controlPoints"][0]
+    assert first["label"] == "p1"
+    assert first["position"] == pytest.approx((case.positions[0] + SHIFT) * [-1, -1, 1], abs=0.5)
+    assert first["description"].split(":")[0] in ("ok", "uncertain")
+    # Not a terminal: the table goes to stderr.
+    assert "4 points" in outcome.stderr
+    assert "p4" in outcome.stderr
+
+
+def test_quiet_says_nothing(case: Case, run: Run) -> None:
+    outcome = run(case.arguments("--quiet"))
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+def test_points_outside_the_fixed_scan_are_reported_and_never_moved_to_its_border(case: Case, run: Run) -> None:
+    low = nibabel.load(case.fixed).affine[:3, 3]
+    positions = np.vstack([case.positions, low - [30, 0, 0]])
+    points = write_csv(case.folder / "more.csv", positions)
+    outcome = run(case.arguments("--json", points=points))
+    assert outcome.code == 0, outcome.stderr
+    row = outcome.json["points"][4]
+    assert row["verdict"] == "outside"
+    assert row["moving"] is None
+    assert "fixed" in row["reason"]
+    written = case.out.read_text().splitlines()[6].split(",")
+    assert written[:4] == ["p5", "", "", ""]
+
+
+def test_missing_points_stay_missing(case: Case, run: Run) -> None:
+    text = case.points.read_text() + "nowhere,,,\n"
+    case.points.write_text(text)
+    outcome = run(case.arguments("--json"))
+    assert outcome.code == 0, outcome.stderr
+    row = outcome.json["points"][4]
+    assert (row["label"], row["fixed"], row["moving"], row["verdict"]) == ("nowhere", None, None, "outside")
+
+
+def test_a_format_without_missing_points_is_an_honest_partial_result(case: Case, run: Run) -> None:
+    low = nibabel.load(case.fixed).affine[:3, 3]
+    points = write_csv(case.folder / "more.csv", np.vstack([case.positions, low - [30, 0, 0]]))
+    out = case.out.with_suffix(".txt")
+    outcome = run(case.arguments("--json", points=points, out=out))
+    assert outcome.code == 3
+    assert len(outcome.json["points"]) == 5
+    assert "cannot say that a point has no position" in outcome.stderr
+    alone = run(case.arguments(points=points, out=out))
+    assert alone.code == 1
+    assert case.results() == []
+
+
+def test_voxel_points_belong_to_the_fixed_scan_and_voxel_truth_to_the_moving(case: Case, run: Run) -> None:
+    fixed, moving = nibabel.load(case.fixed).affine, nibabel.load(case.moving).affine
+
+    def voxels(positions: np.ndarray, matrix: np.ndarray) -> str:
+        index = nibabel.affines.apply_affine(np.linalg.inv(matrix), positions)
+        return "\n".join(",".join(f"{v:.4f}" for v in row) for row in index) + "\n"
+
+    points, truth = case.folder / "voxels.csv", case.folder / "true_voxels.csv"
+    points.write_text(voxels(case.positions, fixed))
+    truth.write_text(voxels(case.positions + SHIFT, moving))
+    outcome = run(case.arguments("--json", "--truth", str(truth), "--points-space", "voxel", points=points))
+    assert outcome.code == 0, outcome.stderr
+    assert np.array([row["fixed"] for row in outcome.json["points"]]) == pytest.approx(case.positions, abs=1e-3)
+    assert outcome.json["tre_mm"]["max"] < 0.5
+
+
+def test_truth_beyond_the_moving_scan_does_not_count(case: Case, run: Run) -> None:
+    truth = case.positions + SHIFT
+    truth[0] = [500, 0, 0]
+    path = write_csv(case.folder / "beyond.csv", truth)
+    outcome = run(case.arguments("--json", "--truth", str(path)))
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["tre_mm"]["n"] == 3
+    assert outcome.json["truth_outside_moving"]["n"] == 1
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(case: Case, run: Run) -> None:
+    outcome = run(case.arguments("--dry-run", "--json"))
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["model"] == "builtin"
+    assert outcome.json["memory_bytes"] > 0
+    words = run(case.arguments("--dry-run"))
+    assert "memory: " in words.stdout
+    assert case.results() == []
+
+
+def test_a_transform_file_as_prior(case: Case, run: Run) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    path = case.folder / "prior.tfm"
+    shift = sitk.TranslationTransform(3, (SHIFT * [-1, -1, 1]).tolist())
+    sitk.WriteTransform(shift, str(path))
+    outcome = run(
+        [
+            *("match", case.fixed, case.moving, "--points", case.points, "--json", "--levels", "mind", "--no-store"),
+            *("--prior", path, "--search-radius", "6"),
+        ]
+    )
+    assert outcome.code == 0, outcome.stderr
+    found = np.array([row["moving"] for row in outcome.json["points"]])
+    assert np.abs(found - case.positions - SHIFT).max() < 0.5
+
+
+def test_a_picture_that_fails_does_not_cost_the_points(case: Case, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no fonts here")
+
+    monkeypatch.setattr("meddift.pipeline.picture.draw_matches", broken)
+    outcome = run(case.arguments("--picture", str(case.folder / "results" / "found.png")))
+    assert outcome.code == 3
+    assert "no fonts here" in outcome.stderr
+    assert case.results() == ["found.csv"]
+
+
+def test_stored_features_give_the_same_answers(case: Case, run: Run) -> None:
+    arguments = [argument for argument in case.arguments("--json") if argument != "--no-store"]
+    first, second = run(arguments), run(arguments)
+    assert first.code == second.code == 0
+    assert first.json["points"] == second.json["points"]
+
+
+class TestWrongUsage:
+    """Exit code 2, one sentence, before the scans are read."""
+
+    def expect(self, outcome: Any, words: str, case: Case, *, code: int = 2) -> None:
+        assert outcome.code == code
+        assert outcome.stdout == ""
+        assert words in outcome.stderr
+        assert "Traceback" not in outcome.stderr
+        assert case.results() == []
+
+    def test_nothing_to_write(self, case: Case, run: Run) -> None:
+        self.expect(run(case.arguments(out="")), "give --out FILE, --json or --picture", case)
+
+    def test_output_without_known_format(self, case: Case, run: Run) -> None:
+        out = case.out.with_suffix(".xyz")
+        outcome = run(case.arguments(out=out))
+        self.expect(outcome, "cannot tell the format", case)
+        assert str(out.name) in outcome.stderr
+
+    def test_output_that_is_an_input(self, case: Case, run: Run) -> None:
+        before = case.points.read_bytes()
+        self.expect(run(case.arguments(out=case.points)), "would be overwritten", case)
+        assert case.points.read_bytes() == before
+
+    def test_two_outputs_in_one_file(self, case: Case, run: Run) -> None:
+        self.expect(run(case.arguments("--picture", str(case.out))), "asked for twice", case)
+
+    @pytest.mark.parametrize(
+        ("option", "value", "words"),
+        [
+            ("--levels", "up9", "up9"),
+            ("--levels", ",", "--levels is a list"),
+            ("--prior", "afine", "none, identity, affine or a transform file"),
+            ("--search-radius", "-3", "above 0"),
+            ("--timestep", "5000", "timesteps 0 to 999"),
+            ("--preset", "papers", "papers"),
+            ("--seed", "-1", "--seed"),
+            ("--device", "gpu7", "gpu7"),
+        ],
+    )
+    def test_options_that_make_no_sense(self, case: Case, run: Run, option: str, value: str, words: str) -> None:
+        self.expect(run(case.arguments(option, value)), words, case)
+
+    def test_an_unknown_model_is_named_with_the_known_ones(self, case: Case, run: Run) -> None:
+        self.expect(run(case.arguments("--model", "biultin")), "Did you mean 'builtin'?", case, code=1)
+
+
+def test_scans_turned_and_oblique_give_the_same_answers(case: Case, run: Run) -> None:
+    """Frames end to end: the fixed scan in another orientation, and points in LPS instead of RAS."""
+    image = nibabel.load(case.fixed)
+    turned = image.as_reoriented(nibabel.orientations.axcodes2ornt(("P", "I", "R")))
+    path = write_nifti(case.folder / "turned.nii.gz", np.asanyarray(turned.dataobj), turned.affine)
+    points = write_csv(case.folder / "lps.csv", case.positions * [-1, -1, 1], space="LPS")
+    outcome = run(case.arguments("--json", fixed=path, points=points))
+    assert outcome.code == 0, outcome.stderr
+    found = np.array([row["moving"] for row in outcome.json["points"]])
+    assert np.abs(found - case.positions - SHIFT).max() < 0.5
