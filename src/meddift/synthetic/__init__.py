@@ -1,16 +1,16 @@
 """Scans made on the computer, with every correspondence known: for the demo, tests, evaluation and training."""
 
+from meddift.synthetic.breathing import BreathingDeformation
 from meddift.synthetic.deformation import (
-    BreathingDeformation,
     KnownComposite,
     KnownTransform,
-    LocalWarps,
     SmallRotation,
     TableShift,
     compose,
 )
 from meddift.synthetic.degrade import rescan
 from meddift.synthetic.interest import body_mask, distinctiveness, lung_mask, pick_points
+from meddift.synthetic.local_warps import LocalWarps
 from meddift.synthetic.pairs import SyntheticPair, phantom_pair, random_transform, scan_pair
 from meddift.synthetic.phantom import Phantom, chest_phantom
 from meddift.synthetic.warp import deform_volume

@@ -163,7 +163,16 @@ class Anatomy:
         to_shoulder = _step((height - 30) / 80)
         to_neck = _step((height - self.level(1.2)) / 42)
         depth = trunk + (82 + 0.5 * self.fat - trunk) * to_shoulder
-        return np.asarray(depth + (62 - depth) * to_neck)
+        depth = depth + (62 - depth) * to_neck
+        # No rib and no sternum breaks through the skin.
+        needed = (self.front_y(height) + 10 + 0.6 * self.fat - self.back_y) / 2
+        return np.asarray(np.maximum(depth, needed))
+
+    def body_front(self, x: float, z: float) -> float:
+        """Y of the skin of the front at x and height z, mm."""
+        part = min(abs(x) / float(self.body_half_width(z)), 1.0)
+        half = float(self.body_half_depth(z)) * float((1 - part**SQUARENESS) ** (1 / SQUARENESS))
+        return float(self.body_center_y(z)) + half
 
     def body_center_y(self, z: ArrayLike) -> Floats:
         """Y of the middle of the body at height z, mm: the back lies flat on the table."""

@@ -11,6 +11,9 @@ from meddift.volume import Volume
 
 Floats = NDArray[np.float64]
 
+#: Air in the body that is less than this is not a lung, but a windpipe or a loop of bowel.
+SMALLEST_LUNG_MM3 = 50_000.0
+
 
 def body_mask(volume: Volume, *, threshold_hu: float = -500.0) -> Volume:
     """The patient without air around and without the table.
@@ -55,7 +58,7 @@ def lung_mask(volume: Volume, *, threshold_hu: float = -400.0, body: Volume | No
     thinned = _thinned_out(volume)
     inside = _thinned_out(body_mask(volume) if body is None else body).data
     air = ndimage.binary_opening((thinned.data < threshold_hu) & inside, structure=_ball(1.5, thinned.grid.spacing))
-    lungs = _largest_components(air, 2)
+    lungs = _largest_components(air, 2, least=SMALLEST_LUNG_MM3 / float(np.prod(thinned.grid.spacing)))
     lungs = ndimage.binary_closing(np.pad(lungs, 4), structure=_ball(4.0, thinned.grid.spacing))[4:-4, 4:-4, 4:-4]
     for k in range(lungs.shape[2]):
         lungs[:, :, k] = ndimage.binary_fill_holes(lungs[:, :, k])
@@ -144,12 +147,19 @@ def pick_points(
         raise NoCorrespondenceError(f"no {region} found in {volume!r}; is this a CT in HU with the {region} in view?")
     pitch = float((mask.sum() * np.prod(grid.spacing) / n) ** (1 / 3))
     if kind == "vessels":
-        score = np.where(mask, distinctiveness(volume).data, 0)
+        # Only around the lungs: the tensor takes ten arrays of the size of the scan.
+        voxels = np.argwhere(mask)
+        reach = np.ceil(10.0 / grid.spacing).astype(int)
+        start = np.maximum(voxels.min(axis=0) - reach, 0)
+        shape = np.minimum(voxels.max(axis=0) + reach + 1, grid.shape) - start
+        part = volume.cropped(start.tolist(), shape.tolist())
+        inside = mask[tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))]
+        score = np.where(inside, distinctiveness(part).data, 0)
         peak = (score == ndimage.maximum_filter(score, size=3)) & (score > 0)
         candidates = np.argwhere(peak)
         candidates = candidates[np.argsort(-score[peak], kind="stable")]
         min_distance_mm = 0.6 * pitch if min_distance_mm is None else min_distance_mm
-        positions = grid.index_to_world(candidates)
+        positions = part.grid.index_to_world(candidates)
     elif kind == "body":
         voxels = np.argwhere(mask)
         drawn = voxels[generator.integers(len(voxels), size=n if min_distance_mm is None else 20 * n)]
@@ -216,8 +226,8 @@ def _ball(radius_mm: float, spacing: Floats) -> NDArray[np.bool_]:
     return np.asarray(x**2 + y**2 + z**2 <= radius_mm**2 + 1e-6)
 
 
-def _largest_components(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    """The largest connected components; the later ones only if they have a tenth of the first."""
+def _largest_components(mask: NDArray[np.bool_], count: int, *, least: float = 1) -> NDArray[np.bool_]:
+    """The largest connected components of at least so many voxels; the later ones only if a tenth of the first."""
     from scipy import ndimage
 
     labels, found = ndimage.label(mask)
@@ -226,7 +236,7 @@ def _largest_components(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     best = np.argsort(-sizes, kind="stable")[:count]
-    return np.isin(labels, best[sizes[best] >= max(1, sizes[best[0]] / 10)])
+    return np.isin(labels, best[sizes[best] >= max(least, sizes[best[0]] / 10)])
 
 
 def _steps(volume: Volume) -> NDArray[np.int64]:

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from meddift.errors import NoCorrespondenceError
 from meddift.geometry import Grid
 from meddift.points import Points
+from meddift.synthetic.breathing import BreathingDeformation
 from meddift.synthetic.deformation import (
-    BreathingDeformation,
     KnownComposite,
     KnownTransform,
-    LocalWarps,
     SmallRotation,
     TableShift,
     compose,
 )
 from meddift.synthetic.degrade import rescan
 from meddift.synthetic.interest import lung_mask, pick_points
+from meddift.synthetic.local_warps import LocalWarps
 from meddift.synthetic.phantom import chest_phantom
 from meddift.synthetic.warp import deform_volume
 from meddift.volume import Volume

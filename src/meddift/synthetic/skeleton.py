@@ -54,14 +54,11 @@ def _draw_girdle(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer)
     front = float(anatomy.front_y(anatomy.level(2.4)))
     shoulder = anatomy.shoulder_width - 32
     for side in (-1, 1):
-        clavicle = smooth_path(
-            [
-                [side * 20, front + 2, float(anatomy.level(2.3))],
-                [side * 55, front + 8, top - 6],
-                [side * 95, front - 22, top + 8],
-                [side * (shoulder - 12), front - 46, top + 16],
-            ]
-        )
+        knots = []
+        for x, z in ((20.0, float(anatomy.level(2.3))), (55.0, top - 10), (95.0, top - 2), (shoulder - 14, top + 6)):
+            # Just under the skin, but not in front of the end of the sternum.
+            knots.append([side * x, min(anatomy.body_front(x, z) - 0.8 * anatomy.fat - 11, front + 6), z])
+        clavicle = smooth_path(knots)
         canvas.tube(cortex, clavicle, 6.0)
         canvas.tube(marrow, clavicle, 3.6)
         joint = np.array([side * shoulder, front - 58, top + 6])
