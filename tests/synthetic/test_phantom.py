@@ -13,7 +13,7 @@ from meddift.synthetic.trees import grow_tree
 
 @pytest.fixture(scope="module")
 def phantoms():
-    return [chest_phantom(seed, spacing_mm=4.0) for seed in (0, 1, 2)]
+    return [chest_phantom(seed, spacing_mm=5.0) for seed in (0, 1, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -132,18 +132,18 @@ def test_equal_seeds_equal_voxels_other_seeds_others():
 
 
 def test_options_leave_the_rest_as_it_was():
-    plain = chest_phantom(3, spacing_mm=6.0, noise_std_hu=0, table=False, lesions=0)
-    noisy = chest_phantom(3, spacing_mm=6.0, noise_std_hu=15.0, table=False, lesions=0)
+    plain = chest_phantom(3, spacing_mm=8.0, noise_std_hu=0, table=False, lesions=0)
+    noisy = chest_phantom(3, spacing_mm=8.0, noise_std_hu=15.0, table=False, lesions=0)
     assert abs((noisy.volume.data - plain.volume.data.astype(float))[plain.volume.data > 0].std() / 15 - 1) < 0.05
-    with_table = chest_phantom(3, spacing_mm=6.0, noise_std_hu=0, lesions=0)
+    with_table = chest_phantom(3, spacing_mm=8.0, noise_std_hu=0, lesions=0)
     changed = np.argwhere(with_table.volume.data != plain.volume.data)
     assert len(changed) > 100
     assert (plain.volume.grid.index_to_world(changed)[:, 1] < plain.table_y + 70).all()
     inner = ndimage.binary_erosion(with_table.structures["body"].data)
     assert not inner[tuple(changed.T)].any()
     assert len(plain.lesions) == 0
-    small = chest_phantom(3, spacing_mm=6.0, size_mm=(120, 120, 120), noise_std_hu=0)
-    assert small.volume.grid.shape == (20, 20, 20)
+    small = chest_phantom(3, spacing_mm=8.0, size_mm=(120, 120, 120), noise_std_hu=0)
+    assert small.volume.grid.shape == (15, 15, 15)
 
 
 def test_a_field_of_view_without_lung_has_no_lesions():

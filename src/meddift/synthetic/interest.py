@@ -43,7 +43,8 @@ def lung_mask(volume: Volume, *, threshold_hu: float = -400.0, body: Volume | No
 
     Air inside the body, its two largest components (one, if the second has less than a tenth of the
     first: airways often join both lungs), closed by 4 mm and filled slice by slice. Where a tight field
-    of view cuts through the side of a lung, that lung counts as outside air and is missing.
+    of view cuts through the side of a lung, that lung counts as outside air and is missing. Pieces below
+    50 ml are not lungs; bowel with more gas than that may be taken for one in scans of the abdomen.
 
     Args:
         volume: CT in HU, any orientation.
