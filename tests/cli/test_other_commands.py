@@ -171,22 +171,26 @@ class TestModels:
 class TestDemo:
     """The demo on a small phantom and without a network; the real one is run by `make demo`."""
 
-    @pytest.fixture
-    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A coarse phantom, and the hand-made level alone."""
-        import meddift.pipeline.demo as demo
+    @pytest.fixture(scope="class")
+    def result(self) -> Any:
+        """A coarse phantom, and the hand-made level alone, near to where points were: quick, not good. Made once."""
         import meddift.synthetic as synthetic
+        from meddift.pipeline.demo import run_demo
 
-        whole, run = synthetic.phantom_pair, demo.run_demo
+        whole = synthetic.phantom_pair
 
         def coarse(seed: int, **settings: Any) -> Any:
             return whole(seed, spacing_mm=5.0, crop_mm=0.0, thickness_mm=5.0, **settings)
 
-        def without_network(**settings: Any) -> Any:
-            return run(**settings, levels=("mind",))
+        options: dict[str, Any] = {"levels": ("mind",), "prior": "identity", "search_radius_mm": 10.0, "refine": False}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(synthetic, "phantom_pair", coarse)
+            return run_demo(count=12, **options)
 
-        monkeypatch.setattr(synthetic, "phantom_pair", coarse)
-        monkeypatch.setattr(demo, "run_demo", without_network)
+    @pytest.fixture
+    def small(self, result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the command get the small result."""
+        monkeypatch.setattr("meddift.pipeline.demo.run_demo", lambda **settings: result)
 
     @pytest.mark.usefixtures("small")
     def test_files_numbers_and_table(self, tmp_path: Path, run: Run) -> None:
