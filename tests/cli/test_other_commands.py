@@ -168,24 +168,25 @@ class TestModels:
         assert "recorded at first use" in words
 
 
+@pytest.fixture(scope="module")
+def result() -> Any:
+    """A coarse phantom, and the hand-made level alone, near to where points were: quick, not good. Made once."""
+    import meddift.synthetic as synthetic
+    from meddift.pipeline.demo import run_demo
+
+    whole = synthetic.phantom_pair
+
+    def coarse(seed: int, **settings: Any) -> Any:
+        return whole(seed, spacing_mm=5.0, crop_mm=0.0, thickness_mm=5.0, **settings)
+
+    options: dict[str, Any] = {"levels": ("mind",), "prior": "identity", "search_radius_mm": 10.0, "refine": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "phantom_pair", coarse)
+        return run_demo(count=12, **options)
+
+
 class TestDemo:
     """The demo on a small phantom and without a network; the real one is run by `make demo`."""
-
-    @pytest.fixture(scope="class")
-    def result(self) -> Any:
-        """A coarse phantom, and the hand-made level alone, near to where points were: quick, not good. Made once."""
-        import meddift.synthetic as synthetic
-        from meddift.pipeline.demo import run_demo
-
-        whole = synthetic.phantom_pair
-
-        def coarse(seed: int, **settings: Any) -> Any:
-            return whole(seed, spacing_mm=5.0, crop_mm=0.0, thickness_mm=5.0, **settings)
-
-        options: dict[str, Any] = {"levels": ("mind",), "prior": "identity", "search_radius_mm": 10.0, "refine": False}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(synthetic, "phantom_pair", coarse)
-            return run_demo(count=12, **options)
 
     @pytest.fixture
     def small(self, result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
