@@ -36,7 +36,8 @@ class Points:
         if positions.ndim != 2 or positions.shape[1] != 3:
             raise PointsError(f"points must have shape (N, 3), got {positions.shape}")
         if np.isinf(positions).any():
-            raise PointsError(f"points must be finite or NaN, row {int(np.isinf(positions).any(1).argmax())} is infinite")
+            row = int(np.isinf(positions).any(axis=1).argmax())
+            raise PointsError(f"points must be finite or NaN, row {row} is infinite")
         missing = np.isnan(positions)
         partly = missing.any(axis=1) & ~missing.all(axis=1)
         if partly.any():

@@ -44,7 +44,7 @@ class Volume:
         lead = self.data.ndim - 3
         data = self.data.transpose(*range(lead), *(lead + a for a in axes))
         flipped = [lead + i for i in range(3) if flips[i]]
-        return Volume(np.ascontiguousarray(np.flip(data, flipped) if flipped else data), grid)
+        return Volume(np.ascontiguousarray(np.flip(data, tuple(flipped)) if flipped else data), grid)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int], *, fill: float = 0.0) -> Volume:
         """Cut out a box of voxels; where it reaches beyond the border, it holds `fill`."""
@@ -57,7 +57,7 @@ class Volume:
                 return Volume(data, grid)
             source.append(slice(low, high))
             target.append(slice(low - int(first), high - int(first)))
-        data[(..., *target)] = self.data[(..., *source)]
+        data[..., target[0], target[1], target[2]] = self.data[..., source[0], source[1], source[2]]
         return Volume(data, grid)
 
     def resampled_along_axes(self, grid: Grid) -> Volume:

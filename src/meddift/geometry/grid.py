@@ -59,12 +59,12 @@ class Grid:
     @cached_property
     def inverse(self) -> Floats:
         """(4, 4) float64, world RAS mm to voxel index."""
-        return np.linalg.inv(self.affine)
+        return np.asarray(np.linalg.inv(self.affine), dtype=np.float64)
 
     @property
     def spacing(self) -> Floats:
         """(3,) float64, distance between neighbouring voxel centres along each index axis, mm."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0), dtype=np.float64)
 
     @property
     def origin(self) -> Floats:
@@ -119,9 +119,7 @@ class Grid:
 
     def same_as(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
         """Whether both lattices have the same shape and no corner differs by more than `tolerance_mm`."""
-        return self.shape == other.shape and bool(
-            np.abs(self.corners - other.corners).max() <= tolerance_mm
-        )
+        return self.shape == other.shape and bool(np.abs(self.corners - other.corners).max() <= tolerance_mm)
 
     def __eq__(self, other: object) -> bool:
         """Equal shape and exactly equal affine."""

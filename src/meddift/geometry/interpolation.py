@@ -17,7 +17,7 @@ def interpolate(data: NDArray[np.floating], indices: ArrayLike) -> NDArray[np.fl
         (..., N) float64.
     """
     index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
-    missing = ~np.isfinite(index).all(axis=1)
+    missing: NDArray[np.bool_] = np.asarray(~np.isfinite(index).all(axis=1))
     last = np.asarray(data.shape[-3:]) - 1
     clamped = np.clip(np.where(missing[:, None], 0.0, index), 0, last)
     low = np.minimum(np.floor(clamped).astype(np.int64), np.maximum(last - 1, 0))
@@ -47,4 +47,4 @@ def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> ND
     width = max(1.0, step)
     distance = np.abs(position[:, None] - np.arange(n_in)[None, :]) / width
     weight = np.maximum(0.0, 1.0 - distance)
-    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True), dtype=np.float32)

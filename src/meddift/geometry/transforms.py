@@ -72,7 +72,7 @@ class AffineTransform:
 
     def inverted(self) -> AffineTransform:
         """The affine that takes moving points to fixed points."""
-        return AffineTransform(np.linalg.inv(self.matrix))
+        return AffineTransform(np.asarray(np.linalg.inv(self.matrix), dtype=np.float64))
 
 
 @dataclass(frozen=True, eq=False)
