@@ -105,5 +105,6 @@ class Volume:
         state = hashlib.sha256()
         state.update(repr((self.data.dtype.str, self.data.shape)).encode())
         state.update(np.ascontiguousarray(self.data).view(np.uint8).data)
-        state.update(np.round(self.grid.affine, 6).tobytes())
+        # Plus zero: a zero with a sign is the same place and must be the same bytes.
+        state.update((np.round(self.grid.affine, 6) + 0.0).tobytes())
         return state.hexdigest()
