@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from meddift.errors import ModelError, OptionsError
 from meddift.features.pyramid import Level, Pyramid
 
+#: Statistics are taken from every n-th voxel, so that about this many of each scan count: for some tens of channels
+#: the covariance is then known to a few thousandths.
+_ROWS = 400_000
 #: About this many numbers are turned into float64 at a time (64 MB).
 _BLOCK_NUMBERS = 8_000_000
 
@@ -30,8 +33,8 @@ def whiten_pair(
     """Whiten levels of two scans by the statistics of both together.
 
     For each level: subtract the mean, multiply by the symmetric inverse square root of the covariance, both taken over
-    the voxels of both scans whose centre lies in the field of view of its scan (padding does not count; where
-    a lattice is so coarse that no centre does, all of its voxels count). Both scans are mapped in the same way.
+    (every n-th of) the voxels of both scans whose centre lies in the field of view of its scan (padding does not
+    count; where a lattice is so coarse that no centre does, all of its voxels count). Both scans are mapped in the same way.
 
     Args:
         fixed: Pyramid of the scan in which points are given.
@@ -83,11 +86,13 @@ def _statistics(
     channels = [pyramid.level(name).channels for pyramid in pyramids]
     if channels[0] != channels[1]:
         raise ModelError(f"level {name!r} has {channels[0]} channels in one scan and {channels[1]} in the other")
-    masks = []
+    masks, matrices = [], []
     for pyramid in pyramids:
         mask = pyramid.inside(name).reshape(-1)
-        masks.append(mask if mask.any() else np.ones_like(mask))
-    matrices = [pyramid.level(name).matrix for pyramid in pyramids]
+        mask = mask if mask.any() else np.ones_like(mask)
+        step = _odd(int(mask.sum()) // _ROWS)
+        masks.append(mask[::step])
+        matrices.append(pyramid.level(name).matrix[::step])
     count = sum(int(mask.sum()) for mask in masks)
     # One pass over the data: moments about a guess of the mean, from a few rows, lose no digits worth mentioning.
     some = np.flatnonzero(masks[0])[:: max(1, count // 5000)]
@@ -120,11 +125,19 @@ def _blocks(matrices: list[NDArray[np.float32]], masks: list[NDArray[np.bool_]])
             yield (block if kept.all() else block[kept]).astype(np.float64)
 
 
+def _odd(step: int) -> int:
+    """An odd step near this one: lines of a lattice are mostly even, and an even step would visit the same columns."""
+    return max(1, step | 1)
+
+
 def _mapped(level: Level, mean: NDArray[np.float32], matrix: NDArray[np.float32]) -> Level:
     """The level after `(features - mean) @ matrix`."""
     features = np.empty_like(level.features)
     rows, result = level.matrix, features.reshape(-1, level.channels)
     length = max(1, _BLOCK_NUMBERS // level.channels)
+    shift = mean @ matrix
     for start in range(0, len(rows), length):
-        np.matmul(rows[start : start + length] - mean, matrix, out=result[start : start + length])
+        block = result[start : start + length]
+        np.matmul(rows[start : start + length], matrix, out=block)
+        block -= shift
     return replace(level, features=features)

@@ -64,7 +64,8 @@ class SearchIndex:
     def _index(self, level: Level, share: float) -> IndexedLevel:
         features = torch.from_numpy(level.features)
         readings = read_axes(self.lattice, level.grid)
-        maps = gram_maps(features)
+        between = [bool(reading.part.any()) for reading in readings]
+        maps = gram_maps(features, (between[0], between[1], between[2]))
         smallest = SMALLEST_NORM * float(maps[(0, 0, 0)].mean(dtype=torch.float64)) ** 0.5
         norms = squared_norms(maps, readings).sqrt_()
         inverse = torch.where(norms > smallest, share / norms.clamp_(min=1e-30), norms.new_zeros(()))
@@ -103,6 +104,12 @@ def read_descriptors(level: Level, positions: NDArray[np.float64]) -> NDArray[np
         weight = np.prod([part[:, a] if pick[a] else 1 - part[:, a] for a in range(3)], axis=0)
         result += level.features[at[0], at[1], at[2]] * weight[:, None]
     return result.astype(np.float32)
+
+
+def unravel(flat: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Flat to three indices; `torch.unravel_index` would import a symbolic algebra system (1 s) first."""
+    plane = shape[1] * shape[2]
+    return flat // plane, flat % plane // shape[2], flat % shape[2]
 
 
 def lattice_of(pyramid: Pyramid, *, kind: str) -> Grid:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from meddift.matching.axes import AxisReading
 from meddift.matching.index import SearchIndex
 
 #: Bytes that the gathered features of one batch of windows may take.
@@ -15,50 +16,67 @@ BATCH_BYTES = 200_000_000
 def window_similarity(
     index: SearchIndex, descriptors: list[torch.Tensor], start: NDArray[np.int64], shape: tuple[int, int, int]
 ) -> torch.Tensor:
-    """Similarity of each query at every voxel of its own window of the lattice.
+    """Similarity of queries at every voxel of a window of the lattice; each window has its own queries.
 
     Args:
         index: The scan that is searched.
-        descriptors: For each level an (N, C) float32 tensor of unit descriptors.
+        descriptors: For each level an (N, K, C) float32 tensor of unit descriptors, K for each window; or (N, C) for
+            one each.
         start: (N, 3) int64, first lattice voxel of each window; windows must lie on the lattice.
         shape: Voxels of every window along each axis.
 
     Returns:
-        (N, n0, n1, n2) float32 on the device of the index.
+        (N, K, n0, n1, n2), or (N, n0, n1, n2) for one query each, float32 on the device of the index.
     """
-    count = len(start)
-    total = torch.zeros((count, *shape), dtype=torch.float32, device=index.device)
-    window = [np.arange(n) for n in shape]
-    for indexed, queries in zip(index.levels, descriptors, strict=True):
+    if descriptors[0].dim() == 2:
+        return window_similarity(index, [d[:, None] for d in descriptors], start, shape)[:, 0]
+    count, queries = descriptors[0].shape[:2]
+    total = torch.zeros((count, queries, *shape), dtype=torch.float32, device=index.device)
+    for indexed, wanted in zip(index.levels, descriptors, strict=True):
         channels = indexed.features.shape[3]
-        samples, weights = [], []
-        for axis in range(3):
-            reading = indexed.readings[axis]
-            voxel = start[:, axis, None] + window[axis]
-            first, last = reading.low[voxel[:, 0]], reading.high[voxel[:, -1]]
-            width = int((last - first).max()) + 1
-            samples.append(np.minimum(first[:, None] + np.arange(width), last[:, None]))
-            table = np.zeros((count, shape[axis], width), dtype=np.float32)
-            rows, columns = np.indices(voxel.shape)
-            table[rows, columns, reading.low[voxel] - first[:, None]] = 1 - reading.part[voxel]
-            table[rows, columns, reading.high[voxel] - first[:, None]] += reading.part[voxel]
-            weights.append(torch.from_numpy(table).to(index.device))
+        tables = [_reading_tables(indexed.readings[a], start[:, a], shape[a]) for a in range(3)]
+        samples = [torch.from_numpy(table[0]).to(index.device) for table in tables]
+        weights = [torch.from_numpy(table[1]).to(index.device) for table in tables]
         k0, k1, k2 = (s.shape[1] for s in samples)
-        size = max(1, BATCH_BYTES // (4 * channels * k0 * k1 * k2))
+        size = max(1, BATCH_BYTES // (4 * k0 * k1 * k2 * (channels + queries)))
         _, y, z, _ = indexed.features.shape
         flat_features = indexed.features.reshape(-1, channels)
-        for first_row in range(0, count, size):
-            rows_now = slice(first_row, first_row + size)
-            s0, s1, s2 = (torch.from_numpy(s[rows_now]).to(index.device) for s in samples)
+        for first in range(0, count, size):
+            rows = slice(first, min(first + size, count))
+            s0, s1, s2 = (s[rows] for s in samples)
             at = (s0[:, :, None, None] * y + s1[:, None, :, None]) * z + s2[:, None, None, :]
             now = len(at)
-            patch = flat_features[at.reshape(now, -1)]
-            dots = torch.bmm(patch, queries[rows_now, :, None])
-            dots = torch.bmm(weights[0][rows_now], dots.reshape(now, k0, k1 * k2)).reshape(now, shape[0], k1, k2)
-            dots = torch.matmul(weights[1][rows_now][:, None], dots)
-            dots = torch.matmul(dots, weights[2][rows_now].transpose(1, 2)[:, None])
-            total[rows_now] += dots * _window(indexed.inverse_norms, start[rows_now], shape)
+            patch = flat_features.index_select(0, at.reshape(-1)).reshape(now, -1, channels)
+            dots = torch.bmm(wanted[rows], patch.transpose(1, 2)).reshape(now * queries, k0, k1, k2)
+            # Along an axis on which lattice and level coincide there is nothing to interpolate.
+            w0, w1, w2 = (w[rows] for w in weights)
+            if not tables[0][2]:
+                dots = torch.matmul(w0[:, None], dots.reshape(now, queries, k0, k1 * k2))
+            dots = dots.reshape(now, queries, shape[0], k1, k2)
+            if not tables[1][2]:
+                dots = torch.matmul(w1[:, None, None], dots)
+            if not tables[2][2]:
+                dots = torch.matmul(dots, w2.transpose(1, 2)[:, None, None])
+            total[rows] += dots * _window(indexed.inverse_norms, start[rows], shape)[:, None]
     return total
+
+
+def _reading_tables(
+    reading: AxisReading, start: NDArray[np.int64], length: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], bool]:
+    """How windows read one axis: samples (N, k), weights (N, length, k), and whether each voxel is a sample."""
+    voxel = start[:, None] + np.arange(length)
+    low, high, part = reading.low[voxel], reading.high[voxel], reading.part[voxel]
+    if not part.any() and (np.diff(low, axis=1) == 1).all():
+        return low, np.zeros((len(start), 1, 1), dtype=np.float32), True
+    first, last = low[:, 0], high[:, -1]
+    width = int((last - first).max()) + 1
+    samples = np.minimum(first[:, None] + np.arange(width), last[:, None])
+    weights = np.zeros((len(start), length, width), dtype=np.float32)
+    rows, columns = np.indices(voxel.shape)
+    weights[rows, columns, low - first[:, None]] = 1 - part
+    weights[rows, columns, high - first[:, None]] += part
+    return samples, weights, False
 
 
 def _window(values: torch.Tensor, start: NDArray[np.int64], shape: tuple[int, int, int]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from meddift.matching.axes import AxisReading
-from meddift.matching.index import SearchIndex
+from meddift.matching.index import SearchIndex, unravel
 from meddift.matching.search import Found
 
 #: Bytes that the maps of one batch of queries may take.
@@ -60,7 +60,7 @@ def search_maps(
         rows = slice(start, min(start + size, count))
         maps = similarity_maps(index, [d[rows] for d in descriptors])
         value, place = maps.reshape(len(maps), -1).max(dim=1)
-        center = torch.stack(torch.unravel_index(place, shape), dim=1)
+        center = torch.stack(unravel(place, shape), dim=1)
         voxels[rows], best[rows] = center.cpu().numpy(), value.double().cpu().numpy()
         if rivals:
             for row, middle in enumerate(center.tolist()):

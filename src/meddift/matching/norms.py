@@ -15,14 +15,17 @@ import torch
 from meddift.matching.axes import AxisReading
 
 #: Coarse planes handled at a time: bounds the temporaries to some tens of MB.
-_PLANES = 8
+_PLANES = 4
 
 
-def gram_maps(features: torch.Tensor) -> dict[tuple[int, int, int], torch.Tensor]:
+def gram_maps(
+    features: torch.Tensor, edges_along: tuple[bool, bool, bool] = (True, True, True)
+) -> dict[tuple[int, int, int], torch.Tensor]:
     """Mean dot products of neighbouring descriptors.
 
     Args:
         features: (X, Y, Z, C) float32.
+        edges_along: Axes along which anything is read between voxels; along the others edges are left out.
 
     Returns:
         For each (a, b, c) in {0, 1}^3 a map (X - a, Y - b, Z - c) float32: 0 = node, 1 = edge along that axis.
@@ -31,6 +34,8 @@ def gram_maps(features: torch.Tensor) -> dict[tuple[int, int, int], torch.Tensor
     shape = features.shape[:3]
     maps: dict[tuple[int, int, int], torch.Tensor] = {}
     for kind in ((a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)):
+        if any(k and not wanted for k, wanted in zip(kind, edges_along, strict=True)):
+            continue
         size = [n - k for n, k in zip(shape, kind, strict=True)]
         edges = [axis for axis in range(3) if kind[axis]]
         total = features.new_zeros(size)
@@ -48,7 +53,7 @@ def gram_maps(features: torch.Tensor) -> dict[tuple[int, int, int], torch.Tensor
                 cut_b = [slice(start_b[i], start_b[i] + size[i]) for i in (1, 2)]
                 a = features[start_a[0] + x : start_a[0] + x + count, cut[0], cut[1]]
                 b = features[start_b[0] + x : start_b[0] + x + count, cut_b[0], cut_b[1]]
-                total[x : x + count] += torch.einsum("xyzc,xyzc->xyz", a, b)
+                total[x : x + count] += (a * b).sum(-1)
         maps[kind] = total / 2 ** len(free)
     return maps
 
@@ -83,8 +88,8 @@ def squared_norms(
         result = values.index_select(axis, low) * (1 - weight).square()
         return result.addcmul_(values.index_select(axis, high), weight.square().expand_as(result))
 
-    def usable(kind: tuple[int, ...]) -> bool:
-        return all(readings[axis].length > 1 or not kind[axis] for axis in range(3))
+    def usable(kind: tuple[int, int, int]) -> bool:
+        return kind in maps and all(readings[axis].length > 1 or not kind[axis] for axis in range(3))
 
     total = None
     for c in (0, 1):

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.matching.axes import AxisReading
-from meddift.matching.index import IndexedLevel, SearchIndex
+from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 
 #: Edge of a block in lattice voxels.
 BLOCK = 4
@@ -109,7 +109,7 @@ class GlobalSearch:
             bounds = self._bounds(dots)
             best, place, seen = self._best_first(dots, bounds.clone(), None)
             visited += seen
-            center = torch.stack(torch.unravel_index(place, self._shape), dim=1)
+            center = torch.stack(unravel(place, self._shape), dim=1)
             voxels.append(center.cpu().numpy())
             similarity.append(best.double().cpu().numpy())
             if rivals:
@@ -172,7 +172,7 @@ class GlobalSearch:
 
     def _evaluate(self, dots: list[torch.Tensor], query: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
         """(M, BLOCK, BLOCK, BLOCK) float32, similarity at the voxels of block `block[i]` for query `query[i]`."""
-        b0, b1, b2 = torch.unravel_index(block, self._blocks)
+        b0, b1, b2 = unravel(block, self._blocks)
         v0, v1, v2 = self._voxel[0][b0], self._voxel[1][b1], self._voxel[2][b2]
         _, n1, n2 = self._shape
         flat = (v0[:, :, None, None] * n1 + v1[:, None, :, None]) * n2 + v2[:, None, None, :]
@@ -229,14 +229,14 @@ class GlobalSearch:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(M,) best similarity in each block and its flat lattice voxel."""
         similarity = self._evaluate(dots, query, block)
-        b0, b1, b2 = torch.unravel_index(block, self._blocks)
+        b0, b1, b2 = unravel(block, self._blocks)
         places = [self._voxel[axis][b] for axis, b in enumerate((b0, b1, b2))]
         if center is not None:
             away = [((p - center[query, a][:, None]) * self._spacing[a]).square() for a, p in enumerate(places)]
             distance = away[0][:, :, None, None] + away[1][:, None, :, None] + away[2][:, None, None, :]
             similarity = torch.where(distance > self._exclusion_mm**2, similarity, -torch.inf)
         value, inside = similarity.reshape(len(query), -1).max(dim=1)
-        i, j, k = torch.unravel_index(inside, (BLOCK, BLOCK, BLOCK))
+        i, j, k = unravel(inside, (BLOCK, BLOCK, BLOCK))
         rows = torch.arange(len(query), device=query.device)
         _, n1, n2 = self._shape
         return value, (places[0][rows, i] * n1 + places[1][rows, j]) * n2 + places[2][rows, k]

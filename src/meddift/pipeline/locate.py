@@ -1,4 +1,9 @@
-"""Finding points: expected place, window, then neighbours and fine levels, then between voxels."""
+"""Finding points: everywhere or near where they are expected, then with fine levels, then between voxels.
+
+One descriptor may be mistaken for another; a point and its neighbours together hardly ever. Wherever points are looked
+for near an expected place, 27 neighbours are compared along with each: voxels of the moving lattice around the place,
+each with the fixed point that the local linear part of the prior makes its counterpart. Similarities are averaged.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +27,8 @@ from meddift.matching import (
 
 #: A rival is at least this far from the best place, mm.
 RIVAL_MM = 12.0
-#: Within this distance of the place found, fine levels and neighbours decide, mm.
-REFINE_MM = 7.0
-#: Neighbours that are compared along with the point: a cube of three a side, this far apart, mm.
-SUPPORT_MM = 4.0
 #: Points whose windows are held at a time.
-WINDOWS_AT_ONCE = 64
+WINDOWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,100 +76,77 @@ def locate_nearby(
     moving: SearchIndex,
     positions: NDArray[np.float64],
     expected: NDArray[np.float64],
+    prior: Transform,
+    *,
     radius_mm: float,
+    support_mm: float,
 ) -> Located:
-    """Look for points within a ball around where they are expected.
+    """Look for points within a ball around where they are expected, and answer between voxels.
 
     Args:
         fixed: The scan in which the points are given.
         moving: The scan in which they are looked for.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
         expected: (N, 3) float64 on the moving scan, world RAS mm.
+        prior: Fixed to moving; only its local stretching and turning is used.
         radius_mm: Of the ball.
+        support_mm: Distance of the neighbours that are compared along with each point; 0 compares the point alone.
     """
-    count = len(positions)
-    voxels = np.zeros((count, 3), dtype=np.int64)
-    best, rival = np.zeros(count), np.full(count, -np.inf)
-    at_border = np.zeros(count, dtype=bool)
-    queries = fixed.describe(positions)
-    start, shape = windows_around(moving, expected, radius_mm)
-    last = np.asarray(moving.lattice.shape) - 1
+    count, lattice = len(positions), moving.lattice
+    located = Located(np.zeros((count, 3)), np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool))
+    offsets = _neighbours(lattice, support_mm)
+    # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
+    back = np.linalg.inv(_local_linear(prior, positions))
+    shifts = np.einsum("nij,kj->nki", back, offsets @ lattice.affine[:3, :3].T)
+    start, shape = windows_around(moving, expected, radius_mm + support_mm + lattice.spacing.max())
+    last = np.asarray(lattice.shape) - 1
     for first in range(0, count, WINDOWS_AT_ONCE):
         rows = slice(first, min(first + WINDOWS_AT_ONCE, count))
-        values = window_similarity(moving, [q[rows] for q in queries], start[rows], shape)
+        now = len(positions[rows])
+        around = (positions[rows, None] + shifts[rows]).reshape(-1, 3)
+        queries = [q.reshape(now, len(offsets), -1) for q in fixed.describe(around)]
+        values = _average_shifted(window_similarity(moving, queries, start[rows], shape), offsets)
         away = distances(moving, start[rows], shape, expected[rows])
         # An expected place beyond the scan may have no voxel within the radius: then the whole window counts.
         reachable = (away <= radius_mm).flatten(1).any(dim=1)[:, None, None, None]
-        values = values.masked_fill((away > radius_mm) & reachable, -torch.inf)
-        top, place = values.flatten(1).max(dim=1)
-        inside = torch.stack(torch.unravel_index(place, shape), dim=1).cpu().numpy()
-        voxels[rows] = start[rows] + inside
-        best[rows] = top.double().cpu().numpy()
-        found = moving.lattice.index_to_world(voxels[rows])
+        searched = values.masked_fill((away > radius_mm) & reachable, -torch.inf)
+        top, flat = searched.flatten(1).max(dim=1)
+        place = np.stack(np.unravel_index(flat.cpu().numpy(), shape), axis=1)
+        voxel = start[rows] + place
+        found = lattice.index_to_world(voxel)
         beyond = distances(moving, start[rows], shape, found) > RIVAL_MM
-        rival[rows] = values.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1).double().cpu().numpy()
-        voxel = voxels[rows]
+        rival = searched.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1)
         rim = ((voxel == 0) | (voxel == last)) & (last > 0)
-        reach = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - moving.lattice.spacing.max()
-        at_border[rows] = rim.any(axis=1) | reach
-    return Located(moving.lattice.index_to_world(voxels), best, best - rival, at_border)
+        reach = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - lattice.spacing.max()
+        located.positions[rows] = lattice.index_to_world(voxel + peak_offsets(_cubes(values.cpu().numpy(), place)))
+        located.similarity[rows] = top.double().cpu().numpy()
+        located.margin[rows] = (top - rival).double().cpu().numpy()
+        located.at_border[rows] = rim.any(axis=1) | reach
+    return located
 
 
-def refine(
-    fixed: SearchIndex,
-    moving: SearchIndex,
-    positions: NDArray[np.float64],
-    found: NDArray[np.float64],
-    prior: Transform,
-) -> NDArray[np.float64]:
-    """Correct places found by a few mm: compare neighbours along with each point, and answer between voxels.
+def _neighbours(lattice: Grid, support_mm: float) -> NDArray[np.int64]:
+    """(K, 3) int64 offsets in voxels: a cube of three a side, the point itself first."""
+    step = np.maximum(1, np.round(support_mm / lattice.spacing)).astype(np.int64)
+    sides = product((0, -1, 1), repeat=3) if support_mm > 0 else [(0, 0, 0)]
+    offsets = np.array(list(sides), dtype=np.int64) * step
+    # A thin scan has no neighbours across.
+    return np.asarray(offsets[(np.abs(offsets) < np.asarray(lattice.shape)).all(axis=1)])
 
-    Neighbours are voxels of the moving lattice around the place; each is compared with the fixed point that the
-    local linear part of the prior makes its counterpart. Their similarities are averaged: one descriptor may err, 27
-    that have to move together hardly do.
 
-    Args:
-        fixed: The scan in which the points are given.
-        moving: The scan in which they were found.
-        positions: (N, 3) float64 on the fixed scan, world RAS mm.
-        found: (N, 3) float64 on the moving scan, world RAS mm.
-        prior: Fixed to moving; only its local stretching and turning is used.
-
-    Returns:
-        (N, 3) float64, world RAS mm.
-    """
-    lattice = moving.lattice
-    step = np.maximum(1, np.round(SUPPORT_MM / lattice.spacing)).astype(np.int64)
-    offsets = np.array(list(product((-1, 0, 1), repeat=3)), dtype=np.int64) * step
-    # A thin scan has no neighbours across: drop what would always fall off the lattice.
-    offsets = offsets[(np.abs(offsets) < np.asarray(lattice.shape)).all(axis=1)]
-    in_world = offsets @ lattice.affine[:3, :3].T
-    back = np.linalg.inv(_local_linear(prior, positions))
-    start, shape = windows_around(moving, found, REFINE_MM)
-    bound = np.asarray(lattice.shape) - shape
-    refined = found.copy()
-    for first in range(0, len(positions), WINDOWS_AT_ONCE):
-        rows = slice(first, min(first + WINDOWS_AT_ONCE, len(positions)))
-        total: torch.Tensor | None = None
-        counted = np.zeros((len(refined[rows]), 1, 1, 1), dtype=np.float32)
-        for offset, world in zip(offsets, in_world, strict=True):
-            shifted = start[rows] + offset
-            usable = ((shifted >= 0) & (shifted <= bound)).all(axis=1)
-            at = np.clip(shifted, 0, bound)
-            queries = fixed.describe(positions[rows] + back[rows] @ world)
-            values = window_similarity(moving, queries, at, shape)
-            weight = usable.astype(np.float32)[:, None, None, None]
-            values = values * torch.from_numpy(weight).to(values.device)
-            total = values if total is None else total.add_(values)
-            counted += weight
-        if total is None:
-            continue
-        mean = total.cpu().numpy() / np.maximum(counted, 1)
-        away = distances(moving, start[rows], shape, found[rows]).cpu().numpy()
-        mean = np.where(away <= REFINE_MM, mean, -np.inf)
-        place = np.stack(np.unravel_index(mean.reshape(len(mean), -1).argmax(axis=1), shape), axis=1)
-        refined[rows] = lattice.index_to_world(start[rows] + place + peak_offsets(_cubes(mean, place)))
-    return refined
+def _average_shifted(values: torch.Tensor, offsets: NDArray[np.int64]) -> torch.Tensor:
+    """(N, n0, n1, n2), mean over k of `values[:, k]` at each voxel plus offset k, where that lies in the window."""
+    if len(offsets) == 1:
+        return values[:, 0]
+    shape = values.shape[2:]
+    total = torch.zeros_like(values[:, 0])
+    counted = torch.zeros(shape, dtype=values.dtype, device=values.device)
+    for k, offset in enumerate(offsets.tolist()):
+        to = [slice(max(0, -o), min(n, n - o)) for o, n in zip(offset, shape, strict=True)]
+        of = [slice(max(0, o), min(n, n + o)) for o, n in zip(offset, shape, strict=True)]
+        total[:, to[0], to[1], to[2]] += values[:, k, of[0], of[1], of[2]]
+        counted[to[0], to[1], to[2]] += 1
+    return total.div_(counted)
 
 
 def _cubes(values: NDArray[np.floating], place: NDArray[np.int64]) -> NDArray[np.floating]:

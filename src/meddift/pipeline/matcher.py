@@ -14,6 +14,7 @@ from meddift.features import FeatureStore, Pyramid, extract_pyramid
 from meddift.features.extraction import pyramid_key
 from meddift.models import ModelSpec, find_spec
 from meddift.models.weights import locate_weights
+from meddift.pipeline.device import check_device_name, choose_device
 from meddift.pipeline.memory import estimate_memory
 from meddift.pipeline.options import Options
 
@@ -81,18 +82,14 @@ class Matcher:
                 f"{self.spec.name} has timesteps 0 to {self.spec.schedule.steps - 1}, got {self.extraction.timestep}"
             )
         self._weights = None if weights is None else Path(weights)
-        self._wanted_device = device
+        self._wanted_device = check_device_name(device)
         self._store = None if store is False else FeatureStore(None if store is True else store)
         self.report: Progress = on_progress or _silent
 
     @cached_property
     def device(self) -> str:
         """Where tensors are computed: "cpu" or "cuda:N"."""
-        if self._wanted_device != "auto":
-            return self._wanted_device
-        import torch
-
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+        return choose_device(self._wanted_device)
 
     @cached_property
     def model(self) -> DiffusionModel:

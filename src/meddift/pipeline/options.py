@@ -34,7 +34,8 @@ class Options:
         spacing: Voxel size that the network is told: of the lattice it sees, or of the scan as stored.
         whiten: Whether the network's levels are whitened. The hand-made level always is, except in "paper".
         prior: Where a point is expected: nowhere in particular ("none"), at the same world position ("identity"),
-            where an affine puts it that most matches of the two scans agree on ("affine"), or where a transform puts it.
+            where an affine puts it that most matches agree on, bent towards them ("affine"), or where a transform
+            puts it.
         search_radius_mm: How far from there it is looked for; None = 20 mm under "affine", 35 under any other prior.
         lattice: Answers lie on the voxels of the scan ("image") or of the network's input ("network") before they
             are refined.

@@ -22,7 +22,7 @@ from meddift.matching import Matches, SearchIndex, lattice_of, similarity_maps
 from meddift.models import prepare_volume
 from meddift.pipeline.confidence import Evidence, Limits, judge
 from meddift.pipeline.landmarks import textured_points
-from meddift.pipeline.locate import Located, locate_globally, locate_nearby, refine, rim_distance_mm
+from meddift.pipeline.locate import Located, locate_globally, locate_nearby, rim_distance_mm
 from meddift.pipeline.prior import MatchedPrior, match_prior
 from meddift.points import Points
 from meddift.volume import Volume
@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from meddift.pipeline.matcher import Matcher
 
 #: Places that are matched to find out how the scans lie to each other.
-PRIOR_POINTS = 300
+PRIOR_POINTS = 256
 #: An expected place this far beyond the scan may still turn out to be inside, mm.
 OUTSIDE_TOLERANCE_MM = 6.0
+#: Fine levels look this far around the place that semantic levels have found, mm.
+REFINE_MM = 8.0
+#: Distance of the neighbours that are compared along with a point, by semantic and by fine levels, mm.
+COARSE_SUPPORT_MM, FINE_SUPPORT_MM = 8.0, 4.0
 #: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
 AIR_HU = -950.0
 
@@ -256,18 +260,33 @@ class Pair:
     def _locate(self, positions: NDArray[np.float64], prior: Transform | None, *, forward: bool) -> Located:
         """Find points in one direction; `prior` is that of the direction."""
         options = self._options
-        indexes = (self._fixed_index, self._moving_index)
-        start, goal = indexes if forward else indexes[::-1]
-        if prior is None:
-            # With fine levels to decide in the end, semantic ones on their own voxels find the neighbourhood.
-            coarse = self._semantic_indexes if options.refine else indexes
-            found = locate_globally(*(coarse if forward else coarse[::-1]), positions)
-        else:
-            found = locate_nearby(start, goal, positions, prior.apply(positions), options.radius_mm())
+        fixed, moving = self._in_order(self._fixed_index, self._moving_index, forward)
         if not options.refine:
-            return found
-        straight = AffineTransform.identity() if prior is None else prior
-        return replace(found, positions=refine(start, goal, positions, found.positions, straight))
+            if prior is None:
+                return locate_globally(fixed, moving, positions)
+            expected = prior.apply(positions)
+            return locate_nearby(
+                fixed, moving, positions, expected, prior, radius_mm=options.radius_mm(), support_mm=0.0
+            )
+        # Semantic levels find the neighbourhood, on their own voxels; fine levels decide inside it.
+        coarse = self._in_order(*self._semantic_indexes, forward)
+        if prior is None:
+            prior = AffineTransform.identity()
+            near = locate_globally(*coarse, positions)
+        else:
+            radius = options.radius_mm()
+            near = locate_nearby(
+                *coarse, positions, prior.apply(positions), prior, radius_mm=radius, support_mm=COARSE_SUPPORT_MM
+            )
+        fine = locate_nearby(
+            fixed, moving, positions, near.positions, prior, radius_mm=REFINE_MM, support_mm=FINE_SUPPORT_MM
+        )
+        # How far a point can be told from its rivals is a matter of the wider search.
+        return replace(fine, margin=near.margin, at_border=near.at_border)
+
+    @staticmethod
+    def _in_order(fixed: SearchIndex, moving: SearchIndex, forward: bool) -> tuple[SearchIndex, SearchIndex]:
+        return (fixed, moving) if forward else (moving, fixed)
 
     def _inverse_error(
         self, positions: NDArray[np.float64], found: NDArray[np.float64], prior: Transform | None

@@ -8,11 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError
-from meddift.geometry import AffineTransform
-from meddift.matching import Found, SearchIndex, fit_robust_affine, search_maps
+from meddift.geometry import AffineTransform, Transform
+from meddift.matching import SearchIndex, fit_robust_affine, search_maps
+from meddift.pipeline.locate import locate_nearby
 
 #: A match counts as mutual if matching back ends no farther from its start, mm.
-MUTUAL_MM = 12.0
+MUTUAL_MM = 8.0
+#: How far around its start a point is looked for when matching back from somewhere in the other scan, mm.
+RETURN_MM = 30.0
+#: How far from the first prior points are looked for once more, mm.
+AGAIN_MM = 20.0
+#: Distance of the neighbours that are compared along with each point, mm.
+SUPPORT_MM = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,7 @@ class MatchedPrior:
 def match_prior(
     fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64], *, seed: int = 0
 ) -> MatchedPrior:
-    """Match points in both directions over the whole of both scans, and keep what agrees.
+    """Match points over the whole of the moving scan, keep what agrees, then match again near what that predicts.
 
     Args:
         fixed: Semantic levels of the fixed scan, on a coarse lattice.
@@ -67,19 +74,49 @@ def match_prior(
     """
     if len(positions) < 8:
         raise NoCorrespondenceError(f"only {len(positions)} places of the fixed scan have any texture to match")
-    found = _world(moving, search_maps(moving, fixed.describe(positions), rivals=False))
-    back = _world(fixed, search_maps(fixed, moving.describe(found), rivals=False))
-    mutual = np.linalg.norm(back - positions, axis=1) <= MUTUAL_MM
-    start, end = positions[mutual], found[mutual]
-    fit = fit_robust_affine(start, end, tolerance_mm=20.0, seed=seed)
-    anchors, ends = start[fit.inliers], end[fit.inliers]
-    residuals = ends - fit.transform.apply(anchors)
+    straight = AffineTransform.identity()
+    found = search_maps(moving, fixed.describe(positions), rivals=False)
+    world = moving.lattice.index_to_world(found.voxels)
+    mutual = _returns(fixed, moving, positions, world, straight, radius_mm=RETURN_MM, support_mm=0.0)
+    fit = fit_robust_affine(positions[mutual], world[mutual], tolerance_mm=20.0, seed=seed)
+    anchors, ends = positions[mutual][fit.inliers], world[mutual][fit.inliers]
+    first = _bent(fit.transform, anchors, ends, matched=int(mutual.sum()))
+    # Near the right place many more points are found than over the whole scan.
+    near = locate_nearby(
+        fixed, moving, positions, first.apply(positions), first, radius_mm=AGAIN_MM, support_mm=SUPPORT_MM
+    )
+    mutual = ~near.at_border
+    mutual &= _returns(
+        fixed, moving, positions, near.positions, first.swapped(), radius_mm=AGAIN_MM, support_mm=SUPPORT_MM
+    )
+    if mutual.sum() < len(first.anchors):
+        return first
+    fit = fit_robust_affine(positions[mutual], near.positions[mutual], tolerance_mm=20.0, seed=seed)
+    return _bent(fit.transform, positions[mutual], near.positions[mutual], matched=int(mutual.sum()))
+
+
+def _returns(
+    fixed: SearchIndex,
+    moving: SearchIndex,
+    positions: NDArray[np.float64],
+    found: NDArray[np.float64],
+    back: Transform,
+    *,
+    radius_mm: float,
+    support_mm: float,
+) -> NDArray[np.bool_]:
+    """(N,) bool, whether matching back, within a radius of the start, ends near the start."""
+    returned = locate_nearby(moving, fixed, found, positions, back, radius_mm=radius_mm, support_mm=support_mm)
+    return np.asarray(np.linalg.norm(returned.positions - positions, axis=1) <= MUTUAL_MM)
+
+
+def _bent(
+    affine: AffineTransform, anchors: NDArray[np.float64], ends: NDArray[np.float64], *, matched: int
+) -> MatchedPrior:
+    """The affine and what it misses, where neighbours miss it alike."""
+    residuals = ends - affine.apply(anchors)
     keep = _agreeing(anchors, residuals)
-    return MatchedPrior(fit.transform, anchors[keep], residuals[keep], matched=int(mutual.sum()))
-
-
-def _world(index: SearchIndex, found: Found) -> NDArray[np.float64]:
-    return index.lattice.index_to_world(found.voxels)
+    return MatchedPrior(affine, anchors[keep], residuals[keep], matched=matched)
 
 
 def _weights(positions: NDArray[np.float64], anchors: NDArray[np.float64], width_mm: float) -> NDArray[np.float64]:
