@@ -71,10 +71,10 @@ def search_maps(
 
 def _read(values: torch.Tensor, axis: int, reading: AxisReading) -> torch.Tensor:
     """Linear interpolation along one axis of (N, X, Y, Z)."""
-    if not reading.part.any():
-        first, count = int(reading.low[0]), len(reading.low)
-        if (reading.low == first + np.arange(count)).all():  # the lattice lies on the level's own voxels
-            return values.narrow(axis, first, count)
+    place = reading.low + reading.part  # the last voxel is read as the upper neighbour of the one before
+    if place[0] == int(place[0]) and (place == place[0] + np.arange(len(place))).all():
+        # The lattice lies on the level's own voxels: there is nothing to interpolate.
+        return values.narrow(axis, int(place[0]), len(place))
     shape = [1, 1, 1, 1]
     shape[axis] = -1
     low = torch.from_numpy(reading.low).to(values.device)
