@@ -128,7 +128,8 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(case: Case, run: Run
     assert outcome.json["model"] == "builtin"
     assert outcome.json["memory_bytes"] > 0
     words = run(case.arguments("--dry-run"))
-    assert "memory: " in words.stdout
+    assert "memory: about " in words.stdout
+    assert "look for 4 point(s) within 15 mm" in words.stdout
     assert case.results() == []
 
 

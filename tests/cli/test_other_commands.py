@@ -96,8 +96,8 @@ class TestInfo:
         assert content["orientation"] == "LPS"
         assert content["readable"] is True
         words = run(["info", image]).stdout
-        assert "LPS" in words
-        assert "8, 9, 10" in words
+        assert "the first to the left, the second to the back, the third to the head" in words
+        assert "8 x 9 x 10 voxels" in words
 
     def test_a_scan_that_cannot_be_matched_is_described_all_the_same(self, tmp_path: Path, run: Run) -> None:
         matrix = affine()

@@ -41,7 +41,7 @@ def info(
         from meddift.io import describe_image
 
         description = describe_image(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
-        lines = _lines(description)
+        lines = _image_lines(description)
     elif path.exists():
         from meddift.io.points import describe_points
 
@@ -102,22 +102,40 @@ def _points_lines(description: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _lines(description: dict[str, Any]) -> list[str]:
-    """Any description in words, a line an entry; a ready text under "text" goes first."""
-    lines = []
-    for name, value in description.items():
-        if value is None or value in ("", [], {}):
-            continue
-        heading = name.replace("_", " ")
-        if isinstance(value, dict):
-            lines.append(f"{heading}:")
-            lines += [f"  {key.replace('_', ' ')}: {_words(inner)}" for key, inner in value.items()]
-        elif isinstance(value, list) and value and isinstance(value[0], str):
-            lines.append(f"{heading}:")
-            lines += [f"  {inner}" for inner in value]
-        else:
-            lines.append(f"{heading}: {_words(value)}")
+def _image_lines(description: dict[str, Any]) -> list[str]:
+    """A scan in words; what its header does not tell is left out."""
+    lines = [str(description["path"])]
+
+    def add(name: str, key: str, ending: str = "", between: str = " x ") -> None:
+        value = description.get(key)
+        if value is not None and value != "":
+            numbers = between.join(f"{v:.6g}" for v in value) if isinstance(value, list) else _words(value)
+            lines.append(f"{name}: {numbers}{ending}")
+
+    add("format", "format", f", {description['dtype']}" if description.get("dtype") else "")
+    add("size", "shape", " voxels")
+    add("spacing", "spacing_mm", " mm")
+    add("field of view", "extent_mm", " mm")
+    letters = description.get("orientation")
+    if letters:
+        ways = ", ".join(f"the {name} to the {_SIDES[x]}" for name, x in zip(_AXES, letters, strict=True))
+        turned = description.get("obliqueness_degrees") or 0.0
+        oblique = f"; turned by {turned:.1f} degrees against the body axes" if turned > 0.05 else ""
+        lines.append(f"orientation: {letters} (the voxel axes grow: {ways}){oblique}")
+    add("center of the first voxel", "origin_ras_mm", " in world RAS mm", ", ")
+    add("center of the field of view", "center_ras_mm", " in world RAS mm", ", ")
+    for key, value in (description.get("details") or {}).items():
+        if isinstance(value, list) and value and isinstance(value[0], str):
+            lines += [f"{key.replace('_', ' ')}:", *(f"  {entry}" for entry in value)]
+        elif value not in (None, "", [], {}):
+            lines.append(f"{key.replace('_', ' ')}: {_words(value)}")
+    problems = description.get("problems") or []
+    lines += [f"cannot be matched: {problem}" for problem in problems]
     return lines
+
+
+_AXES = ("first", "second", "third")
+_SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
 
 def _words(value: Any) -> str:

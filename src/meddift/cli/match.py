@@ -275,13 +275,25 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
         write_json_to_stdout(plan)
         return
     for name, value in plan.items():
+        heading = name.replace("_", " ")
         if name == "memory_bytes":
-            typer.echo(f"memory: {human_bytes(value)}")
+            typer.echo(f"memory: about {human_bytes(value)}")
         elif isinstance(value, dict):
-            typer.echo(f"{name.replace('_', ' ')}:")
+            typer.echo(f"{heading}:")
             for key, inner in value.items():
-                typer.echo(f"  {key.replace('_', ' ')}: {inner}")
-        elif isinstance(value, list | tuple):
-            typer.echo(f"{name.replace('_', ' ')}: {', '.join(map(str, value))}")
+                typer.echo(f"  {key.replace('_', ' ')}: {_plan_word(inner)}")
+        elif name == "stages":
+            typer.echo("what would be done:")
+            for stage in value:
+                typer.echo(f"  {stage}")
         else:
-            typer.echo(f"{name.replace('_', ' ')}: {value}")
+            typer.echo(f"{heading}: {_plan_word(value)}")
+
+
+def _plan_word(value: Any) -> str:
+    """A value of the plan as people write it."""
+    if value is None:
+        return "as the model says"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -95,9 +95,8 @@ def accuracy_lines(accuracy: Accuracy) -> list[str]:
             f"largest {errors.max:.2f}; {100 * (errors.within_5mm or 0):.0f} % of {errors.n} within 5 mm"
         )
     if accuracy.absent:
-        lines.append(
-            f"{accuracy.absent} points are not in the moving scan; {accuracy.absent_called_ok} were called ok"
-        )
+        absent, called_ok = accuracy.absent, accuracy.absent_called_ok
+        lines.append(f"points whose true place is not in the moving scan: {absent}, called ok: {called_ok}")
     return lines
 
 

@@ -197,6 +197,7 @@ class Pair:
 
                 made.append(matcher.pyramid(volume, role=role, progress=progress))
         fixed, moving = made
+        matcher.report("whitening features", 0.56)
         with self._timed("whiten"):
             names = matcher.extraction.network_levels if self._options.whitening(matcher.spec) else ()
             if MIND in matcher.extraction.levels and self._options.preset == "default":
