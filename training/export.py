@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,35 +17,46 @@ from safetensors.torch import save_file
 PART_BYTES = 15_000_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    state = torch.load(arguments.run / "checkpoint.pt", weights_only=True, map_location="cpu")
-    config = json.loads((arguments.run / "config.json").read_text())
-    tensors = {name: value.half().contiguous() for name, value in sorted(state["average"].items())}
+def write_parts(tensors: Mapping[str, torch.Tensor], out: Path, *, metadata: Mapping[str, str]) -> int:
+    """Write tensors as float16, sorted by name, in parts `unet-0001.safetensors`...; returns the number of parts."""
+    half = {name: value.half().contiguous() for name, value in sorted(tensors.items())}
     parts: list[dict[str, torch.Tensor]] = [{}]
     size = 0
-    for name, value in tensors.items():
+    for name, value in half.items():
         if size + value.nbytes > PART_BYTES and parts[-1]:
             parts.append({})
             size = 0
         parts[-1][name] = value
         size += value.nbytes
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for old in arguments.out.glob("unet-*.safetensors"):
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("unet-*.safetensors"):
         old.unlink()
     for number, part in enumerate(parts, 1):
-        metadata = {
-            "part": f"{number} of {len(parts)}",
-            "steps": str(state["step"]),
-            "hours": f"{state['seconds'] / 3600:.2f}",
-            "config": json.dumps(config, sort_keys=True),
-        }
-        save_file(part, arguments.out / f"unet-{number:04d}.safetensors", metadata=metadata)
-    total = sum(value.nbytes for value in tensors.values())
-    print(f"{len(tensors)} tensors, {total / 1e6:.1f} MB in {len(parts)} parts, after {state['step']} steps")
+        described = {"part": f"{number} of {len(parts)}", **metadata}
+        save_file(part, out / f"unet-{number:04d}.safetensors", metadata=described)
+    return len(parts)
+
+
+def export_run(run: Path, out: Path) -> str:
+    """Export the last checkpoint of a run; returns what was done, in words."""
+    state = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
+    config = json.loads((run / "config.json").read_text())
+    metadata = {
+        "steps": str(state["step"]),
+        "hours": f"{state['seconds'] / 3600:.2f}",
+        "config": json.dumps(config, sort_keys=True),
+    }
+    parts = write_parts(state["average"], out, metadata=metadata)
+    total = 2 * sum(value.numel() for value in state["average"].values())
+    return f"{len(state['average'])} tensors, {total / 1e6:.1f} MB in {parts} parts, after {state['step']} steps"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    print(export_run(arguments.run, arguments.out))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from objectives import correspondence
-from scans import load_scans
+from training_scans import draw_phantoms, load_scans
 from views import interp, make_pair
 
 DEFAULTS = {
@@ -88,12 +88,16 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--voxels", type=int, default=110**3, help="at most, of one view")
     parser.add_argument("--points", type=int, default=400)
+    parser.add_argument("--phantoms", type=int, default=0, help="number of drawn chests beside the scans")
+    parser.add_argument("--phantom-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
     parser.add_argument("--denoising-only", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     arguments.run.mkdir(parents=True, exist_ok=True)
     config = {**DEFAULTS, "correspondence": not arguments.denoising_only, "seed": arguments.seed}
+    if arguments.phantoms:
+        config |= {"phantoms": arguments.phantoms, "phantom_weight": arguments.phantom_weight}
     (arguments.run / "config.json").write_text(json.dumps(config, indent=1))
 
     torch.manual_seed(arguments.seed)
@@ -115,6 +119,7 @@ def main() -> None:
         step, trained = state["step"], state["seconds"]
     generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + step)
     scans = load_scans(arguments.scans, spacing_mm=config["spacing_mm"])
+    scans += draw_phantoms(arguments.phantoms, spacing_mm=config["spacing_mm"], weight=arguments.phantom_weight)
     print(f"{len(scans)} scans, {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, step {step}")
 
     def save() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from scans import Scan
+from training_scans import Scan
 
 AIR_HU = -1000.0
 
@@ -197,7 +197,7 @@ class ViewPair:
 
 def make_pair(scans: list[Scan], generator: torch.Generator, *, budget: int, count: int) -> ViewPair:
     """Draw a scan and two views of it that overlap, and at least 64 corresponding points."""
-    weights = torch.tensor([float(s.hu.numel()) ** 0.5 for s in scans])
+    weights = torch.tensor([s.weight * float(s.hu.numel()) ** 0.5 for s in scans])
     while True:
         scan = scans[int(torch.multinomial(weights, 1, generator=generator))]
         size = torch.tensor(scan.hu.shape, dtype=torch.float32) * scan.spacing_mm

@@ -1,4 +1,4 @@
-"""Scans for training: read once, turned to RAS, brought to the working spacing, kept in memory as HU."""
+"""Scans for training: read or drawn once, turned to RAS, at the working spacing, kept in memory as HU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from meddift.geometry import Grid
+from meddift.synthetic import chest_phantom
 from meddift.volume import Volume
 
 #: Never trained on: validation scans, and the one patient whose crops test matching across fields of view.
@@ -24,11 +25,13 @@ class Scan:
         name: File name without suffix.
         hu: (X, Y, Z) float32, HU, RAS axes.
         spacing_mm: Isotropic.
+        weight: How often it is drawn, relative to others of its size.
     """
 
     name: str
     hu: torch.Tensor
     spacing_mm: float
+    weight: float = 1.0
 
 
 def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
@@ -45,3 +48,21 @@ def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
     if not scans:
         raise SystemExit(f"no training scans (*.nii.gz) in {folder}")
     return scans
+
+
+def draw_phantoms(count: int, *, spacing_mm: float, weight: float = 1.0, first_seed: int = 0) -> list[Scan]:
+    """Draw chests, each from a seed of its own; about 3 s each at 2 mm.
+
+    Args:
+        count: How many.
+        spacing_mm: Voxel size.
+        weight: How often one is drawn, relative to a scan of its size.
+        first_seed: Of the first one. Evaluation draws its phantoms from other seeds.
+    """
+    phantoms = []
+    for seed in range(first_seed, first_seed + count):
+        # Views get noise of their own; a few HU here keep organs from being perfectly even.
+        drawn = chest_phantom(seed, spacing_mm=spacing_mm, lesions=seed % 7, noise_std_hu=4.0, table=seed % 2 == 0)
+        hu = np.clip(drawn.volume.data.astype(np.float32), -1000, 3000)
+        phantoms.append(Scan(f"phantom-{seed}", torch.from_numpy(hu), spacing_mm, weight))
+    return phantoms

@@ -1,0 +1,202 @@
+"""Training data: points of two views correspond, the latent is the package's, and what the objectives reward."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+import views
+from meddift.models import haar_forward
+from objectives import correspondence, read_level
+from train import haar
+from training_scans import Scan, draw_phantoms, load_scans
+from views import make_pair, random_view, sample_scan
+
+SPACING = 2.0
+SHAPE = (110, 100, 90)
+
+
+def blobs(x: torch.Tensor) -> torch.Tensor:
+    """Intensity at (..., 3) scan mm, in closed form: smooth, and different everywhere."""
+    generator = torch.Generator().manual_seed(5)
+    middles = torch.rand(30, 3, generator=generator) * torch.tensor(SHAPE) * SPACING
+    heights = torch.rand(30, generator=generator) * 1200 - 500
+    squared = (x[..., None, :] - middles).square().sum(-1)
+    return -300 + (heights * torch.exp(-squared / (2 * 22.0**2))).sum(-1)
+
+
+@pytest.fixture(scope="module")
+def scan() -> Scan:
+    axes = [torch.arange(n) * SPACING for n in SHAPE]
+    return Scan("blobs", blobs(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)), SPACING)
+
+
+def undegraded(view, scan, generator) -> None:
+    view.image = sample_scan(scan, view.to_scan(view.lattice()))
+
+
+def read_intensity(view, points: torch.Tensor) -> torch.Tensor:
+    """Intensity of a view at its points, by the function that reads levels in training (which normalises)."""
+    channels = torch.stack([view.image / 1000, torch.ones_like(view.image)])[None]
+    value = read_level(channels, points, view.half_extent)
+    return 1000 * value[:, 0] / value[:, 1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_both_views_show_the_same_intensity_at_corresponding_points(scan, seed, monkeypatch):
+    monkeypatch.setattr(views, "render", undegraded)
+    generator = torch.Generator().manual_seed(seed)
+    pair = make_pair([scan], generator, budget=64**3, count=200)
+    x = pair.views[0].to_scan(pair.points[0])
+    # Within two voxels of the scan's border a view mixes in the air beyond.
+    keep = ((x > 5) & (x < torch.tensor(SHAPE) * SPACING - 7)).all(-1)
+    points = [p[keep] for p in pair.points]
+    first, second = (read_intensity(v, p) for v, p in zip(pair.views, points, strict=True))
+    # Independent of both images: the closed form where the first view says that its points lie.
+    truth = blobs(x[keep])
+    assert len(first) >= 50
+    assert (first - truth).abs().max() < 12
+    assert (second - truth).abs().max() < 12
+    wrong = read_intensity(pair.views[1], points[1] + 6.0)
+    assert (wrong - truth).abs().median() > 5 * (second - truth).abs().median()
+    assert truth.std() > 20
+
+
+def test_views_differ_in_more_than_a_shift(scan, monkeypatch):
+    monkeypatch.setattr(views, "render", undegraded)
+    pair = make_pair([scan], torch.Generator().manual_seed(3), budget=64**3, count=200)
+    a, b = (torch.cat([p, torch.ones(len(p), 1)], 1) for p in pair.points)
+    affine = torch.linalg.lstsq(a, b).solution
+    shift = (pair.points[1] - pair.points[0]).mean(0)
+    assert (pair.points[0] + shift - pair.points[1]).norm(dim=1).mean() > 3
+    assert (a @ affine - b).norm(dim=1).mean() > 0.5
+
+
+def test_degraded_views_still_correspond(scan):
+    # Noise, kernels and calibration change every value: what is left is that bright stays bright.
+    agreement, shuffled = [], []
+    for seed in range(4):
+        pair = make_pair([scan], torch.Generator().manual_seed(seed), budget=64**3, count=300)
+        first, second = (read_intensity(v, p) for v, p in zip(pair.views, pair.points, strict=True))
+        agreement.append(float(torch.corrcoef(torch.stack([first, second]))[0, 1]))
+        shuffled.append(float(torch.corrcoef(torch.stack([first, second.roll(7)]))[0, 1]))
+    assert np.mean(agreement) > 0.6
+    assert np.mean(agreement) > np.mean(shuffled) + 0.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_view_is_inverted_and_never_folds(scan, seed):
+    generator = torch.Generator().manual_seed(seed)
+    view = random_view(scan, torch.tensor([110.0, 100.0, 90.0]), generator, budget=80**3)
+    inside = (torch.rand(400, 3, generator=generator) - 0.5) * 1.8 * view.half_extent
+    back, residual = view.from_scan(view.to_scan(inside))
+    found = residual < 0.2
+    assert found.float().mean() > 0.95
+    assert (view.to_scan(back) - view.to_scan(inside)).norm(dim=-1)[found].max() < 0.2
+    assert (back - inside).norm(dim=-1)[found].median() < 0.05
+    columns = [(view.to_scan(inside + 0.5 * e) - view.to_scan(inside - 0.5 * e)) for e in torch.eye(3)]
+    assert torch.linalg.det(torch.stack(columns, -1)).gt(0).float().mean() > 0.99
+
+
+def test_equal_seeds_give_equal_pairs(scan):
+    pairs = [make_pair([scan], torch.Generator().manual_seed(9), budget=48**3 * 2, count=100) for _ in range(2)]
+    for a, b in zip(*(pair.views for pair in pairs), strict=True):
+        assert torch.equal(a.image, b.image)
+    assert torch.equal(pairs[0].points[1], pairs[1].points[1])
+
+
+def test_the_latent_of_training_is_that_of_the_package():
+    image = torch.rand(6, 8, 10, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(haar(image).numpy(), haar_forward(image.numpy()), atol=1e-6)
+
+
+# ---------------------------------------------------------------------- objectives
+
+
+def place_code(shape: int, spacing: float, width: float, seed: int) -> torch.Tensor:
+    """(1, 384, n, n, n) random Fourier features: the cosine of two places is about exp(-d^2 / (2 width^2))."""
+    generator = torch.Generator().manual_seed(seed)
+    axis = (torch.arange(shape) - (shape - 1) / 2) * spacing
+    places = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    waves = torch.randn(3, 384, generator=generator) / width
+    phase = torch.rand(384, generator=generator) * 2 * torch.pi
+    return torch.cos(places @ waves + phase).permute(3, 0, 1, 2)[None]
+
+
+@pytest.fixture(scope="module")
+def perfect():
+    levels = {f"up{i}": place_code(32, 4.0, 8.0, i) for i in range(4)}
+    generator = torch.Generator().manual_seed(1)
+    points = (torch.rand(150, 3, generator=generator) - 0.5) * 110
+    extra = (torch.rand(150, 3, generator=generator) - 0.5) * 110
+    return levels, points, extra, torch.full((3,), 64.0)
+
+
+def loss_of(perfect, second_points: torch.Tensor) -> tuple[float, dict[str, float]]:
+    levels, points, extra, half = perfect
+    generator = torch.Generator().manual_seed(2)
+    loss, figures = correspondence((levels, levels), (points, second_points), extra, (half, half), generator=generator)
+    return float(loss), figures
+
+
+def test_descriptors_that_tell_every_place_apart_have_hardly_any_loss(perfect):
+    loss, figures = loss_of(perfect, perfect[1])
+    assert loss < 1.0
+    assert all(figures[name] > 0.99 for name in ("up0", "up1", "up2", "up3", "fused"))
+    assert figures["local_mm"] < 0.5
+
+
+def test_wrong_correspondence_is_punished(perfect):
+    right, _ = loss_of(perfect, perfect[1])
+    shuffled, figures = loss_of(perfect, perfect[1].roll(1, 0))
+    assert shuffled > 20 * right
+    assert figures["fused"] < 0.05
+    # A few mm off as well: that is what the local part is for.
+    near, figures = loss_of(perfect, perfect[1] + torch.tensor([4.0, 0.0, 0.0]))
+    assert near > right + 1
+    assert figures["local_mm"] > 2
+
+
+def test_the_objective_has_a_gradient_on_every_level(perfect):
+    levels = {name: value.clone().requires_grad_() for name, value in perfect[0].items()}
+    generator = torch.Generator().manual_seed(2)
+    half = perfect[3]
+    loss, _ = correspondence(
+        (levels, levels), (perfect[1], perfect[1].roll(1, 0)), perfect[2], (half, half), generator=generator
+    )
+    loss.backward()
+    assert all(float(value.grad.abs().sum()) > 0 for value in levels.values())
+
+
+# ---------------------------------------------------------------------- scans
+
+
+def test_held_out_scans_are_never_read(tmp_path):
+    data = np.zeros((12, 10, 8), dtype=np.int16)
+    data[:6] = 40
+    affine = np.diag([-1.0, -1.0, 2.0, 1.0])  # LPS axes, 1 x 1 x 2 mm
+    names = ["LIDC-0001_2mm", "LIDC-0314_2mm", "CMB-CRC-MSB-01068_partial_2mm", "TotalSeg_example_ct_2mm", "native"]
+    for name in names:
+        nibabel.save(nibabel.Nifti1Image(data, affine), tmp_path / f"{name}.nii.gz")
+    scans = load_scans(tmp_path, spacing_mm=2.0)
+    assert [scan.name for scan in scans] == ["LIDC-0001_2mm"]
+    assert scans[0].hu.shape == (6, 5, 8)
+    # The first half along L is the second half along R.
+    assert float(scans[0].hu[-1].mean()) == 40
+    assert float(scans[0].hu[0].mean()) == 0
+
+
+def test_drawn_chests_join_the_scans(scan):
+    drawn = draw_phantoms(2, spacing_mm=6.0, weight=0.5)
+    assert [phantom.name for phantom in drawn] == ["phantom-0", "phantom-1"]
+    assert all(phantom.spacing_mm == 6.0 and phantom.weight == 0.5 for phantom in drawn)
+    for phantom in drawn:
+        assert ((phantom.hu > -950) & (phantom.hu < -600)).float().mean() > 0.05  # lungs
+        assert (phantom.hu > 200).float().mean() > 0.005  # bones
+    assert not torch.equal(drawn[0].hu, drawn[1].hu)
+    # Weight 0: never drawn. The blobs alone reach below -300 HU nowhere near air.
+    silent = [Scan(p.name, torch.full_like(p.hu, 2500.0), p.spacing_mm, 0.0) for p in drawn]
+    pair = make_pair([scan, *silent], torch.Generator().manual_seed(0), budget=48**3 * 2, count=100)
+    assert pair.views[0].spacing_mm == SPACING

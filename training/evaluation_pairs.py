@@ -1,0 +1,117 @@
+"""Pairs of scans with exact truth, and the points that are looked for in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import NoCorrespondenceError
+from meddift.io import read_volume
+from meddift.points import Points
+from meddift.synthetic import SyntheticPair, phantom_pair, pick_points, scan_pair
+from meddift.volume import Volume
+
+#: Scans that no training has seen.
+VALIDATION = ("LIDC-0314", "CMB-CRC")
+KINDS = ("vessels", "body")
+#: Seeds of phantoms here; the trainer draws its own from 0 on.
+FIRST_PHANTOM = 9001
+#: How far from the truth a point is expected at most, mm: uniform in a ball.
+PRIOR_ERROR_MM = 12.0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A pair and its points.
+
+    Attributes:
+        pair: The two scans.
+        points: On the fixed scan; all have their counterpart in the moving one.
+        truth: (N, 3) float64, world RAS mm, on the moving scan.
+        kinds: N of `KINDS`.
+        expected: (N, 3) float64, the truth displaced at random by up to `PRIOR_ERROR_MM`.
+        absent: Points of the fixed scan whose counterpart lies outside the moving scan.
+    """
+
+    pair: SyntheticPair
+    points: Points
+    truth: NDArray[np.float64]
+    kinds: tuple[str, ...]
+    expected: NDArray[np.float64]
+    absent: Points
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A pair that has not been made yet.
+
+    Attributes:
+        name: Of the pair.
+        group: "scans" or "phantoms": what is pooled.
+        make: Makes it.
+    """
+
+    name: str
+    group: str
+    make: Callable[[], SyntheticPair]
+
+
+class _Scan:
+    """A validation scan, read once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def volume(self) -> Volume:
+        return read_volume(self.path)
+
+
+def list_pairs(scans: Path | None, *, seeds: int, phantoms: int) -> Iterator[Recipe]:
+    """Pairs of the validation scans found in a folder, then phantoms."""
+    for word in VALIDATION if scans is not None else ():
+        paths = sorted(path for path in scans.glob(f"*{word}*.nii.gz") if path.is_file())
+        if not paths:
+            raise SystemExit(f"no scan named *{word}*.nii.gz in {scans}")
+        scan = _Scan(paths[0])
+        for seed in range(1, seeds + 1):
+            yield Recipe(
+                f"{word}-{seed}",
+                "scans",
+                lambda scan=scan, seed=seed, word=word: scan_pair(scan.volume, seed, n_points=1, name=word),
+            )
+    for seed in range(FIRST_PHANTOM, FIRST_PHANTOM + phantoms):
+        yield Recipe(f"phantom-{seed}", "phantoms", lambda seed=seed: phantom_pair(seed, n_points=1))
+
+
+def make_task(pair: SyntheticPair, *, count: int, seed: int) -> Task:
+    """Choose points in the fixed scan: `count` of each kind, and some that the moving scan does not show."""
+    positions, labels, kinds, outside = [], [], [], []
+    for number, kind in enumerate(KINDS):
+        try:
+            candidates = pick_points(pair.fixed, 2 * count, kind=kind, seed=1000 * seed + number)
+        except NoCorrespondenceError:
+            continue
+        truth = pair.transform.apply(candidates.positions)
+        seen = pair.moving.grid.contains(truth, margin_mm=2) & pair.fixed.grid.contains(
+            candidates.positions, margin_mm=2
+        )
+        rows = np.flatnonzero(seen)
+        # The most distinctive come first; a random choice stands for all of them.
+        rows = np.sort(np.random.default_rng([seed, number]).permutation(rows)[:count])
+        positions.append(candidates.positions[rows])
+        labels += [candidates.labels[row] for row in rows]
+        kinds += [kind] * len(rows)
+        outside.append(candidates.positions[~pair.moving.grid.contains(truth, margin_mm=-10)][: count // 2])
+    points = Points(np.concatenate(positions), tuple(labels))
+    truth = pair.transform.apply(points.positions)
+    generator = np.random.default_rng([seed, 77])
+    direction = generator.normal(size=truth.shape)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    length = PRIOR_ERROR_MM * generator.uniform(size=(len(truth), 1)) ** (1 / 3)
+    return Task(pair, points, truth, tuple(kinds), truth + length * direction, Points(np.concatenate(outside)))
