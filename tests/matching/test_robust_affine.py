@@ -9,6 +9,9 @@ from meddift.errors import NoCorrespondenceError
 from meddift.geometry import AffineTransform
 from meddift.matching import fit_robust_affine
 
+#: Where scans lie: not around the origin.
+CENTER = np.array([20.0, -180.0, 900.0])
+
 
 def true_affine():
     matrix = np.eye(4)
@@ -20,13 +23,13 @@ def true_affine():
 @pytest.mark.parametrize("seed", range(5))
 def test_six_in_ten_wrong_matches_do_not_matter(seed):
     generator = np.random.default_rng(seed)
-    fixed = generator.uniform(-150, 150, (200, 3)) + [20, -180, 900]
+    fixed = generator.uniform(-150, 150, (200, 3)) + CENTER
     true = true_affine()
     moving = true.apply(fixed) + generator.normal(0, 1.0, (200, 3))
     wrong = generator.permutation(200)[:120]
     moving[wrong] = true.apply(fixed.mean(0)[None]) + generator.uniform(-170, 170, (120, 3))
     found = fit_robust_affine(fixed, moving, tolerance_mm=10.0, seed=seed)
-    probe = generator.uniform(-150, 150, (100, 3)) + [20, -180, 900]
+    probe = generator.uniform(-150, 150, (100, 3)) + CENTER
     # 80 right matches with 1 mm of error each: the fit is far better than one of them.
     assert np.linalg.norm(found.transform.apply(probe) - true.apply(probe), axis=1).max() < 2.0
     right = np.ones(200, dtype=bool)

@@ -96,7 +96,7 @@ def locate_nearby(
     located = Located(np.zeros((count, 3)), np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool))
     offsets = _neighbours(lattice, support_mm)
     # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
-    back = np.linalg.inv(_local_linear(prior, positions))
+    back = np.linalg.inv(local_linear(prior, positions))
     shifts = np.einsum("nij,kj->nki", back, offsets @ lattice.affine[:3, :3].T)
     start, shape = windows_around(moving, expected, radius_mm + support_mm + lattice.spacing.max())
     last = np.asarray(lattice.shape) - 1
@@ -158,7 +158,7 @@ def _cubes(values: NDArray[np.floating], place: NDArray[np.int64]) -> NDArray[np
     return np.asarray(padded[rows, i[:, :, None, None], j[:, None, :, None], k[:, None, None, :]])
 
 
-def _local_linear(prior: Transform, positions: NDArray[np.float64], *, step_mm: float = 10.0) -> NDArray[np.float64]:
+def local_linear(prior: Transform, positions: NDArray[np.float64], *, step_mm: float = 10.0) -> NDArray[np.float64]:
     """(N, 3, 3), how the prior stretches and turns around each point; central differences."""
     columns = []
     for axis in range(3):

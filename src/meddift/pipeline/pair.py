@@ -22,7 +22,7 @@ from meddift.matching import Matches, SearchIndex, lattice_of, similarity_maps
 from meddift.models import prepare_volume
 from meddift.pipeline.confidence import Evidence, Limits, judge
 from meddift.pipeline.landmarks import textured_points
-from meddift.pipeline.locate import Located, locate_globally, locate_nearby, rim_distance_mm
+from meddift.pipeline.locate import Located, local_linear, locate_globally, locate_nearby, rim_distance_mm
 from meddift.pipeline.prior import MatchedPrior, match_prior
 from meddift.points import Points
 from meddift.volume import Volume
@@ -303,7 +303,7 @@ class Pair:
             back = self._locate(found, None, forward=False)
         else:
             # The inverse of a general transform is known at the points themselves: that is where they are expected.
-            back = self._locate(found, _Known(found, positions), forward=False)
+            back = self._locate(found, _InverseAt(prior, positions, found), forward=False)
         return np.asarray(np.linalg.norm(back.positions - positions, axis=1))
 
     def _outside_tolerance(self) -> float:
@@ -375,18 +375,20 @@ class Pair:
             self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started
 
 
-class _Known:
-    """The inverse of a transform where it is known: at some points."""
+class _InverseAt:
+    """The inverse of a transform around points where it is known, row by row: row i is asked about point i only.
 
-    def __init__(self, positions: NDArray[np.float64], images: NDArray[np.float64]) -> None:
-        self._positions = positions
-        self._images = images
+    So what is expected of one point does not depend on which others are asked along with it.
+    """
+
+    def __init__(self, transform: Transform, positions: NDArray[np.float64], images: NDArray[np.float64]) -> None:
+        self._positions, self._images = positions, images
+        self._linear = np.linalg.inv(local_linear(transform, positions))
 
     def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """The image of the nearest known point, shifted along."""
-        world = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
-        nearest = ((world[:, None] - self._positions[None]) ** 2).sum(axis=-1).argmin(axis=1)
-        return np.asarray(self._images[nearest] + world - self._positions[nearest])
+        """Map (N, 3) places near the images, in the order of the points."""
+        away = np.asarray(positions, dtype=np.float64) - self._images
+        return np.asarray(self._positions + np.einsum("nij,nj->ni", self._linear, away))
 
 
 def _weighted(pyramid: Pyramid, weights: Any) -> Pyramid:
