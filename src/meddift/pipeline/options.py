@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from meddift.errors import OptionsError
 from meddift.features import ExtractionOptions
-from meddift.geometry import Transform
+from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Transform
 
 if TYPE_CHECKING:
     from meddift.models import ModelSpec
@@ -130,14 +132,27 @@ class Options:
     def describe(self) -> dict[str, Any]:
         """All options, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        prior = values["prior"]
-        values["prior"] = prior if isinstance(prior, str) else str(prior) if isinstance(prior, Path) else repr(prior)
+        values["prior"] = _describe_prior(self.prior)
         values["levels"] = None if self.levels is None else list(self.levels)
         return values
 
     def digest(self) -> str:
         """sha256 of all options, 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
+
+
+def _describe_prior(prior: str | Path | Transform) -> str:
+    """A prior in words; of a transform also what tells it from every other, since long arrays are printed in part."""
+    if isinstance(prior, str | Path):
+        return str(prior)
+    if isinstance(prior, CompositeTransform):
+        return f"CompositeTransform({', '.join(_describe_prior(part) for part in prior.parts)})"
+    if isinstance(prior, DisplacementField):
+        content = hashlib.sha256(np.ascontiguousarray(prior.displacement).tobytes()).hexdigest()
+        return f"DisplacementField({prior.grid!r}, affine {prior.grid.affine.tolist()}, sha256 {content})"
+    if isinstance(prior, AffineTransform):
+        return f"AffineTransform({prior.matrix.tolist()})"
+    return repr(prior)
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {

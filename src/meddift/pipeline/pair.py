@@ -84,6 +84,8 @@ class Pair:
         tissue = inside.copy()
         tissue[inside] = self._in_tissue(asked.positions[inside])
         rows = np.flatnonzero(tissue)
+        if len(rows):
+            _ = self.pyramids  # the longest part, reported as it goes on
         prior = self.prior if len(rows) else None
         positions = asked.positions[rows]
         self._matcher.report("matching points", 0.75)

@@ -1,0 +1,100 @@
+"""Places worth matching, and the prior that is made of matches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from texture import lattice, scan
+
+from meddift.geometry import AffineTransform
+from meddift.pipeline.landmarks import textured_points
+from meddift.pipeline.locate import local_linear
+from meddift.pipeline.prior import MatchedPrior
+from meddift.volume import Volume
+
+
+def two_halves():
+    """Texture where x > 0, nothing elsewhere."""
+    grid = lattice((60, 50, 40))
+    volume = scan(grid)
+    data = np.where(grid.voxel_centers()[..., 0] > 0, volume.data / 1000, 0.0)
+    return Volume(data.astype(np.float32), grid)
+
+
+@pytest.mark.parametrize("count", [1, 20, 60])
+def test_landmarks_are_where_texture_is_and_nowhere_else(count):
+    volume = two_halves()
+    points = textured_points(volume, count)
+    assert 0 < len(points) <= count
+    assert volume.grid.contains(points).all()
+    assert (points[:, 0] > -6).all()  # texture is judged on 4 mm voxels, over three of them
+    np.testing.assert_array_equal(points, textured_points(volume, count))
+
+
+def test_landmarks_reach_all_of_the_texture():
+    volume = two_halves()
+    points = textured_points(volume, 40)
+    probes = np.random.default_rng(0).uniform([14, -36, -26], [46, 36, 26], (200, 3))
+    nearest = np.linalg.norm(probes[:, None] - points[None], axis=-1).min(axis=1)
+    assert np.percentile(nearest, 95) < 25
+    assert len(np.unique(points, axis=0)) == len(points)
+
+
+def test_a_constant_scan_has_no_landmarks():
+    grid = lattice((30, 30, 30))
+    assert len(textured_points(Volume(np.full(grid.shape, 0.4, dtype=np.float32), grid), 20)) == 0
+
+
+def test_landmarks_turn_with_the_scan():
+    volume = two_halves()
+    matrix = np.eye(4)
+    matrix[:3, :3] = [[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]
+    matrix[:3, 3] = [300, -20, 70]
+    turned = Volume(volume.data, type(volume.grid)(volume.grid.shape, matrix @ volume.grid.affine))
+    expected = AffineTransform(matrix).apply(textured_points(volume, 30))
+    np.testing.assert_allclose(textured_points(turned, 30), expected, atol=1e-6)
+
+
+def bent_prior(seed=0):
+    generator = np.random.default_rng(seed)
+    matrix = np.eye(4)
+    matrix[:3, :3] += generator.normal(0, 0.05, (3, 3))
+    matrix[:3, 3] = [30, -50, 400]
+    anchors = generator.uniform(-120, 120, (80, 3))
+    residuals = 4 * np.sin(anchors[:, [1, 2, 0]] / 60)
+    return MatchedPrior(AffineTransform(matrix), anchors, residuals, matched=80)
+
+
+def test_swapped_matches_are_the_same_matches():
+    prior = bent_prior()
+    back = prior.swapped()
+    ends = prior.affine.apply(prior.anchors) + prior.residuals
+    np.testing.assert_allclose(back.anchors, ends, atol=1e-9)
+    np.testing.assert_allclose(back.affine.apply(back.anchors) + back.residuals, prior.anchors, atol=1e-9)
+    again = back.swapped()
+    np.testing.assert_allclose(again.anchors, prior.anchors, atol=1e-9)
+    np.testing.assert_allclose(again.residuals, prior.residuals, atol=1e-9)
+
+
+def test_there_and_back_ends_near_where_it_began():
+    """Not exactly: both directions are weighted means. Within a fraction of the 4 mm by which the prior bends."""
+    prior = bent_prior()
+    points = np.random.default_rng(1).uniform(-100, 100, (50, 3))
+    away = np.linalg.norm(prior.swapped().apply(prior.apply(points)) - points, axis=1)
+    assert away.max() < 1.5
+    assert np.linalg.norm(prior.apply(points) - prior.affine.apply(points), axis=1).max() > 2.0
+
+
+def test_far_from_any_match_the_prior_is_the_affine():
+    prior = bent_prior()
+    far = np.array([[500.0, 0, 0], [0, -700, 100]])
+    np.testing.assert_allclose(prior.apply(far), prior.affine.apply(far), atol=1e-6)
+
+
+def test_without_bending_the_linear_part_is_the_affine():
+    prior = bent_prior()
+    points = np.random.default_rng(2).uniform(-100, 100, (7, 3))
+    expected = np.broadcast_to(prior.affine.matrix[:3, :3], (7, 3, 3))
+    np.testing.assert_allclose(local_linear(prior.affine, points), expected, atol=1e-9)
+    flat = AffineTransform(np.diag([1.0, 1.0, 0.01, 1.0]))
+    np.testing.assert_array_equal(local_linear(flat, points), np.broadcast_to(np.eye(3), (7, 3, 3)))
