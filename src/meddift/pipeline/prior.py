@@ -18,6 +18,8 @@ MUTUAL_MM = 8.0
 RETURN_MM = 30.0
 #: How far from the first prior points are looked for once more, mm.
 AGAIN_MM = 20.0
+#: Matches that have to agree with their neighbours, at least.
+LEAST_ANCHORS = 12
 #: Distance of the neighbours that are compared along with each point, mm.
 SUPPORT_MM = 8.0
 
@@ -89,10 +91,17 @@ def match_prior(
     mutual &= _returns(
         fixed, moving, positions, near.positions, first.swapped(), radius_mm=AGAIN_MM, support_mm=SUPPORT_MM
     )
-    if mutual.sum() < len(first.anchors):
-        return first
-    fit = fit_robust_affine(positions[mutual], near.positions[mutual], tolerance_mm=20.0, seed=seed)
-    return _bent(fit.transform, positions[mutual], near.positions[mutual], matched=int(mutual.sum()))
+    if mutual.sum() >= len(first.anchors):
+        fit = fit_robust_affine(positions[mutual], near.positions[mutual], tolerance_mm=20.0, seed=seed)
+        first = _bent(fit.transform, positions[mutual], near.positions[mutual], matched=int(mutual.sum()))
+    # Scans with nothing in common agree by chance here and there, but not this often.
+    needed = max(LEAST_ANCHORS, len(positions) // 10)
+    if len(first.anchors) < needed:
+        raise NoCorrespondenceError(
+            f"only {len(first.anchors)} of {len(positions)} places are matched in agreement with their neighbours "
+            f"({needed} are needed): the scans have no reliable correspondence"
+        )
+    return first
 
 
 def _returns(
