@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--spec", default="builtin", help="name or file of the model's specification")
     parser.add_argument("--seeds", type=int, default=2, help="deformations of each validation scan")
     parser.add_argument("--phantoms", type=int, default=2, help="drawn pairs")
-    parser.add_argument("--points", type=int, default=50, help="of each kind in each pair")
+    parser.add_argument("--points", type=int, default=30, help="of each kind in each pair")
     parser.add_argument("--seed", type=int, default=0, help="of points, expected places, random weights, resampling")
     parser.add_argument("--quick", action="store_true", help="one pair of each kind, 20 points, fewer contestants")
     parser.add_argument("--card", type=Path, help="model card that the tables are written into, between its markers")
@@ -156,7 +156,7 @@ def main() -> None:
         for contestant in contestants:
             part = kept[contestant]
             if part is None:
-                started = time.monotonic()
+                started = time.process_time()
                 if task is None:
                     pair = recipe.make()
                     task = make_task(pair, count=arguments.points, seed=arguments.seed + pair.seed)
@@ -170,10 +170,10 @@ def main() -> None:
                     "kinds": list(task.kinds), **measured,
                 }  # fmt: skip
                 _write(arguments.out / "parts" / f"{keys[contestant]}.json", json.dumps(part))
-                seconds = time.monotonic() - started
-                middle = {k: float(np.median([np.inf if e is None else e for e in v]))
+                seconds = time.process_time() - started
+                middle = {k: round(float(np.median([np.inf if e is None else e for e in v])), 2)
                           for k, v in part["errors_mm"].items()}  # fmt: skip
-                print(f"{recipe.name}: {contestant.name}: {seconds:.1f} s, median {middle}", flush=True)
+                print(f"{recipe.name}: {contestant.name}: {seconds:.1f} s of CPU, median {middle}", flush=True)
             parts.append(part)
     order = {contestant.name: place for place, contestant in enumerate(contestants)}
     parts.sort(key=lambda part: order[part["contestant"]])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 RESAMPLES = 1000
+KIND_WORDS = {"vessels": "points on vessels", "body": "points anywhere in the body"}
 SETTINGS = {
     "global": "global search, no prior, whole voxels of the 2 mm lattice",
     "prior": "search within 25 mm of the truth displaced at random by up to 12 mm, whole voxels",
@@ -155,7 +156,7 @@ def markdown(rows: list[dict[str, Any]], *, groups: Sequence[str] | None = None)
             for kind in dict.fromkeys(r["kind"] for r in rows if r["pairs"] == group):
                 chosen = [r for r in rows if (r["pairs"], r["setting"], r["kind"]) == (group, setting, kind)]
                 if chosen:
-                    lines += _table(chosen, f"{group}, {kind} points: {words}")
+                    lines += _table(chosen, f"{group}, {KIND_WORDS.get(kind, kind)}: {words}")
     return "\n".join(lines)
 
 
