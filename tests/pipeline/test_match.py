@@ -103,7 +103,7 @@ def test_a_shift_is_found_under_every_prior(kind, fixed, moved, points, tmp_path
     if kind == "file":
         write_transform(field, tmp_path / "prior.nii.gz")
     options = {
-        "identity": {"prior": "identity", **NEAR},
+        "identity": {"prior": "identity", "search_radius_mm": 12.0},
         "none": {"prior": "none"},
         "transform": {"prior": shifted(rough), **NEAR},
         "field": {"prior": field, **NEAR},
