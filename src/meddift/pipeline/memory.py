@@ -14,9 +14,9 @@ from meddift.pipeline.options import Options
 #: Python with torch and MONAI loaded, bytes (measured: 0.55 to 0.65 GB).
 PROGRAM_BYTES = 600_000_000
 #: Batches of dot products, windows and maps in matching, bytes.
-MATCHING_BYTES = 500_000_000
-#: Channels of the hand-made level.
-MIND_CHANNELS = 12
+MATCHING_BYTES = 350_000_000
+#: Channels of the hand-made level: 12 pairs of patches at each of two distances.
+MIND_CHANNELS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +50,20 @@ def estimate_memory(
         count: Number of points.
     """
     networks = network_grid(fixed, spec), network_grid(moving, spec)
-    pyramids = [_pyramid_bytes(spec, extraction, network) for network in networks]
-    scans = 4 * (fixed.size + moving.size)
+    hand_made = [0, 0]
+    if MIND in extraction.levels:
+        each = zip((fixed, moving), networks, strict=True)
+        hand_made = [4 * MIND_CHANNELS * _scan_voxels(spec, grid, network) for grid, network in each]
+    learned = [_level_bytes(spec, extraction, network) for network in networks]
+    pyramids = [a + b for a, b in zip(hand_made, learned, strict=True)]
+    # Scanners store two bytes a voxel.
+    scans = 2 * (fixed.size + moving.size)
     encoding = max(_network_bytes(spec, network) for network in networks) if extraction.network_levels else 0
     lattices = [n if options.lattice == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
     norms = 4 * len(extraction.levels) * sum(lattice.size for lattice in lattices)
-    # Whitening makes new arrays; one batch of points is held at a time.
-    matching = 2 * sum(pyramids) + norms + MATCHING_BYTES + 1000 * count
+    # Whitening makes new arrays of the levels that it changes, and holds both until it is done.
+    whitened = sum(hand_made) * (options.preset == "default") + sum(learned) * options.whitening(spec)
+    matching = sum(pyramids) + whitened + norms + MATCHING_BYTES + 1000 * count
     peak = PROGRAM_BYTES + scans + max(max(pyramids) + encoding, matching)
     stages = ["read both scans"]
     if extraction.network_levels:
@@ -75,9 +82,16 @@ def estimate_memory(
     return MemoryEstimate(int(peak), networks[0], networks[1], tuple(stages))
 
 
-def _pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) -> int:
-    """Bytes of all levels of one scan."""
-    total = 4 * MIND_CHANNELS * network.size if MIND in extraction.levels else 0
+def _scan_voxels(spec: ModelSpec, grid: Grid, network: Grid) -> int:
+    """Voxels of the network's lattice that lie in the scan: the hand-made level leaves padding out."""
+    if spec.grid.kind == "respace":
+        return grid.respaced(spec.grid.spacing_mm).size
+    return network.size
+
+
+def _level_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) -> int:
+    """Bytes of the network's levels of one scan."""
+    total = 0
     widths = list(spec.unet["num_channels"])
     latent = prod(n // spec.latent.stride for n in network.shape)
     for name in extraction.network_levels:
