@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from objectives import correspondence
 from training_scans import draw_phantoms, load_scans
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=400)
     parser.add_argument("--phantoms", type=int, default=0, help="number of drawn chests beside the scans")
     parser.add_argument("--phantom-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
+    parser.add_argument("--start-from", type=Path, help="folder of exported weights to begin a new run with")
     parser.add_argument("--denoising-only", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -103,6 +105,9 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     device = torch.device(arguments.device)
     network = build_network(config).to(device)
+    if arguments.start_from:
+        exported = [load_file(part) for part in sorted(arguments.start_from.glob("unet-*.safetensors"))]
+        network.load_state_dict({name: value.float() for part in exported for name, value in part.items()})
     average = {name: value.clone() for name, value in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
     betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, 1000, dtype=torch.float64) ** 2

@@ -14,13 +14,16 @@ from meddift.matching import Verdict
 class Limits:
     """Beyond these a match is called uncertain.
 
+    Chosen on deformed scans that the model was not trained on: of the matches that are right to 5 mm, 95 of 100 return
+    within 1.4 mm and beat their rivals by more than 0.03; of those that are wrong by more, about a quarter do not return within 2.5 mm.
+
     Attributes:
         inverse_error_mm: Matching back has to end within this distance of where it started.
         margin: By how much the place has to be more similar than the best rival.
         deviation_mm: How far the place may lie from where its neighbours' matches put it.
     """
 
-    inverse_error_mm: float = 4.0
+    inverse_error_mm: float = 2.5
     margin: float = 0.02
     deviation_mm: float = 14.0
 

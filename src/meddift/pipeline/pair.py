@@ -285,7 +285,7 @@ class Pair:
             fixed, moving, positions, near.positions, prior, radius_mm=REFINE_MM, support_mm=FINE_SUPPORT_MM
         )
         # How far a point can be told from its rivals is a matter of the wider search.
-        return replace(fine, margin=near.margin, at_border=near.at_border)
+        return replace(fine, margin=near.margin, at_border=near.at_border | fine.at_border)
 
     @staticmethod
     def _in_order(fixed: SearchIndex, moving: SearchIndex, forward: bool) -> tuple[SearchIndex, SearchIndex]:
