@@ -15,7 +15,8 @@ class Limits:
     """Beyond these a match is called uncertain.
 
     Chosen on deformed scans that the model was not trained on: of the matches that are right to 5 mm, 95 of 100 return
-    within 1.4 mm and beat their rivals by more than 0.03; of those that are wrong by more, about a quarter do not return within 2.5 mm.
+    within 1.4 mm and beat their rivals by more than 0.03; of those that are wrong by more, about a quarter do not
+    return within 2.5 mm.
 
     Attributes:
         inverse_error_mm: Matching back has to end within this distance of where it started.
