@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from scans import SHAPE, axis_aligned_affines, oblique_affines, sitk_positions, some_indices, voxels
 
 import meddift.io
 from meddift.errors import GeometryError, ImageError, MissingFileError, OptionsError
@@ -17,7 +18,6 @@ from meddift.geometry import Grid
 from meddift.io import as_volume, describe_image, read_volume, write_volume
 from meddift.io.convert import from_sitk, to_nibabel, to_sitk
 from meddift.volume import Volume
-from scans import SHAPE, axis_aligned_affines, oblique_affines, sitk_positions, some_indices, voxels
 
 AFFINES = axis_aligned_affines() + oblique_affines()
 AFFINE = AFFINES[60]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from scans import axis_aligned_affines, oblique_affines, rotation, sitk_positions
 
 from meddift.errors import GeometryError, ImageError, MissingFileError
 from meddift.io import describe_image, list_dicom_series, read_volume, write_volume
-from scans import axis_aligned_affines, oblique_affines, rotation, sitk_positions
 
 COLUMNS, ROWS, SLICES = 5, 4, 6
 SPACING = (0.8, 0.6)  # between columns, between rows

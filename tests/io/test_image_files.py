@@ -11,12 +11,12 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scans import SHAPE, axis_aligned_affines, oblique_affines, rotation, sitk_positions, some_indices, voxels
 
 from meddift.errors import GeometryError, ImageError, OptionsError, OutputError
 from meddift.geometry import Grid
 from meddift.io import read_volume, write_volume
 from meddift.volume import Volume
-from scans import SHAPE, axis_aligned_affines, oblique_affines, rotation, sitk_positions, some_indices, voxels
 
 FORMATS = ["nii", "nii.gz", "nrrd", "mha"]
 AFFINES = axis_aligned_affines() + oblique_affines()

@@ -11,13 +11,13 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from scans import SHAPE, oblique_affines, rotation, sitk_positions, some_indices, voxels
 
 from meddift.errors import GeometryError, ImageError, MemoryLimitError, MissingFileError, OptionsError
 from meddift.geometry import Grid
 from meddift.io import describe_image, memory, read_volume, write_volume
 from meddift.io.images import check_scan
 from meddift.volume import Volume
-from scans import SHAPE, oblique_affines, rotation, sitk_positions, some_indices, voxels
 
 AFFINE = oblique_affines()[5]
 
