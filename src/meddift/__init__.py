@@ -12,8 +12,9 @@ takes neither torch nor MONAI.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from meddift.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.errors import MeddiftError
@@ -58,14 +59,4 @@ __all__ = [
     "write_volume",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from where it lives."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'meddift' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    """Public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME, __all__)

@@ -5,8 +5,9 @@ Names are loaded on first use (PEP 562); nothing here takes torch until features
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from meddift.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.features.extraction import ExtractionOptions, extract_pyramid
@@ -36,14 +37,4 @@ __all__ = [
     "whiten_pair",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from where it lives."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'meddift.features' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    """Public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME, __all__)

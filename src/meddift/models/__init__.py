@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from meddift.lazy import lazy_names
 from meddift.models.catalogue import catalogue, find_spec
 from meddift.models.haar import haar_forward, haar_inverse, haar_matrix
 from meddift.models.prepare import network_grid, prepare_volume
@@ -65,14 +65,4 @@ __all__ = [
     "verify",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a name whose module was not needed so far."""
-    if name not in _HEAVY:
-        raise AttributeError(f"module 'meddift.models' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HEAVY[name]), name)
-
-
-def __dir__() -> list[str]:
-    """Public names."""
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HEAVY, __all__)
