@@ -117,13 +117,21 @@ def measure(count, preset, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "options"),
-    [("paper", {}), ("default", {"prior": "identity"}), ("default", {"prior": "identity", "lattice": "image"})],
+    [
+        ("paper", {"confidence": False}),
+        ("default", {"prior": "identity"}),
+        ("default", {"prior": "identity", "lattice": "image"}),
+    ],
 )
 def test_512_points_at_the_papers_scale_take_under_1500_mb_beyond_the_pyramids(preset, options):
-    """The whole process counts, with Python, PyTorch and the two scans in it."""
+    """The whole process counts, with Python, PyTorch and the two scans in it.
+
+    Measured: 1.02, 1.33 and 1.12 GB; about half of it is there before the first point is matched.
+    """
     measured = measure(512, preset, **options)
     assert measured["found"] == 512
     assert measured["pyramids"] == 2 * 4 * (512 * 16**3 + 256 * 32**3 + (128 + 64) * 64**3)
     beyond = measured["peak"] - measured["pyramids"]
+    print(f"{preset} {options}: {beyond / 1e9:.2f} GB beyond the pyramids")  # noqa: T201
     assert beyond < 1.5e9, f"{beyond / 1e9:.2f} GB beyond the pyramids"
     assert measured["wrong"] == []
