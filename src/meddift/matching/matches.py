@@ -21,7 +21,8 @@ class Matches:
         fixed: N points in the fixed scan, world RAS mm.
         moving: N points in the moving scan, world RAS mm, with the same labels; missing (NaN) where the verdict is
             "outside": there is no counterpart, and none is made up.
-        similarity: (N,) float64, mean cosine over the levels at the point found, -1..1; NaN where not looked for.
+        similarity: (N,) float64, mean cosine over the levels at the voxel found, -1..1, and in the default preset over
+            its 26 neighbours too; NaN where not looked for.
         margin: (N,) float64, by how much it beats the best rival elsewhere in the searched region; NaN likewise,
             inf where the region holds no rival.
         inverse_error_mm: (N,) float64, distance between the fixed point and what matching back finds; NaN likewise.

@@ -5,18 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from meddift.geometry import Grid
 from meddift.volume import Volume
 
 #: Texture is judged on voxels of this size, mm.
 WORKING_SPACING_MM = 4.0
 
 
-def textured_points(prepared: Volume, count: int, *, distance_mm: float = 12.0) -> NDArray[np.float64]:
+def textured_points(
+    prepared: Volume, count: int, *, within: Grid | None = None, distance_mm: float = 12.0
+) -> NDArray[np.float64]:
     """Points with the most texture around them, no two closer than a distance.
 
     Args:
         prepared: (X, Y, Z) scan in the intensities that the network sees, so that CT and MR are alike.
         count: At most so many.
+        within: The scan without padding: its faces look like texture and are kept away from. None = `prepared.grid`.
         distance_mm: Least distance; it grows where needed so that the points reach all of the scan.
 
     Returns:
@@ -30,9 +34,9 @@ def textured_points(prepared: Volume, count: int, *, distance_mm: float = 12.0) 
     variance = np.maximum(ndimage.uniform_filter(data * data, 3) - mean * mean, 0)
     # The edge between patient and air says little about where along it one is: the square root keeps it from ruling.
     texture = np.sqrt(np.sqrt(variance))
-    texture[:2] = texture[-2:] = 0
-    texture[:, :2] = texture[:, -2:] = 0
-    texture[:, :, :2] = texture[:, :, -2:] = 0
+    scan = prepared.grid if within is None else within
+    margin = min(2 * WORKING_SPACING_MM, float(scan.extent.min()) / 5)
+    texture[~scan.contains(coarse.grid.voxel_centers(), margin_mm=margin)] = 0
     # The most textured voxel of every cell of a lattice of cubes: one pass, and even over the scan.
     textured = texture > 0.35 * np.percentile(texture, 99)
     volume_mm3 = max(float(textured.sum()), 1.0) * WORKING_SPACING_MM**3

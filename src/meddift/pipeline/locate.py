@@ -7,7 +7,7 @@ each with the fixed point that the local linear part of the prior makes its coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 
 import numpy as np
@@ -27,8 +27,8 @@ from meddift.matching import (
 
 #: A rival is at least this far from the best place, mm.
 RIVAL_MM = 12.0
-#: Points whose windows are held at a time.
-WINDOWS_AT_ONCE = 32
+#: Numbers in the windows that are held at a time: similarities of all neighbours, 4 bytes each, and as much again.
+WINDOW_NUMBERS = 30_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,9 @@ class Located:
 
     Attributes:
         positions: (N, 3) float64, world RAS mm.
-        similarity: (N,) float64, mean cosine over all levels of the search at the best voxel.
+        similarity: (N,) float64, mean cosine over the levels, and over the neighbours compared along, at the best
+            voxel.
+        first_similarity: (N,) float64, the same as the search saw it that found the neighbourhood.
         margin: (N,) float64, similarity minus that of the best rival; inf where there is no rival.
         at_border: (N,) bool, True where the best voxel lies on the rim of the scan or of the searched ball:
             the true place may lie beyond.
@@ -45,8 +47,20 @@ class Located:
 
     positions: NDArray[np.float64]
     similarity: NDArray[np.float64]
+    first_similarity: NDArray[np.float64]
     margin: NDArray[np.float64]
     at_border: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, count: int) -> Located:
+        """A table of NaN, to be filled in."""
+        nothing = np.full(count, np.nan)
+        return cls(np.full((count, 3), np.nan), nothing, nothing.copy(), nothing.copy(), np.zeros(count, dtype=bool))
+
+    def put(self, rows: NDArray[np.bool_], part: Located) -> None:
+        """Fill in some rows."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(part, field.name)
 
 
 def locate_globally(fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64]) -> Located:
@@ -66,9 +80,8 @@ def locate_globally(fixed: SearchIndex, moving: SearchIndex, positions: NDArray[
         found = GlobalSearch(moving, exclusion_mm=RIVAL_MM)(queries)
     last = np.asarray(moving.lattice.shape) - 1
     at_border = ((found.voxels == 0) & (last > 0) | (found.voxels == last) & (last > 0)).any(axis=1)
-    return Located(
-        moving.lattice.index_to_world(found.voxels), found.similarity, found.similarity - found.rival, at_border
-    )
+    world, similarity = moving.lattice.index_to_world(found.voxels), found.similarity
+    return Located(world, similarity, similarity, similarity - found.rival, at_border)
 
 
 def locate_nearby(
@@ -93,15 +106,16 @@ def locate_nearby(
         support_mm: Distance of the neighbours that are compared along with each point; 0 compares the point alone.
     """
     count, lattice = len(positions), moving.lattice
-    located = Located(np.zeros((count, 3)), np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool))
+    located = Located.empty(count)
     offsets = _neighbours(lattice, support_mm)
     # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
     back = np.linalg.inv(local_linear(prior, positions))
     shifts = np.einsum("nij,kj->nki", back, offsets @ lattice.affine[:3, :3].T)
     start, shape = windows_around(moving, expected, radius_mm + support_mm + lattice.spacing.max())
     last = np.asarray(lattice.shape) - 1
-    for first in range(0, count, WINDOWS_AT_ONCE):
-        rows = slice(first, min(first + WINDOWS_AT_ONCE, count))
+    at_once = max(1, WINDOW_NUMBERS // (len(offsets) * int(np.prod(shape))))
+    for first in range(0, count, at_once):
+        rows = slice(first, min(first + at_once, count))
         now = len(positions[rows])
         around = (positions[rows, None] + shifts[rows]).reshape(-1, 3)
         queries = [q.reshape(now, len(offsets), -1) for q in fixed.describe(around)]
@@ -119,7 +133,7 @@ def locate_nearby(
         rim = ((voxel == 0) | (voxel == last)) & (last > 0)
         reach = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - lattice.spacing.max()
         located.positions[rows] = lattice.index_to_world(voxel + peak_offsets(_cubes(values.cpu().numpy(), place)))
-        located.similarity[rows] = top.double().cpu().numpy()
+        located.similarity[rows] = located.first_similarity[rows] = top.double().cpu().numpy()
         located.margin[rows] = (top - rival).double().cpu().numpy()
         located.at_border[rows] = rim.any(axis=1) | reach
     return located

@@ -90,16 +90,14 @@ class Pair:
         positions = asked.positions[rows]
         self._matcher.report("matching points", 0.75)
         with self._timed("match"):
-            found, expected_inside, deviation = self._search(positions, prior)
+            found, expected, reachable = self._search(positions, prior)
         inverse = np.full(len(rows), np.nan)
         self._matcher.report("matching back", 0.9)
         with self._timed("confidence"):
             if self._options.confidence and len(rows):
-                inverse[expected_inside] = self._inverse_error(
-                    positions[expected_inside], found.positions[expected_inside], prior
-                )
+                inverse[reachable] = self._inverse_error(positions[reachable], found.positions[reachable], prior)
         self._matcher.report("done", 1.0)
-        return self._matches(asked, inside, rows, found, expected_inside, deviation, inverse)
+        return self._matches(asked, inside, rows, found, expected, reachable, inverse)
 
     def similarity(self, point: ArrayLike) -> Volume:
         """How similar every place of the moving scan is to one point of the fixed scan.
@@ -206,8 +204,9 @@ class Pair:
                 names = (*names, MIND)
             if names:
                 fixed, moving = whiten_pair(fixed, moving, levels=names)
-        weights = matcher.spec.defaults.level_weights
-        return _weighted(fixed, weights), _weighted(moving, weights)
+        # The paper's mean is a plain one.
+        weights = matcher.spec.defaults.level_weights if self._options.preset == "default" else {}
+        return fixed.weighted(weights), moving.weighted(weights)
 
     @cached_property
     def _fixed_index(self) -> SearchIndex:
@@ -231,34 +230,26 @@ class Pair:
         return indexes[0], indexes[1]
 
     def _landmarks(self) -> NDArray[np.float64]:
-        return textured_points(prepare_volume(self.fixed, self._matcher.spec), PRIOR_POINTS)
+        return textured_points(prepare_volume(self.fixed, self._matcher.spec), PRIOR_POINTS, within=self.fixed.grid)
 
     # ------------------------------------------------------------------ the search
 
     def _search(
         self, positions: NDArray[np.float64], prior: Transform | None
-    ) -> tuple[Located, NDArray[np.bool_], NDArray[np.float64]]:
-        """Where points are, which of them are expected inside the moving scan, and how far from there they are."""
+    ) -> tuple[Located, NDArray[np.float64], NDArray[np.bool_]]:
+        """Where points are, where matches nearby expect them (else NaN), and which can be in the moving scan."""
         count = len(positions)
-        if count == 0:
-            nothing = np.zeros(0)
-            return Located(np.zeros((0, 3)), nothing, nothing, nothing.astype(bool)), nothing.astype(bool), nothing
-        if prior is None:
-            found = self._locate(positions, None, forward=True)
-            return found, np.ones(count, dtype=bool), np.full(count, np.nan)
-        expected = prior.apply(positions)
-        inside = rim_distance_mm(self.moving.grid, expected) >= -self._outside_tolerance()
-        deviation = np.full(count, np.nan)
-        located = Located(
-            np.full((count, 3), np.nan), np.full(count, np.nan), np.full(count, np.nan), np.zeros(count, dtype=bool)
-        )
-        if inside.any():
-            part = self._locate(positions[inside], prior, forward=True)
-            for name in ("positions", "similarity", "margin", "at_border"):
-                getattr(located, name)[inside] = getattr(part, name)
-            if isinstance(prior, MatchedPrior):
-                deviation[inside] = np.linalg.norm(part.positions - expected[inside], axis=1)
-        return located, inside, deviation
+        reachable = np.ones(count, dtype=bool)
+        expected = np.full((count, 3), np.nan)
+        if prior is None or count == 0:
+            found = self._locate(positions, None, forward=True) if count else Located.empty(0)
+            return found, expected, reachable
+        places = prior.apply(positions)
+        reachable = rim_distance_mm(self.moving.grid, places) >= -self._outside_tolerance()
+        found = Located.empty(count)
+        if reachable.any():
+            found.put(reachable, self._locate(positions[reachable], prior, forward=True))
+        return found, places if isinstance(prior, MatchedPrior) else expected, reachable
 
     def _locate(self, positions: NDArray[np.float64], prior: Transform | None, *, forward: bool) -> Located:
         """Find points in one direction; `prior` is that of the direction."""
@@ -285,7 +276,12 @@ class Pair:
             fixed, moving, positions, near.positions, prior, radius_mm=REFINE_MM, support_mm=FINE_SUPPORT_MM
         )
         # How far a point can be told from its rivals is a matter of the wider search.
-        return replace(fine, margin=near.margin, at_border=near.at_border | fine.at_border)
+        return replace(
+            fine,
+            first_similarity=near.similarity,
+            margin=near.margin,
+            at_border=near.at_border | fine.at_border,
+        )
 
     @staticmethod
     def _in_order(fixed: SearchIndex, moving: SearchIndex, forward: bool) -> tuple[SearchIndex, SearchIndex]:
@@ -326,8 +322,8 @@ class Pair:
         inside: NDArray[np.bool_],
         rows: NDArray[np.int64],
         found: Located,
-        expected_inside: NDArray[np.bool_],
-        deviation: NDArray[np.float64],
+        expected: NDArray[np.float64],
+        reachable: NDArray[np.bool_],
         inverse: NDArray[np.float64],
     ) -> Matches:
         """Put what was found for some rows into a table of all rows, and judge each."""
@@ -340,16 +336,19 @@ class Pair:
 
         margin = spread(found.margin, np.nan)
         inverse_error = spread(inverse, np.nan)
+        prior = self.prior if len(rows) else None
+        usual = prior.similarity if isinstance(prior, MatchedPrior) else np.nan
         in_body = ~inside
         in_body[rows] = True
         evidence = Evidence(
             inside_fixed=inside,
             in_body=in_body,
-            expected_inside=spread(expected_inside, False),
+            expected_inside=spread(reachable, False),
             at_border=spread(found.at_border, False),
             margin=margin,
             inverse_error_mm=inverse_error,
-            deviation_mm=spread(deviation, np.nan),
+            deviation_mm=spread(np.linalg.norm(found.positions - expected, axis=1), np.nan),
+            relative_similarity=spread(found.first_similarity / usual, np.nan),
             without_prior=bool(self._without_prior),
         )
         verdict, reason = judge(evidence, Limits())
@@ -391,11 +390,3 @@ class _InverseAt:
         """Map (N, 3) places near the images, in the order of the points."""
         away = np.asarray(positions, dtype=np.float64) - self._images
         return np.asarray(self._positions + np.einsum("nij,nj->ni", self._linear, away))
-
-
-def _weighted(pyramid: Pyramid, weights: Any) -> Pyramid:
-    """The same pyramid with the weights that a specification gives its levels."""
-    if not weights:
-        return pyramid
-    levels = tuple(replace(level, weight=float(weights.get(level.name, level.weight))) for level in pyramid.levels)
-    return replace(pyramid, levels=levels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,7 @@ class MatchedPrior:
         residuals: (M, 3) float64, by how much the affine misses them, mm.
         width_mm: Standard deviation of the weights.
         matched: How many matches the affine was fitted to in all.
+        similarity: Median similarity of the matches, as semantic levels see it: what to expect of a right one.
     """
 
     affine: AffineTransform
@@ -44,6 +45,7 @@ class MatchedPrior:
     residuals: NDArray[np.float64]
     width_mm: float = 20.0
     matched: int = 0
+    similarity: float = float("nan")
 
     def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Map (N, 3) world RAS mm on the fixed scan to where they are expected on the moving scan."""
@@ -57,7 +59,8 @@ class MatchedPrior:
         """The prior for matching back: the same matches, moving to fixed."""
         moving = self.affine.apply(self.anchors) + self.residuals
         inverse = self.affine.inverted()
-        return MatchedPrior(inverse, moving, self.anchors - inverse.apply(moving), self.width_mm, self.matched)
+        residuals = self.anchors - inverse.apply(moving)
+        return MatchedPrior(inverse, moving, residuals, self.width_mm, self.matched, self.similarity)
 
 
 def match_prior(
@@ -91,9 +94,12 @@ def match_prior(
     mutual &= _returns(
         fixed, moving, positions, near.positions, first.swapped(), radius_mm=AGAIN_MM, support_mm=SUPPORT_MM
     )
+    similarity = float(np.median(near.similarity[mutual])) if mutual.any() else float("nan")
+    first = replace(first, similarity=similarity)
     if mutual.sum() >= len(first.anchors):
         fit = fit_robust_affine(positions[mutual], near.positions[mutual], tolerance_mm=20.0, seed=seed)
-        first = _bent(fit.transform, positions[mutual], near.positions[mutual], matched=int(mutual.sum()))
+        bent = _bent(fit.transform, positions[mutual], near.positions[mutual], matched=int(mutual.sum()))
+        first = replace(bent, similarity=similarity)
     # Scans with nothing in common agree by chance here and there, but not this often.
     needed = max(LEAST_ANCHORS, len(positions) // 10)
     if len(first.anchors) < needed:
