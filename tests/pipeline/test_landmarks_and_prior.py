@@ -7,9 +7,9 @@ import pytest
 from texture import lattice, scan
 
 from meddift.geometry import AffineTransform
+from meddift.matching.locate import local_linear
+from meddift.matching.prior import MatchedPrior
 from meddift.pipeline.landmarks import textured_points
-from meddift.pipeline.locate import local_linear
-from meddift.pipeline.prior import MatchedPrior
 from meddift.volume import Volume
 
 

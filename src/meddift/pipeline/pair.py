@@ -19,11 +19,11 @@ from meddift.features import Pyramid, whiten_pair
 from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching import Matches, SearchIndex, lattice_of, similarity_maps
+from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby, rim_distance_mm
+from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.models import prepare_volume
 from meddift.pipeline.confidence import Evidence, Limits, judge
 from meddift.pipeline.landmarks import textured_points
-from meddift.pipeline.locate import Located, local_linear, locate_globally, locate_nearby, rim_distance_mm
-from meddift.pipeline.prior import MatchedPrior, match_prior
 from meddift.points import Points
 from meddift.volume import Volume
 

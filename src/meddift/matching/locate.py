@@ -15,15 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.geometry import Grid, Transform
-from meddift.matching import (
-    GlobalSearch,
-    SearchIndex,
-    distances,
-    peak_offsets,
-    search_maps,
-    window_similarity,
-    windows_around,
-)
+from meddift.matching.index import SearchIndex
+from meddift.matching.local import distances, window_similarity, windows_around
+from meddift.matching.maps import search_maps
+from meddift.matching.search import GlobalSearch
+from meddift.matching.subvoxel import peak_offsets
 
 #: A rival is at least this far from the best place, mm.
 RIVAL_MM = 12.0

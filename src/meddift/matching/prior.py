@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError
 from meddift.geometry import AffineTransform, Transform
-from meddift.matching import SearchIndex, fit_robust_affine, search_maps
-from meddift.pipeline.locate import locate_nearby
+from meddift.matching.index import SearchIndex
+from meddift.matching.locate import locate_nearby
+from meddift.matching.maps import search_maps
+from meddift.matching.robust import fit_robust_affine
 
 #: A match counts as mutual if matching back ends no farther from its start, mm.
 MUTUAL_MM = 8.0
