@@ -242,7 +242,7 @@ def _largest_components(mask: NDArray[np.bool_], count: int, *, least: float = 1
 
 def _steps(volume: Volume) -> NDArray[np.int64]:
     """Every how many voxels a mask is computed: about every 2 mm, which is fine enough and fast."""
-    return np.maximum(np.rint(2.0 / volume.grid.spacing), 1).astype(np.int64)
+    return np.asarray(np.maximum(np.rint(2.0 / volume.grid.spacing), 1), dtype=np.int64)
 
 
 def _thinned_out(volume: Volume) -> Volume:
