@@ -32,6 +32,7 @@ DEFAULTS = {
     "beta_start": 0.0015,
     "beta_end": 0.0195,
     "timestep": 20,
+    "prediction": "sample",
     "correspondence": True,
 }
 
@@ -46,6 +47,22 @@ def haar(image: torch.Tensor) -> torch.Tensor:
             for kernel in (torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0]))
         ]
     return torch.stack(parts)
+
+
+def denoising_target(prediction: str, latent: torch.Tensor, noise: torch.Tensor, signal: float) -> torch.Tensor:
+    """What the network is asked for: the clean latent, the noise that was added, or v (Salimans and Ho 2022).
+
+    Args:
+        prediction: `sample`, `epsilon` or `v_prediction`, the words of specifications.
+        latent: Clean.
+        noise: What was added, of unit variance; zero where none was.
+        signal: Factor of the clean latent, the square root of the share that is kept.
+    """
+    if prediction == "sample":
+        return latent
+    if prediction == "epsilon":
+        return noise
+    return signal * noise - math.sqrt(1 - signal**2) * latent
 
 
 def build_network(config: dict) -> torch.nn.Module:
@@ -86,6 +103,8 @@ def main() -> None:
     parser.add_argument("--scans", type=Path, required=True, help="folder of *.nii.gz")
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, help="stop after so many instead, for comparisons at equal length")
+    parser.add_argument("--prediction", choices=["sample", "epsilon", "v_prediction"], default="sample")
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--voxels", type=int, default=110**3, help="at most, of one view")
     parser.add_argument("--points", type=int, default=400)
@@ -97,7 +116,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     arguments.run.mkdir(parents=True, exist_ok=True)
-    config = {**DEFAULTS, "correspondence": not arguments.denoising_only, "seed": arguments.seed}
+    config = {**DEFAULTS, "correspondence": not arguments.denoising_only, "seed": arguments.seed,
+              "prediction": arguments.prediction}  # fmt: skip
     if arguments.phantoms:
         config |= {"phantoms": arguments.phantoms, "phantom_weight": arguments.phantom_weight}
     (arguments.run / "config.json").write_text(json.dumps(config, indent=1))
@@ -138,16 +158,13 @@ def main() -> None:
 
     budget, saved, running = arguments.hours * 3600, time.monotonic(), {}
     network.train()
-    while trained < budget:
+    while (done := step / arguments.steps if arguments.steps else trained / budget) < 1:
         began = time.monotonic()
         pair = make_pair(scans, generator, budget=arguments.voxels, count=arguments.points)
         prepared = time.monotonic() - began
         # Linear warm-up, then a cosine over the time that is left: the end is reached however fast the machine is.
-        rate = (
-            arguments.learning_rate
-            * min(1, (step + 1) / 60)
-            * (0.02 + 0.98 * (1 + math.cos(math.pi * trained / budget)) / 2)
-        )
+        fall = 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
+        rate = arguments.learning_rate * min(1, (step + 1) / 60) * fall
         for group in optimizer.param_groups:
             group["lr"] = rate
         levels, denoising, usable = [], torch.zeros((), device=device), True
@@ -163,7 +180,8 @@ def main() -> None:
                 )
                 given = signal * latent + math.sqrt(1 - signal**2) * noise
                 output, read = read_levels(network, given, timestep.to(device))
-                denoising = denoising + (output.float() - latent).square().mean()
+                wanted = denoising_target(arguments.prediction, latent, noise, signal)
+                denoising = denoising + (output.float() - wanted).square().mean()
                 usable = usable and (not noisy or int(timestep) < 60)
                 levels.append(read)
         loss, figures = denoising, {"denoising": float(denoising.detach())}

@@ -238,16 +238,17 @@ def rescan(
     scan = change_calibration(scan, scale=1 + float(calibration[1]) / 1000, offset_hu=float(calibration[0]))
     names = ("left", "right", "posterior", "anterior", "inferior", "superior")
     scan = crop_field_of_view(scan, **{name: float(mm) for name, mm in zip(names, sides, strict=True)})
-    return Volume(_scanner_range(scan.data), scan.grid)
+    return Volume(as_stored(scan.data), scan.grid)
 
 
-def _scanner_range(hounsfield: NDArray[np.floating]) -> NDArray[np.int16]:
+def as_stored(hounsfield: NDArray[np.floating]) -> NDArray[np.int16]:
     """Whole numbers between -1024 and 3071, as scanners store them."""
     return np.asarray(np.clip(np.rint(hounsfield), -1024, 3071).astype(np.int16))
 
 
 __all__ = [
     "add_noise",
+    "as_stored",
     "blur",
     "change_calibration",
     "change_enhancement",

@@ -18,9 +18,11 @@ from meddift.synthetic.deformation import (
     TableShift,
     compose,
 )
-from meddift.synthetic.degrade import rescan
-from meddift.synthetic.interest import lung_mask, pick_points
+from meddift.synthetic.degrade import add_noise, as_stored, rescan
+from meddift.synthetic.density import follow_volume
+from meddift.synthetic.interest import body_mask, lung_mask, pick_points
 from meddift.synthetic.local_warps import LocalWarps
+from meddift.synthetic.noise import noise_level, remove_noise
 from meddift.synthetic.phantom import chest_phantom
 from meddift.synthetic.warp import deform_volume
 from meddift.volume import Volume
@@ -111,6 +113,7 @@ def phantom_pair(
     crop_mm: float | None = None,
     noise_std_hu: float | None = None,
     lesions: int = 3,
+    preserve_mass: bool = True,
 ) -> SyntheticPair:
     """A drawn chest, and the same chest later, elsewhere, on another scanner.
 
@@ -128,6 +131,7 @@ def phantom_pair(
         crop_mm: Field of view lost on each side of the moving scan, at most; `None` draws up to 25 mm.
         noise_std_hu: Noise of the moving scan; `None` draws 8 to 30 HU.
         lesions: Number of nodules.
+        preserve_mass: Whether the lungs get lighter where they take in air; see `follow_volume`.
 
     Returns:
         SyntheticPair whose points all lie in both fields of view.
@@ -153,8 +157,15 @@ def phantom_pair(
         calibration_std_hu=0.0,
         boost_hu=0.0,
     )
+    left, right = phantom.structures["left lung"], phantom.structures["right lung"]
     moving = _moving_scan(
-        phantom.volume, transform, generator, thickness_mm=thickness_mm, crop_mm=crop_mm, noise_std_hu=noise_std_hu
+        phantom.volume,
+        transform,
+        generator,
+        lungs=Volume(left.data | right.data, left.grid) if preserve_mass else None,
+        thickness_mm=thickness_mm,
+        crop_mm=crop_mm,
+        noise_std_hu=noise_std_hu,
     )
     order = generator.permutation(len(phantom.branches))
     candidates = Points(
@@ -177,15 +188,18 @@ def scan_pair(
     thickness_mm: float | None = None,
     crop_mm: float | None = None,
     noise_std_hu: float | None = None,
+    preserve_mass: bool = True,
     name: str = "scan",
 ) -> SyntheticPair:
-    """A real scan, left as it is, and what it would look like later, elsewhere, on another scanner.
+    """A real scan, and what it would look like later, elsewhere, on another scanner.
 
-    The moving scan is made from the fixed one, so its own noise is deformed with it; noise of its own
-    is added on top. Where the fixed scan ends, the moving one shows air.
+    The noise of the scan is taken out before anything else (`remove_noise`), so that it is not deformed along with
+    the anatomy: `fixed` gets as much noise again as the scan had, `moving` other noise, each from its own stream.
+    What the filter cannot tell from noise, the faintest texture of tissue, is lost to both. The lungs get lighter
+    where they take in air (`follow_volume`). Where the fixed scan ends, the moving one shows air.
 
     Args:
-        volume: CT in HU; becomes `fixed`.
+        volume: CT in HU; `fixed` is this scan on the same grid with its noise renewed, int16.
         seed: Equal seeds and options give equal voxels.
         amplitude_mm: Descent of the diaphragm between the scans.
         table_shift_mm: Translation between the scans.
@@ -195,7 +209,8 @@ def scan_pair(
         kind: As in `pick_points`. Scans without lungs need `"body"` or `"lattice"`.
         thickness_mm: Slice thickness of the moving scan; `None` draws 1 to 5 mm.
         crop_mm: Field of view lost on each side of the moving scan, at most; `None` draws up to 25 mm.
-        noise_std_hu: Added noise; `None` draws 8 to 30 HU.
+        noise_std_hu: Noise of the moving scan; `None` draws 8 to 30 HU.
+        preserve_mass: Whether the lungs get lighter where they take in air.
         name: Of the pair.
 
     Returns:
@@ -204,7 +219,8 @@ def scan_pair(
     Raises:
         NoCorrespondenceError: if nothing of the kind asked for is in view.
     """
-    lungs = lung_mask(volume)
+    body = body_mask(volume)
+    lungs = lung_mask(volume, body=body)
     if lungs.data.any():
         world = volume.grid.index_to_world(np.argwhere(lungs.data))
         low, high = _triple(np.percentile(world, 0.5, axis=0)), _triple(np.percentile(world, 99.5, axis=0))
@@ -221,14 +237,30 @@ def scan_pair(
         local_mm=local_mm,
     )
     generator = np.random.default_rng([seed, 1])
+    level = noise_level(volume, body=body)
+    anatomy = remove_noise(volume, std_hu=level)
+    fixed = _renoised(anatomy, level, np.random.default_rng([seed, 2]))
     moving = _moving_scan(
-        volume, transform, generator, thickness_mm=thickness_mm, crop_mm=crop_mm, noise_std_hu=noise_std_hu
+        anatomy,
+        transform,
+        generator,
+        lungs=lungs if preserve_mass else None,
+        thickness_mm=thickness_mm,
+        crop_mm=crop_mm,
+        noise_std_hu=noise_std_hu,
     )
     # Some candidates fall out of the other field of view: pick more than needed, best first.
-    candidates = pick_points(volume, 2 * n_points, kind=kind, seed=seed)
+    candidates = pick_points(anatomy, 2 * n_points, kind=kind, seed=seed)
     if kind != "vessels":
         candidates = candidates.subset(generator.permutation(len(candidates)))
-    return _assembled(volume, moving, transform, candidates, n_points, name=f"{name}-{seed}", seed=seed)
+    return _assembled(fixed, moving, transform, candidates, n_points, name=f"{name}-{seed}", seed=seed)
+
+
+def _renoised(anatomy: Volume, level: float, generator: np.random.Generator) -> Volume:
+    """The scan with noise of its old level, as stored by a scanner."""
+    width = max(1.5, 0.9 * float(anatomy.grid.spacing.mean()))
+    noisy = add_noise(anatomy, generator, std_hu=level, correlation_mm=width)
+    return Volume(as_stored(noisy.data), noisy.grid)
 
 
 def _moving_scan(
@@ -236,16 +268,21 @@ def _moving_scan(
     transform: KnownComposite,
     generator: np.random.Generator,
     *,
+    lungs: Volume | None,
     thickness_mm: float | None,
     crop_mm: float | None,
     noise_std_hu: float | None,
 ) -> Volume:
-    """Deform, on a lattice that follows the patient to within a centimetre, and scan again."""
+    """Deform, on a lattice that follows the patient to within a centimetre, and scan again.
+
+    `lungs`: where density follows volume; None = nowhere.
+    """
     grid = volume.grid
     shift = transform.apply(grid.center) - grid.center
     affine = grid.affine.copy()
     affine[:3, 3] += shift + generator.uniform(-10, 10, 3)
-    deformed = deform_volume(volume, transform, _shown(Grid(grid.shape, affine), grid, transform))
+    dense = volume if lungs is None else follow_volume(volume, transform, lungs=lungs)
+    deformed = deform_volume(dense, transform, _shown(Grid(grid.shape, affine), grid, transform))
     return rescan(
         deformed,
         seed=int(generator.integers(2**31)),
