@@ -1,0 +1,45 @@
+"""meddift's own methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meddift.evaluation.methods.answer import Answer, Floats, field_of
+from meddift.points import Points
+from meddift.volume import Volume
+
+
+def match(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
+    """`Pair.match`, with features computed anew."""
+    pair = _pair(fixed, moving, settings)
+    found = pair.match(Points(points))
+    details = {"verdict": list(found.verdict), "timing_s": dict(pair.timing), "provenance": pair.provenance}
+    return Answer(found.moving.positions, None, details)
+
+
+def register(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
+    """`Pair.register`, with features computed anew."""
+    pair = _pair(fixed, moving, settings)
+    transform = pair.register()
+    details = {"timing_s": dict(pair.timing), "provenance": pair.provenance}
+    return Answer(transform.apply(points), lambda grid: field_of(transform, grid), details)
+
+
+def cannot_register() -> str | None:
+    """Why `Pair.register` cannot be used."""
+    from meddift.pipeline import Pair
+
+    return None if hasattr(Pair, "register") else "this version of meddift has no registration"
+
+
+def _pair(fixed: Volume, moving: Volume, settings: Mapping[str, Any]) -> Any:
+    from meddift.pipeline import Matcher
+
+    options = dict(settings)
+    levels = options.pop("levels", None)
+    if levels is not None:
+        options["levels"] = tuple(levels)
+    matcher = Matcher(options.pop("model"), options.pop("preset"), device="cpu", store=False, **options)
+    return matcher.pair(fixed, moving)

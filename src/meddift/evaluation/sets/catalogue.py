@@ -1,0 +1,110 @@
+"""Which data sets are known, how to get them, and under what terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to download.
+
+    Attributes:
+        url: Where it is.
+        name: Under which name it is kept.
+        sha256: Known hash, 64 hexadecimal digits; None where it is not known: then the one that was found is
+            written down and checked the next time.
+    """
+
+    url: str
+    name: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set.
+
+    Attributes:
+        name: For `--data`.
+        title: In words.
+        points: Kinds of points and how many.
+        licence: Terms of use.
+        source: Web page.
+        usage: What to give to `--data`.
+        archives: What `datasets fetch` downloads; none where a form has to be filled in, or nothing is needed.
+    """
+
+    name: str
+    title: str
+    points: str
+    licence: str
+    source: str
+    usage: str
+    archives: tuple[Archive, ...] = ()
+
+
+DATA_SETS: tuple[DataSet, ...] = (
+    DataSet(
+        name="phantom-breathing",
+        title="10 drawn chests, breathing of 20 to 40 mm, table shift of 35 mm",
+        points="100 exact",
+        licence="drawn by meddift, no terms",
+        source="",
+        usage="phantom-breathing",
+    ),
+    DataSet(
+        name="deformed",
+        title="4 deformed copies of a chest CT of yours, breathing of 10 to 40 mm",
+        points="60 on vessels, 60 anywhere in the body, exact",
+        licence="that of your scan",
+        source="",
+        usage="deformed:SCAN.nii.gz",
+    ),
+    DataSet(
+        name="pairs",
+        title="any pairs of scans with points of yours",
+        points="yours",
+        licence="yours",
+        source="",
+        usage="pairs:FILE.csv",
+    ),
+    DataSet(
+        name="lungct",
+        title="Learn2Reg LungCT: 20 training and 10 test pairs, exhale fixed, inhale moving",
+        points="manual landmarks (cases 1 to 3), automatic keypoints",
+        licence="CC BY 4.0",
+        source="https://zenodo.org/records/3835682",
+        usage="learn2reg:FOLDER",
+        archives=(
+            Archive("https://zenodo.org/records/3835682/files/training.zip", "lungct-training.zip"),
+            Archive("https://zenodo.org/records/3835682/files/test.zip", "lungct-test.zip"),
+        ),
+    ),
+    DataSet(
+        name="nlst",
+        title="Learn2Reg NLST: low-dose chest CT, baseline and follow-up",
+        points="automatic keypoints",
+        licence="CC BY 4.0 (NLST), see the page",
+        source="https://learn2reg.grand-challenge.org/Datasets/",
+        usage="learn2reg:FOLDER",
+    ),
+    DataSet(
+        name="dirlab-4dct",
+        title="DIR-Lab 4DCT: 10 pairs, end inhale fixed, end exhale moving",
+        points="300 manual landmarks",
+        licence="on request from DIR-Lab",
+        source="https://med.emory.edu/departments/radiation-oncology/research-laboratories/"
+        "deformable-image-registration/index.html",
+        usage="dirlab-4dct:FOLDER",
+    ),
+    DataSet(
+        name="dirlab-copd",
+        title="DIR-Lab COPDgene: 10 pairs, inhale fixed, exhale moving",
+        points="300 manual landmarks",
+        licence="on request from DIR-Lab",
+        source="https://med.emory.edu/departments/radiation-oncology/research-laboratories/"
+        "deformable-image-registration/index.html",
+        usage="dirlab-copd:FOLDER",
+    ),
+)
