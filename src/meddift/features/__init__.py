@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meddift.features.mind import mind_level
     from meddift.features.pyramid import Level, Pyramid
     from meddift.features.store import FeatureStore
-    from meddift.features.whitening import whiten_pair
+    from meddift.features.whitening import Whitening, whiten_pair, whitening_maps
 
 #: Public name -> module that defines it.
 _HOME = {
@@ -22,9 +22,11 @@ _HOME = {
     "FeatureStore": "meddift.features.store",
     "Level": "meddift.features.pyramid",
     "Pyramid": "meddift.features.pyramid",
+    "Whitening": "meddift.features.whitening",
     "extract_pyramid": "meddift.features.extraction",
     "mind_level": "meddift.features.mind",
     "whiten_pair": "meddift.features.whitening",
+    "whitening_maps": "meddift.features.whitening",
 }
 
 __all__ = [
@@ -32,9 +34,11 @@ __all__ = [
     "FeatureStore",
     "Level",
     "Pyramid",
+    "Whitening",
     "extract_pyramid",
     "mind_level",
     "whiten_pair",
+    "whitening_maps",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME, __all__)

@@ -204,6 +204,8 @@ def extract_pyramid(
         digest=digest or pyramid_key(volume, model, options, role=role, spec=spec),
         provenance=_provenance(model, rules, options, role),
     )
+    # Whitening asks for them in every later run.
+    pyramid = pyramid.with_moments()
     report("done", 1.0)
     return pyramid
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, OptionsError
+from meddift.features.moments import Moments, moments_of
 from meddift.geometry import Grid
 
 
@@ -77,6 +78,7 @@ class Pyramid:
         network_grid: The lattice of the image that the network saw, padding included.
         digest: 64 hexadecimal digits; equal for equal content, whatever made it.
         provenance: What made it (model, options, versions), ready for JSON.
+        moments: Name of a level -> the moments of its descriptors, where they have been taken; see `moments_of`.
 
     Raises:
         OptionsError: if there is no level, or two have the same name.
@@ -88,6 +90,7 @@ class Pyramid:
     network_grid: Grid
     digest: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    moments: Mapping[str, Moments] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -137,6 +140,22 @@ class Pyramid:
         """
         return voxels_inside(self.level(name).grid, self.image_grid)
 
+    def moments_of(self, name: str) -> Moments:
+        """Moments of a level's descriptors, over (every n-th of) the voxels inside the scan's field of view.
+
+        Where a lattice is so coarse that no voxel is inside, all of its voxels count.
+
+        Raises:
+            OptionsError: if there is no such level.
+        """
+        level = self.level(name)
+        known = self.moments.get(name)
+        return known if known is not None else moments_of(level.matrix, self.inside(name).reshape(-1))
+
+    def with_moments(self) -> Pyramid:
+        """The same scan with the moments of all levels taken. No array is copied."""
+        return replace(self, moments={name: self.moments_of(name) for name in self.names})
+
     def select(self, names: Iterable[str]) -> Pyramid:
         """The same scan with these levels only, coarse to fine whatever the order of `names`; no array is copied.
 
@@ -145,7 +164,8 @@ class Pyramid:
         """
         wanted = {self.level(name).name for name in names}
         levels = tuple(level for level in self.levels if level.name in wanted)
-        return replace(self, levels=levels)
+        moments = {name: known for name, known in self.moments.items() if name in wanted}
+        return replace(self, levels=levels, moments=moments)
 
     def weighted(self, weights: Mapping[str, float]) -> Pyramid:
         """The same scan with other weights of levels; levels that are not named weigh 1. No array is copied.
@@ -167,6 +187,17 @@ def voxels_inside(grid: Grid, image_grid: Grid) -> NDArray[np.bool_]:
     Returns:
         (X, Y, Z) bool on `grid`.
     """
+    relation = image_grid.inverse @ grid.affine
+    aligned = np.abs(relation[:3, :3]) > 1e-9 * np.abs(relation[:3, :3]).max()
+    if (aligned.sum(axis=0) == 1).all() and (aligned.sum(axis=1) == 1).all():
+        # Axes that run along each other: a voxel is inside if it is inside along each of them.
+        masks = []
+        for axis in range(3):
+            line = np.zeros((grid.shape[axis], 3))
+            line[:] = grid.world_to_index(image_grid.center)
+            line[:, axis] = np.arange(grid.shape[axis])
+            masks.append(image_grid.contains(grid.index_to_world(line)))
+        return np.asarray(masks[0][:, None, None] & masks[1][:, None] & masks[2])
     mask = np.empty(grid.shape, dtype=bool)
     for i in range(grid.shape[0]):  # plane by plane: all centres at once would take 24 bytes a voxel
         plane = grid.cropped((i, 0, 0), (1, *grid.shape[1:]))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import time
-import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meddift.errors import OptionsError, OutputError
 from meddift.features.extraction import ExtractionOptions, Progress, extract_pyramid, pyramid_key
-from meddift.features.pyramid import Level, Pyramid
-from meddift.geometry import Grid
+from meddift.features.pyramid import Pyramid
+from meddift.features.stored_file import read_pyramid, write_pyramid
 from meddift.io.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ DEFAULT_BUDGET = 20_000_000_000
 
 _FILE = "pyramid.safetensors"
 _KEY = re.compile(r"[0-9a-f]{64}")
-#: Raised when the layout of the file changes; files of other layouts count as missing.
-_LAYOUT = 1
 #: Temporary files older than this were left by a run that was killed, seconds.
 _STALE_AFTER = 24 * 3600.0
 
@@ -80,7 +76,7 @@ class FeatureStore:
         if not path.is_file():
             return None
         try:
-            pyramid = _read(path, key)
+            pyramid = read_pyramid(path, key)
         except Exception as error:  # whatever is wrong with a stored copy, the original can be made again
             _LOGGER.warning("the stored features in %s cannot be read and are computed again: %s", path, error)
             return None
@@ -100,7 +96,7 @@ class FeatureStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
-                _write(temporary, pyramid)
+                write_pyramid(temporary, pyramid)
         except (OSError, OutputError) as error:
             self._writable = False
             _LOGGER.warning("features are not kept in %s, going on without: %s", self.folder, error)
@@ -204,70 +200,3 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     with suppress(OSError):  # somebody is just writing a new one there
         path.parent.rmdir()
-
-
-def _write(path: Path, pyramid: Pyramid) -> None:
-    """One safetensors file: a tensor a level, and everything else as JSON in its header."""
-    from safetensors.numpy import save_file
-
-    header = {
-        "layout": _LAYOUT,
-        "digest": pyramid.digest,
-        "image_grid": _grid_to_json(pyramid.image_grid),
-        "network_grid": _grid_to_json(pyramid.network_grid),
-        "provenance": dict(pyramid.provenance),
-        "levels": [
-            {
-                "name": level.name,
-                "weight": level.weight,
-                "grid": _grid_to_json(level.grid),
-                "crc32": zlib.crc32(level.features.data),
-            }
-            for level in pyramid.levels
-        ],
-    }
-    tensors = {level.name: level.features for level in pyramid.levels}
-    text = json.dumps(header)
-    path.touch()
-    mode = path.stat().st_mode
-    # One entry: safetensors writes several in changing order, and equal pyramids shall give equal files.
-    save_file(tensors, path, metadata={"meddift": f"{zlib.crc32(text.encode()):08x}{text}"})
-    path.chmod(mode)  # safetensors lets only the owner read; a folder may be shared by a whole group
-
-
-def _read(path: Path, key: str) -> Pyramid:
-    """The pyramid in a file; raises whatever says that the file is not as it was written."""
-    from safetensors import safe_open
-
-    levels = []
-    with safe_open(path, framework="numpy") as stored:  # maps the file into memory; each level is read once
-        entry = (stored.metadata() or {})["meddift"]
-        checksum, text = entry[:8], entry[8:]
-        if f"{zlib.crc32(text.encode()):08x}" != checksum:
-            raise ValueError("the checksum of its header is wrong")
-        header = json.loads(text)
-        if header["layout"] != _LAYOUT or header["digest"] != key:
-            raise ValueError("it was written by another version, or for another scan")
-        for described in header["levels"]:
-            features = stored.get_tensor(described["name"])
-            if zlib.crc32(features.data) != described["crc32"]:
-                raise ValueError(f"the checksum of level {described['name']} is wrong")
-            levels.append(Level(described["name"], features, _grid_from_json(described["grid"]), described["weight"]))
-    return Pyramid(
-        tuple(levels),
-        image_grid=_grid_from_json(header["image_grid"]),
-        network_grid=_grid_from_json(header["network_grid"]),
-        digest=header["digest"],
-        provenance=header["provenance"],
-    )
-
-
-def _grid_to_json(grid: Grid) -> dict[str, Any]:
-    """A grid as JSON; floats keep every bit."""
-    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
-
-
-def _grid_from_json(content: dict[str, Any]) -> Grid:
-    """A grid from JSON."""
-    shape = content["shape"]
-    return Grid((shape[0], shape[1], shape[2]), content["affine"])

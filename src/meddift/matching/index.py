@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -10,32 +11,77 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.errors import OptionsError
-from meddift.features import Level, Pyramid
+from meddift.features import Level, Pyramid, Whitening
 from meddift.geometry import Grid
 from meddift.matching.axes import AxisReading, read_axes
 from meddift.matching.norms import gram_maps, squared_norms
 
 #: A descriptor shorter than this share of the level's root mean square length says nothing; its cosine counts as 0.
 SMALLEST_NORM = 1e-6
+#: The root mean square length is that of every n-th descriptor, so that about this many count.
+_SAMPLED_ROWS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
 class IndexedLevel:
     """A level as the search reads it.
 
+    What windows touch is whitened when it is touched; whole maps are made only for who looks everywhere.
+
     Attributes:
         level: The feature map.
-        features: (X, Y, Z, C) float32 on the device; shares memory with `level` on CPU.
+        raw: (X, Y, Z, C) float32 on the device, before whitening; shares memory with `level` on CPU.
+        whitening: The map that whitens descriptors, or None where they are compared as they are.
         readings: How the lattice reads each axis.
         share: Weight of this level divided by the sum of all weights.
-        inverse_norms: (n0, n1, n2) float32 on the lattice, `share / |f|`; 0 where there is nothing to compare.
+        smallest: Descriptors shorter than this say nothing.
     """
 
     level: Level
-    features: torch.Tensor
+    raw: torch.Tensor
+    whitening: Whitening | None
     readings: tuple[AxisReading, AxisReading, AxisReading]
     share: float
-    inverse_norms: torch.Tensor
+    smallest: float
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        """(X, Y, Z, C) float32 on the device, whitened."""
+        if self.whitening is None:
+            return self.raw
+        result = torch.empty_like(self.raw)
+        for plane in range(len(self.raw)):
+            result[plane] = self.whitened(self.raw[plane])
+        return result
+
+    @cached_property
+    def inverse_norms(self) -> torch.Tensor:
+        """(n0, n1, n2) float32 on the lattice, `share / |f|`; 0 where there is nothing to compare."""
+        between = [bool(reading.part.any()) for reading in self.readings]
+        maps = gram_maps(self.features.cpu(), (between[0], between[1], between[2]))
+        return self.inverted(squared_norms(maps, self.readings)).to(self.raw.device)
+
+    def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
+        """Map (..., C) descriptors of this level; the map is linear, so interpolation may come before or after."""
+        if self.whitening is None:
+            return descriptors
+        mean, matrix = self._whitening_tensors
+        return torch.addmm(mean, descriptors.reshape(-1, len(matrix)), matrix).reshape(descriptors.shape)
+
+    def inverted(self, squared: torch.Tensor) -> torch.Tensor:
+        """`share / |f|` from |f|^2, which is used up; 0 where there is nothing to compare."""
+        norms = squared.sqrt_()
+        nothing = norms <= self.smallest
+        return norms.clamp_(min=1e-30).reciprocal_().mul_(self.share).masked_fill_(nothing, 0.0)
+
+    @cached_property
+    def _whitening_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Minus the mapped mean, and the matrix, on the device."""
+        if self.whitening is None:
+            raise RuntimeError(f"level {self.level.name!r} is not whitened")
+        mapped = -(self.whitening.mean @ self.whitening.matrix)
+        device = self.raw.device
+        return torch.from_numpy(mapped).to(device), torch.from_numpy(self.whitening.matrix).to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +92,17 @@ class SearchIndex:
         pyramid: The scan's levels.
         lattice: Where answers lie before they are refined; axes parallel to those of the levels.
         device: "cpu" or "cuda:N".
+        whitening: Name of a level -> the map that whitens it; levels that are not named are compared as they are.
     """
 
     pyramid: Pyramid
     lattice: Grid
     device: str = "cpu"
+    whitening: Mapping[str, Whitening] = field(default_factory=dict)
 
     @cached_property
     def levels(self) -> tuple[IndexedLevel, ...]:
-        """The levels with weight above 0, with their norms on the lattice (4 bytes a voxel and level)."""
+        """The levels with weight above 0."""
         counted = [level for level in self.pyramid.levels if level.weight > 0]
         total = sum(level.weight for level in counted)
         if not counted:
@@ -62,14 +110,12 @@ class SearchIndex:
         return tuple(self._index(level, level.weight / total) for level in counted)
 
     def _index(self, level: Level, share: float) -> IndexedLevel:
-        features = torch.from_numpy(level.features)
-        readings = read_axes(self.lattice, level.grid)
-        between = [bool(reading.part.any()) for reading in readings]
-        maps = gram_maps(features, (between[0], between[1], between[2]))
-        smallest = SMALLEST_NORM * float(maps[(0, 0, 0)].mean(dtype=torch.float64)) ** 0.5
-        norms = squared_norms(maps, readings).sqrt_()
-        inverse = torch.where(norms > smallest, share / norms.clamp_(min=1e-30), norms.new_zeros(()))
-        return IndexedLevel(level, features.to(self.device), readings, share, inverse.to(self.device))
+        whitening = self.whitening.get(level.name)
+        rows = level.matrix[:: max(1, len(level.matrix) // _SAMPLED_ROWS) | 1]
+        rows = rows if whitening is None else whitening.apply(rows)
+        length = float(np.sqrt(np.square(rows).sum(axis=1, dtype=np.float64).mean()))
+        raw = torch.from_numpy(level.features).to(self.device)
+        return IndexedLevel(level, raw, whitening, read_axes(self.lattice, level.grid), share, SMALLEST_NORM * length)
 
     def describe(self, positions: NDArray[np.float64]) -> list[torch.Tensor]:
         """Unit descriptors of this scan at world points.
@@ -84,6 +130,7 @@ class SearchIndex:
         described = []
         for indexed in self.levels:
             value = torch.from_numpy(read_descriptors(indexed.level, positions)).to(self.device)
+            value = indexed.whitened(value)
             norm = value.norm(dim=1, keepdim=True)
             described.append(torch.where(norm > 0, value / norm.clamp(min=1e-30), value))
         return described
@@ -97,13 +144,16 @@ def read_descriptors(level: Level, positions: NDArray[np.float64]) -> NDArray[np
     low = np.minimum(np.floor(index).astype(np.int64), np.maximum(last - 1, 0))
     high = np.minimum(low + 1, last)
     part = index - low
-    result = np.zeros((len(index), level.channels))
+    _, y, z = level.grid.shape
+    matrix = torch.from_numpy(level.matrix)
+    result = torch.zeros((len(index), level.channels))
     for corner in range(8):
         pick = [(corner >> axis) & 1 for axis in range(3)]
         at = [high[:, a] if pick[a] else low[:, a] for a in range(3)]
-        weight = np.prod([part[:, a] if pick[a] else 1 - part[:, a] for a in range(3)], axis=0)
-        result += level.features[at[0], at[1], at[2]] * weight[:, None]
-    return result.astype(np.float32)
+        weight = np.prod([part[:, a] if pick[a] else 1 - part[:, a] for a in range(3)], axis=0).astype(np.float32)
+        rows = torch.from_numpy((at[0] * y + at[1]) * z + at[2])
+        result.addcmul_(matrix.index_select(0, rows), torch.from_numpy(weight)[:, None])
+    return result.numpy()
 
 
 def unravel(flat: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

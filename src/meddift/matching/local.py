@@ -1,16 +1,25 @@
-"""Similarity in a window around a place: what a prior makes enough, and what a similarity map shows."""
+"""Similarity in a window around a place: what a prior makes enough.
+
+Of each level only the patch that a window reads is touched: copied, whitened, multiplied by the queries, and then
+interpolated. Lengths of interpolated descriptors come from the patch as well (see `norms`), so that no map of the
+whole scan has to be made. Windows are worked on a few at a time, so that all of it stays in the processor's cache.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from meddift.matching.axes import AxisReading
-from meddift.matching.index import SearchIndex
+from meddift.matching.index import IndexedLevel, SearchIndex
 
-#: Bytes that the gathered features of one batch of windows may take.
-BATCH_BYTES = 200_000_000
+#: Bytes that the patches and similarities of one batch of windows may take: on a processor, about its cache; on a
+#: graphics card, enough to keep it busy.
+BATCH_BYTES = {"cpu": 8_000_000, "cuda": 400_000_000}
 
 
 def window_similarity(
@@ -32,59 +41,140 @@ def window_similarity(
         return window_similarity(index, [d[:, None] for d in descriptors], start, shape)[:, 0]
     count, queries = descriptors[0].shape[:2]
     total = torch.zeros((count, queries, *shape), dtype=torch.float32, device=index.device)
-    for indexed, wanted in zip(index.levels, descriptors, strict=True):
-        channels = indexed.features.shape[3]
-        tables = [_reading_tables(indexed.readings[a], start[:, a], shape[a]) for a in range(3)]
-        samples = [torch.from_numpy(table[0]).to(index.device) for table in tables]
-        weights = [torch.from_numpy(table[1]).to(index.device) for table in tables]
-        k0, k1, k2 = (s.shape[1] for s in samples)
-        size = max(1, BATCH_BYTES // (4 * k0 * k1 * k2 * (channels + queries)))
-        _, y, z, _ = indexed.features.shape
-        flat_features = indexed.features.reshape(-1, channels)
-        for first in range(0, count, size):
-            rows = slice(first, min(first + size, count))
-            s0, s1, s2 = (s[rows] for s in samples)
-            at = (s0[:, :, None, None] * y + s1[:, None, :, None]) * z + s2[:, None, None, :]
-            now = len(at)
-            patch = flat_features.index_select(0, at.reshape(-1)).reshape(now, -1, channels)
-            dots = torch.bmm(wanted[rows], patch.transpose(1, 2)).reshape(now * queries, k0, k1, k2)
-            # Along an axis on which lattice and level coincide there is nothing to interpolate.
-            w0, w1, w2 = (w[rows] for w in weights)
-            if not tables[0][2]:
-                dots = torch.matmul(w0[:, None], dots.reshape(now, queries, k0, k1 * k2))
-            dots = dots.reshape(now, queries, shape[0], k1, k2)
-            if not tables[1][2]:
-                dots = torch.matmul(w1[:, None, None], dots)
-            if not tables[2][2]:
-                dots = torch.matmul(dots, w2.transpose(1, 2)[:, None, None])
-            total[rows] += dots * _window(indexed.inverse_norms, start[rows], shape)[:, None]
+    windows = [_LevelWindows.of(level, start, shape, index.device) for level in index.levels]
+    numbers = max(w.numbers(queries) for w in windows) + queries * int(np.prod(shape))
+    size = max(1, BATCH_BYTES[torch.device(index.device).type] // (4 * numbers))
+    for first in range(0, count, size):
+        rows = slice(first, min(first + size, count))
+        for level, wanted in zip(windows, descriptors, strict=True):
+            level.add_to(total[rows], wanted[rows], rows)
     return total
 
 
-def _reading_tables(
-    reading: AxisReading, start: NDArray[np.int64], length: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32], bool]:
-    """How windows read one axis: samples (N, k), weights (N, length, k), and whether each voxel is a sample."""
-    voxel = start[:, None] + np.arange(length)
-    low, high, part = reading.low[voxel], reading.high[voxel], reading.part[voxel]
-    if not part.any() and (np.diff(low, axis=1) == 1).all():
-        return low, np.zeros((len(start), 1, 1), dtype=np.float32), True
-    first, last = low[:, 0], high[:, -1]
-    width = int((last - first).max()) + 1
-    samples = np.minimum(first[:, None] + np.arange(width), last[:, None])
-    weights = np.zeros((len(start), length, width), dtype=np.float32)
-    rows, columns = np.indices(voxel.shape)
-    weights[rows, columns, low - first[:, None]] = 1 - part
-    weights[rows, columns, high - first[:, None]] += part
-    return samples, weights, False
+@dataclass(frozen=True, eq=False)
+class _AxisWindows:
+    """How windows read one axis of a level.
+
+    Attributes:
+        first: (N,) int64, first sample that a window reads.
+        width: Number of samples that every window reads.
+        weights: (N, n, width) float32, of the samples at each voxel; None where each voxel is a sample.
+        squares: (N, n, 2 * width - 1) float32, of their dot products with themselves (even columns) and with the
+            next (odd columns) in a squared length; None where each voxel is a sample.
+    """
+
+    first: NDArray[np.int64]
+    width: int
+    weights: torch.Tensor | None
+    squares: torch.Tensor | None
+
+    @classmethod
+    def of(cls, reading: AxisReading, start: NDArray[np.int64], length: int, device: str) -> _AxisWindows:
+        voxel = start[:, None] + np.arange(length)
+        low, high, part = reading.low[voxel], reading.high[voxel], reading.part[voxel]
+        if not part.any() and (np.diff(low, axis=1) == 1).all():
+            return cls(low[:, 0], length, None, None)
+        width = int((high[:, -1] - low[:, 0]).max()) + 1
+        first = np.minimum(low[:, 0], reading.length - width)
+        rows, columns = np.indices(voxel.shape)
+        low, high = low - first[:, None], high - first[:, None]
+        weights = np.zeros((*voxel.shape, width), dtype=np.float32)
+        weights[rows, columns, low] = 1 - part
+        weights[rows, columns, high] += part
+        squares = np.zeros((*voxel.shape, 2 * width - 1), dtype=np.float32)
+        squares[rows, columns, 2 * low] = (1 - part) ** 2
+        squares[rows, columns, 2 * high] += part**2
+        squares[rows, columns, low + high] += np.where(low < high, 2 * part * (1 - part), 0)
+        return cls(first, width, torch.from_numpy(weights).to(device), torch.from_numpy(squares).to(device))
 
 
-def _window(values: torch.Tensor, start: NDArray[np.int64], shape: tuple[int, int, int]) -> torch.Tensor:
-    """(N, n0, n1, n2), the windows of a lattice map."""
-    _, n1, n2 = values.shape
-    a, b, c = (torch.from_numpy(start[:, axis, None] + np.arange(shape[axis])).to(values.device) for axis in range(3))
-    flat = (a[:, :, None, None] * n1 + b[:, None, :, None]) * n2 + c[:, None, None, :]
-    return values.reshape(-1)[flat]
+@dataclass(frozen=True, eq=False)
+class _LevelWindows:
+    """How windows read a level."""
+
+    level: IndexedLevel
+    axes: tuple[_AxisWindows, _AxisWindows, _AxisWindows]
+
+    @classmethod
+    def of(
+        cls, level: IndexedLevel, start: NDArray[np.int64], shape: tuple[int, int, int], device: str
+    ) -> _LevelWindows:
+        one, two, three = (_AxisWindows.of(level.readings[a], start[:, a], shape[a], device) for a in range(3))
+        return cls(level, (one, two, three))
+
+    def numbers(self, queries: int) -> int:
+        """Numbers that one window's patch and its dot products take."""
+        samples = int(np.prod([axis.width for axis in self.axes]))
+        return samples * (2 * self.level.level.channels + queries)
+
+    def add_to(self, total: torch.Tensor, wanted: torch.Tensor, rows: slice) -> None:
+        """Add this level's part of the similarity of some windows to (n, K, n0, n1, n2), given (n, K, C) queries."""
+        patch = self._patches(rows)
+        now, k0, k1, k2, channels = patch.shape
+        dots = torch.bmm(wanted, patch.reshape(now, -1, channels).transpose(1, 2)).reshape(now, -1, k0, k1, k2)
+        dots = _read(dots, [axis.weights for axis in self.axes], rows)
+        gram = patch_gram(patch, [axis.weights is not None for axis in self.axes])[:, None]
+        squared = _read(gram, [axis.squares for axis in self.axes], rows)
+        total.addcmul_(dots, self.level.inverted(squared.clamp_(min=0)))
+
+    def _patches(self, rows: slice) -> torch.Tensor:
+        """(n, k0, k1, k2, C), whitened copies of what windows read."""
+        raw = self.level.raw
+        corners = np.stack([axis.first[rows] for axis in self.axes], axis=1).tolist()
+        k0, k1, k2 = (axis.width for axis in self.axes)
+        patch = torch.stack([raw[x : x + k0, y : y + k1, z : z + k2] for x, y, z in corners])
+        return self.level.whitened(patch)
+
+
+def _read(values: torch.Tensor, weights: list[torch.Tensor | None], rows: slice) -> torch.Tensor:
+    """(n, K, n0, n1, n2) from (n, K, k0, k1, k2): the weights of each axis applied, where there are any."""
+    now, queries = values.shape[:2]
+    if (weight := weights[2]) is not None:
+        before = values.shape[1:4]
+        flat = torch.bmm(values.reshape(now, -1, values.shape[4]), weight[rows].transpose(1, 2))
+        values = flat.reshape(now, *before, -1)
+    if (weight := weights[1]) is not None:
+        values = torch.matmul(weight[rows][:, None, None], values)
+    if (weight := weights[0]) is not None:
+        after = values.shape[3:]
+        flat = torch.matmul(weight[rows][:, None], values.reshape(now, queries, values.shape[2], -1))
+        values = flat.reshape(now, queries, -1, *after)
+    return values
+
+
+def patch_gram(patch: torch.Tensor, between: list[bool]) -> torch.Tensor:
+    """Dot products of neighbouring descriptors, as `gram_maps` has them, woven into one lattice.
+
+    Args:
+        patch: (n, k0, k1, k2, C) float32.
+        between: Axes along which anything is read between samples.
+
+    Returns:
+        (n, m0, m1, m2) float32, m = 2 k - 1 along axes that are read between samples (even places are samples, odd
+        places lie between two), else k.
+    """
+    widths = patch.shape[1:4]
+    size = [2 * k - 1 if b else k for k, b in zip(widths, between, strict=True)]
+    gram = patch.new_empty((len(patch), *size))
+    ones = patch.new_ones(patch.shape[4])
+    for kind in product(*[(0, 1) if b and k > 1 else (0,) for k, b in zip(widths, between, strict=True)]):
+        edges = [axis for axis in range(3) if kind[axis]]
+        total: torch.Tensor | None = None
+        # Fix the direction of the first edge axis: the other half of the pairs are the same pairs swapped.
+        for signs in product((0, 1), repeat=max(0, len(edges) - 1)):
+            here, there = [0, 0, 0], [0, 0, 0]
+            for axis, sign in zip(edges, (0, *signs), strict=False):
+                here[axis], there[axis] = sign, 1 - sign
+            one, two = (
+                patch[(slice(None), *(slice(s, s + k - e) for s, k, e in zip(shift, widths, kind, strict=True)))]
+                for shift in (here, there)
+            )
+            dots = torch.matmul(one * two, ones)
+            total = dots if total is None else total.add_(dots)
+        if total is not None:
+            places = tuple(slice(k, None, 2) if b else slice(None) for k, b in zip(kind, between, strict=True))
+            gram[(slice(None), *places)] = total / 2 ** max(0, len(edges) - 1)
+    return gram
 
 
 def windows_around(

@@ -23,8 +23,8 @@ from meddift.matching.subvoxel import peak_offsets
 
 #: A rival is at least this far from the best place, mm.
 RIVAL_MM = 12.0
-#: Numbers in the windows that are held at a time: similarities of all neighbours, 4 bytes each, and as much again.
-WINDOW_NUMBERS = 30_000_000
+#: Similarities of all neighbours that are held at a time: about what stays in a processor's cache.
+WINDOW_NUMBERS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)

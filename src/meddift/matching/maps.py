@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from meddift.matching.axes import AxisReading
-from meddift.matching.index import SearchIndex, unravel
+from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 from meddift.matching.search import Found
 
-#: Bytes that the maps of one batch of queries may take.
-BATCH_BYTES = 64_000_000
+#: Bytes that one plane of the maps of a batch of queries may take.
+BATCH_BYTES = 8_000_000
 
 
 def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torch.Tensor:
@@ -41,10 +42,10 @@ def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torc
 def search_maps(
     index: SearchIndex, descriptors: list[torch.Tensor], *, exclusion_mm: float = 12.0, rivals: bool = True
 ) -> Found:
-    """Find the best voxel of the lattice for each query by looking at all of them.
+    """Find the best voxel of the lattice for each query by looking at all of them, one plane after the other.
 
-    Same answers as `GlobalSearch`. Faster where the lattice is hardly finer than the finest level, so that there is
-    nothing to pass over.
+    Same answers as `GlobalSearch`. Faster for many queries where the lattice is hardly finer than the finest level, so
+    that there is little to pass over.
 
     Args:
         index: The scan.
@@ -52,21 +53,113 @@ def search_maps(
         exclusion_mm: A rival must be at least this far from the best voxel.
         rivals: Whether to look for the best rival as well.
     """
-    count = len(descriptors[0])
-    shape, spacing = index.lattice.shape, index.lattice.spacing
-    size = max(1, BATCH_BYTES // (4 * index.lattice.size * 3))
-    voxels, best, other = np.zeros((count, 3), dtype=np.int64), np.zeros(count), np.full(count, -np.inf)
-    for start in range(0, count, size):
-        rows = slice(start, min(start + size, count))
-        maps = similarity_maps(index, [d[rows] for d in descriptors])
-        value, place = maps.reshape(len(maps), -1).max(dim=1)
-        center = torch.stack(unravel(place, shape), dim=1)
-        voxels[rows], best[rows] = center.cpu().numpy(), value.double().cpu().numpy()
-        if rivals:
-            for row, middle in enumerate(center.tolist()):
-                _blank_ball(maps[row], middle, exclusion_mm / spacing)
-            other[rows] = maps.reshape(len(maps), -1).amax(dim=1).double().cpu().numpy()
-    return Found(voxels, best, other, 1.0)
+    count, shape = len(descriptors[0]), index.lattice.shape
+    size = max(1, BATCH_BYTES // (4 * shape[1] * shape[2]))
+    parts = [
+        _sweep(index, [d[start : start + size] for d in descriptors], exclusion_mm if rivals else None)
+        for start in range(0, count, size)
+    ]
+    if not parts:
+        return Found(np.zeros((0, 3), dtype=np.int64), np.zeros(0), np.zeros(0), 1.0)
+    voxels, best, other = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+    return Found(voxels, best.astype(np.float64), other.astype(np.float64), 1.0)
+
+
+def _sweep(
+    index: SearchIndex, queries: list[torch.Tensor], exclusion_mm: float | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Best voxel (Q, 3) and similarity (Q,) of each query, and that of its best rival, -inf if not wanted.
+
+    A plane of the lattice with all queries is as much as stays in a processor's cache.
+    """
+    count, shape = len(queries[0]), index.lattice.shape
+    planes = _Planes(index, queries)
+    highest = torch.empty((shape[0], count), device=index.device)
+    best = torch.full((count,), -torch.inf, device=index.device)
+    place = torch.zeros(count, dtype=torch.int64, device=index.device)
+    for x in range(shape[0]):
+        plane = planes.at(x)
+        torch.amax(plane, dim=0, out=highest[x])
+        # The place is looked for only where it is new: a few planes for each query.
+        better = torch.nonzero(highest[x] > best)[:, 0]
+        if len(better):
+            best[better] = highest[x, better]
+            flat = plane[:, better].T.contiguous().argmax(dim=1)
+            place[better] = x * shape[1] * shape[2] + flat
+    voxels = torch.stack(unravel(place, shape), dim=1)
+    rival = torch.full_like(best, -torch.inf)
+    if exclusion_mm is not None:
+        radius = exclusion_mm / index.lattice.spacing
+        reach = int(radius[0])
+        for x in range(shape[0]):
+            near = torch.nonzero((voxels[:, 0] - x).abs() <= reach)[:, 0]
+            if len(near):
+                # Planes that the ball around the best voxel cuts are read once more, without it.
+                part = planes.at(x, near).T.reshape(len(near), shape[1], shape[2])
+                for row, (x0, y0, z0) in enumerate(voxels[near].tolist()):
+                    _blank_disc(part[row], (y0, z0), radius, (x - x0) / radius[0])
+                highest[x, near] = part.flatten(1).amax(dim=1)
+        rival = highest.amax(dim=0)
+    return voxels, best, rival
+
+
+class _Planes:
+    """Similarity of queries at all voxels of a plane of the lattice, (n1 * n2, Q)."""
+
+    def __init__(self, index: SearchIndex, queries: list[torch.Tensor]) -> None:
+        pairs = list(zip(index.levels, queries, strict=True))
+        # Levels whose voxels are those of the lattice are multiplied as one, lengths and all.
+        self._own = [(level, query) for level, query in pairs if _coincides(level)]
+        self._read = [(level, query) for level, query in pairs if not _coincides(level)]
+        self._joined = torch.cat([query for _, query in self._own], dim=1) if self._own else None
+        # Coarse planes that the last lattice plane read, interpolated along their own axes.
+        self._kept: list[dict[int, torch.Tensor]] = [{} for _ in self._read]
+
+    def at(self, x: int, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Plane `x` for all queries, or for some of them."""
+        total: torch.Tensor | None = None
+        if self._joined is not None:
+            unit = torch.cat([self._unit(level, x) for level, _ in self._own], dim=1)
+            total = unit @ (self._joined if chosen is None else self._joined[chosen]).T
+        for (level, query), kept in zip(self._read, self._kept, strict=True):
+            dots = self._dots(level, x, query, kept) if chosen is None else self._dots(level, x, query[chosen], {})
+            inverse = level.inverse_norms[x].reshape(-1, 1)
+            total = dots * inverse if total is None else total.addcmul_(dots, inverse)
+        if total is None:
+            raise RuntimeError("an index has at least one level")
+        return total
+
+    @staticmethod
+    def _unit(level: IndexedLevel, x: int) -> torch.Tensor:
+        """(n1 * n2, C), descriptors of a plane of a level that coincides with the lattice, times `share / |f|`."""
+        first = [int(reading.low[0]) for reading in level.readings]
+        shape = level.inverse_norms.shape
+        plane = level.features[first[0] + x, first[1] : first[1] + shape[1], first[2] : first[2] + shape[2]]
+        return (plane * level.inverse_norms[x][..., None]).reshape(-1, plane.shape[2])
+
+    @staticmethod
+    def _dots(level: IndexedLevel, x: int, query: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+        """(n1 * n2, Q), interpolated dot products of a plane; `kept` holds what the last plane was read from."""
+        reading = level.readings[0]
+        low, high, part = int(reading.low[x]), int(reading.high[x]), float(reading.part[x])
+        wanted = {low, high} if 0 < part < 1 else {high if part == 1 else low}
+        for sample in [s for s in kept if s not in wanted]:
+            del kept[sample]
+        for sample in wanted:
+            if sample not in kept:
+                plane = level.features[sample]
+                dots = (plane.reshape(-1, plane.shape[2]) @ query.T).reshape(1, *plane.shape[:2], len(query))
+                for axis in (1, 2):
+                    dots = _read(dots, axis, level.readings[axis])
+                kept[sample] = dots.reshape(-1, len(query))
+        if len(wanted) == 1:
+            return next(iter(kept.values()))
+        return torch.lerp(kept[low], kept[high], part)
+
+
+def _coincides(level: IndexedLevel) -> bool:
+    """Whether the lattice is a box of the level's own voxels, all read from below."""
+    return all(not reading.part.any() and bool((np.diff(reading.low) == 1).all()) for reading in level.readings)
 
 
 def _read(values: torch.Tensor, axis: int, reading: AxisReading) -> torch.Tensor:
@@ -83,12 +176,19 @@ def _read(values: torch.Tensor, axis: int, reading: AxisReading) -> torch.Tensor
     return torch.lerp(values.index_select(axis, low), values.index_select(axis, high), part)
 
 
-def _blank_ball(values: torch.Tensor, middle: list[int], radius: np.ndarray) -> None:
-    """Set the voxels within an ellipsoid (radii in voxels) around a voxel to -inf, in place."""
+def _blank_disc(values: torch.Tensor, middle: tuple[int, int], radius: NDArray[np.float64], away: float) -> None:
+    """Set to -inf, in place, what an ellipsoid cuts out of a plane.
+
+    Args:
+        values: (n1, n2), one plane.
+        middle: Where the middle of the ellipsoid is, in its own plane.
+        radius: Of the ellipsoid along the three axes, voxels.
+        away: Distance of the plane from the middle, in radii.
+    """
     cut, squares = [], []
-    for n, m, r in zip(values.shape, middle, radius, strict=True):
+    for n, m, r in zip(values.shape, middle, radius[1:], strict=True):
         low, high = max(0, m - int(r)), min(n, m + int(r) + 1)
         cut.append(slice(low, high))
         squares.append(((torch.arange(low, high, device=values.device) - m) / float(r)).square())
-    inside = squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None, :] <= 1.0
-    values[cut[0], cut[1], cut[2]].masked_fill_(inside, -torch.inf)
+    inside = squares[0][:, None] + squares[1] + away**2 <= 1.0
+    values[cut[0], cut[1]].masked_fill_(inside, -torch.inf)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError, PointsError
-from meddift.features import Pyramid, whiten_pair
+from meddift.features import Pyramid, Whitening, whiten_pair, whitening_maps
 from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching import Matches, SearchIndex, lattice_of, similarity_maps
@@ -85,7 +85,7 @@ class Pair:
         tissue[inside] = self._in_tissue(asked.positions[inside])
         rows = np.flatnonzero(tissue)
         if len(rows):
-            _ = self.pyramids  # the longest part, reported as it goes on
+            _ = self._encoded  # the longest part, reported as it goes on
         prior = self.prior if len(rows) else None
         positions = asked.positions[rows]
         self._matcher.report("matching points", 0.75)
@@ -187,6 +187,13 @@ class Pair:
     @cached_property
     def pyramids(self) -> tuple[Pyramid, Pyramid]:
         """The features of both scans, whitened where the model or the options say so."""
+        fixed, moving = self._encoded
+        names = self._whitened_levels
+        return whiten_pair(fixed, moving, levels=names) if names else (fixed, moving)
+
+    @cached_property
+    def _encoded(self) -> tuple[Pyramid, Pyramid]:
+        """The features of both scans as they are stored, with the weights of their levels."""
         matcher = self._matcher
         made = []
         with self._timed("encode"):
@@ -197,37 +204,43 @@ class Pair:
 
                 made.append(matcher.pyramid(volume, role=role, progress=progress))
         fixed, moving = made
-        matcher.report("whitening features", 0.56)
-        with self._timed("whiten"):
-            names = matcher.extraction.network_levels if self._options.whitening(matcher.spec) else ()
-            if MIND in matcher.extraction.levels and self._options.preset == "default":
-                names = (*names, MIND)
-            if names:
-                fixed, moving = whiten_pair(fixed, moving, levels=names)
         # The paper's mean is a plain one.
         weights = matcher.spec.defaults.level_weights if self._options.preset == "default" else {}
         return fixed.weighted(weights), moving.weighted(weights)
 
+    @property
+    def _whitened_levels(self) -> tuple[str, ...]:
+        """Names of the levels that are whitened."""
+        matcher = self._matcher
+        names = matcher.extraction.network_levels if self._options.whitening(matcher.spec) else ()
+        if MIND in matcher.extraction.levels and self._options.preset == "default":
+            names = (*names, MIND)
+        return names
+
+    @cached_property
+    def _whitening(self) -> dict[str, Whitening]:
+        """The maps that whiten levels, applied to what a search touches: whole whitened levels are rarely needed."""
+        fixed, moving = self._encoded
+        with self._timed("whiten"):
+            return whitening_maps(fixed, moving, levels=self._whitened_levels)
+
+    def _index(self, pyramid: Pyramid, kind: str) -> SearchIndex:
+        return SearchIndex(pyramid, lattice_of(pyramid, kind=kind), self._matcher.device, self._whitening)
+
     @cached_property
     def _fixed_index(self) -> SearchIndex:
-        pyramid = self.pyramids[0]
-        return SearchIndex(pyramid, lattice_of(pyramid, kind=self._options.lattice), self._matcher.device)
+        return self._index(self._encoded[0], self._options.lattice)
 
     @cached_property
     def _moving_index(self) -> SearchIndex:
-        pyramid = self.pyramids[1]
-        return SearchIndex(pyramid, lattice_of(pyramid, kind=self._options.lattice), self._matcher.device)
+        return self._index(self._encoded[1], self._options.lattice)
 
     @cached_property
     def _semantic_indexes(self) -> tuple[SearchIndex, SearchIndex]:
         """Levels that know where in the body they are, on the voxels of the finest of them."""
         names = self._matcher.extraction.network_levels or self._matcher.extraction.levels
-        indexes = []
-        for pyramid in self.pyramids:
-            chosen = pyramid.select(names)
-            finest = chosen.levels[-1].name
-            indexes.append(SearchIndex(chosen, lattice_of(chosen, kind=finest), self._matcher.device))
-        return indexes[0], indexes[1]
+        fixed, moving = (pyramid.select(names) for pyramid in self._encoded)
+        return self._index(fixed, fixed.names[-1]), self._index(moving, moving.names[-1])
 
     def _landmarks(self) -> NDArray[np.float64]:
         return textured_points(prepare_volume(self.fixed, self._matcher.spec), PRIOR_POINTS, within=self.fixed.grid)
