@@ -50,6 +50,34 @@ def test_a_pyramid_comes_back_bit_by_bit(tmp_path):
     )  # warns about arrays that must not be written to, which is an error here
 
 
+def test_moments_are_taken_once_and_kept(tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path)
+    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    again = FeatureStore(tmp_path).get(made.digest)
+    assert again is not None
+    monkeypatch.setattr("meddift.features.pyramid.moments_of", None)
+    for level in made.levels:
+        kept = again.moments_of(level.name)
+        rows = level.matrix[made.inside(level.name).reshape(-1)].astype(np.float64)
+        rows = rows if len(rows) else level.matrix.astype(np.float64)
+        assert kept.count == len(rows)
+        np.testing.assert_allclose(kept.mean, rows.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(
+            kept.covariance, np.cov(rows.T, bias=True).reshape(kept.covariance.shape), atol=1e-6
+        )
+
+
+def test_writing_into_features_does_not_change_the_file(tmp_path):
+    store = FeatureStore(tmp_path)
+    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    again = store.get(made.digest)
+    assert again is not None
+    again.levels[0].features[:] = 7.0
+    third = store.get(made.digest)
+    assert third is not None
+    assert equal(made, third)
+
+
 def test_the_second_question_does_not_ask_the_model(tmp_path):
     store, model, told = FeatureStore(tmp_path), FakeModel(), []
     first = store.get_or_extract(SCAN, model, OPTIONS)

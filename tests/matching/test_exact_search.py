@@ -5,9 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from meddift.features import Level, Pyramid
+from meddift.features import Level, Pyramid, whiten_pair, whitening_maps
 from meddift.geometry import Grid
-from meddift.matching import GlobalSearch, SearchIndex, distances, window_similarity, windows_around
+from meddift.matching import (
+    GlobalSearch,
+    SearchIndex,
+    distances,
+    search_maps,
+    similarity_maps,
+    window_similarity,
+    windows_around,
+)
 
 
 def rotated(spacing, angle=0.3):
@@ -126,3 +134,40 @@ def test_windows_hold_the_brute_force_values():
         np.testing.assert_allclose(away[row], np.linalg.norm(world - positions[row], axis=-1), atol=1e-3)
         inside = np.linalg.norm(pyramid.image_grid.voxel_centers() - positions[row], axis=-1) <= 9.0
         assert inside.sum() == (away[row] <= 9.0).sum()
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_whitening_what_is_touched_is_whitening_everything(coarse):
+    """An index that whitens on the way against one of features that were whitened before."""
+    generator = np.random.default_rng(8)
+    scans = [make_pyramid(generator, levels=((4, 9), (24, 5)), smooth=True) for _ in range(2)]
+    names = ["up0", "up1"]
+    maps, whole = whitening_maps(*scans, levels=names), whiten_pair(*scans, levels=names)
+    grid = scans[1].image_grid if not coarse else scans[1].level("up1").grid
+    lazy, eager = SearchIndex(scans[1], grid, "cpu", maps), SearchIndex(whole[1], grid)
+    positions = scans[1].image_grid.index_to_world(generator.uniform(0, 16, (9, 3)))
+    queries = lazy.describe(positions)
+    for one, two in zip(queries, eager.describe(positions), strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-5)
+    start, shape = windows_around(lazy, positions, 9.0)
+    expected = window_similarity(eager, queries, start, shape)
+    np.testing.assert_allclose(window_similarity(lazy, queries, start, shape), expected, atol=2e-5)
+    np.testing.assert_allclose(similarity_maps(lazy, queries), similarity_maps(eager, queries), atol=2e-5)
+    for search in (search_maps, lambda index, asked: GlobalSearch(index)(asked)):
+        np.testing.assert_array_equal(search(lazy, queries).voxels, search(eager, queries).voxels)
+
+
+@pytest.mark.parametrize("whole_maps", [False, True])
+def test_windows_of_several_queries_hold_each_query(monkeypatch, whole_maps):
+    generator = np.random.default_rng(9)
+    pyramid = make_pyramid(generator)
+    index = SearchIndex(pyramid, pyramid.image_grid)
+    monkeypatch.setitem(index.__dict__, "has_maps", whole_maps)
+    positions = pyramid.image_grid.index_to_world(generator.uniform(0, 16, (12, 3)))
+    queries = index.describe(positions)
+    start, shape = windows_around(index, positions[:4], 7.0)
+    expected = brute_force(pyramid, queries).reshape(4, 3, *pyramid.image_grid.shape)
+    values = window_similarity(index, [q.reshape(4, 3, -1) for q in queries], start, shape)
+    for row, first in enumerate(start):
+        box = tuple(slice(f, f + n) for f, n in zip(first, shape, strict=True))
+        np.testing.assert_allclose(values[row], expected[row][(slice(None), *box)], atol=2e-6)

@@ -109,6 +109,16 @@ class SearchIndex:
             raise OptionsError("every level has weight 0: there is nothing to compare")
         return tuple(self._index(level, level.weight / total) for level in counted)
 
+    @cached_property
+    def is_coarse(self) -> bool:
+        """Whether the lattice is hardly finer than the finest level: then there is little to pass over in a search."""
+        return self.lattice.size <= 2 * max(level.raw[..., 0].numel() for level in self.levels)
+
+    @cached_property
+    def has_maps(self) -> bool:
+        """Whether maps of the whole lattice are made: not where it is fine, nor of levels whitened on the way."""
+        return self.is_coarse and all(level.whitening is None for level in self.levels)
+
     def _index(self, level: Level, share: float) -> IndexedLevel:
         whitening = self.whitening.get(level.name)
         rows = level.matrix[:: max(1, len(level.matrix) // _SAMPLED_ROWS) | 1]

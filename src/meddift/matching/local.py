@@ -40,15 +40,15 @@ def window_similarity(
     if descriptors[0].dim() == 2:
         return window_similarity(index, [d[:, None] for d in descriptors], start, shape)[:, 0]
     count, queries = descriptors[0].shape[:2]
-    total = torch.zeros((count, queries, *shape), dtype=torch.float32, device=index.device)
-    windows = [_LevelWindows.of(level, start, shape, index.device) for level in index.levels]
+    total = torch.zeros((count, shape[0], queries, *shape[1:]), dtype=torch.float32, device=index.device)
+    windows = [_LevelWindows.of(index, level, start, shape) for level in index.levels]
     numbers = max(w.numbers(queries) for w in windows) + queries * int(np.prod(shape))
     size = max(1, BATCH_BYTES[torch.device(index.device).type] // (4 * numbers))
     for first in range(0, count, size):
         rows = slice(first, min(first + size, count))
         for level, wanted in zip(windows, descriptors, strict=True):
             level.add_to(total[rows], wanted[rows], rows)
-    return total
+    return total.transpose(1, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,17 +90,26 @@ class _AxisWindows:
 
 @dataclass(frozen=True, eq=False)
 class _LevelWindows:
-    """How windows read a level."""
+    """How windows read a level.
+
+    Attributes:
+        level: The level.
+        axes: How they read each of its axes.
+        start: (N, 3) int64, first lattice voxel of each window.
+        inverse_norms: Those of the whole lattice, where that is so coarse that they are had anyway; else None.
+    """
 
     level: IndexedLevel
     axes: tuple[_AxisWindows, _AxisWindows, _AxisWindows]
+    start: NDArray[np.int64]
+    inverse_norms: torch.Tensor | None
 
     @classmethod
     def of(
-        cls, level: IndexedLevel, start: NDArray[np.int64], shape: tuple[int, int, int], device: str
+        cls, index: SearchIndex, level: IndexedLevel, start: NDArray[np.int64], shape: tuple[int, int, int]
     ) -> _LevelWindows:
-        one, two, three = (_AxisWindows.of(level.readings[a], start[:, a], shape[a], device) for a in range(3))
-        return cls(level, (one, two, three))
+        axes = [_AxisWindows.of(level.readings[a], start[:, a], shape[a], index.device) for a in range(3)]
+        return cls(level, (axes[0], axes[1], axes[2]), start, level.inverse_norms if index.has_maps else None)
 
     def numbers(self, queries: int) -> int:
         """Numbers that one window's patch and its dot products take."""
@@ -108,14 +117,19 @@ class _LevelWindows:
         return samples * (2 * self.level.level.channels + queries)
 
     def add_to(self, total: torch.Tensor, wanted: torch.Tensor, rows: slice) -> None:
-        """Add this level's part of the similarity of some windows to (n, K, n0, n1, n2), given (n, K, C) queries."""
+        """Add this level's part of the similarity of some windows to (n, n0, K, n1, n2), given (n, K, C) queries."""
         patch = self._patches(rows)
         now, k0, k1, k2, channels = patch.shape
         dots = torch.bmm(wanted, patch.reshape(now, -1, channels).transpose(1, 2)).reshape(now, -1, k0, k1, k2)
         dots = _read(dots, [axis.weights for axis in self.axes], rows)
-        gram = patch_gram(patch, [axis.weights is not None for axis in self.axes])[:, None]
-        squared = _read(gram, [axis.squares for axis in self.axes], rows)
-        total.addcmul_(dots, self.level.inverted(squared.clamp_(min=0)))
+        if self.inverse_norms is not None:
+            start, shape = self.start[rows].tolist(), (*total.shape[1:2], *total.shape[3:])
+            boxes = [tuple(slice(s, s + n) for s, n in zip(corner, shape, strict=True)) for corner in start]
+            inverse = torch.stack([self.inverse_norms[box] for box in boxes])[:, :, None]
+        else:
+            gram = patch_gram(patch, [axis.weights is not None for axis in self.axes])[:, None]
+            inverse = self.level.inverted(_read(gram, [axis.squares for axis in self.axes], rows).clamp_(min=0))
+        total.addcmul_(dots, inverse)
 
     def _patches(self, rows: slice) -> torch.Tensor:
         """(n, k0, k1, k2, C), whitened copies of what windows read."""
@@ -127,18 +141,20 @@ class _LevelWindows:
 
 
 def _read(values: torch.Tensor, weights: list[torch.Tensor | None], rows: slice) -> torch.Tensor:
-    """(n, K, n0, n1, n2) from (n, K, k0, k1, k2): the weights of each axis applied, where there are any."""
-    now, queries = values.shape[:2]
+    """(n, n0, K, n1, n2) from (n, K, k0, k1, k2): the weights of each axis applied, where there are any.
+
+    The axis that is read always comes first or last, so that one multiplication a window does it.
+    """
+    now, queries, k0, k1, k2 = values.shape
     if (weight := weights[2]) is not None:
-        before = values.shape[1:4]
-        flat = torch.bmm(values.reshape(now, -1, values.shape[4]), weight[rows].transpose(1, 2))
-        values = flat.reshape(now, *before, -1)
+        values = torch.bmm(values.reshape(now, -1, k2), weight[rows].transpose(1, 2)).reshape(now, queries, k0, k1, -1)
     if (weight := weights[1]) is not None:
-        values = torch.matmul(weight[rows][:, None, None], values)
+        flat = torch.bmm(weight[rows], values.permute(0, 3, 1, 2, 4).reshape(now, k1, -1))
+        values = flat.reshape(now, weight.shape[1], queries, k0, -1).permute(0, 2, 3, 1, 4)
+    values = values.transpose(1, 2)
     if (weight := weights[0]) is not None:
-        after = values.shape[3:]
-        flat = torch.matmul(weight[rows][:, None], values.reshape(now, queries, values.shape[2], -1))
-        values = flat.reshape(now, queries, -1, *after)
+        flat = torch.bmm(weight[rows], values.reshape(now, k0, -1))
+        values = flat.reshape(now, weight.shape[1], *values.shape[2:])
     return values
 
 

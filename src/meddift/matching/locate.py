@@ -68,9 +68,7 @@ def locate_globally(fixed: SearchIndex, moving: SearchIndex, positions: NDArray[
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
     """
     queries = fixed.describe(positions)
-    finest = max(level.features[..., 0].numel() for level in moving.levels)
-    # Where the lattice is hardly finer than the finest level, there is nothing to pass over.
-    if moving.lattice.size <= 2 * finest:
+    if moving.is_coarse:
         found = search_maps(moving, queries, exclusion_mm=RIVAL_MM)
     else:
         found = GlobalSearch(moving, exclusion_mm=RIVAL_MM)(queries)
