@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -29,6 +29,7 @@ from meddift.volume import Volume
 
 if TYPE_CHECKING:
     from meddift.pipeline.matcher import Matcher
+    from meddift.registration import Registration
 
 #: Places that are matched to find out how the scans lie to each other.
 PRIOR_POINTS = 256
@@ -49,6 +50,9 @@ class Pair:
         fixed: The scan in which points are given.
         moving: The scan in which they are looked for.
         timing: Seconds that each stage has taken so far.
+        modality: What the model is for: "CT" or "MR".
+        report: Where progress is told.
+        without_prior: Why no affine could be fitted, although one was wanted; else empty.
     """
 
     def __init__(self, matcher: Matcher, fixed: Volume, moving: Volume) -> None:
@@ -57,6 +61,9 @@ class Pair:
         self.fixed = fixed
         self.moving = moving
         self.timing: dict[str, float] = {}
+        self.modality = matcher.spec.modality
+        self.report = matcher.report
+        self.without_prior = ""
 
     def __repr__(self) -> str:
         """Both scans."""
@@ -120,6 +127,31 @@ class Pair:
         values = similarity_maps(moving, self._fixed_index.describe(position))
         return Volume(values[0].cpu().numpy(), moving.lattice)
 
+    def register(
+        self,
+        *,
+        stages: Sequence[str] = ("affine", "dense", "refine"),
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
+        """Fit one transform that takes every fixed point to its moving point.
+
+        Args:
+            stages: "affine" alone, or with "dense" matching, or with "refine" besides.
+            fixed_mask: (X, Y, Z), not 0 where the scans shall be compared; None = the body.
+            moving_mask: (X, Y, Z), not 0 where the moving scan counts; None = the body.
+
+        Returns:
+            The transform, its inverse, and how far to trust them.
+
+        Raises:
+            OptionsError: if stages make no sense.
+            NoCorrespondenceError: if the scans have nothing reliable in common.
+        """
+        from meddift.pipeline.registering import register_pair
+
+        return register_pair(self, stages=stages, fixed_mask=fixed_mask, moving_mask=moving_mask)
+
     @cached_property
     def prior(self) -> Transform | None:
         """Where points are expected, fixed to moving; None if they are looked for everywhere."""
@@ -140,7 +172,7 @@ class Pair:
             try:
                 return match_prior(*coarse, self._landmarks(), seed=self._options.seed)
             except NoCorrespondenceError as error:
-                self._without_prior = str(error)
+                self.without_prior = str(error)
                 return None
 
     @property
@@ -177,8 +209,6 @@ class Pair:
         }
 
     # ------------------------------------------------------------------ what is computed once
-
-    _without_prior: str = ""
 
     @cached_property
     def _digests(self) -> tuple[str, str]:
@@ -362,7 +392,7 @@ class Pair:
             inverse_error_mm=inverse_error,
             deviation_mm=spread(np.linalg.norm(found.positions - expected, axis=1), np.nan),
             relative_similarity=spread(found.first_similarity / usual, np.nan),
-            without_prior=bool(self._without_prior),
+            without_prior=bool(self.without_prior),
         )
         verdict, reason = judge(evidence, Limits())
         moving = spread(found.positions, np.nan)

@@ -1,0 +1,44 @@
+"""Floor 4: from correspondences to one transform. Robust affine, dense matching, refinement, inverse, warping.
+
+Names are loaded on first use (PEP 562): importing this package takes no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meddift.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from meddift.registration.inverse import InverseResidual, invert, invert_points
+    from meddift.registration.jacobian import jacobian_determinant, sampled
+    from meddift.registration.register import register_pyramids
+    from meddift.registration.result import Registration
+    from meddift.registration.warping import warp_labels, warp_volume
+
+#: Public name -> module that defines it.
+_HOME = {
+    "InverseResidual": "meddift.registration.inverse",
+    "Registration": "meddift.registration.result",
+    "invert": "meddift.registration.inverse",
+    "invert_points": "meddift.registration.inverse",
+    "jacobian_determinant": "meddift.registration.jacobian",
+    "register_pyramids": "meddift.registration.register",
+    "sampled": "meddift.registration.jacobian",
+    "warp_labels": "meddift.registration.warping",
+    "warp_volume": "meddift.registration.warping",
+}
+
+__all__ = [
+    "InverseResidual",
+    "Registration",
+    "invert",
+    "invert_points",
+    "jacobian_determinant",
+    "register_pyramids",
+    "sampled",
+    "warp_labels",
+    "warp_volume",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOME, __all__)

@@ -1,0 +1,106 @@
+"""Dense matching on a coarse lattice, made smooth: coupled convex optimisation with confidences.
+
+As in M. Heinrich, B. Papiez, J. Schnabel, H. Handels (Non-parametric discrete registration with convex optimisation,
+2014) and ConvexAdam (H. Siebert, C. Grossbroehmer, L. Hansen, M. Heinrich, 2024) the best displacement of every node
+and a smooth field are found in turns, each drawn to the other more and more strongly. Here nodes that can tell where
+they belong count more than others when the field is made smooth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddift.geometry import Grid
+from meddift.matching.cost_volume import CostVolume
+from meddift.matching.subvoxel import peak_offsets
+from meddift.registration.smoothness import Smoothness, smooth_to
+
+#: How strongly the best displacement is drawn to the smooth field, a round each, cost a voxel squared.
+PULLS = (0.0, 0.004, 0.01, 0.025, 0.06, 0.15)
+
+
+@dataclass(frozen=True, eq=False)
+class DenseField:
+    """Displacements at the nodes of a lattice.
+
+    Attributes:
+        displacement: (a, b, c, 3) float32, smooth, voxels of the work lattice.
+        first: (N, 3) float32, the best displacement of each node by itself.
+        confidence: (N,) float32, about 1 for a node that can tell its place, 0 for one that cannot.
+    """
+
+    displacement: torch.Tensor
+    first: torch.Tensor
+    confidence: torch.Tensor
+
+
+def couple(
+    volume: CostVolume, smoothness: Smoothness, *, pulls: tuple[float, ...] = PULLS, trust: torch.Tensor | None = None
+) -> DenseField:
+    """Find a smooth field of displacements of low cost.
+
+    Args:
+        volume: Costs of every node and offset.
+        smoothness: Penalty on the field, relative to a confidence of 1.
+        pulls: See `PULLS`.
+        trust: (N,) float32, factor of the confidence of each node; None = 1.
+    """
+    offsets = volume.offsets
+    at = tuple(torch.from_numpy(volume.nodes[:, axis]) for axis in range(3))
+    confidence = node_confidence(volume.cost)
+    if trust is not None:
+        confidence = confidence * trust
+    weight = torch.zeros(volume.shape)
+    weight[at] = confidence
+    length = offsets.square().sum(dim=1)
+    smooth = torch.zeros((*volume.shape, 3))
+    measured = torch.zeros((*volume.shape, 3))
+    best = offsets.new_zeros((len(volume.nodes), 3))
+    first = best
+    for number, pull in enumerate(pulls):
+        here = smooth[at]
+        for rows in _slices(len(best), 8192):
+            # |offset - smooth|^2 without what is the same for all offsets of a node.
+            energy = torch.addmm(volume.cost[rows] + pull * length, here[rows], offsets.T, alpha=-2 * pull)
+            place = energy.argmin(dim=1)
+            best[rows] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
+        if number == 0:
+            first = best.clone()
+        measured[at] = best
+        smooth = smooth_to(measured, weight, smoothness, start=smooth)
+    return DenseField(smooth, first, confidence)
+
+
+def node_confidence(cost: torch.Tensor) -> torch.Tensor:
+    """(N,) float32: how far the best place stands out, squared, relative to the median; at most 4."""
+    contrast = cost.mean(dim=1) - cost.min(dim=1).values
+    usual = contrast.median().clamp(min=1e-6)
+    return (contrast / usual).square().clamp_(max=4.0)
+
+
+def _between(energy: torch.Tensor, place: torch.Tensor, width: int) -> torch.Tensor:
+    """(N, 3) offset of the minimum from the best place, voxels; 0 on the rim of the window."""
+    i, j, k = place // width**2, place // width % width, place % width
+    rim = ((i == 0) | (i == width - 1)) | ((j == 0) | (j == width - 1)) | ((k == 0) | (k == width - 1))
+    side = torch.arange(-1, 2)
+    steps = ((side[:, None, None] * width + side[None, :, None]) * width + side[None, None, :]).reshape(-1)
+    around = (torch.where(rim, torch.full_like(place, (width**3) // 2), place)[:, None] + steps).clamp_(
+        0, width**3 - 1
+    )
+    cubes = energy.gather(1, around).reshape(-1, 3, 3, 3)
+    found = torch.from_numpy(peak_offsets(-cubes.numpy(), limit=0.5)).float()
+    return torch.where(rim[:, None], torch.zeros_like(found), found)
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def as_world(displacement: torch.Tensor, work: Grid) -> NDArray[np.float64]:
+    """(..., 3) displacements in voxels of a lattice as world RAS mm."""
+    values = displacement.double().numpy()
+    return np.asarray(work.index_to_world(values) - work.index_to_world(np.zeros(3)))

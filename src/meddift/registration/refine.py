@@ -1,0 +1,126 @@
+"""Bringing descriptors into agreement between voxels: Gauss-Newton on control points of a smooth displacement.
+
+The difference of two descriptors is linear in a small displacement, so the best one is the solution of a linear
+system; its data part is bounded by one that is diagonal in the control points (their weights at a voxel sum to one),
+which makes each step cheap and never an overshoot. Large differences count little (Geman and McClure).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from meddift.geometry import AffineTransform, Grid
+from meddift.registration.feature_map import FeatureMap, chunks, read_unit_with_slope
+from meddift.registration.smoothness import Smoothness, conjugate_gradient
+from meddift.registration.spline import ControlLattice
+
+#: Upper triangle of a symmetric (3, 3) matrix, row by row.
+_TRIANGLE = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where descriptors are compared.
+
+    Attributes:
+        grid: A lattice in the fixed scan.
+        rows: (N,) int64, the voxels that count, in the order of the flattened lattice.
+        described: (N, C) float32, the fixed descriptors there, of length 1.
+        weight: (N,) float32, how much each counts.
+    """
+
+    grid: Grid
+    rows: torch.Tensor
+    described: torch.Tensor
+    weight: torch.Tensor
+
+
+def refine(
+    places: Places,
+    moving: FeatureMap,
+    moving_shown: FeatureMap,
+    affine: AffineTransform,
+    lattice: ControlLattice,
+    coefficients: torch.Tensor,
+    smoothness: Smoothness,
+    *,
+    steps: int,
+) -> torch.Tensor:
+    """Improve the displacement beyond an affine.
+
+    Args:
+        places: Where fixed descriptors are compared, and what they are.
+        moving: Descriptors of the moving scan.
+        moving_shown: (X, Y, Z, 1), 1 where the moving scan counts, else 0.
+        affine: Fixed to moving.
+        lattice: Control points; `T(x) = affine(x) + spline(x)`.
+        coefficients: (a, b, c, 3) float32 to begin with, world RAS mm.
+        smoothness: Penalty on the coefficients.
+        steps: Number of Gauss-Newton steps.
+
+    Returns:
+        (a, b, c, 3) float32.
+    """
+    on_places = lattice.on(places.grid)
+    base = affine.apply(places.grid.index_to_world(_indices(places)))
+    share = float(np.prod(places.grid.spacing) / np.prod(lattice.grid.spacing))
+    for _ in range(steps):
+        shift = on_places.expand(coefficients).reshape(-1, 3)[places.rows]
+        hessian, slope = _normal_equations(places, moving, moving_shown, base, shift)
+        system = _collected(on_places, places, torch.cat([hessian, slope], dim=1)) * share
+        step = _solve(system[..., :6], system[..., 6:], coefficients, smoothness)
+        coefficients = coefficients + step
+    return coefficients
+
+
+def _indices(places: Places) -> np.ndarray:
+    return np.stack(np.unravel_index(places.rows.numpy(), places.grid.shape), axis=-1)
+
+
+def _collected(lattice: ControlLattice, places: Places, values: torch.Tensor) -> torch.Tensor:
+    dense = torch.zeros((places.grid.size, values.shape[1]))
+    dense[places.rows] = values
+    return lattice.collect(dense.reshape(*places.grid.shape, -1))
+
+
+def _normal_equations(
+    places: Places, moving: FeatureMap, shown: FeatureMap, base: np.ndarray, shift: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, 6) and (N, 3): what each place asks of the displacement, world mm."""
+    inverse = torch.from_numpy(moving.grid.inverse[:3, :3]).float()
+    hessian, slope = torch.empty((len(shift), 6)), torch.empty((len(shift), 3))
+    misfit = torch.empty(len(shift))
+    for rows in chunks(len(shift)):
+        world = base[rows] + shift[rows].double().numpy()
+        index = torch.from_numpy(moving.grid.world_to_index(world)).float()
+        value, by_index = read_unit_with_slope(moving.values, index)
+        jacobian = by_index @ inverse  # (N, C, 3), by mm
+        difference = places.described[rows] - value
+        weight = places.weight[rows] * shown.at(world)[:, 0]
+        misfit[rows] = difference.square().sum(dim=1)
+        square = torch.einsum("nci,ncj->nij", jacobian, jacobian)
+        hessian[rows] = torch.stack([square[:, i, j] for i, j in _TRIANGLE], dim=1) * weight[:, None]
+        slope[rows] = torch.einsum("nci,nc->ni", jacobian, difference) * weight[:, None]
+    # Half of the places differ by less than the scale: they count nearly in full.
+    scale = misfit.median().clamp(min=1e-6)
+    robust = (1 + misfit / (2 * scale)).square().reciprocal_()[:, None]
+    return hessian * robust, slope * robust
+
+
+def _solve(
+    hessian: torch.Tensor, slope: torch.Tensor, coefficients: torch.Tensor, smoothness: Smoothness
+) -> torch.Tensor:
+    """The step: (diag(hessian) + smoothness) step = slope - smoothness(coefficients)."""
+    full = torch.empty((*hessian.shape[:3], 3, 3))
+    for position, (i, j) in enumerate(_TRIANGLE):
+        full[..., i, j] = full[..., j, i] = hessian[..., position]
+
+    def operator(values: torch.Tensor) -> torch.Tensor:
+        return (full @ values[..., None])[..., 0] + smoothness.gradient(values)
+
+    inverse = torch.linalg.inv(full + (smoothness.diagonal() + 1e-9) * torch.eye(3))
+    right = slope - smoothness.gradient(coefficients)
+    return conjugate_gradient(operator, right, lambda r: (inverse @ r[..., None])[..., 0], iterations=25)

@@ -1,0 +1,80 @@
+"""A smooth displacement: cubic B-splines on a coarse lattice of control points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddift.geometry import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class ControlLattice:
+    """Control points of cubic B-splines (as in D. Rueckert et al. 1999, doi:10.1109/42.796284).
+
+    Attributes:
+        grid: Where the control points lie, world RAS mm.
+        matrices: For each axis (n, m) float32, what each of m control points adds at each of n voxels of `dense`.
+        dense: The lattice on which displacements are read; axes parallel to those of `grid`.
+    """
+
+    grid: Grid
+    matrices: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    dense: Grid
+
+    @classmethod
+    def over(cls, dense: Grid, spacing_mm: float) -> ControlLattice:
+        """Control points at most so far apart, that reach one beyond the lattice on each side."""
+        inner = dense.respaced(np.maximum(spacing_mm, dense.spacing))
+        grid = inner.cropped((-1, -1, -1), tuple(n + 2 for n in inner.shape))
+        return cls(grid, _matrices(grid, dense), dense)
+
+    def on(self, dense: Grid) -> ControlLattice:
+        """The same control points, read on another parallel lattice."""
+        return ControlLattice(self.grid, _matrices(self.grid, dense), dense)
+
+    def expand(self, values: torch.Tensor) -> torch.Tensor:
+        """(a, b, c, K) at control points to (X, Y, Z, K) on the dense lattice."""
+        return _apply(values, self.matrices)
+
+    def collect(self, values: torch.Tensor) -> torch.Tensor:
+        """The transpose of `expand`: (X, Y, Z, K) on the dense lattice to (a, b, c, K)."""
+        return _apply(values, tuple(matrix.T for matrix in self.matrices))
+
+    def fit(self, values: torch.Tensor) -> torch.Tensor:
+        """(a, b, c, K) coefficients whose spline passes through values at the control points (mirrored beyond)."""
+        from scipy import ndimage
+
+        data = values.double().numpy()
+        for axis in range(3):
+            if data.shape[axis] > 1:
+                data = ndimage.spline_filter1d(data, order=3, axis=axis, mode="mirror")
+        return torch.from_numpy(np.ascontiguousarray(data)).float()
+
+
+def _apply(values: torch.Tensor, matrices: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Multiply along each of three axes; channels last."""
+    for axis, matrix in enumerate(matrices):
+        moved = values.movedim(axis, 0)
+        values = (matrix @ moved.reshape(moved.shape[0], -1)).reshape(-1, *moved.shape[1:]).movedim(0, axis)
+    return values.contiguous()
+
+
+def _matrices(grid: Grid, dense: Grid) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    relation = grid.inverse @ dense.affine
+    made = []
+    for axis in range(3):
+        place = relation[axis, 3] + relation[axis, axis] * np.arange(dense.shape[axis])
+        made.append(torch.from_numpy(_cubic(place[:, None] - np.arange(grid.shape[axis])[None, :])).float())
+    return made[0], made[1], made[2]
+
+
+def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The cubic B-spline of unit width."""
+    away = np.abs(distance)
+    near = 2 / 3 - away**2 + away**3 / 2
+    far = np.maximum(2 - away, 0) ** 3 / 6
+    return np.where(away < 1, near, far)
