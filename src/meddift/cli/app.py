@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import meddift
-from meddift.cli import convert_points, demo, info, match, models
+from meddift.cli import convert_points, demo, info, match, models, register
 from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts
 
 
@@ -60,6 +60,7 @@ def _common(
 
 
 app.command("match")(match.match)
+app.command("register")(register.register)
 app.command("convert-points")(convert_points.convert_points)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)

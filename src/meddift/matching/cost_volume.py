@@ -1,8 +1,8 @@
 """Every point of a lattice against a window around it: the dense mode of matching.
 
-Descriptors of both scans lie on one lattice (the moving ones were read through a first guess of the transform). All dot
-products between a tile of the lattice and the window around it are one matrix product; the ones that are wanted are
-its diagonals, read in place.
+Descriptors of both scans lie on one lattice (the moving ones were read through a first guess of the transform). All
+dot products between a tile of the lattice and the window around it are one matrix product; the ones that are wanted
+are its diagonals, read in place.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _pooled(values: torch.Tensor, stride: int, reach: int) -> torch.Tensor:
         for offset in range(2 * reach + 1):
             part = values.narrow(axis, offset, last)[(slice(None),) * axis + (slice(None, None, stride),)]
             total = part.clone() if total is None else total.add_(part)
-        assert total is not None  # noqa: S101
+        assert total is not None
         values = total
     return values.div_((2 * reach + 1) ** 3)
 

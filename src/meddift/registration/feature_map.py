@@ -108,11 +108,12 @@ def read_unit_with_slope(values: torch.Tensor, index: torch.Tensor) -> tuple[tor
 
 def unit(values: torch.Tensor) -> torch.Tensor:
     """Rows of length 1 along the last axis; rows of zeros stay."""
-    return values / values.norm(dim=-1, keepdim=True).clamp_(min=1e-12)
+    length: torch.Tensor = values.norm(dim=-1, keepdim=True)
+    return values / length.clamp_(min=1e-12)
 
 
 def on_lattice(level: Level, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
-    """(X, Y, Z, C) float32: a level averaged or interpolated onto a parallel lattice; with a basis, unit descriptors."""
+    """(X, Y, Z, C) float32: a level read or averaged on a parallel lattice; with a basis, its unit descriptors."""
     values = torch.from_numpy(level.features)
     if basis is not None:
         values = unit(values) @ basis
@@ -171,9 +172,7 @@ def fused_maps(
         seed: Of the places from which these are learnt.
     """
     generator = np.random.default_rng(seed)
-    places = [
-        grid.index_to_world(generator.uniform(0, 1, (6000, 3)) * (np.asarray(grid.shape) - 1)) for grid in grids
-    ]
+    places = [grid.index_to_world(generator.uniform(0, 1, (6000, 3)) * (np.asarray(grid.shape) - 1)) for grid in grids]
     basis = common_basis(pyramids, semantic, places, channels) if semantic else {}
     share = fine_share if semantic else 1.0
     maps = []

@@ -164,9 +164,7 @@ class _Work:
         wanted = _on(self.fixed_mask, nodes)
         if not wanted.any():  # a mask smaller than the distance of nodes
             return current
-        volume = cost_volume(
-            unit(maps[0].values), described, shown.float(), wanted, radius=RADIUS, stride=STRIDE
-        )
+        volume = cost_volume(unit(maps[0].values), described, shown.float(), wanted, radius=RADIUS, stride=STRIDE)
         found = couple(volume, DENSE)
         moved = nodes.voxel_centers() + as_world(found.displacement, work)
         result = current.apply(moved.reshape(-1, 3)).reshape(moved.shape)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from meddift.geometry import AffineTransform, DisplacementField, Transform
+import numpy as np
+
+from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
 from meddift.registration.inverse import InverseResidual
 from meddift.volume import Volume
 
@@ -49,7 +51,7 @@ class Registration:
     def __repr__(self) -> str:
         """The most important numbers."""
         return (
-            f"Registration({', '.join(self.stages)}; {100 * self.supported_share:.0f} % of the body has a counterpart, "
+            f"Registration({', '.join(self.stages)}; {100 * self.supported_share:.0f} % of the body supported, "
             f"folding {100 * self.folding:.3f} %, SDlogJ {self.sd_log_jacobian:.3f})"
         )
 
@@ -59,9 +61,20 @@ class Registration:
         inside = self.body.data
         return float(self.supported.data[inside].mean()) if inside.any() else 0.0
 
+    def determinant_on(self, grid: Grid) -> Volume:
+        """The determinant on another lattice, such as that of the fixed scan; float32."""
+        return _read(self.determinant, grid)
+
+    def uncertainty_on(self, grid: Grid) -> Volume:
+        """The uncertainty on another lattice, mm, float32; NaN where there is no counterpart."""
+        supported = _read(Volume(self.supported.data.astype(np.float32), self.supported.grid), grid)
+        values = _read(self.uncertainty, grid).data
+        return Volume(np.where(supported.data >= 0.5, values, np.float32(np.nan)), grid)
+
     def summary(self) -> dict[str, Any]:
         """Everything but the maps, ready for JSON."""
         uncertain = self.uncertainty.data[self.supported.data]
+        median = float(np.median(uncertain)) if uncertain.size else float("nan")
         shape = self.transform.grid if isinstance(self.transform, DisplacementField) else None
         return {
             "direction": "points: fixed to moving; images: moving onto fixed",
@@ -74,12 +87,15 @@ class Registration:
             "folding": self.folding,
             "sd_log_jacobian": self.sd_log_jacobian,
             "supported_share_of_body": self.supported_share,
-            "uncertainty_mm_median": float(_median(uncertain)) if uncertain.size else None,
+            "uncertainty_mm_median": median if np.isfinite(median) else None,
             "timing_s": {name: float(value) for name, value in self.timing.items()},
         }
 
 
-def _median(values: Any) -> float:
-    import numpy as np
-
-    return float(np.median(values))
+def _read(volume: Volume, grid: Grid) -> Volume:
+    """Trilinear, plane by plane: the points of a whole scan would take a gigabyte."""
+    result = np.empty(grid.shape, dtype=np.float32)
+    for i in range(grid.shape[0]):
+        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0]
+        result[i] = volume.at(world.reshape(-1, 3)).reshape(world.shape[:2])
+    return Volume(result, grid)

@@ -27,9 +27,9 @@ class ControlLattice:
 
     @classmethod
     def over(cls, dense: Grid, spacing_mm: float) -> ControlLattice:
-        """Control points at most so far apart, that reach one beyond the lattice on each side."""
-        inner = dense.respaced(np.maximum(spacing_mm, dense.spacing))
-        grid = inner.cropped((-1, -1, -1), tuple(n + 2 for n in inner.shape))
+        """Control points this far apart, two beyond the lattice on each side: every voxel has four along each axis."""
+        inner = dense.respaced(np.maximum(spacing_mm, dense.spacing).tolist())
+        grid = inner.cropped((-2, -2, -2), tuple(n + 4 for n in inner.shape))
         return cls(grid, _matrices(grid, dense), dense)
 
     def on(self, dense: Grid) -> ControlLattice:

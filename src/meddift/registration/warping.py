@@ -16,8 +16,8 @@ def warp_volume(volume: Volume, transform: Transform, grid: Grid, *, fill: float
 
     Args:
         volume: (X, Y, Z) image in the world that `transform` leads to.
-        transform: Takes points of the world of `grid` to points of the world of `volume`. To bring the moving scan onto
-            the fixed one, that is the transform of a registration itself; for the other way it is its inverse.
+        transform: Takes points of the world of `grid` to points of the world of `volume`. To bring the moving scan
+            onto the fixed one, that is the transform of a registration itself; for the other way its inverse.
         grid: Where values are wanted.
         fill: What stands where `volume` shows nothing; None = its least value (air, in CT).
 

@@ -1,0 +1,127 @@
+"""Splines, smoothness, Jacobian and inverse against closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from meddift.geometry import AffineTransform, DisplacementField, Grid
+from meddift.registration import invert, invert_points, jacobian_determinant, sampled
+from meddift.registration.inverse import InverseResidual
+from meddift.registration.jacobian import folding, sd_log_jacobian
+from meddift.registration.smoothness import Smoothness, smooth_to
+from meddift.registration.spline import ControlLattice
+
+
+def oblique(shape: tuple[int, int, int] = (14, 12, 10), spacing: float = 4.0) -> Grid:
+    turn, _ = np.linalg.qr(np.array([[1.0, 0.2, 0.1], [-0.3, 1.0, 0.2], [0.1, -0.1, 1.0]]))
+    affine = np.eye(4)
+    affine[:3, :3] = turn * np.sign(np.linalg.det(turn)) * spacing
+    affine[:3, 3] = [-30.0, 12.0, 100.0]
+    return Grid(shape, affine)
+
+
+class Wave:
+    """A smooth bijection with a known determinant: each coordinate moves by a sine of another."""
+
+    def apply(self, positions: np.ndarray) -> np.ndarray:
+        world = np.asarray(positions, dtype=float)
+        return world + np.stack([4 * np.sin(world[:, 0] / 20), 3 * np.sin(world[:, 0] / 15), 0 * world[:, 0] + 7], 1)
+
+    def determinant(self, positions: np.ndarray) -> np.ndarray:
+        return 1 + 4 / 20 * np.cos(positions[:, 0] / 20)
+
+
+def test_a_spline_takes_on_the_values_it_was_fitted_to() -> None:
+    dense = oblique()
+    lattice = ControlLattice.over(dense, 8.0)
+    nodes = lattice.grid.voxel_centers().reshape(-1, 3)
+    wanted = (Wave().apply(nodes) - nodes).reshape(*lattice.grid.shape, 3)
+    found = lattice.on(dense).expand(lattice.fit(torch.from_numpy(wanted))).numpy().reshape(-1, 3)
+    world = dense.voxel_centers().reshape(-1, 3)
+    assert np.abs(found - (Wave().apply(world) - world)).max() < 0.15
+
+
+def test_collect_is_the_transpose_of_expand() -> None:
+    lattice = ControlLattice.over(oblique(), 9.0)
+    generator = torch.Generator().manual_seed(1)
+    a = torch.randn(*lattice.grid.shape, 2, generator=generator)
+    b = torch.randn(*lattice.dense.shape, 2, generator=generator)
+    assert float((lattice.expand(a) * b).sum()) == pytest.approx(float((a * lattice.collect(b)).sum()), rel=1e-4)
+
+
+def test_control_points_weigh_one_at_every_voxel() -> None:
+    lattice = ControlLattice.over(oblique(), 9.0)
+    assert torch.allclose(lattice.expand(torch.ones(*lattice.grid.shape, 1)), torch.ones(1), atol=1e-5)
+
+
+def test_the_operator_is_the_gradient_of_squared_differences() -> None:
+    values = torch.randn(5, 6, 4, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    values.requires_grad_()
+    second = [(a, b) for a in range(3) for b in range(3)]
+    energy = sum(values.diff(dim=a).diff(dim=b).square().sum() for a, b in second) * 0.7
+    energy = energy + 0.3 * sum(values.diff(dim=a).square().sum() for a in range(3))
+    energy.backward()  # type: ignore[union-attr]
+    assert values.grad is not None
+    found = Smoothness(0.7, 0.3).gradient(values.detach())
+    assert torch.allclose(found, values.grad / 2)
+
+
+def test_affine_measurements_stay_as_they_are_however_smooth() -> None:
+    index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in (6, 7, 5)), indexing="ij"), -1)
+    measured = index @ torch.tensor([[0.1, 0.2, 0.0], [0.0, -0.1, 0.3], [0.2, 0.0, 0.1]]) + 1
+    found = smooth_to(measured, torch.ones(6, 7, 5), Smoothness(10.0), iterations=200)
+    assert torch.allclose(found, measured, atol=0.02)
+
+
+def test_gaps_are_filled_from_around() -> None:
+    measured = torch.full((8, 8, 8, 3), 2.0)
+    weight = torch.ones(8, 8, 8)
+    weight[3:6, 3:6, 3:6] = 0
+    measured[3:6, 3:6, 3:6] = 50.0
+    found = smooth_to(measured, weight, Smoothness(0.3), iterations=300)
+    assert torch.allclose(found, torch.tensor(2.0), atol=0.02)
+
+
+def test_the_determinant_is_the_closed_form_on_oblique_lattices() -> None:
+    grid = oblique((20, 18, 16), 2.0)
+    found = jacobian_determinant(sampled(Wave(), grid)).data[1:-1, 1:-1, 1:-1]
+    expected = Wave().determinant(grid.voxel_centers().reshape(-1, 3)).reshape(grid.shape)[1:-1, 1:-1, 1:-1]
+    assert np.abs(found - expected).max() < 0.01
+
+
+def test_an_affine_has_its_own_determinant_everywhere() -> None:
+    grid = oblique()
+    matrix = np.diag([1.2, 0.9, 1.1, 1.0])
+    matrix[0, 1] = 0.2
+    found = jacobian_determinant(sampled(AffineTransform(matrix), grid)).data
+    assert np.allclose(found, np.linalg.det(matrix), atol=1e-4)
+    assert folding(found) == 0
+    assert sd_log_jacobian(found) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_fold_is_counted() -> None:
+    grid = Grid((10, 3, 3), np.diag([1.0, 1.0, 1.0, 1.0]))
+    displacement = np.zeros((3, 10, 3, 3))
+    displacement[0, 5:] = -8.0  # what lies right jumps left of what lies left
+    share = folding(jacobian_determinant(DisplacementField(displacement, grid)).data)
+    assert share == pytest.approx(0.2)
+
+
+def test_points_are_inverted_to_a_micrometre() -> None:
+    points = np.random.default_rng(0).uniform(-60, 60, (200, 3))
+    back = invert_points(Wave(), AffineTransform.identity(), Wave().apply(points), tolerance_mm=1e-5)
+    assert np.abs(back - points).max() < 1e-3
+
+
+def test_the_inverse_of_a_field_is_a_field_with_a_small_residual() -> None:
+    grid = oblique((24, 22, 20), 4.0)
+    field = sampled(Wave(), grid)
+    shift = np.eye(4)
+    shift[2, 3] = 7.0
+    inverse = invert(field, AffineTransform(shift), Grid(grid.shape, AffineTransform(shift).matrix @ grid.affine))
+    inner = grid.index_to_world(np.random.default_rng(1).uniform(4, 15, (300, 3)))
+    residual = InverseResidual.of(field, inverse, inner)
+    assert residual.max < 0.1
+    assert InverseResidual.of(field, inverse, np.zeros((0, 3))).max == 0
