@@ -47,8 +47,22 @@ def command(*arguments: str) -> str:
         command("models", "list"),
         command("models", "show", "builtin"),
         command("info", "maisi-ct-ddpm"),
+        command("datasets", "list"),
+        command("evaluate", "run", "--help"),
+        command("evaluate", "methods"),
     ],
-    ids=["import", "help", "version", "match help", "models list", "models show", "info model"],
+    ids=[
+        "import",
+        "help",
+        "version",
+        "match help",
+        "models list",
+        "models show",
+        "info model",
+        "datasets list",
+        "evaluate help",
+        "evaluate methods",
+    ],
 )
 def test_nothing_heavy_is_loaded(code: str) -> None:
     assert not modules_after(code) & HEAVY

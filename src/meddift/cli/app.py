@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import meddift
-from meddift.cli import convert_points, demo, info, match, models, register
+from meddift.cli import convert_points, datasets, demo, evaluate, info, match, models, register
 from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts
 
 
@@ -65,3 +65,5 @@ app.command("convert-points")(convert_points.convert_points)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)
 app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(datasets.app, name="datasets")

@@ -179,6 +179,11 @@ def store_case(case: Case, folder: Path) -> StoredCase:
     return _restored(content, folder)
 
 
+def restore_case(folder: Path) -> StoredCase:
+    """A case that was stored in a folder."""
+    return _restored(json.loads((folder / "case.json").read_text(encoding="utf-8")), folder)
+
+
 #: Raised when the content of case.json changes.
 _LAYOUT = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ def match(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[st
     """`Pair.match`, with features computed anew."""
     pair = _pair(fixed, moving, settings)
     found = pair.match(Points(points))
-    details = {"verdict": list(found.verdict), "timing_s": dict(pair.timing), "provenance": pair.provenance}
+    details = {
+        "verdict": list(found.verdict),
+        "reason": list(found.reason),
+        "timing_s": dict(pair.timing),
+        "provenance": pair.provenance,
+    }
     return Answer(found.moving.positions, None, details)
 
 
@@ -29,9 +35,8 @@ def register(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping
 
 def cannot_register() -> str | None:
     """Why `Pair.register` cannot be used."""
-    from meddift.pipeline import Pair
-
-    return None if hasattr(Pair, "register") else "this version of meddift has no registration"
+    known = importlib.util.find_spec("meddift.registration") is not None
+    return None if known else "this version of meddift has no registration"
 
 
 def _pair(fixed: Volume, moving: Volume, settings: Mapping[str, Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +14,10 @@ Progress = Callable[[str], None]
 
 
 def default_folder() -> Path:
-    """Where data sets are kept: `MEDDIFT_DATA`, or the user's data folder."""
-    chosen = os.environ.get("MEDDIFT_DATA")
-    if chosen:
-        return Path(chosen)
-    import platformdirs
+    """Where data sets are kept: the folder `datasets` of MEDDIFT_HOME, or of the user's data folder."""
+    from meddift.models.store import home
 
-    return Path(platformdirs.user_data_dir("meddift")) / "datasets"
+    return home() / "datasets"
 
 
 def find_data_set(name: str) -> DataSet:

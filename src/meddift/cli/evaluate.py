@@ -1,0 +1,216 @@
+"""`meddift evaluate`: methods compared on the same pairs, ablations, and a report of both."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meddift.cli.choices import AsJson, Quiet
+from meddift.cli.failures import DONE_IN_PART
+
+if TYPE_CHECKING:
+    from meddift.cli.terminal import Progress
+    from meddift.evaluation.case import Case
+    from meddift.evaluation.tables import Tables
+
+app = typer.Typer(
+    help="Measure how well methods find points, as the field's challenges do.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="SET",
+        help="phantom-breathing, deformed:SCAN, pairs:FILE.csv, learn2reg:FOLDER, dirlab-4dct:FOLDER or "
+        "dirlab-copd:FOLDER; see `meddift datasets list`.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run; a run there is resumed.")]
+CaseNames = Annotated[
+    list[str] | None,
+    typer.Option("--case", metavar="NAME", help="Only this case; may be given several times.", show_default=False),
+]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Which list of pairs of a Learn2Reg data set.", show_default=False)
+]
+Orientation = Annotated[
+    str, typer.Option("--orientation", help="Directions in which the axes of DIR-Lab's raw images grow.")
+]
+Threads = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of each process.")]
+
+
+@app.command("methods")
+def list_methods(as_json: AsJson = False) -> None:
+    """List the methods that can be compared, where their settings come from, and whether they can run here."""
+    from meddift.evaluation.methods import METHODS
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": method.name,
+            "title": method.title,
+            "source": method.source,
+            "settings": dict(method.settings),
+            "versions": method.versions(),
+            "unavailable": method.unavailable(),
+        }
+        for method in METHODS
+    ]
+    if as_json:
+        from meddift.cli.terminal import write_json_to_stdout
+
+        write_json_to_stdout({"methods": rows})
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        source = f" ({row['source']})" if row["source"] else ""
+        why = f"; cannot run: {row['unavailable']}" if row["unavailable"] else ""
+        typer.echo(f"{row['name']:{width}}  {row['title']}{source}{why}")
+
+
+@app.command("run")
+def run(
+    data: Data,
+    out: Out,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", "-m", metavar="NAME", help="Only this method; may be given several times.", show_default=False
+        ),
+    ] = None,
+    case: CaseNames = None,
+    split: Split = None,
+    orientation: Orientation = "LPS",
+    threads: Threads = 1,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Stop a method after S seconds.")] = 3600.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    redo: Annotated[
+        list[str] | None,
+        typer.Option("--redo", metavar="NAME", help="Run this method again in any case.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run methods on the cases of a data set, each in a process of its own, and write tables and a report.
+
+    What is done already with the same scans, settings and versions is not done again, so that a run may be stopped
+    at any moment. A method that fails is a row of the table; the exit code is then 3.
+    """
+    from meddift.evaluation.methods import find_methods
+    from meddift.evaluation.runner import RunSettings, run_methods
+    from meddift.evaluation.tables import collect
+
+    methods = find_methods(method)
+    find_methods(redo)
+    settings = RunSettings(threads, timeout, retry_failed, frozenset(redo or ()))
+    cases = _chosen_cases(data, case, split, orientation)
+    with _progress(quiet=quiet) as report:
+        run_methods(cases, methods, out, settings=settings, on_progress=report)
+    tables = collect(out)
+    _finish(tables, out, as_json=as_json, quiet=quiet)
+
+
+@app.command("report")
+def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Write tables and report of a run anew from its results."""
+    from meddift.evaluation.tables import collect
+
+    _finish(collect(out), out, as_json=as_json, quiet=quiet)
+
+
+def _finish(tables: Tables, out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Write the files, show the table, and say by the exit code whether something failed."""
+    from meddift.evaluation.report import write_report
+    from meddift.evaluation.table_files import method_rows, write_tables
+
+    write_tables(tables, out)
+    page = write_report(tables, out)
+    if as_json:
+        from meddift.cli.terminal import write_json_to_stdout
+
+        write_json_to_stdout({"methods": method_rows(tables), "report": str(page)})
+    elif not quiet:
+        _show(tables, page)
+    if any(row.failed for row in tables.method_rows):
+        raise typer.Exit(DONE_IN_PART)
+
+
+def _show(tables: Tables, page: Path) -> None:
+    """The table of methods on stdout."""
+    from meddift.cli.terminal import make_table, show
+
+    for kind in tables.kinds:
+        table = make_table(
+            f"TRE in mm at {kind} points: means over cases, 95 % interval of the mean",
+            [
+                ("", False),
+                ("cases", True),
+                ("mean", True),
+                ("interval", True),
+                ("median", True),
+                ("95 %", True),
+                ("within 5", True),
+                ("seconds", True),
+            ],
+        )
+        for row in tables.method_rows:
+            if row.kind != kind:
+                continue
+            total = row.cases + len(row.failed) + len(row.skipped)
+            if row.mean_mm is None:
+                table.add_row(row.title, f"{row.cases}/{total}", "-")
+                continue
+            low, high = row.mean_mm.low, row.mean_mm.high
+            table.add_row(
+                row.title,
+                f"{row.cases}/{total}",
+                f"{row.mean_mm.mean:.2f}",
+                "-" if low is None or high is None else f"{low:.2f} to {high:.2f}",
+                f"{row.median_mm:.2f}",
+                f"{row.p95_mm:.2f}",
+                f"{100 * row.within[5.0]:.0f} %",
+                f"{row.find_s:.1f}",
+            )
+        show(table, to_stdout=True)
+    show(f"Report: {page}", to_stdout=True)
+    sys.stdout.flush()
+
+
+def _chosen_cases(data: str, names: list[str] | None, split: str | None, orientation: str) -> list[Case]:
+    """The cases of a data set, or those of them that were asked for."""
+    from meddift.errors import OptionsError
+    from meddift.evaluation.sets import find_cases
+
+    cases = find_cases(data, split=split, orientation=orientation)
+    if not names:
+        return cases
+    known = {case.name for case in cases}
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise OptionsError(f"there is no case {', '.join(strange)}; there are {', '.join(sorted(known))}")
+    return [case for case in cases if case.name in names]
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress]:
+    """Bars on a terminal; elsewhere, in the log of a long run, a line a step."""
+    from meddift.cli.terminal import progress_display
+
+    if quiet or sys.stderr.isatty():
+        with progress_display(quiet=quiet) as report:
+            yield report
+        return
+
+    def line(stage: str, fraction: float) -> None:
+        typer.echo(f"{100 * fraction:3.0f} % {stage}", err=True)
+
+    yield line
