@@ -20,7 +20,7 @@ def small_scan(seed: int, shape: tuple[int, int, int] = (20, 18, 16)) -> Volume:
     affine[:3, :3] = np.array(
         [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     ) @ np.diag([-3.0, 3.0, 4.0])
-    affine[:3, 3] = [40.0, -20.0, 7.0]
+    affine[:3, 3] = [140.0, -120.0, 7.0]
     generator = np.random.default_rng(seed)
     place = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
     inside = (place**2).sum(axis=0) < 0.8
