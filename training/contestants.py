@@ -82,6 +82,7 @@ def write_random_weights(spec: ModelSpec, out: Path, *, seed: int) -> Path:
     torch.manual_seed(seed)
     unet = spec.unet
     config = {
+        "latent_channels": unet["in_channels"],
         "channels": list(unet["num_channels"]),
         "attention": list(unet["attention_levels"]),
         "head_channels": list(unet["num_head_channels"]),

@@ -71,7 +71,12 @@ def correspondence(
         for name, f in levels[1].items()
     }
     fused = torch.stack(list(local.values())).mean(0)
-    for value, weight, temperature in ((fused, 1.0, 0.03), (local["up3"], 0.5, 0.05), (local["up2"], 0.25, 0.05)):
+    finest, next_finest = list(local)[-1], list(local)[-2]
+    for value, weight, temperature in (
+        (fused, 1.0, 0.03),
+        (local[finest], 0.5, 0.05),
+        (local[next_finest], 0.25, 0.05),
+    ):
         loss = loss + weight * (
             F.cross_entropy(value / temperature, wanted) + (wanted * wanted.clamp(min=1e-9).log()).sum(1).mean()
         )

@@ -16,11 +16,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from autoencoder import NETWORK, encode_mean, load_autoencoder
 from objectives import correspondence
 from training_scans import draw_phantoms, load_scans
 from views import interp, make_pair
 
 DEFAULTS = {
+    "latent_channels": 8,
     "channels": [32, 64, 128, 144],
     "attention": [False, False, False, True],
     "head_channels": [0, 0, 0, 48],
@@ -35,6 +37,8 @@ DEFAULTS = {
     "prediction": "sample",
     "correspondence": True,
 }
+#: On latents of stride 4 a stage less reaches as far.
+ON_AUTOENCODER = {"channels": [64, 128, 144], "attention": [False, False, True], "head_channels": [0, 0, 48]}
 
 
 def haar(image: torch.Tensor) -> torch.Tensor:
@@ -53,7 +57,7 @@ def denoising_target(prediction: str, latent: torch.Tensor, noise: torch.Tensor,
     """What the network is asked for: the clean latent, the noise that was added, or v (Salimans and Ho 2022).
 
     Args:
-        prediction: `sample`, `epsilon` or `v_prediction`, the words of specifications.
+        prediction: `sample`, `epsilon` or `v`, the words of specifications.
         latent: Clean.
         noise: What was added, of unit variance; zero where none was.
         signal: Factor of the clean latent, the square root of the share that is kept.
@@ -71,7 +75,8 @@ def build_network(config: dict) -> torch.nn.Module:
     from monai.networks.blocks.selfattention import SABlock
 
     network = DiffusionModelUNetMaisi(
-        spatial_dims=3, in_channels=8, out_channels=8, num_channels=config["channels"],
+        spatial_dims=3, in_channels=config["latent_channels"], out_channels=config["latent_channels"],
+        num_channels=config["channels"],
         attention_levels=config["attention"], num_head_channels=config["head_channels"],
         num_res_blocks=config["residual_blocks"], norm_num_groups=config["groups"], use_flash_attention=False,
         include_top_region_index_input=False, include_bottom_region_index_input=False, include_spacing_input=False,
@@ -104,13 +109,14 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--steps", type=int, help="stop after so many instead, for comparisons at equal length")
-    parser.add_argument("--prediction", choices=["sample", "epsilon", "v_prediction"], default="sample")
+    parser.add_argument("--prediction", choices=["sample", "epsilon", "v"], default="sample")
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--voxels", type=int, default=110**3, help="at most, of one view")
     parser.add_argument("--points", type=int, default=400)
     parser.add_argument("--phantoms", type=int, default=0, help="number of drawn chests beside the scans")
     parser.add_argument("--phantom-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
     parser.add_argument("--start-from", type=Path, help="folder of exported weights to begin a new run with")
+    parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.py; without it a fixed Haar latent")
     parser.add_argument("--denoising-only", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -118,6 +124,10 @@ def main() -> None:
     arguments.run.mkdir(parents=True, exist_ok=True)
     config = {**DEFAULTS, "correspondence": not arguments.denoising_only, "seed": arguments.seed,
               "prediction": arguments.prediction}  # fmt: skip
+    autoencoder, scale_factor = None, 1.0
+    if arguments.autoencoder:
+        autoencoder, scale_factor = load_autoencoder(arguments.autoencoder)
+        config |= ON_AUTOENCODER | {"autoencoder": NETWORK, "scale_factor": scale_factor}
     if arguments.phantoms:
         config |= {"phantoms": arguments.phantoms, "phantom_weight": arguments.phantom_weight}
     (arguments.run / "config.json").write_text(json.dumps(config, indent=1))
@@ -170,7 +180,10 @@ def main() -> None:
         levels, denoising, usable = [], torch.zeros((), device=device), True
         with torch.autocast(device.type, dtype=torch.bfloat16):
             for view in pair.views:
-                latent = haar(interp(view.image, knots, heights))[None].to(device)
+                shown = interp(view.image, knots, heights)
+                with torch.no_grad():
+                    latent = haar(shown) if autoencoder is None else encode_mean(autoencoder, shown) * scale_factor
+                latent = latent[None].float().to(device)
                 noisy = arguments.denoising_only or float(torch.rand((), generator=generator)) < 0.35
                 low, high = (0, 1000) if arguments.denoising_only else (0, 150)
                 timestep = torch.randint(low, high if noisy else 50, (1,), generator=generator)

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from meddift.geometry import Grid
-from meddift.synthetic import chest_phantom
+from meddift.synthetic import body_mask, chest_phantom
+from meddift.synthetic.degrade import replace_table
+from meddift.synthetic.noise import noise_level, remove_noise
 from meddift.volume import Volume
 
 #: Never trained on: validation scans, and the one patient whose crops test matching across fields of view.
@@ -26,12 +28,14 @@ class Scan:
         hu: (X, Y, Z) float32, HU, RAS axes.
         spacing_mm: Isotropic.
         weight: How often it is drawn, relative to others of its size.
+        others: The same anatomy again, on the same lattice: without its noise, on another table.
     """
 
     name: str
     hu: torch.Tensor
     spacing_mm: float
     weight: float = 1.0
+    others: tuple[torch.Tensor, ...] = ()
 
 
 def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
@@ -43,8 +47,16 @@ def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
         image = nibabel.load(path)
         volume = Volume(np.asarray(image.dataobj, dtype=np.float32), Grid(image.shape, image.affine)).reoriented("RAS")
         volume = volume.resampled_along_axes(volume.grid.respaced(spacing_mm))
-        hu = np.clip(volume.data, -1000, 3000)
-        scans.append(Scan(path.name.removesuffix(".nii.gz"), torch.from_numpy(hu), spacing_mm))
+        # Noise that both views show would be texture to match by: most views start from a scan without it.
+        body = body_mask(volume)
+        smooth = remove_noise(volume, std_hu=noise_level(volume, body=body))
+        versions = [
+            torch.from_numpy(np.clip(v.data, -1000, 3000))
+            for v in (volume, smooth, replace_table(smooth, gap_mm=4.0, body=body))
+        ]
+        scans.append(
+            Scan(path.name.removesuffix(".nii.gz"), versions[0], spacing_mm, others=(versions[1], versions[2]))
+        )
     if not scans:
         raise SystemExit(f"no training scans (*.nii.gz) in {folder}")
     return scans

@@ -70,19 +70,23 @@ class View:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
 
-def sample_scan(scan: Scan, x: torch.Tensor) -> torch.Tensor:
+#: How often a view starts from the scan as it came, where there are versions without its noise.
+AS_IT_CAME = 0.25
+
+
+def sample_scan(hu: torch.Tensor, spacing_mm: float, x: torch.Tensor) -> torch.Tensor:
     """HU at (..., 3) scan mm (origin at voxel 0); air beyond the scan."""
-    size = torch.tensor(scan.hu.shape, dtype=torch.float32)
-    grid = (((x / scan.spacing_mm) * 2 + 1) / size - 1).flip(-1)
+    size = torch.tensor(hu.shape, dtype=torch.float32)
+    grid = (((x / spacing_mm) * 2 + 1) / size - 1).flip(-1)
     value = F.grid_sample(
-        (scan.hu - AIR_HU)[None, None], grid.reshape(1, -1, 1, 1, 3), padding_mode="zeros", align_corners=False
+        (hu - AIR_HU)[None, None], grid.reshape(1, -1, 1, 1, 3), padding_mode="zeros", align_corners=False
     )
     return value.reshape(x.shape[:-1]) + AIR_HU
 
 
 def random_shape(generator: torch.Generator, *, budget: int) -> tuple[int, int, int]:
     """A box from about 100 mm up to a chest, each axis a multiple of 16 voxels, at most `budget` voxels."""
-    choices = [48, 64, 80, 96, 112, 128, 144, 160]
+    choices = [48, 64, 80, 96, 112, 128, 144, 160, 176]
     while True:
         picked = [choices[int(i)] for i in torch.randint(len(choices), (3,), generator=generator)]
         if 0.25 * budget <= math.prod(picked) <= budget:
@@ -110,6 +114,12 @@ def random_view(scan: Scan, center: torch.Tensor, generator: torch.Generator, *,
     for control_mm, amplitude in ((110.0, _uniform(generator, 0, 11)), (45.0, _uniform(generator, 0, 3.5))):
         control = [max(2, round(n * 2.0 / control_mm) + 1) for n in shape]
         fields.append(torch.randn(1, 3, *control, generator=generator).clamp(-2, 2) * amplitude)
+    # Breathing: squeezed or stretched along the body, by up to a third, differently along the way.
+    control = [max(2, round(n * 2.0 / 90.0) + 1) for n in shape]
+    breath = torch.zeros(1, 3, *control)
+    along = torch.randn(control[2], generator=generator).clamp(-1.5, 1.5) * _uniform(generator, 0, 12)
+    breath[:, 2] = along + torch.randn(1, *control, generator=generator).clamp(-1.5, 1.5) * 3
+    fields.append(breath)
     return View(shape, scan.spacing_mm, center, rotation @ torch.diag(scale), fields)
 
 
@@ -135,16 +145,34 @@ def interp(values: torch.Tensor, knots: torch.Tensor, heights: torch.Tensor) -> 
     return heights[left] + part * (heights[right] - heights[left])
 
 
+def change_lung_density(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Parenchyma with more or less air in it, by up to a factor of two, more so behind or before; vessels stay.
+
+    As in `meddift.synthetic.density`: density, HU + 1000, is multiplied; between -700 and 0 HU the change fades out.
+    """
+    share = (-image / 700).clamp(0, 1)
+    overall = _uniform(generator, -0.55, 0.45)
+    across = torch.linspace(-1, 1, image.shape[1])[None, :, None] * _uniform(generator, -0.3, 0.3)
+    # Beyond 1.6 thin vessels would end darker than the lung around them.
+    factor = (overall + across).exp().clamp(0.4, 1.6)
+    return (image + 1000) * (1 + share * (factor - 1)) - 1000
+
+
 def render(view: View, scan: Scan, generator: torch.Generator) -> None:
     """Make the image of a view: sample, then another scanner, kernel, slice thickness, dose and field of view."""
 
     def chance(probability: float) -> bool:
         return float(torch.rand((), generator=generator)) < probability
 
-    image = sample_scan(scan, view.to_scan(view.lattice()))
+    version = scan.hu
+    if scan.others and not chance(AS_IT_CAME):
+        version = scan.others[int(torch.randint(len(scan.others), (), generator=generator))]
+    image = sample_scan(version, scan.spacing_mm, view.to_scan(view.lattice()))
+    if chance(0.7):
+        image = change_lung_density(image, generator)
     # HU jitter: another calibration, contrast phase, tissue composition.
     knots = torch.tensor([-1000.0, -850, -500, -100, 60, 250, 1200])
-    jitter = torch.tensor([5.0, 35, 50, 25, 25, 60, 150]) * torch.randn(7, generator=generator)
+    jitter = torch.tensor([5.0, 35, 50, 25, 25, 80, 150]) * torch.randn(7, generator=generator)
     image = image + interp(image, knots, jitter)
     if chance(0.5):
         image = _blur(image, _uniform(generator, 0.3, 0.9))
@@ -187,7 +215,8 @@ class ViewPair:
     Attributes:
         views: The two views, rendered.
         points: Two (N, 3) tensors, view mm; row i shows the same anatomy in both.
-        extra: (M, 3) view mm in the second view: points without a partner, as negatives.
+        extra: (M, 3) view mm in the second view: points without a partner, as negatives: far and wide, and a
+            centimetre or two beside true ones, where mistakes are made.
     """
 
     views: tuple[View, View]
@@ -228,5 +257,9 @@ def make_pair(scans: list[Scan], generator: torch.Generator, *, budget: int, cou
         if len(keep) < 64:
             continue
         keep = keep[torch.randperm(len(keep), generator=generator)[:count]]
-        extra = pick_points(second.image, second.lattice(), count, generator)
-        return ViewPair((first, second), (points[keep], other[keep]), extra)
+        far = pick_points(second.image, second.lattice(), 3 * count, generator)
+        beside = other[keep].repeat(3, 1)
+        step = torch.randn(beside.shape, generator=generator)
+        step = step / step.norm(dim=1, keepdim=True) * (8 + 17 * torch.rand(len(step), 1, generator=generator))
+        near = (beside + step).clamp(-second.half_extent, second.half_extent)
+        return ViewPair((first, second), (points[keep], other[keep]), torch.cat([far, near]))

@@ -34,7 +34,7 @@ def scan() -> Scan:
 
 
 def undegraded(view, scan, generator) -> None:
-    view.image = sample_scan(scan, view.to_scan(view.lattice()))
+    view.image = sample_scan(scan.hu, scan.spacing_mm, view.to_scan(view.lattice()))
 
 
 def read_intensity(view, points: torch.Tensor) -> torch.Tensor:
@@ -98,6 +98,44 @@ def test_a_view_is_inverted_and_never_folds(scan, seed):
     assert (back - inside).norm(dim=-1)[found].median() < 0.05
     columns = [(view.to_scan(inside + 0.5 * e) - view.to_scan(inside - 0.5 * e)) for e in torch.eye(3)]
     assert torch.linalg.det(torch.stack(columns, -1)).gt(0).float().mean() > 0.99
+
+
+def test_lungs_change_density_and_vessels_do_not():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.full((20, 24, 16), -860.0)
+    image[8:11] = 45.0  # a vessel
+    image[15:] = -1000.0  # an airway
+    lungs = []
+    for _ in range(40):
+        changed = views.change_lung_density(image, generator)
+        assert torch.equal(changed[8:11], image[8:11])
+        assert (changed[15:] + 1000).abs().max() < 1e-3
+        lungs.append(float(changed[:8].mean()))
+    # As between breathing out and in: a hundred HU to either side is common, and lung stays lung.
+    assert np.ptp(lungs) > 80
+    assert -960 < min(lungs) < max(lungs) < -740
+
+
+def test_shades_keep_their_order_when_density_changes():
+    ramp = torch.linspace(-1000, 300, 200).reshape(1, 1, -1).expand(4, 6, -1)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(40):
+        assert (views.change_lung_density(ramp, generator).diff(dim=2) > 0).all()
+
+
+def test_views_of_a_scan_start_from_its_versions(scan, monkeypatch):
+    seen = []
+
+    def remember(hu, spacing_mm, x):
+        seen.append(float(hu.mean()))
+        return sample_scan(hu, spacing_mm, x)
+
+    monkeypatch.setattr(views, "sample_scan", remember)
+    three = Scan("three", scan.hu, SPACING, others=(scan.hu + 1, scan.hu + 2))
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(10):
+        make_pair([three], generator, budget=48**3, count=80)
+    assert len({round(value - float(scan.hu.mean())) for value in seen}) == 3
 
 
 def test_equal_seeds_give_equal_pairs(scan):
