@@ -47,7 +47,9 @@ def load_autoencoder(run: Path) -> tuple[torch.nn.Module, float]:
     """A trained autoencoder, frozen, and the factor that brings its latents to unit variance."""
     settings = json.loads((run / "autoencoder.json").read_text())
     network = build_autoencoder(settings["network"])
-    network.load_state_dict({name: value.float() for name, value in load_file(run / "autoencoder.safetensors").items()})
+    network.load_state_dict(
+        {name: value.float() for name, value in load_file(run / "autoencoder.safetensors").items()}
+    )
     return network.eval().requires_grad_(False), float(settings["scale_factor"])
 
 
@@ -98,7 +100,10 @@ def main() -> None:
         if step >= int(arguments.steps * 0.8):
             spread.append(float(mean.detach().std()))
         if step % 10 == 0:
-            print(f"step {step} {time.monotonic() - began:.0f} s L1 {running:.4f} kl {float(kl.detach()):.1f}", flush=True)
+            print(
+                f"step {step} {time.monotonic() - began:.0f} s L1 {running:.4f} kl {float(kl.detach()):.1f}",
+                flush=True,
+            )
     settings = {"network": NETWORK, "scale_factor": 1 / (sum(spread) / len(spread)), "steps": arguments.steps}
     save_file({name: value.half().contiguous() for name, value in network.state_dict().items()},
               arguments.run / "autoencoder.safetensors")  # fmt: skip

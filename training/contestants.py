@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from autoencoder import load_autoencoder
 from export import write_parts
 from meddift.features import ExtractionOptions, Level, Pyramid, extract_pyramid, whiten_pair
 from meddift.models import ModelSpec, haar_forward, load_model, prepare_volume
@@ -30,7 +31,7 @@ class Contestant:
 
     Attributes:
         name: As it stands in the table.
-        source: Whose pyramid it takes: a label of weights, `RANDOM`, "patches" or "haar".
+        source: Whose pyramid it takes: a label of weights, `RANDOM`, "patches", "haar" or "autoencoder".
         levels: Which levels of it; None = all.
         whitened: Which of them are whitened by the statistics of the pair.
         end_to_end: Whether the `default` preset matches the points, instead of the search alone.
@@ -43,30 +44,31 @@ class Contestant:
     end_to_end: bool = False
 
 
-def list_contestants(labels: list[str], spec: ModelSpec, *, quick: bool) -> list[Contestant]:
-    """Everything that is compared, the first trained network with MIND first."""
+def list_contestants(
+    labels: list[str], spec: ModelSpec, *, quick: bool, autoencoder: bool = False
+) -> list[Contestant]:
+    """Everything that is compared: the first trained network first, and the `default` preset of each."""
     own = spec.defaults.levels
     trained = own if spec.defaults.whiten else ()
     found: list[Contestant] = []
     for label in labels:
         found += [
-            Contestant(f"{label} + MIND", label, (*own, MIND), (*trained, MIND)),
             Contestant(label, label, own, trained),
-            Contestant(f"{label}, whitened", label, own, own),
+            Contestant(f"{label} + MIND", label, (*own, MIND), (*trained, MIND)),
+            Contestant(f"{label}: default preset", label, (*own, MIND), end_to_end=True),
         ]
-        if not quick:
-            found += [Contestant(f"{label}, {level} alone", label, (level,), trained and (level,)) for level in own]
-        found.append(Contestant(f"{label}: default preset", label, (*own, MIND), end_to_end=True))
     found += [
         Contestant("MIND-SSC, whitened", RANDOM, (MIND,), (MIND,)),
         Contestant("random weights, raw", RANDOM, own),
-        Contestant("random weights, whitened", RANDOM, own, own),
-        Contestant("random weights, whitened + MIND", RANDOM, (*own, MIND), (*own, MIND)),
         Contestant("intensity patches", "patches", ("patches",)),
         Contestant("Haar latent, whitened", "haar", ("haar",), ("haar",)),
     ]
+    if autoencoder:
+        encoder = ("enc1", "enc0")
+        found.append(Contestant("autoencoder's encoder, whitened", "autoencoder", encoder, encoder))
     if not quick:
         found += [
+            Contestant("random weights, whitened", RANDOM, own, own),
             Contestant("MIND-SSC: default preset", RANDOM, (MIND,), (MIND,), end_to_end=True),
             Contestant("random weights: default preset", RANDOM, (*own, MIND), own, end_to_end=True),
         ]
@@ -99,10 +101,14 @@ class Describer:
     Args:
         spec: The model.
         folders: Label -> folder of weights; has to hold `RANDOM`.
+        autoencoder: Folder of `autoencoder.py`, where its features are compared as well.
+        precision: In which networks compute.
     """
 
-    def __init__(self, spec: ModelSpec, folders: dict[str, Path]) -> None:
-        self.spec = spec
+    def __init__(
+        self, spec: ModelSpec, folders: dict[str, Path], *, autoencoder: Path | None = None, precision: str = "float32"
+    ) -> None:
+        self.spec, self.autoencoder, self.precision = spec, autoencoder, precision
         self.folders = folders
         self.hashes = {label: locate_weights(spec, folder).digest() for label, folder in folders.items()}
         self._models: dict[str, Any] = {}
@@ -148,12 +154,18 @@ class Describer:
         )  # fmt: skip
 
     def _describe(self, source: str, scan: Volume) -> Pyramid:
-        if source in ("patches", "haar"):
+        if source in ("patches", "haar", "autoencoder"):
             prepared = prepare_volume(scan, self.spec)
-            level = patch_level(prepared) if source == "patches" else haar_level(prepared)
-            return Pyramid((level,), scan.grid, prepared.grid, digest=f"{source} {scan.digest()}")
+            if source == "autoencoder":
+                assert self.autoencoder is not None
+                levels = encoder_levels(self.autoencoder, prepared)
+            else:
+                levels = (patch_level(prepared) if source == "patches" else haar_level(prepared),)
+            return Pyramid(levels, scan.grid, prepared.grid, digest=f"{source} {scan.digest()}")
         if source not in self._models:
-            self._models[source] = load_model(self.spec, weights=self.folders[source])
+            self._models[source] = load_model(
+                self.spec, weights=self.folders[source], precision=self.precision  # type: ignore[arg-type]
+            )  # fmt: skip
         model = self._models[source]
         mind = next((p.level(MIND) for (_, i), p in self._kept.items() if i == id(scan) and MIND in p.names), None)
         if mind is None:
@@ -193,6 +205,19 @@ def patch_level(prepared: Volume) -> Level:
                 )
         features[..., channel] = along[order]
     return Level("patches", features, prepared.grid)
+
+
+def encoder_levels(autoencoder: Path, prepared: Volume) -> tuple[Level, ...]:
+    """Activations of the encoder before each of its two downsamplings: `enc1` on 4 mm, `enc0` on 2 mm."""
+    network, _ = load_autoencoder(autoencoder)
+    x = torch.from_numpy(np.ascontiguousarray(prepared.data, dtype=np.float32))[None, None]
+    found = []
+    with torch.inference_mode():
+        for number, block in enumerate(network.encoder.blocks[:4]):
+            x = block(x)
+            if number in (1, 3):
+                found.append(x[0].movedim(0, -1).contiguous().numpy())
+    return (Level("enc1", found[1], prepared.grid.downsampled(2)), Level("enc0", found[0], prepared.grid))
 
 
 def haar_level(prepared: Volume) -> Level:

@@ -28,6 +28,7 @@ import meddift
 from contestants import RANDOM, Contestant, Describer, list_contestants, write_random_weights
 from evaluation_pairs import FIRST_PHANTOM, PRIOR_ERROR_MM, Task, list_pairs, make_task
 from export import export_run
+from meddift.features import Pyramid
 from meddift.matching import (
     GlobalSearch,
     SearchIndex,
@@ -38,17 +39,21 @@ from meddift.matching import (
     windows_around,
 )
 from meddift.models import find_spec
-from summary import RESAMPLES, as_csv, markdown, put_between_markers, summarise
+from summary import RESAMPLES, as_csv, decisive, folded, markdown, put_between_markers, summarise
 
 PRIOR_RADIUS_MM = 25.0
 #: Raised whenever the same options give other results than before, so that kept ones are not mistaken for new.
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 
 
 def compare(describer: Describer, contestant: Contestant, task: Task) -> dict[str, Any]:
     """Search for the points of a task with one contestant; errors in mm."""
+    return measure(*describer.pair(contestant, task.pair.fixed, task.pair.moving), task)
+
+
+def measure(fixed: Pyramid, moving: Pyramid, task: Task) -> dict[str, Any]:
+    """Search for the points of a task in the moving pyramid, everywhere and nearby; errors in mm."""
     points = task.points.positions
-    fixed, moving = describer.pair(contestant, task.pair.fixed, task.pair.moving)
     indexes = [SearchIndex(pyramid, lattice_of(pyramid, kind="network")) for pyramid in (fixed, moving)]
     start, goal = indexes
     queries = start.describe(points)
@@ -132,6 +137,8 @@ def main() -> None:
     parser.add_argument("--card", type=Path, help="model card that the tables are written into, between its markers")
     parser.add_argument("--crop-consistency", action="store_true", help="how much features change with the crop")
     parser.add_argument("--totalseg", action="store_true", help="match two crops of one scan to each other")
+    parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.py: its features are compared as well")
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "auto"], default="float32")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.quick:
@@ -145,8 +152,8 @@ def main() -> None:
     folders = _locate(arguments.weights, arguments.out)
     labels = list(folders)
     folders[RANDOM] = write_random_weights(spec, arguments.out / "weights" / "random", seed=arguments.seed)
-    describer = Describer(spec, folders)
-    contestants = list_contestants(labels, spec, quick=arguments.quick)
+    describer = Describer(spec, folders, autoencoder=arguments.autoencoder, precision=arguments.precision)
+    contestants = list_contestants(labels, spec, quick=arguments.quick, autoencoder=arguments.autoencoder is not None)
     began = time.monotonic()
     parts: list[dict[str, Any]] = []
     for recipe in list_pairs(arguments.scans, seeds=arguments.seeds, phantoms=arguments.phantoms):
@@ -187,6 +194,7 @@ def main() -> None:
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("meddift", "torch", "monai", "numpy", "scipy")},
         "threads": arguments.threads,
+        "precision": arguments.precision,
         "seconds": round(time.monotonic() - began, 1),
         "spec": {"name": spec.name, "digest": spec.digest()},
         "weights": {
@@ -198,14 +206,13 @@ def main() -> None:
         "prior": {"displaced_by_at_most_mm": PRIOR_ERROR_MM, "radius_mm": PRIOR_RADIUS_MM},
         "bootstrap": {"resamples": RESAMPLES, "interval_percent": 95},
     }
-    pooled = list(dict.fromkeys(row["pairs"] for row in rows if row["pairs"].startswith("all ")))
     words = _introduction(record, labels)
     closing = consistency.describe(extra)
     _write(arguments.out / "evaluation.json", json.dumps({**record, "rows": rows, **extra}, indent=1))
     _write(arguments.out / "evaluation.csv", as_csv(rows))
     _write(arguments.out / "evaluation.md", "\n".join([words, markdown(rows), closing]))
     if arguments.card:
-        block = "\n".join([words, markdown(rows, groups=pooled), closing]).strip()
+        block = "\n".join([words, decisive(rows), folded(rows), closing]).strip()
         put_between_markers(arguments.card, "evaluation", f"\n{block}\n")
         first = record["weights"][labels[0]]
         compute = f"{first.get('steps', '?')} steps in {first.get('hours', '?')} hours"
@@ -224,6 +231,7 @@ def _key(contestant: Contestant, pair: str, describer: Describer, arguments: arg
         "defaults": repr(describer.spec.defaults),
         "points": arguments.points,
         "seed": arguments.seed,
+        "precision": arguments.precision,
     }
     return f"{pair}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
 
@@ -253,12 +261,13 @@ def _introduction(record: dict[str, Any], labels: list[str]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     return "\n".join(
         [
-            f"Weights: {'; '.join(weights)}. {versions}; {record['threads']} thread(s).",
+            f"Weights: {'; '.join(weights)}. {versions}; {record['threads']} thread(s), {record['precision']}.",
             "",
             f"Errors are distances to the exact truth. In brackets: 95 % intervals from {RESAMPLES} bootstrap "
             "resamples of pairs, and of points within each. The pairs are deformations of few scans, so that the "
-            "intervals say nothing about how patients differ; and a deformed copy keeps the texture of its original, "
-            "which is kinder to local hand-made descriptors (patches, MIND) than two real scans of one patient are. "
+            "intervals say nothing about how patients differ. Both scans of a pair have noise of their own and the "
+            "lungs change density with their volume; still the anatomy of a deformed copy is its original's, which is "
+            "kinder to local descriptors (patches, MIND) than two real scans of one patient are. "
             "MIND is MIND-SSC, whitened. Random weights are those "
             "that training starts from (the last convolution of every residual block is zero there). "
             "A point without an answer counts as not found. The last column says by how many percentage points the "

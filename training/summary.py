@@ -160,6 +160,55 @@ def markdown(rows: list[dict[str, Any]], *, groups: Sequence[str] | None = None)
     return "\n".join(lines)
 
 
+def decisive(rows: list[dict[str, Any]]) -> str:
+    """The figures that decide, one table a group of pairs: a line a contestant, vessels and body apart."""
+    lines: list[str] = []
+    columns = (
+        ("global", "median", "global: median mm"),
+        ("global", "within 10 mm", "≤ 10 mm %"),
+        ("prior", "median", "25 mm prior: median mm"),
+        ("prior", "within 5 mm", "≤ 5 mm %"),
+        ("default", "median", "`default`: median mm"),
+        ("default", "mean", "mean mm"),
+        ("default", "within 5 mm", "≤ 5 mm %"),
+    )
+    groups = [g for g in dict.fromkeys(row["pairs"] for row in rows) if g.startswith("all ")]
+    for group in groups:
+        for kind in dict.fromkeys(r["kind"] for r in rows if r["pairs"] == group):
+            mine = {(r["contestant"], r["setting"]): r for r in rows if (r["pairs"], r["kind"]) == (group, kind)}
+            names = [name for name, setting in mine if setting == "global"]
+            count = next(iter(mine.values()))["n"]
+            lines += [
+                f"**{group[0].upper()}{group[1:]}, {KIND_WORDS.get(kind, kind)}** (n = {count})",
+                "",
+                "| | " + " | ".join(words for _, _, words in columns) + " |",
+                "|---" * (len(columns) + 1) + "|",
+            ]
+            for name in names:
+                cells = []
+                for setting, statistic, _ in columns:
+                    # A preset belongs to the descriptors that it is built on.
+                    key = (name if setting != "default" else _preset_of(name), setting)
+                    digits = 0 if statistic.startswith("within") else 2
+                    cells.append(_shown(mine[key]["figures"][statistic], digits=digits) if key in mine else "")
+                lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _preset_of(name: str) -> str:
+    """The contestant that matches end to end with the descriptors of another."""
+    return f"{name.removesuffix(', whitened').removesuffix(', raw')}: default preset"
+
+
+def folded(rows: list[dict[str, Any]]) -> str:
+    """All tables of the pooled pairs, folded away."""
+    groups = [g for g in dict.fromkeys(row["pairs"] for row in rows) if g.startswith("all ")]
+    tables = markdown(rows, groups=groups)
+    title = "All figures, with means and tails, and what verdicts were worth"
+    return f"<details><summary>{title}</summary>\n\n{tables}\n</details>\n"
+
+
 def _table(rows: list[dict[str, Any]], title: str) -> list[str]:
     default = rows[0]["setting"] == "default"
     first = rows[0]["contestant"]

@@ -14,7 +14,17 @@ from export import export_run, write_parts
 from meddift.geometry import Grid
 from meddift.synthetic import SyntheticPair
 from meddift.volume import Volume
-from summary import STATISTICS, as_csv, figure, markdown, put_between_markers, resampled_rows, summarise
+from summary import (
+    STATISTICS,
+    as_csv,
+    decisive,
+    figure,
+    folded,
+    markdown,
+    put_between_markers,
+    resampled_rows,
+    summarise,
+)
 
 
 def part(pair: str, contestant: str, errors: list[float | None], group: str = "scans") -> dict:
@@ -71,6 +81,20 @@ def test_an_unfinished_contestant_is_left_out_of_the_pool():
     assert [r["contestant"] for r in rows if r["pairs"] == "a"] == ["one", "two"]
     assert "| one | 1.50 [" in markdown(rows)
     assert as_csv(rows).count("\n") == 1 + len(rows) * (len(STATISTICS) + 1)
+
+
+def test_the_decisive_table_puts_search_and_preset_of_a_descriptor_on_one_line():
+    near = {"global": [1.0, 2.0], "prior": [1.0, 1.5]}
+    search = part("a", "MIND-SSC, whitened", [1.0, 2.0]) | {"errors_mm": near}
+    preset = part("a", "MIND-SSC: default preset", []) | {
+        "kinds": ["vessels"] * 2, "errors_mm": {"default": [0.25, 0.75]}, "verdicts": ["ok", "ok"],
+        "absent": {"n": 0, "called_ok": 0},
+    }  # fmt: skip
+    rows = summarise([search, preset], seed=0)
+    (line,) = [line for line in decisive(rows).splitlines() if line.startswith("| MIND")]
+    cells = [cell.strip() for cell in line.split("|")[2:-1]]
+    assert [cell.split(" ")[0] for cell in cells] == ["1.50", "100", "1.25", "100", "0.50", "0.50", "100"]
+    assert "MIND-SSC: default preset" in folded(rows)
 
 
 def test_end_to_end_says_what_its_verdicts_were_worth():

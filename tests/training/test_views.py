@@ -10,7 +10,7 @@ import torch
 import views
 from meddift.models import haar_forward
 from objectives import correspondence, read_level
-from train import haar
+from train import denoising_target, haar
 from training_scans import Scan, draw_phantoms, load_scans
 from views import make_pair, random_view, sample_scan
 
@@ -148,6 +148,23 @@ def test_equal_seeds_give_equal_pairs(scan):
 def test_the_latent_of_training_is_that_of_the_package():
     image = torch.rand(6, 8, 10, generator=torch.Generator().manual_seed(0))
     np.testing.assert_allclose(haar(image).numpy(), haar_forward(image.numpy()), atol=1e-6)
+
+
+@pytest.mark.parametrize("timestep", [0, 20, 500, 999])
+def test_every_prediction_gives_the_clean_latent_back(timestep):
+    """What a network that answers perfectly says, together with what it saw, determines the latent and the noise."""
+    betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64) ** 2
+    signal = float((1 - betas).cumprod(0)[timestep] ** 0.5)
+    spread = (1 - signal**2) ** 0.5
+    generator = torch.Generator().manual_seed(timestep)
+    latent, noise = (torch.randn(2, 8, 4, 4, 4, generator=generator, dtype=torch.float64)).unbind(0)
+    seen = signal * latent + spread * noise
+    assert torch.equal(denoising_target("sample", latent, noise, signal), latent)
+    epsilon = denoising_target("epsilon", latent, noise, signal)
+    torch.testing.assert_close((seen - spread * epsilon) / signal, latent)
+    velocity = denoising_target("v", latent, noise, signal)
+    torch.testing.assert_close(signal * seen - spread * velocity, latent)
+    torch.testing.assert_close(spread * seen + signal * velocity, noise)
 
 
 # ---------------------------------------------------------------------- objectives
