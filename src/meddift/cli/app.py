@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import meddift
-from meddift.cli import convert_points, datasets, demo, evaluate, info, match, models, register
+from meddift.cli import convert_points, datasets, demo, evaluate, info, match, models, register, warp
 from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts
 
 
@@ -61,6 +61,7 @@ def _common(
 
 app.command("match")(match.match)
 app.command("register")(register.register)
+app.command("warp")(warp.warp)
 app.command("convert-points")(convert_points.convert_points)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from meddift.errors import TransformError
 from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
 
 #: Steps of the iteration, at most; each shrinks the error by the largest slope of what is not affine.
@@ -97,3 +98,53 @@ def invert(transform: Transform, affine: AffineTransform, grid: Grid) -> Displac
         found = invert_points(transform, affine, world.reshape(-1, 3)).reshape(world.shape)
         displacement[:, i] = np.moveaxis(found - world, -1, 0)
     return DisplacementField(displacement, grid)
+
+
+@dataclass(frozen=True, eq=False)
+class NumericalInverse:
+    """The inverse of any transform, point by point.
+
+    Attributes:
+        transform: Fixed to moving.
+        affine: Its affine part.
+        residuals: Filled in as points are asked: "median" and "max" of how far, in mm, the transform takes what was
+            found from what was asked; over the largest set of points asked at a time.
+    """
+
+    transform: Transform
+    affine: AffineTransform
+    residuals: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, transform: Transform, *, residuals: dict[str, float] | None = None) -> NumericalInverse:
+        """The inverse of a transform whose affine part is not known."""
+        return cls(transform, affine_near(transform), {} if residuals is None else residuals)
+
+    def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
+        """Map (N, 3) world RAS mm on the moving scan to the fixed scan."""
+        world = np.asarray(positions, dtype=np.float64)
+        flat = world.reshape(-1, 3)
+        if isinstance(self.transform, AffineTransform):
+            found = self.transform.inverted().apply(flat)
+        else:
+            found = invert_points(self.transform, self.affine, flat)
+        away = np.linalg.norm(self.transform.apply(found) - flat, axis=1)
+        if len(away) and len(away) >= self.residuals.get("points", 0):
+            self.residuals.update(points=len(away), median=float(np.median(away)), max=float(away.max()))
+        return np.asarray(found.reshape(world.shape))
+
+
+def affine_near(transform: Transform) -> AffineTransform:
+    """An affine that is close to a transform where it is defined."""
+    if isinstance(transform, AffineTransform):
+        return transform
+    if isinstance(transform, DisplacementField):
+        steps = np.maximum(np.asarray(transform.grid.shape) // 8, 1)
+        places = transform.grid.voxel_centers()[:: steps[0], :: steps[1], :: steps[2]].reshape(-1, 3)
+    else:
+        # A cube as large as a patient, about the middle of the world: far from it a general transform may say nothing.
+        places = np.stack(np.meshgrid(*[np.linspace(-250, 250, 7)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    try:
+        return AffineTransform.fit(places, transform.apply(places))
+    except TransformError:
+        return AffineTransform.identity()

@@ -53,3 +53,17 @@ def sampled(transform: Transform, grid: Grid) -> DisplacementField:
         moved = transform.apply(world.reshape(-1, 3)).reshape(world.shape)
         displacement[:, i] = np.moveaxis(moved - world, -1, 0)
     return DisplacementField(displacement, grid)
+
+
+def working_lattice(grid: Grid) -> Grid:
+    """A lattice over the same field of view, not finer than what deformations of a body need (3 mm)."""
+    return grid.respaced(np.maximum(grid.spacing, 3.0).tolist())
+
+
+def read_on(volume: Volume, grid: Grid) -> Volume:
+    """A map on another lattice, float32: trilinear, plane by plane (all points at once would take a gigabyte)."""
+    result = np.empty(grid.shape, dtype=np.float32)
+    for i in range(grid.shape[0]):
+        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0]
+        result[i] = volume.at(world.reshape(-1, 3)).reshape(world.shape[:2])
+    return Volume(result, grid)

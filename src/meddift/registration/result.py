@@ -10,6 +10,7 @@ import numpy as np
 
 from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
 from meddift.registration.inverse import InverseResidual
+from meddift.registration.jacobian import read_on
 from meddift.volume import Volume
 
 
@@ -63,12 +64,12 @@ class Registration:
 
     def determinant_on(self, grid: Grid) -> Volume:
         """The determinant on another lattice, such as that of the fixed scan; float32."""
-        return _read(self.determinant, grid)
+        return read_on(self.determinant, grid)
 
     def uncertainty_on(self, grid: Grid) -> Volume:
         """The uncertainty on another lattice, mm, float32; NaN where there is no counterpart."""
-        supported = _read(Volume(self.supported.data.astype(np.float32), self.supported.grid), grid)
-        values = _read(self.uncertainty, grid).data
+        supported = read_on(Volume(self.supported.data.astype(np.float32), self.supported.grid), grid)
+        values = read_on(self.uncertainty, grid).data
         return Volume(np.where(supported.data >= 0.5, values, np.float32(np.nan)), grid)
 
     def summary(self) -> dict[str, Any]:
@@ -90,12 +91,3 @@ class Registration:
             "uncertainty_mm_median": median if np.isfinite(median) else None,
             "timing_s": {name: float(value) for name, value in self.timing.items()},
         }
-
-
-def _read(volume: Volume, grid: Grid) -> Volume:
-    """Trilinear, plane by plane: the points of a whole scan would take a gigabyte."""
-    result = np.empty(grid.shape, dtype=np.float32)
-    for i in range(grid.shape[0]):
-        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0]
-        result[i] = volume.at(world.reshape(-1, 3)).reshape(world.shape[:2])
-    return Volume(result, grid)

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meddift.geometry import Grid, interpolate
+from meddift.geometry import Grid
 from meddift.matching.cost_volume import CostVolume
 from meddift.registration.dense import DenseField
+from meddift.registration.jacobian import read_on
+from meddift.volume import Volume
 
 #: Neighbouring nodes speak for each other within about so many nodes (standard deviation of a Gaussian).
 NEIGHBOURHOOD_NODES = 1.5
@@ -38,11 +40,11 @@ class Support:
     def uncertainty_on(self, grid: Grid) -> NDArray[np.float32]:
         """(X, Y, Z) float32, mm, on a lattice."""
         error = np.hypot(BASE_MM, PER_DISAGREEMENT * self.disagreement_mm)
-        return _read(error, self.grid, grid)
+        return np.asarray(read_on(Volume(error, self.grid), grid).data)
 
     def supported_on(self, grid: Grid) -> NDArray[np.bool_]:
         """(X, Y, Z) bool on a lattice."""
-        return np.asarray(_read(self.supported.astype(np.float32), self.grid, grid) >= 0.5)
+        return np.asarray(read_on(Volume(self.supported.astype(np.float32), self.grid), grid).data >= 0.5)
 
 
 def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torch.Tensor) -> Support:
@@ -72,11 +74,3 @@ def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torc
     disagreement = (blurred + 0.02 * unknown) / (share + 0.02)
     supported = (disagreement <= LARGEST_DISAGREEMENT_MM) & shown.numpy()
     return Support(grid, disagreement.astype(np.float32), supported)
-
-
-def _read(values: NDArray[np.floating], grid: Grid, at: Grid) -> NDArray[np.float32]:
-    result = np.empty(at.shape, dtype=np.float32)
-    for i in range(at.shape[0]):
-        world = at.cropped((i, 0, 0), (1, *at.shape[1:])).voxel_centers()[0]
-        result[i] = interpolate(values, grid.world_to_index(world.reshape(-1, 3))).reshape(world.shape[:2])
-    return result
