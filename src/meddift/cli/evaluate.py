@@ -119,12 +119,98 @@ def run(
     _finish(tables, out, as_json=as_json, quiet=quiet)
 
 
+@app.command("ablate")
+def ablate(
+    data: Data,
+    out: Out,
+    base: Annotated[
+        str, typer.Option("--base", metavar="default|search", help="What one choice at a time is changed of.")
+    ] = "default",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="NAME",
+            help="Only this choice (levels, noise, draws, sharing, latent, spacing, whitening, prior, subvoxel); "
+            "may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="Which model.")] = "builtin",
+    points: Annotated[
+        int | None,
+        typer.Option("--points", metavar="N", min=1, help="Ask at most N points of each kind.", show_default=False),
+    ] = None,
+    case: CaseNames = None,
+    split: Split = None,
+    orientation: Orientation = "LPS",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Change one choice of the method at a time, and measure what it is worth.
+
+    Each scan is encoded once. What is done already is not done again; the report of the folder is written anew.
+    """
+    from meddift.evaluation.ablation import collect_ablation, run_ablation
+    from meddift.evaluation.report import write_report
+
+    cases = _chosen_cases(data, case, split, orientation)
+    with _progress(quiet=quiet) as report:
+        run_ablation(cases, out, base=base, model=model, sweeps=sweep, points=points, on_progress=report)
+    tables = collect_ablation(out)
+    page = write_report(_tables_or_none(out), out)
+    if tables is None or quiet:
+        return
+    rows = [
+        {
+            "base": row.base,
+            "sweep": row.sweep,
+            "variant": row.label,
+            "kind": row.kind,
+            "cases": row.mean_mm.n,
+            "mean_mm": row.mean_mm.mean,
+            "median_mm": row.median_mm,
+            "within_5mm": row.within_5mm,
+        }
+        for row in tables.rows
+    ]
+    claims = [
+        {"base": c.base, "claim": c.words, "first": c.first, "second": c.second, "answer": c.verdict}
+        for c in tables.claims
+    ]
+    if as_json:
+        from meddift.cli.terminal import write_json_to_stdout
+
+        write_json_to_stdout({"variants": rows, "claims": claims, "report": str(page)})
+        return
+    from meddift.cli.terminal import make_table, show
+
+    names = ("base", "sweep", "variant", "kind", "cases", "mean", "median", "within 5")
+    table = make_table("Ablation: TRE in mm, means over cases", [(name, i > 3) for i, name in enumerate(names)])
+    for row in rows:
+        texts = [str(row[name]) for name in ("base", "sweep", "variant", "kind", "cases")]
+        share = f"{100 * float(str(row['within_5mm'])):.0f} %"
+        table.add_row(*texts, f"{row['mean_mm']:.2f}", f"{row['median_mm']:.2f}", share)
+    show(table, *(f"{c['base']}: {c['claim']}: {c['answer']}" for c in claims), f"Report: {page}", to_stdout=True)
+
+
 @app.command("report")
 def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Write tables and report of a run anew from its results."""
     from meddift.evaluation.tables import collect
 
     _finish(collect(out), out, as_json=as_json, quiet=quiet)
+
+
+def _tables_or_none(out: Path) -> Tables | None:
+    """Results of methods in the same folder, if there are any."""
+    from meddift.errors import MissingFileError
+    from meddift.evaluation.tables import collect
+
+    try:
+        return collect(out)
+    except MissingFileError:
+        return None
 
 
 def _finish(tables: Tables, out: Path, *, as_json: bool, quiet: bool) -> None:

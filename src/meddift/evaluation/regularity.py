@@ -1,4 +1,7 @@
-"""How smooth a dense transform is: Jacobian determinants, SDlogJ in both usages, and folding."""
+"""How smooth a dense transform is: Jacobian determinants, SDlogJ in both usages, and folding.
+
+The judge has an arithmetic of its own, that of the challenge, and takes none from the registration it judges.
+"""
 
 from __future__ import annotations
 

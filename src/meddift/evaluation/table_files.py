@@ -18,6 +18,7 @@ FILES: Mapping[str, str] = {
     "cases.csv": "one row a method and case",
     "comparisons.csv": "every method against the reference, paired over cases",
     "timings.csv": "seconds and memory, which differ from run to run",
+    "ablation.csv": "one row a variant, where there is an ablation",
     "evaluation.json": "all of it, with settings and versions",
 }
 

@@ -68,8 +68,9 @@ def _run(job: dict[str, Any], stages: Stages) -> dict[str, Any]:
             "overlap": None,
         }
         if answer.field is not None:
-            from meddift.evaluation.overlap import measure_overlap, warp_labels
+            from meddift.evaluation.overlap import measure_overlap
             from meddift.evaluation.regularity import measure_regularity
+            from meddift.registration import warp_labels
             from meddift.synthetic import body_mask
 
             with stages.stage("sample field"):

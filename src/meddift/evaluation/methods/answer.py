@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.geometry import DisplacementField, Grid, Transform
+from meddift.geometry import DisplacementField, Grid
 from meddift.volume import Volume
 
 Floats = NDArray[np.float64]
@@ -107,22 +107,6 @@ class Method:
             return None
         reason: str | None = _attribute(self.requirement)()
         return reason
-
-
-def field_of(transform: Transform, grid: Grid) -> DisplacementField:
-    """A transform sampled at the voxel centres of a lattice.
-
-    Args:
-        transform: Takes fixed points to moving points.
-        grid: Lattice of the fixed scan.
-    """
-    result = np.empty((3, *grid.shape), dtype=np.float32)
-    for start in range(0, grid.shape[0], 16):
-        stop = min(start + 16, grid.shape[0])
-        centers = grid.cropped([start, 0, 0], [stop - start, *grid.shape[1:]]).voxel_centers()
-        moved = transform.apply(centers.reshape(-1, 3)).reshape(centers.shape)
-        result[:, start:stop] = np.moveaxis(moved - centers, -1, 0)
-    return DisplacementField(result, grid)
 
 
 def _attribute(home: str) -> Any:

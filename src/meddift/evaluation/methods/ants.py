@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from meddift.evaluation.methods.answer import Answer, Floats, field_of
+from meddift.evaluation.methods.answer import Answer, Floats
 from meddift.geometry import CompositeTransform, flip_ras_lps
 from meddift.io import read_transform, write_volume
+from meddift.registration import sampled
 from meddift.volume import Volume
 
 
@@ -36,4 +37,4 @@ def syn(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str,
     positions = flip_ras_lps(moved[["x", "y", "z"]].to_numpy())
     # The list stands as ITK's queue does: what is applied to points first comes first.
     transform = CompositeTransform(tuple(read_transform(Path(file)) for file in files))
-    return Answer(positions, lambda grid: field_of(transform, grid))
+    return Answer(positions, lambda grid: sampled(transform, grid))

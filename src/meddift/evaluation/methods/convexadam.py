@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from meddift.evaluation.methods.answer import Answer, Floats, field_of
+from meddift.evaluation.methods.answer import Answer, Floats
 from meddift.evaluation.methods.simpleitk import AFFINE, as_images, fit_affine
 from meddift.geometry import CompositeTransform, DisplacementField
 from meddift.io.itk_transforms import from_itk
+from meddift.registration import sampled
 from meddift.volume import Volume
 
 #: Defaults of the package (version 0.2.0), which its authors used for Learn2Reg's lung CT without masks.
@@ -62,4 +63,4 @@ def convexadam(fixed: Volume, moving: Volume, points: Floats, *, settings: Mappi
     world = grid.index_to_world(np.asarray(shifts, dtype=np.float64)) - grid.index_to_world(np.zeros(3))
     field = DisplacementField(np.ascontiguousarray(np.moveaxis(world, -1, 0), dtype=np.float32), grid)
     transform = CompositeTransform((field, affine))
-    return Answer(transform.apply(points), lambda wanted: field_of(transform, wanted))
+    return Answer(transform.apply(points), lambda wanted: sampled(transform, wanted))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from meddift.evaluation.methods.answer import Answer, Floats, field_of
+from meddift.evaluation.methods.answer import Answer, Floats
 from meddift.points import Points
+from meddift.registration import sampled
 from meddift.volume import Volume
 
 
@@ -28,15 +28,13 @@ def match(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[st
 def register(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
     """`Pair.register`, with features computed anew."""
     pair = _pair(fixed, moving, settings)
-    transform = pair.register()
-    details = {"timing_s": dict(pair.timing), "provenance": pair.provenance}
-    return Answer(transform.apply(points), lambda grid: field_of(transform, grid), details)
-
-
-def cannot_register() -> str | None:
-    """Why `Pair.register` cannot be used."""
-    known = importlib.util.find_spec("meddift.registration") is not None
-    return None if known else "this version of meddift has no registration"
+    found = pair.register()
+    details = {
+        "timing_s": {**pair.timing, **found.timing},
+        "provenance": pair.provenance,
+        "registration": dict(found.provenance),
+    }
+    return Answer(found.transform.apply(points), lambda grid: sampled(found.transform, grid), details)
 
 
 def _pair(fixed: Volume, moving: Volume, settings: Mapping[str, Any]) -> Any:

@@ -156,7 +156,6 @@ METHODS: tuple[Method, ...] = (
         ("torch", "monai.networks.nets", "meddift.pipeline.pair"),
         "defaults",
         own=True,
-        requirement=f"{_HERE}.own:cannot_register",
     ),
 )
 

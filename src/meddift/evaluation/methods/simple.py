@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from meddift.evaluation.methods.answer import Answer, Floats, field_of
+from meddift.evaluation.methods.answer import Answer, Floats
 from meddift.geometry import AffineTransform
+from meddift.registration import sampled
 from meddift.volume import Volume
 
 
@@ -28,7 +29,7 @@ def translation(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapp
     matrix[:3, 3] = goal - start
     transform = AffineTransform(matrix)
     details = {"shift_mm": (goal - start).tolist()}
-    return Answer(transform.apply(points), lambda grid: field_of(transform, grid), details)
+    return Answer(transform.apply(points), lambda grid: sampled(transform, grid), details)
 
 
 def _centre_of_mass(volume: Volume) -> Floats:

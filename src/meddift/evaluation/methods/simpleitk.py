@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from meddift.evaluation.methods.answer import Answer, Floats, field_of
+from meddift.evaluation.methods.answer import Answer, Floats
 from meddift.geometry import DisplacementField, Grid
 from meddift.io.convert import to_sitk
 from meddift.io.itk_transforms import field_from_itk, from_itk
+from meddift.registration import sampled
 from meddift.volume import Volume
 
 #: 60_Registration_Introduction, with an affine instead of a rigid transform.
@@ -153,7 +154,7 @@ def _answer(transform: Any, points: Floats) -> Answer:
 
     def field(grid: Grid) -> DisplacementField:
         if transform.IsLinear():
-            return field_of(mapped, grid)
+            return sampled(mapped, grid)
         return field_from_itk(_itk_field(transform, grid), Path("the field of SimpleITK"))
 
     return Answer(mapped.apply(points), field)

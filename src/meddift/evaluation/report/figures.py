@@ -226,6 +226,8 @@ def _svg(draw: Callable[[Axes], None], *, height: float, width: float = 5.4) -> 
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            stream, format="svg", bbox_inches="tight", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = stream.getvalue()
     return text[text.index("<svg") :]

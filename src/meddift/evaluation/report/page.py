@@ -7,7 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from meddift.evaluation.ablation import collect_ablation
+from meddift.evaluation.ablation.tables import AblationTables
 from meddift.evaluation.report import figures
+from meddift.evaluation.report.ablation import ablation_section, write_ablation_table
 from meddift.evaluation.report.pictures import worst_points
 from meddift.evaluation.table_files import FILES, provenance
 from meddift.evaluation.tables import Tables
@@ -17,11 +20,11 @@ from meddift.io.atomic import write_text
 PAGE = "report.html"
 
 
-def write_report(tables: Tables, folder: Path, *, pictures: bool = True) -> Path:
+def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) -> Path:
     """Write the page; an ablation in the same folder becomes a part of it.
 
     Args:
-        tables: What was found.
+        tables: What methods found; None where there is an ablation only.
         folder: Of the run.
         pictures: Whether to show the worst points; it takes some seconds.
 
@@ -40,21 +43,29 @@ def write_report(tables: Tables, folder: Path, *, pictures: bool = True) -> Path
     template = environment.from_string(
         resources.files("meddift.evaluation.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     )
-    sections = [_section(tables, kind, pictures=pictures) for kind in tables.kinds]
+    ablation = collect_ablation(folder)
+    if ablation is not None:
+        write_ablation_table(ablation, folder)
+    kinds = tables.kinds if tables is not None else ()
+    if tables is None:
+        tables = Tables({}, (), (), (), {}, None)
+    ablated = [] if ablation is None else list(dict.fromkeys(row.kind for row in ablation.rows))
+    sections = [_section(tables, kind, pictures=pictures) for kind in kinds]
     known = provenance(tables)
     text = template.render(
         data_sets=sorted({case.data_set for case in tables.cases.values()}),
         cases=known["cases"],
         sections=sections,
-        timings=[row for row in tables.method_rows if row.kind == tables.kinds[0] and row.cases],
-        fields=[row for row in tables.method_rows if row.kind == tables.kinds[0] and row.regularity],
+        ablations=[] if ablation is None else [(k, ablation_section(ablation, k)) for k in ablated],
+        timings=[row for row in tables.method_rows if row.kind == kinds[0] and row.cases],
+        fields=[row for row in tables.method_rows if row.kind == kinds[0] and row.regularity],
         not_done=_not_done(tables),
         methods={
             name: {**entry, "settings": json.dumps(entry["settings"], indent=1)}
             for name, entry in known["methods"].items()
         },
         masks=sorted({str(row.result["regularity"]["mask"]) for row in tables.case_rows if row.result["regularity"]}),
-        commands=_commands(tables),
+        commands=_commands(tables) + _ablation_commands(ablation),
         files=FILES,
     )
     write_text(text, folder / PAGE)
@@ -121,6 +132,12 @@ def _commands(tables: Tables) -> list[str]:
         f"meddift evaluate run --data {data} --out RUN --threads {threads[0]} {names}"
         for data in sorted({_data_argument(case.data_set) for case in tables.cases.values()})
     ]
+
+
+def _ablation_commands(ablation: AblationTables | None) -> list[str]:
+    """How to repeat an ablation."""
+    bases = [] if ablation is None else list(dict.fromkeys(row.base for row in ablation.rows))
+    return [f"meddift evaluate ablate --data DATA --out RUN --base {base}" for base in bases]
 
 
 def _data_argument(data_set: str) -> str:

@@ -1,0 +1,172 @@
+"""What an ablation tries: a base, and one choice changed at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from meddift.errors import OptionsError
+
+if TYPE_CHECKING:
+    from meddift.models import ModelSpec
+
+#: Noise-to-signal ratios that are tried; the paper's t = 20 of a ddpm schedule is 0.18.
+NOISE_TO_SIGNAL = (0.04, 0.1, 0.18, 0.35, 0.7, 1.5)
+#: Numbers of noise draws that are averaged.
+DRAWS = (1, 2, 4, 8)
+#: Search radius around each prior, mm.
+RADII: Mapping[str, Sequence[float]] = {"identity": (35.0, 60.0), "affine": (10.0, 20.0, 35.0)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to match.
+
+    Attributes:
+        sweep: Which choice it belongs to.
+        label: In words, short.
+        overrides: Fields of `Options` that differ from the base, ready for JSON.
+    """
+
+    sweep: str
+    label: str
+    overrides: Mapping[str, Any]
+
+
+#: Name -> what it is, and its options.
+BASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "default": ("meddift's defaults: prior, refinement between voxels, hand-made level", {}),
+    "search": (
+        "the bare search: every voxel of the moving scan, no prior, whole voxels",
+        {"prior": "none", "refine": False, "confidence": False},
+    ),
+}
+
+
+def base_options(base: str, spec: ModelSpec) -> dict[str, Any]:
+    """Options of a base.
+
+    Raises:
+        OptionsError: if there is no such base.
+    """
+    if base not in BASES:
+        raise OptionsError(f"an ablation starts from {', '.join(BASES)}; got {base!r}")
+    options = dict(BASES[base][1])
+    # The bare search tells what the network's levels are worth, without the hand-made one.
+    return options if base == "default" else {**options, "levels": list(spec.defaults.levels)}
+
+
+def make_variants(base: str, spec: ModelSpec, sweeps: Sequence[str] | None = None) -> list[Variant]:
+    """The base and all that differs from it in one choice.
+
+    Args:
+        base: One of `BASES`.
+        spec: The model, whose levels and schedule decide what can be tried.
+        sweeps: Names among `SWEEPS`; None = all of them.
+
+    Raises:
+        OptionsError: if a base or a sweep does not exist.
+    """
+    base_options(base, spec)
+    chosen = list(SWEEPS) if sweeps is None else list(sweeps)
+    strange = [name for name in chosen if name not in SWEEPS]
+    if strange:
+        raise OptionsError(f"there is no sweep {', '.join(strange)}; there are {', '.join(SWEEPS)}")
+    found = [Variant("base", "base", {})]
+    for name in SWEEPS:
+        if name in chosen:
+            found += SWEEPS[name](base, spec)
+    return found
+
+
+def _levels(base: str, spec: ModelSpec) -> list[Variant]:
+    """Each level alone, all pairs, and all together."""
+    names = [*spec.defaults.levels, *spec.defaults.extra_levels]
+    groups: list[tuple[str, ...]] = [(name,) for name in names]
+    groups += combinations(names, 2)
+    groups += [tuple(spec.defaults.levels)] if len(spec.defaults.levels) > 2 else []
+    groups += [tuple(names)]
+    return [Variant("levels", " + ".join(group), {"levels": list(group)}) for group in dict.fromkeys(groups)]
+
+
+def _noise(base: str, spec: ModelSpec) -> list[Variant]:
+    """No noise, and one draw of it at several strengths; the network is told the strength."""
+    from meddift.models.schedule import noise_to_signal, timestep_for
+
+    first = timestep_for(spec.schedule, 0.0)
+    found = [Variant("noise", "none", {"noise_samples": 0, "timestep": first})]
+    for ratio in NOISE_TO_SIGNAL:
+        step = timestep_for(spec.schedule, ratio)
+        real = noise_to_signal(spec.schedule, step)
+        found.append(Variant("noise", f"{real:.2f} (t = {step})", {"noise_samples": 1, "timestep": step}))
+    return found
+
+
+def _draws(base: str, spec: ModelSpec) -> list[Variant]:
+    """How many draws are averaged."""
+    found = [Variant("draws", "0 (no noise added)", {"noise_samples": 0})]
+    return found + [Variant("draws", str(count), {"noise_samples": count}) for count in DRAWS]
+
+
+def _sharing(base: str, spec: ModelSpec) -> list[Variant]:
+    """Whether both scans see the same noise; one draw each."""
+    return [
+        Variant("sharing", words, {"noise_samples": 1, "shared_noise": shared})
+        for words, shared in (("independent noise", False), ("shared noise", True))
+    ]
+
+
+def _latent(base: str, spec: ModelSpec) -> list[Variant]:
+    """Mean of the posterior or a sample of it; a fixed transform has none."""
+    if spec.latent.kind == "haar":
+        return []
+    return [Variant("latent", kind, {"latent": kind}) for kind in ("mean", "sample")]
+
+
+def _spacing(base: str, spec: ModelSpec) -> list[Variant]:
+    """Which voxel size the network is told, if it is told any."""
+    if not spec.unet.get("include_spacing_input"):
+        return []
+    words = {"network": "of the lattice it sees", "original": "of the scan as stored"}
+    return [Variant("spacing", text, {"spacing": kind}) for kind, text in words.items()]
+
+
+def _whitening(base: str, spec: ModelSpec) -> list[Variant]:
+    """Whether the network's levels are whitened."""
+    return [Variant("whitening", word, {"whiten": on}) for word, on in (("raw", False), ("whitened", True))]
+
+
+def _prior(base: str, spec: ModelSpec) -> list[Variant]:
+    """Where points are expected, and how far from there they are looked for."""
+    found = [Variant("prior", "none, everywhere", {"prior": "none"})]
+    for prior, radii in RADII.items():
+        found += [
+            Variant("prior", f"{prior}, {radius:g} mm", {"prior": prior, "search_radius_mm": radius})
+            for radius in radii
+        ]
+    return found
+
+
+def _subvoxel(base: str, spec: ModelSpec) -> list[Variant]:
+    """Whole voxels, or refined between them by fine levels and neighbours."""
+    return [
+        Variant("subvoxel", "whole voxels of the network's lattice", {"refine": False, "lattice": "network"}),
+        Variant("subvoxel", "whole voxels of the scan", {"refine": False, "lattice": "image"}),
+        Variant("subvoxel", "refined", {"refine": True}),
+    ]
+
+
+#: Name -> what makes its variants, for a base and a model.
+SWEEPS: Mapping[str, Callable[[str, ModelSpec], list[Variant]]] = {
+    "levels": _levels,
+    "noise": _noise,
+    "draws": _draws,
+    "sharing": _sharing,
+    "latent": _latent,
+    "spacing": _spacing,
+    "whitening": _whitening,
+    "prior": _prior,
+    "subvoxel": _subvoxel,
+}
