@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from meddift.errors import ModelError, WeightsCorruptError
+from meddift.models import lean_encoder
 from meddift.models.catalogue import find_spec
 from meddift.models.checkpoint import Checkpoint, read_checkpoint
 from meddift.models.fingerprint import check_fingerprint
@@ -145,7 +146,9 @@ class PosteriorEncoder(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, both (N, C, x, y, z), for an image (N, 1, X, Y, Z)."""
-        hidden: Any = self.encoder(image)  # type: ignore[operator]
+        encoder: Any = self.encoder
+        lean = len(image) == 1 and lean_encoder.understands(encoder)
+        hidden = lean_encoder.encode_lean(encoder, image) if lean else encoder(image)
         mean: torch.Tensor = self.quant_conv_mu(hidden)  # type: ignore[operator]
         log_variance: torch.Tensor = self.quant_conv_log_sigma(hidden)  # type: ignore[operator]
         # The bounds of MONAI's AutoencoderKL.encode.
