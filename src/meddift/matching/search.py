@@ -27,6 +27,8 @@ SLACK = 2e-6
 BATCH_BYTES = 160_000_000
 #: Blocks evaluated at a time: bounds the temporaries to some tens of MB.
 PAIRS_AT_ONCE = 8192
+#: Blocks of each query that are evaluated before any is passed over.
+FIRST_BLOCKS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +139,15 @@ class GlobalSearch:
     def _dots(level: IndexedLevel, queries: torch.Tensor) -> torch.Tensor:
         """(N, X, Y, Z) float32, dot products of the queries with every coarse descriptor."""
         x, y, z, channels = level.features.shape
-        return (queries @ level.features.reshape(-1, channels).T).reshape(-1, x, y, z)
+        matrix = level.features.reshape(-1, channels)
+        if len(queries) == 1 and matrix.device.type == "cpu":
+            # Bound by the speed of memory. For long rows MKL's product with a vector reads half as fast as its product
+            # with four of them (6 and 13 GB/s on one core for 128 channels; 21 and 11 for 64).
+            if channels <= 64:
+                return torch.mv(matrix, queries[0]).reshape(1, x, y, z)
+            four = torch.nn.functional.pad(queries, (0, 0, 0, 3))
+            return (matrix @ four.T)[:, 0].reshape(1, x, y, z)
+        return (queries @ matrix.T).reshape(-1, x, y, z)
 
     def _block_range(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest value in each block."""
@@ -160,7 +170,7 @@ class GlobalSearch:
         total = dots[0].new_zeros((len(dots[0]), *self._blocks))
         for dot, axes, (low, high) in zip(dots, self._axes, self._norm_range, strict=True):
             highest = dot
-            for axis in (2, 1, 0):
+            for axis in range(3):  # whole planes first, single numbers last
                 samples = axes[axis].samples
                 largest = highest.index_select(axis + 1, samples[:, 0])
                 for k in range(1, samples.shape[1]):
@@ -201,15 +211,11 @@ class GlobalSearch:
         count = len(bounds)
         best = torch.full((count,), -torch.inf, device=bounds.device)
         place = torch.zeros(count, dtype=torch.int64, device=bounds.device)
-        visited, width = 0, 4
-        while True:
-            width = min(width, bounds.shape[1])
-            values, blocks = torch.topk(bounds, width, dim=1)
-            wanted = (values > best[:, None] - SLACK) & torch.isfinite(values)
-            if not bool(wanted.any()):
-                return best, place, visited
-            query, column = torch.nonzero(wanted, as_tuple=True)
-            block = blocks[query, column]
+        visited, width = 0, FIRST_BLOCKS
+        values, blocks = torch.topk(bounds, min(width, bounds.shape[1]), dim=1)
+        query, column = torch.nonzero(torch.isfinite(values), as_tuple=True)
+        block = blocks[query, column]
+        while len(query):
             bounds[query, block] = -torch.inf
             visited += len(query)
             for start in range(0, len(query), PAIRS_AT_ONCE):
@@ -222,7 +228,14 @@ class GlobalSearch:
                 candidate = torch.where(replaced, torch.iinfo(torch.int64).max, place)
                 candidate = candidate.scatter_reduce_(0, q[better], voxel[better], "amin")
                 best, place = top, candidate
-            width = width * 4
+            query, block = torch.nonzero(bounds > (best - SLACK)[:, None], as_tuple=True)
+            if len(query) > PAIRS_AT_ONCE:
+                # Too many to look at all of them: the best first, they may rule out the rest.
+                width = width * 4
+                values, blocks = torch.topk(bounds, min(width, bounds.shape[1]), dim=1)
+                query, column = torch.nonzero(values > (best - SLACK)[:, None], as_tuple=True)
+                block = blocks[query, column]
+        return best, place, visited
 
     def _best_in_blocks(
         self, dots: list[torch.Tensor], query: torch.Tensor, block: torch.Tensor, center: torch.Tensor | None
