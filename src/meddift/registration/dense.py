@@ -21,6 +21,8 @@ from meddift.registration.smoothness import Smoothness, smooth_to
 
 #: How strongly the best displacement is drawn to the smooth field, a round each, cost a voxel squared.
 PULLS = (0.0, 0.004, 0.01, 0.025, 0.06, 0.15)
+#: Costs from here on mean that the moving scan shows nothing there; those of unit descriptors are below 2.
+UNSEEN = 1.999
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,22 +40,17 @@ class DenseField:
     confidence: torch.Tensor
 
 
-def couple(
-    volume: CostVolume, smoothness: Smoothness, *, pulls: tuple[float, ...] = PULLS, trust: torch.Tensor | None = None
-) -> DenseField:
+def couple(volume: CostVolume, smoothness: Smoothness, *, pulls: tuple[float, ...] = PULLS) -> DenseField:
     """Find a smooth field of displacements of low cost.
 
     Args:
-        volume: Costs of every node and offset.
+        volume: Costs of every node and offset; those of unseen places are settled in place.
         smoothness: Penalty on the field, relative to a confidence of 1.
         pulls: See `PULLS`.
-        trust: (N,) float32, factor of the confidence of each node; None = 1.
     """
     offsets = volume.offsets
     at = tuple(torch.from_numpy(volume.nodes[:, axis]) for axis in range(3))
-    confidence = node_confidence(volume.cost)
-    if trust is not None:
-        confidence = confidence * trust
+    confidence = node_confidence(volume.cost, settle_unseen(volume.cost))
     weight = torch.zeros(volume.shape)
     weight[at] = confidence
     length = offsets.square().sum(dim=1)
@@ -75,11 +72,35 @@ def couple(
     return DenseField(smooth, first, confidence)
 
 
-def node_confidence(cost: torch.Tensor) -> torch.Tensor:
-    """(N,) float32: how far the best place stands out, squared, relative to the median; at most 4."""
+def settle_unseen(cost: torch.Tensor) -> torch.Tensor:
+    """Give places that the moving scan does not show the mean cost of the others, in place; say how much each shows.
+
+    So they neither attract nor repel: a node whose counterpart lies beyond the field of view follows its neighbours
+    out of it, instead of being drawn to the border.
+
+    Args:
+        cost: (N, M) float32, 2 where nothing is shown.
+
+    Returns:
+        (N,) float32, share of the window of each node that the moving scan shows.
+    """
+    seen = cost < UNSEEN
+    count = seen.sum(dim=1)
+    mean = torch.where(seen, cost, cost.new_zeros(())).sum(dim=1) / count.clamp(min=1)
+    torch.where(seen, cost, mean[:, None], out=cost)
+    return count / cost.shape[1]
+
+
+def node_confidence(cost: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """(N,) float32: how far the best place stands out, squared, relative to the median; at most 4.
+
+    Args:
+        cost: (N, M) float32.
+        seen: (N,) float32, share of the window that the moving scan shows.
+    """
     contrast = cost.mean(dim=1) - cost.min(dim=1).values
-    usual = contrast.median().clamp(min=1e-6)
-    return (contrast / usual).square().clamp_(max=4.0)
+    usual = contrast[seen > 0.5].median() if bool((seen > 0.5).any()) else contrast.median()
+    return (contrast / usual.clamp(min=1e-6)).square().clamp_(max=4.0) * seen.square()
 
 
 def _between(energy: torch.Tensor, place: torch.Tensor, width: int) -> torch.Tensor:

@@ -34,6 +34,11 @@ class FeatureMap:
         """Length of a descriptor."""
         return int(self.values.shape[3])
 
+    def resampled(self, grid: Grid) -> FeatureMap:
+        """The same descriptors on a coarser, parallel lattice: averaged, of length 1."""
+        data = Volume(np.moveaxis(self.values.numpy(), -1, 0), self.grid).resampled_along_axes(grid).data
+        return FeatureMap(unit(torch.from_numpy(np.ascontiguousarray(np.moveaxis(data, 0, -1)))), grid)
+
     def at(self, positions: NDArray[np.float64]) -> torch.Tensor:
         """(N, C) float32 at (N, 3) world RAS mm: trilinear, clamped at the border."""
         index = torch.from_numpy(self.grid.world_to_index(positions)).float()

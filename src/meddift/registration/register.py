@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,6 @@ class _Work:
     report: Progress
     timing: dict[str, float] = field(default_factory=dict)
     support: Support | None = None
-    maps: tuple[FeatureMap, FeatureMap] | None = None
 
     def __post_init__(self) -> None:
         self.field_grid = self.lattice(FIELD_MM)
@@ -129,6 +129,13 @@ class _Work:
         """Over the field of view of a scan, along its axes."""
         grid = (self.moving if moving else self.fixed).image_grid
         return grid.reoriented("RAS")[0].respaced(spacing_mm)
+
+    @cached_property
+    def maps(self) -> tuple[FeatureMap, FeatureMap]:
+        """Fused descriptors of both scans, on the lattices of the last dense pass."""
+        grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
+        fine = self.fine if self.fine == MIND else None
+        return fused_maps((self.fixed, self.moving), grids, semantic=self.semantic, fine=fine)
 
     def dense(self, current: DisplacementField) -> DisplacementField:
         """Match every node around where it is expected, coarse to fine."""
@@ -149,22 +156,17 @@ class _Work:
     def _dense_pass(self, current: DisplacementField, spacing: float) -> DisplacementField:
         work = self.lattice(spacing)
         last = spacing == PASSES_MM[-1]
-        maps = fused_maps(
-            (self.fixed, self.moving),
-            (work, self.lattice(spacing, moving=True)),
-            semantic=self.semantic,
-            fine=self.fine if self.fine == MIND else None,
-        )
-        if last:
-            self.maps = maps
+        fixed, moving = self.maps
+        if not last:
+            fixed, moving = fixed.resampled(work), moving.resampled(self.lattice(spacing, moving=True))
         places = current.apply(work.voxel_centers().reshape(-1, 3))
         shown = torch.from_numpy(self._counted(places).reshape(work.shape))
-        described = unit(maps[1].at(places)).reshape(*work.shape, -1) * shown[..., None]
+        described = unit(moving.at(places)).reshape(*work.shape, -1) * shown[..., None]
         nodes = work.strided(STRIDE)
         wanted = _on(self.fixed_mask, nodes)
         if not wanted.any():  # a mask smaller than the distance of nodes
             return current
-        volume = cost_volume(unit(maps[0].values), described, shown.float(), wanted, radius=RADIUS, stride=STRIDE)
+        volume = cost_volume(fixed.values, described, shown.float(), wanted, radius=RADIUS, stride=STRIDE)
         found = couple(volume, DENSE)
         moved = nodes.voxel_centers() + as_world(found.displacement, work)
         result = current.apply(moved.reshape(-1, 3)).reshape(moved.shape)
@@ -184,19 +186,11 @@ class _Work:
             rows = np.flatnonzero(self.body)
             positions = self.field_grid.index_to_world(np.argwhere(self.body))
             weight = torch.from_numpy(self._weights(self.field_grid)[self.body])
-            if self.maps is None:
-                self.maps = fused_maps(
-                    (self.fixed, self.moving),
-                    (self.field_grid, self.lattice(FIELD_MM, moving=True)),
-                    semantic=self.semantic,
-                    fine=self.fine if self.fine == MIND else None,
-                )
-            fused = self.maps
             fine = [
                 FeatureMap(torch.from_numpy(p.level(self.fine).features), p.level(self.fine).grid)
                 for p in (self.fixed, self.moving)
             ]
-            for number, (maps, steps) in enumerate(((fused, STEPS[0]), ((fine[0], fine[1]), STEPS[1]))):
+            for number, (maps, steps) in enumerate(((self.maps, STEPS[0]), ((fine[0], fine[1]), STEPS[1]))):
                 self.report("refining", 0.7 + 0.1 * number)
                 places = Places(self.field_grid, torch.from_numpy(rows), unit(maps[0].at(positions)), weight)
                 values = refine(places, maps[1], shown, self.affine, lattice, values, REFINED, steps=steps)
