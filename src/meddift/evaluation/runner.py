@@ -193,11 +193,11 @@ def _measured(case: StoredCase, method: Method, settings: RunSettings) -> dict[s
         job = {
             "parent": os.getpid(),
             "method": method.name,
-            "fixed": str(case.fixed),
-            "moving": str(case.moving),
+            "fixed": str(case.fixed.resolve()),
+            "moving": str(case.moving.resolve()),
             "points_ras_mm": case.asked.positions.tolist(),
-            "mask": None if case.mask is None else str(case.mask),
-            "labels": None if case.labels is None else [str(path) for path in case.labels],
+            "mask": None if case.mask is None else str(case.mask.resolve()),
+            "labels": None if case.labels is None else [str(path.resolve()) for path in case.labels],
         }
         (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -56,7 +57,8 @@ def _run(job: dict[str, Any], stages: Stages) -> dict[str, Any]:
     with stages.stage("read scans"):
         fixed, moving = read_volume(job["fixed"]), read_volume(job["moving"])
     points = np.asarray(job["points_ras_mm"], dtype=np.float64).reshape(-1, 3)
-    with tempfile.TemporaryDirectory(prefix="meddift-evaluation-") as folder:
+    # Some libraries leave files where they are started: that is the temporary folder.
+    with tempfile.TemporaryDirectory(prefix="meddift-evaluation-") as folder, contextlib.chdir(folder):
         with stages.stage("find"):
             answer = find(fixed, moving, points, settings=method.settings, work=Path(folder))
         if answer.positions.shape != points.shape:
@@ -75,6 +77,9 @@ def _run(job: dict[str, Any], stages: Stages) -> dict[str, Any]:
 
             with stages.stage("sample field"):
                 field = answer.field(fixed.grid)
+            # A field in another frame or direction than the points would be off by centimetres.
+            apart = np.linalg.norm(field.apply(points) - answer.positions, axis=1)
+            content["field_off_points_mm"] = float(np.median(apart))
             with stages.stage("measure field"):
                 if job["mask"] is not None:
                     mask, name = read_volume(job["mask"], check=False), "the mask of the data set"

@@ -108,7 +108,7 @@ def elastix(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[
 
     def field(grid: Grid) -> DisplacementField:
         """Elastix writes the field on the lattice of the fixed scan."""
-        image = itk.transformix_deformation_field(images[1], found)
+        image = itk.transformix_deformation_field(images[1], found, output_directory=str(work))
         values = np.asarray(itk.array_view_from_image(image)).transpose(3, 2, 1, 0).astype(np.float32)
         values[:2] *= -1.0  # LPS to RAS
         made = DisplacementField(np.ascontiguousarray(values), fixed.grid)
