@@ -23,6 +23,8 @@ from meddift.evaluation.runner import RunSettings, read_result, result_key, run_
 from meddift.evaluation.sets import find_cases
 from meddift.evaluation.table_files import FILES, write_tables
 from meddift.evaluation.tables import collect
+from meddift.io import read_volume, write_volume
+from meddift.volume import Volume
 
 CHEAP = ["identity", "translation"]
 
@@ -36,6 +38,8 @@ from meddift.evaluation.runner import run_methods
 from meddift.evaluation.sets import find_cases
 from meddift.evaluation.table_files import write_tables
 from meddift.evaluation.tables import collect
+from meddift.io import read_volume, write_volume
+from meddift.volume import Volume
 data, out, *names = sys.argv[1:]
 run_methods(find_cases(data), find_methods(names), Path(out))
 write_tables(collect(Path(out)), Path(out))
@@ -203,3 +207,23 @@ def test_every_method_is_described_and_named_once() -> None:
         assert method.title
         module, _, function = method.home.partition(":")
         assert callable(getattr(__import__(module, fromlist=[function]), function))
+
+
+def test_masks_and_label_maps_reach_the_table(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path, 1)
+    for side in ("fixed", "moving"):
+        scan = read_volume(tmp_path / f"{side}-0.nii.gz")
+        write_volume(Volume((scan.data > -500).astype(np.uint8), scan.grid), tmp_path / f"{side}-labels.nii.gz")
+    header, line = path.read_text().splitlines()
+    columns = "fixed_mask,fixed_labels,moving_labels"
+    path.write_text(f"{header},{columns}\n{line},fixed-labels.nii.gz,fixed-labels.nii.gz,moving-labels.nii.gz\n")
+    run_methods(find_cases(str(path)), find_methods(["translation"]), tmp_path / "run")
+    (row,) = collect(tmp_path / "run").method_rows
+    # The moving scan is the fixed one on a shifted lattice: shifted back, its labels are the same.
+    assert row.dice == pytest.approx(1.0)
+    assert row.hd95_mm == pytest.approx(0.0)
+    (case,) = collect(tmp_path / "run").case_rows
+    assert case.result["regularity"]["mask"] == "the mask of the data set"
+    inner = read_volume(tmp_path / "fixed-labels.nii.gz").data[2:-2, 2:-2, 2:-2]
+    assert case.result["regularity"]["voxels"] == inner.sum()
+    assert case.result["field_off_points_mm"] == pytest.approx(0.0, abs=1e-5)
