@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.evaluation.ablation.run import file_name, thinned_set
-from meddift.evaluation.ablation.variants import SWEEPS, Variant, make_variants
+from meddift.evaluation.ablation.variants import NETWORK_LEVELS, SWEEPS, Variant, make_variants
 from meddift.evaluation.case import StoredCase, restore_case
 from meddift.evaluation.runner import read_result
 from meddift.evaluation.statistics import Interval, PairedComparison, compare_paired, mean_over_cases
@@ -182,7 +182,7 @@ def _claims(rows: Sequence[AblationRow], network: Sequence[str], levels: Sequenc
     for base, kind in dict.fromkeys((row.base, row.kind) for row in rows):
         mine = [row for row in rows if (row.base, row.kind) == (base, kind)]
         singles = [row for row in mine if row.sweep == "levels" and row.label in network]
-        together = [row for row in mine if row.sweep == "levels" and row.label == " + ".join(network)]
+        together = [row for row in mine if row.sweep == "levels" and row.label == NETWORK_LEVELS]
         if singles and together:
             best = min(singles, key=lambda row: row.mean_mm.mean)
             found.append(_claim(base, f"several levels beat the best single one ({kind})", together[0], best))
@@ -190,7 +190,9 @@ def _claims(rows: Sequence[AblationRow], network: Sequence[str], levels: Sequenc
         clean = [row for row in mine if row.sweep == "noise" and row.label == "none"]
         if noisy and clean:
             best = min(noisy, key=lambda row: row.mean_mm.mean)
-            found.append(_claim(base, f"a little noise helps ({kind})", best, clean[0]))
+            found.append(
+                _claim(base, f"a little noise helps ({kind}; the best of {len(noisy)} strengths)", best, clean[0])
+            )
     return [claim for claim in found if claim is not None]
 
 

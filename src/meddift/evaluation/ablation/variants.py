@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 NOISE_TO_SIGNAL = (0.04, 0.1, 0.18, 0.35, 0.7, 1.5)
 #: Numbers of noise draws that are averaged.
 DRAWS = (1, 2, 4, 8)
+#: Labels of several levels at once.
+NETWORK_LEVELS, ALL_LEVELS = "the network's levels", "all levels"
 #: Search radius around each prior, mm.
 RADII: Mapping[str, Sequence[float]] = {"identity": (35.0, 60.0), "affine": (10.0, 20.0, 35.0)}
 
@@ -86,9 +88,11 @@ def _levels(base: str, spec: ModelSpec) -> list[Variant]:
     names = [*spec.defaults.levels, *spec.defaults.extra_levels]
     groups: list[tuple[str, ...]] = [(name,) for name in names]
     groups += combinations(names, 2)
-    groups += [tuple(spec.defaults.levels)] if len(spec.defaults.levels) > 2 else []
-    groups += [tuple(names)]
-    return [Variant("levels", " + ".join(group), {"levels": list(group)}) for group in dict.fromkeys(groups)]
+    found = [Variant("levels", " + ".join(group), {"levels": list(group)}) for group in groups]
+    found.append(Variant("levels", NETWORK_LEVELS, {"levels": list(spec.defaults.levels)}))
+    if spec.defaults.extra_levels:
+        found.append(Variant("levels", ALL_LEVELS, {"levels": names}))
+    return found
 
 
 def _noise(base: str, spec: ModelSpec) -> list[Variant]:

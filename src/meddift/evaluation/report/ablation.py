@@ -14,7 +14,7 @@ from meddift.io.atomic import write_text
 
 #: What each choice is, for people.
 SWEEP_TITLES = {
-    "levels": "Levels: each alone, in pairs, together",
+    "levels": "Levels: each alone and in pairs",
     "noise": "Noise-to-signal ratio, one draw",
     "draws": "Noise draws that are averaged",
     "sharing": "Independent or shared noise",
@@ -39,11 +39,11 @@ def ablation_section(tables: AblationTables, kind: str) -> list[dict[str, Any]]:
                 values = {}
                 for row in rows:
                     names = row.label.split(" + ")
-                    if len(names) <= 2:
+                    if set(names) <= set(tables.levels):
                         values[names[0], names[-1]] = values[names[-1], names[0]] = row.mean_mm.mean
                 picture = figures.heat_map(values, tables.levels, tables.levels, "mean TRE, mm; alone on the diagonal")
                 shown.append((title, picture))
-                rows = [row for row in rows if len(row.label.split(" + ")) != 2]
+                rows = [row for row in rows if " + " not in row.label]
                 title = "Single levels and all together"
             bars = [(row.label, row.mean_mm.mean, row.mean_mm.low, row.mean_mm.high) for row in rows]
             best = min(bars, key=lambda bar: bar[1])[0]
@@ -56,7 +56,7 @@ def ablation_section(tables: AblationTables, kind: str) -> list[dict[str, Any]]:
                 "cases": max(row.mean_mm.n for row in tables.rows if row.base == base),
                 "mean": some[0].mean_mm.mean if some else None,
                 "figures": shown,
-                "claims": [claim for claim in tables.claims if claim.base == base and f"({kind})" in claim.words],
+                "claims": [claim for claim in tables.claims if claim.base == base and f"({kind}" in claim.words],
             }
         )
     return sections
