@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -n 2
 
-.PHONY: demo test check format venv clean
+.PHONY: demo test check bench format venv clean
 
 demo: $(STAMP)
 	$(BIN)/meddift demo --out meddift-demo
@@ -22,6 +22,10 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Quick rows; everything with BENCH_ARGS=--full.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -24,11 +24,15 @@ BLOCK = 4
 #: What rounding in float32 may take from a bound; a block is passed over only if it is worse by more.
 SLACK = 2e-6
 #: Bytes that the dot products of one batch of queries may take.
-BATCH_BYTES = 160_000_000
+BATCH_BYTES = 64_000_000
+#: The same while bounds are taken: about a processor's cache.
+BOUND_BYTES = 2_000_000
 #: Blocks evaluated at a time: bounds the temporaries to some tens of MB.
 PAIRS_AT_ONCE = 8192
 #: Blocks of each query that are evaluated before any is passed over.
 FIRST_BLOCKS = 8
+#: If more blocks than this are left for each query, the best of them are looked at first.
+MANY_BLOCKS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,15 +173,18 @@ class GlobalSearch:
         """(N, blocks) float32, no voxel of a block is more similar than this."""
         total = dots[0].new_zeros((len(dots[0]), *self._blocks))
         for dot, axes, (low, high) in zip(dots, self._axes, self._norm_range, strict=True):
-            highest = dot
-            for axis in range(3):  # whole planes first, single numbers last
-                samples = axes[axis].samples
-                largest = highest.index_select(axis + 1, samples[:, 0])
-                for k in range(1, samples.shape[1]):
-                    torch.maximum(largest, highest.index_select(axis + 1, samples[:, k]), out=largest)
-                highest = largest
-            # A negative dot product is least harmful where the descriptor is longest.
-            total += torch.maximum(highest * high, highest * low)
+            # A few queries at a time: what is read is still in the processor's cache when it is read again.
+            size = max(1, BOUND_BYTES // (4 * dot[0].numel()))
+            for start in range(0, len(dot), size):
+                highest = dot[start : start + size]
+                for axis in range(3):  # whole planes first, single numbers last
+                    samples = axes[axis].samples
+                    largest = highest.index_select(axis + 1, samples[:, 0])
+                    for k in range(1, samples.shape[1]):
+                        torch.maximum(largest, highest.index_select(axis + 1, samples[:, k]), out=largest)
+                    highest = largest
+                # A negative dot product is least harmful where the descriptor is longest.
+                total[start : start + size] += torch.maximum(highest * high, highest * low)
         return total.reshape(len(total), -1)
 
     def _evaluate(self, dots: list[torch.Tensor], query: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
@@ -212,7 +219,12 @@ class GlobalSearch:
         best = torch.full((count,), -torch.inf, device=bounds.device)
         place = torch.zeros(count, dtype=torch.int64, device=bounds.device)
         visited, width = 0, FIRST_BLOCKS
-        values, blocks = torch.topk(bounds, min(width, bounds.shape[1]), dim=1)
+        # A good first answer rules out most blocks: the best of each part of the scan, and so the best of all.
+        parts = torch.split(bounds, -(-bounds.shape[1] // FIRST_BLOCKS), dim=1)
+        firsts = [part.max(dim=1) for part in parts]
+        values = torch.stack([first.values for first in firsts], dim=1)
+        begins = torch.arange(len(parts), device=bounds.device) * parts[0].shape[1]
+        blocks = torch.stack([first.indices for first in firsts], dim=1) + begins
         query, column = torch.nonzero(torch.isfinite(values), as_tuple=True)
         block = blocks[query, column]
         while len(query):
@@ -229,7 +241,7 @@ class GlobalSearch:
                 candidate = candidate.scatter_reduce_(0, q[better], voxel[better], "amin")
                 best, place = top, candidate
             query, block = torch.nonzero(bounds > (best - SLACK)[:, None], as_tuple=True)
-            if len(query) > PAIRS_AT_ONCE:
+            if len(query) > min(PAIRS_AT_ONCE, MANY_BLOCKS * count):
                 # Too many to look at all of them: the best first, they may rule out the rest.
                 width = width * 4
                 values, blocks = torch.topk(bounds, min(width, bounds.shape[1]), dim=1)

@@ -1,0 +1,71 @@
+"""Measure what is missing, one child process a row, and write docs/performance.md.
+
+python -m benchmarks                    the quick rows, measured anew
+python -m benchmarks --full             also those that take minutes or many GB each
+python -m benchmarks --keep             only rows that were never measured
+python -m benchmarks --only search      rows whose name begins so
+python -m benchmarks --page             no measurement, only the page
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import page  # noqa: E402
+from rows import MACHINE, ROWS, Row  # noqa: E402
+
+RESULTS = HERE / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="also rows that take minutes or many GB each")
+    parser.add_argument("--keep", action="store_true", help="only rows that were never measured")
+    parser.add_argument("--only", default="", metavar="NAME", help="rows whose name begins so")
+    parser.add_argument("--page", action="store_true", help="no measurement, only the page")
+    chosen = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    for row in [] if chosen.page else ROWS:
+        wanted = (row.quick or chosen.full) and row.key.startswith(chosen.only)
+        wanted = wanted or (row is MACHINE and not _file(row).exists())
+        if wanted and not (chosen.keep and _file(row).exists()):
+            measure(row)
+    found = {row.key: json.loads(_file(row).read_text()) for row in ROWS if _file(row).exists()}
+    page.write(found, HERE.parent / "docs")
+    print(f"wrote {HERE.parent / 'docs' / 'performance.md'}", file=sys.stderr)
+
+
+def measure(row: Row) -> None:
+    """Run a row in a process of its own and keep what it says."""
+    print(row.key, end=" ", file=sys.stderr, flush=True)
+    command = [sys.executable, str(HERE / "child.py"), row.task, json.dumps(row.told)]
+    # As the command itself does: large tensors on large pages.
+    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"}
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        print("failed:", (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1], file=sys.stderr)
+        return
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    result |= {"task": row.task, "told": row.told, "load_before": round(load, 2), "day": time.strftime("%Y-%m-%d")}
+    temporary = _file(row).with_suffix(".tmp")
+    temporary.write_text(json.dumps(result) + "\n")
+    temporary.replace(_file(row))
+    print(f"{result.get('seconds', float('nan')):.3f} s", file=sys.stderr)
+
+
+def _file(row: Row) -> Path:
+    return RESULTS / f"{row.key}.json"
+
+
+if __name__ == "__main__":
+    main()

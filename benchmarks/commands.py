@@ -1,0 +1,73 @@
+"""The whole command, from files to a file, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def match(told: dict[str, Any]) -> dict[str, Any]:
+    """`meddift match` on a drawn pair: cold (nothing stored) and again (features stored), and `import torch` alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fixed, moving, points = _files(folder, told)
+        environment = {**os.environ, "MEDDIFT_CACHE": str(folder / "cache"), "MEDDIFT_HOME": str(folder / "home")}
+        command = [sys.executable, "-m", "meddift", "match", str(fixed), str(moving), "--points", str(points)]
+        plan = json.loads(_run([*command, "--dry-run", "--json"], environment)[0])
+        cold, cold_row = _run([*command, "--out", str(folder / "a.csv"), "--json"], environment)
+        again, row = _run([*command, "--out", str(folder / "b.csv"), "--json"], environment)
+        _, alone = _run([sys.executable, "-c", "import torch"], environment)
+        said = [json.loads(text) for text in (cold, again)]
+        return {
+            **row,
+            "cold": cold_row,
+            "import_torch": alone,
+            "estimated_bytes": plan["memory_bytes"],
+            "cold_peak_bytes": said[0]["peak_memory_bytes"],
+            "peak_bytes": said[1]["peak_memory_bytes"],
+            "timing": [one["timing"] for one in said],
+            "same": (folder / "a.csv").read_bytes() == (folder / "b.csv").read_bytes(),
+        }
+
+
+def _run(command: list[str], environment: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout, {"seconds": seconds, "processor_seconds": used}
+
+
+def _files(folder: Path, told: dict[str, Any]) -> tuple[Path, Path, Path]:
+    """A drawn chest before and after breathing, on the lattice asked for, and points with texture around them."""
+    from meddift.io import write_points, write_volume
+    from meddift.models import find_spec, prepare_volume
+    from meddift.pipeline.landmarks import textured_points
+    from meddift.points import Points
+    from meddift.synthetic import phantom_pair
+
+    pair = phantom_pair(1, crop_mm=0.0, thickness_mm=2.0)
+    paths = []
+    for name, scan in (("fixed", pair.fixed), ("moving", pair.moving)):
+        start = [(n - m) // 2 for n, m in zip(scan.grid.shape, told["shape"], strict=True)]
+        paths.append(folder / f"{name}.nii.gz")
+        write_volume(scan.cropped(start, told["shape"], fill=-1000), paths[-1])
+    fixed = pair.fixed.cropped(
+        [(n - m) // 2 for n, m in zip(pair.fixed.grid.shape, told["shape"], strict=True)], told["shape"], fill=-1000
+    )
+    prepared = prepare_volume(fixed, find_spec("builtin"))
+    places = textured_points(prepared, told["points"], within=fixed.grid, distance_mm=6.0)
+    points = folder / "points.csv"
+    write_points(Points(np.asarray(places)), points)
+    return paths[0], paths[1], points

@@ -1,0 +1,251 @@
+"""docs/performance.md and its picture, from what has been measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rows
+from rows import LABELS, Row
+
+Found = dict[str, dict[str, Any]]
+
+
+def write(found: Found, folder: Path) -> None:
+    """Write the page and its picture."""
+    best = found.get(rows.MACHINE.key)
+    if best is None:
+        return
+    curves(found, folder / "performance.png")
+    text = "\n".join(
+        [
+            "# Performance",
+            "",
+            "Written by `make bench` (quick rows) and `python -m benchmarks --full` (all rows). Each row ran in a "
+            "process of its own. Floors come from rates measured on the same machine: "
+            f"{best['flops'] / 1e9:.0f} GFLOP/s in a product of two 2048 x 2048 matrices, "
+            f"{best['read_bytes'] / 1e9:.1f} "
+            f"GB/s reading, {best['copy_bytes'] / 1e9:.1f} GB/s copying (read and write together), on "
+            f"{best['threads']} thread(s), PyTorch {best['torch']}.",
+            "",
+            "Seconds are those of a clock on the wall; processor seconds count all threads. *Beyond* is the most "
+            "memory held during the work beyond its inputs. *Load* is the number of processes that were running on "
+            "the machine just before: where it is above 1, seconds tell little, processor seconds more. Nothing "
+            "here was measured on a graphics card.",
+            "",
+            *_commands(found, best),
+            *_one(found, best),
+            *_search(found),
+            *_growth(found),
+            *_networks(found, best),
+        ]
+    )
+    folder.mkdir(exist_ok=True)
+    (folder / "performance.md").write_text(text.rstrip() + "\n")
+
+
+def _table(heading: list[str], lines: list[list[str]]) -> list[str]:
+    rule = ["---" if number == 0 else "---:" for number in range(len(heading))]
+    return ["| " + " | ".join(cells) + " |" for cells in (heading, rule, *lines)] + [""]
+
+
+def _commands(found: Found, best: dict[str, Any]) -> list[str]:
+    row = found.get(rows.COMMAND.key)
+    if row is None:
+        return []
+    cold, alone = row["cold"], row["import_torch"]
+    lines = [
+        ["cold: nothing stored", *_times(cold), _gb(row["cold_peak_bytes"])],
+        ["again: features stored", *_times(row), _gb(row["peak_bytes"])],
+        ["`import torch` and nothing else", *_times(alone), ""],
+    ]
+    error = 100 * (row["estimated_bytes"] / row["cold_peak_bytes"] - 1)
+    return [
+        "## The command",
+        "",
+        "`meddift match` on a drawn chest of 180 x 180 x 170 voxels of 2 mm before and after breathing, 300 points, "
+        "default preset, `builtin` model, from files to a file. "
+        f"Load before: {row['load_before']}. Both runs wrote the same bytes: {'yes' if row['same'] else 'NO'}.",
+        "",
+        *_table(["run", "seconds", "processor seconds", "peak memory"], lines),
+        f"`--dry-run` had said {_gb(row['estimated_bytes'])}: {error:+.0f} % of the measured peak of the cold run.",
+        "",
+        "Stages of both runs, seconds on the wall: "
+        + "; ".join(
+            f"{name} {cold_time:.1f} / {row['timing'][1].get(name, 0):.1f}"
+            for name, cold_time in row["timing"][0].items()
+        )
+        + ".",
+        "",
+    ]
+
+
+def _one(found: Found, best: dict[str, Any]) -> list[str]:
+    row = found.get(rows.ONE.key)
+    if row is None:
+        return []
+    floor = row["feature_bytes"] / best["read_bytes"]
+    return [
+        "## One new point on an encoded pair",
+        "",
+        "Descriptor, global search over 192 x 192 x 208 voxels and the best rival, features of MAISI's size "
+        f"({_gb(row['feature_bytes'])}), median of {row['repeats']}. Load before: {row['load_before']}.",
+        "",
+        *_table(
+            ["", "milliseconds", "processor ms", "floor: features read once", "ratio", "beyond"],
+            [
+                [
+                    "one point",
+                    f"{1e3 * row['seconds']:.0f}",
+                    f"{1e3 * row['processor_seconds']:.0f}",
+                    f"{1e3 * floor:.0f} ms",
+                    f"{row['seconds'] / floor:.1f}",
+                    _mb(row["beyond_bytes"]),
+                ]
+            ],
+        ),
+    ]
+
+
+def _search(found: Found) -> list[str]:
+    lines = []
+    for row in rows.ALTERNATIVES:
+        result = found.get(row.key)
+        if result is None or "seconds" not in result:
+            continue
+        ours = found.get(Row("search.ours", row.told).key)
+        same = ""
+        if ours is not None and ours is not result:
+            equal = (np.array(ours["voxels"]) == np.array(result["voxels"])).all(axis=1)
+            same = f"{equal.sum()} of {len(equal)}"
+        once = f"{result['once_seconds']:.2f}" if "once_seconds" in result else ""
+        ratio = "" if ours is None or ours is result else f"{result['seconds'] / ours['seconds']:.0f}"
+        memory = "" if ours is None or ours is result else f"{result['beyond_bytes'] / ours['beyond_bytes']:.0f}"
+        image = "x".join(map(str, row.told["image"]))
+        lines.append(
+            [f"{image}, {row.told['points']} points: {LABELS[row.task]}", once, *_times(result),
+             ratio, _mb(result["beyond_bytes"]), memory, same, str(result["load_before"])]
+        )  # fmt: skip
+    if not lines:
+        return []
+    heading = [
+        "search", "once a scan, s", "seconds", "processor seconds", "times ours", "beyond", "times ours",
+        "same voxel as ours", "load",
+    ]  # fmt: skip
+    return [
+        "## Global search: the same answer in other ways",
+        "",
+        "Levels of MAISI's decoder (512, 256, 128, 64 channels at 1/16, 1/8, 1/4, 1/4 of the network's "
+        "input: 256^3 for "
+        "the images of 128^3 and 192 x 192 x 208, else the image's own size). *reference*: every level "
+        "at every voxel of "
+        "the image, normalised, times all points, as the paper's code does. *PyTorch in slabs*: the "
+        "same a few planes at "
+        "a time. *FAISS*: its exact index of all voxels' descriptors.",
+        "",
+        *_table(heading, lines),
+    ]
+
+
+def _growth(found: Found) -> list[str]:
+    text = [
+        "## Growth", "", "![Seconds against points and against voxels](performance.png)", "",
+        "Median of three. The line is what twice the work in twice the time would be.", "",
+    ]  # fmt: skip
+    points = [found[r.key] for r in rows.POINTS if r.key in found]
+    if points:
+        lines = [
+            [f"{r['told']['points']:,}", *_times(r), f"{1e3 * r['seconds'] / r['told']['points']:.2f}",
+             f"{100 * r['visited']:.2f} %", _mb(r["beyond_bytes"])]
+            for r in points
+        ]  # fmt: skip
+        heading = ["points, image 128^3", "seconds", "processor seconds", "ms a point", "blocks visited", "beyond"]
+        text += _table(heading, lines)
+    voxels = [found[r.key] for r in rows.VOXELS if r.key in found]
+    if voxels:
+        lines = [
+            [f"{r['told']['image'][0]}^3", *_times(r), f"{1e9 * r['seconds'] / np.prod(r['told']['image']):.0f}",
+             f"{100 * r['visited']:.2f} %", _mb(r["beyond_bytes"])]
+            for r in voxels
+        ]  # fmt: skip
+        heading = ["image, 64 points", "seconds", "processor seconds", "ns a voxel", "blocks visited", "beyond"]
+        text += _table(heading, lines)
+    return text if points or voxels else []
+
+
+def _networks(found: Found, best: dict[str, Any]) -> list[str]:
+    lines = []
+    for row in rows.NETWORKS:
+        result = found.get(row.key)
+        if result is None:
+            continue
+        floor = result["flops"] / best["flops"]
+        other = found.get(Row(row.task, {**row.told, "way": "plain"}).key) if "way" in row.told else None
+        agree = ""
+        if other is not None and other is not result and "latent" in result:
+            one, two = np.array(result["latent"]), np.array(other["latent"])
+            agree = f"{np.abs(one - two).max() / np.abs(two).max():.0e}"
+        faster = f"{other['seconds'] / result['seconds']:.2f}" if other and other is not result else ""
+        name = f"{LABELS[row.task]} {'x'.join(map(str, row.told['shape']))}"
+        if "way" in row.told:
+            name += ", as written" if row.told["way"] == "plain" else ", ours"
+        lines.append(
+            [name, f"{result['flops'] / 1e12:.2f}", f"{floor:.1f}", *_times(result),
+             f"{result['seconds'] / floor:.1f}", faster, _gb(result["peak_bytes"]), agree, str(result["load_before"])]
+        )  # fmt: skip
+    if not lines:
+        return []
+    heading = [
+        "network", "TFLOP", "floor, s", "seconds", "processor seconds", "times floor", "plain over ours", "peak",
+        "largest difference", "load",
+    ]  # fmt: skip
+    return [
+        "## Encoding",
+        "",
+        "Random weights where the published ones are not at hand: time and memory do not depend on "
+        "them. The floor is the "
+        "network's arithmetic at the rate of a matrix product; differences are relative to the largest value.",
+        "",
+        *_table(heading, lines),
+    ]
+
+
+def curves(found: Found, path: Path) -> None:
+    """Seconds against points, and against voxels."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    panels = (
+        (rows.POINTS, lambda r: r["told"]["points"], "points (image 128$^3$)"),
+        (rows.VOXELS, lambda r: np.prod(r["told"]["image"]), "voxels of the image (64 points)"),
+    )
+    for axis, (chosen, size, label) in zip(axes, panels, strict=True):
+        results = [found[row.key] for row in chosen if row.key in found]
+        if not results:
+            continue
+        x = np.array([float(size(r)) for r in results])
+        wall = np.array([r["seconds"] for r in results])
+        axis.loglog(x, wall, "o-", color="#1f6fb2", label="search")
+        axis.loglog(x, wall[-1] * x / x[-1], ":", color="#888888", label="proportional")
+        axis.set_xlabel(label)
+        axis.set_ylabel("seconds")
+        axis.grid(True, which="both", alpha=0.25)
+        axis.legend()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _times(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['seconds']:.3g}", f"{row['processor_seconds']:.3g}"
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def _mb(count: float) -> str:
+    return f"{count / 1e6:,.0f} MB"

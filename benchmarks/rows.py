@@ -1,0 +1,68 @@
+"""Which rows there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        task: What is done, see `child.TASKS`.
+        told: How.
+        quick: Whether it is part of the quick run.
+    """
+
+    task: str
+    told: dict[str, Any]
+    quick: bool = True
+
+    @property
+    def key(self) -> str:
+        """Name of its file."""
+        parts = [f"{k}-{'x'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in self.told.items()]
+        return "_".join([self.task, *parts])
+
+
+def cube(n: int) -> list[int]:
+    return [n, n, n]
+
+
+def search(way: str, image: list[int], network: list[int], points: int, *, quick: bool = True, **more: Any) -> Row:
+    return Row(f"search.{way}", {"image": image, "network": network, "points": points, **more}, quick)
+
+
+MACHINE = Row("machine", {})
+PAPER, PAPER_NETWORK = [192, 192, 208], cube(256)
+#: The same answer in other ways, where they fit.
+ALTERNATIVES = [
+    *[search(way, cube(64), cube(64), 512) for way in ("ours", "reference", "chunked", "faiss")],
+    *[search(way, cube(96), cube(96), 512, quick=way != "faiss") for way in ("ours", "reference", "chunked", "faiss")],
+    *[search(way, cube(128), cube(256), 512, quick=way == "ours") for way in ("ours", "chunked", "reference")],
+    search("ours", PAPER, PAPER_NETWORK, 512),
+]
+POINTS = [search("ours", cube(128), cube(128), n, repeats=3 if n < 1000 else 1) for n in (1, 10, 100, 1000, 10_000)]
+VOXELS = [search("ours", cube(n), cube(n), 64, repeats=3) for n in (64, 96, 128, 192, 256)]
+_SIZES = [(n, way) for n in (64, 96, 128, 192, 256) for way in ("plain", "ours")]
+ONE = Row("search.one", {"image": PAPER, "network": PAPER_NETWORK, "repeats": 41})
+NETWORKS = [
+    Row("network.builtin", {"shape": [180, 180, 170]}),
+    *[Row("network.encoder", {"shape": cube(n), "way": way}, n <= 96) for n, way in _SIZES],
+    *[Row("network.unet", {"shape": cube(n), "way": way}, n <= 128) for n, way in _SIZES if n in (128, 256)],
+]
+COMMAND = Row("command.match", {"shape": [180, 180, 170], "points": 300})
+
+ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *NETWORKS, COMMAND]
+
+LABELS = {
+    "search.ours": "ours",
+    "search.reference": "reference",
+    "search.chunked": "PyTorch in slabs",
+    "search.faiss": "FAISS",
+    "network.builtin": "builtin, all levels,",
+    "network.encoder": "MAISI encoder",
+    "network.unet": "MAISI U-Net for",
+}
