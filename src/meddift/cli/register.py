@@ -79,6 +79,12 @@ def register(
     stages: Annotated[
         str, typer.Option("--stages", metavar="NAME,...", help="affine, or affine,dense, or affine,dense,refine.")
     ] = "affine,dense,refine",
+    diffeomorphic: Annotated[
+        bool, typer.Option("--diffeomorphic", help="A transform that cannot fold, with an exact inverse.")
+    ] = False,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="Exchanging the scans gives the inverse; twice the time.")
+    ] = False,
     fixed_mask: Annotated[
         Path | None, typer.Option("--fixed-mask", metavar="FILE", help="Compare the scans where this is above 0.")
     ] = None,
@@ -145,7 +151,13 @@ def register(
         label_map = None if labels is None else image(labels)
         masks = [None if path is None else image(path) for path in (fixed_mask, moving_mask)]
         pair = matcher.pair(fixed_volume, moving_volume)
-        result = pair.register(stages=chosen, fixed_mask=masks[0], moving_mask=masks[1])
+        result = pair.register(
+            stages=chosen,
+            fixed_mask=masks[0],
+            moving_mask=masks[1],
+            diffeomorphic=diffeomorphic,
+            symmetric=symmetric,
+        )
         carried = Carried.of(pair, result, asked, true_points, label_map)
         report("writing", 0.97)
         missed = write(carried, wanted, outputs)

@@ -133,13 +133,18 @@ class Pair:
         stages: Sequence[str] = ("affine", "dense", "refine"),
         fixed_mask: Volume | None = None,
         moving_mask: Volume | None = None,
+        diffeomorphic: bool = False,
+        symmetric: bool = False,
     ) -> Registration:
         """Fit one transform that takes every fixed point to its moving point.
 
         Args:
             stages: "affine" alone, or with "dense" matching, or with "refine" besides.
             fixed_mask: (X, Y, Z), not 0 where the scans shall be compared; None = the body.
-            moving_mask: (X, Y, Z), not 0 where the moving scan counts; None = the body.
+            moving_mask: (X, Y, Z), not 0 where the moving scan counts; None = everywhere.
+            diffeomorphic: Whether the result is the flow of a velocity field: it cannot fold and has an exact inverse.
+            symmetric: Whether both directions are registered and brought together, so that exchanging the scans gives
+                the inverse; takes twice the time. Diffeomorphic as well.
 
         Returns:
             The transform, its inverse, and how far to trust them.
@@ -150,7 +155,14 @@ class Pair:
         """
         from meddift.pipeline.registering import register_pair
 
-        return register_pair(self, stages=stages, fixed_mask=fixed_mask, moving_mask=moving_mask)
+        return register_pair(
+            self,
+            stages=stages,
+            fixed_mask=fixed_mask,
+            moving_mask=moving_mask,
+            diffeomorphic=diffeomorphic,
+            symmetric=symmetric,
+        )
 
     @cached_property
     def prior(self) -> Transform | None:

@@ -12,8 +12,9 @@ from meddift.errors import GeometryError, NoCorrespondenceError
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching.prior import MatchedPrior
 from meddift.registration import Registration, register_pyramids
+from meddift.registration.body import body_of
+from meddift.registration.inverse import NumericalInverse
 from meddift.registration.register import check_stages
-from meddift.synthetic import body_mask
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 
 
 def register_pair(
-    pair: Pair, *, stages: Sequence[str], fixed_mask: Volume | None, moving_mask: Volume | None
+    pair: Pair,
+    *,
+    stages: Sequence[str],
+    fixed_mask: Volume | None,
+    moving_mask: Volume | None,
+    diffeomorphic: bool,
+    symmetric: bool,
 ) -> Registration:
     """See `Pair.register`."""
     check_stages(stages)
     masks = [
-        _mask(pair, volume, mask, role)
+        _mask(pair, volume, mask, role, symmetric)
         for volume, mask, role in ((pair.fixed, fixed_mask, "fixed"), (pair.moving, moving_mask, "moving"))
     ]
     fixed, moving = pair.pyramids
@@ -44,15 +51,18 @@ def register_pair(
         fixed_mask=masks[0],
         moving_mask=masks[1],
         stages=tuple(stages),
+        diffeomorphic=diffeomorphic,
+        back=_swapped(start) if symmetric else None,
         on_progress=pair.report,
     )
     pair.report("done", 1.0)
+    made = {"stages": list(stages), "diffeomorphic": diffeomorphic or symmetric, "symmetric": symmetric}
     timing = {**pair.timing, **result.timing}
-    return replace(result, timing=timing, provenance={**pair.provenance, "stages": list(stages)})
+    return replace(result, timing=timing, provenance={**pair.provenance, "registration": made})
 
 
-def _mask(pair: Pair, volume: Volume, mask: Volume | None, role: str) -> Volume:
-    """The mask that was given, or the body."""
+def _mask(pair: Pair, volume: Volume, mask: Volume | None, role: str, symmetric: bool) -> Volume:
+    """The mask that was given, or the body in the fixed scan and everything in the moving one."""
     if mask is not None:
         if mask.data.ndim != 3:
             raise GeometryError(f"the {role} mask must have three axes, got data of shape {mask.data.shape}")
@@ -60,11 +70,17 @@ def _mask(pair: Pair, volume: Volume, mask: Volume | None, role: str) -> Volume:
         if not given.data.any():
             raise NoCorrespondenceError(f"the {role} mask is empty: nothing in it is above 0")
         return given
-    if pair.modality == "CT":
-        body = body_mask(volume)
-        if body.data.any():
-            return body
+    # Of the moving scan everything counts: a mask found automatically may miss what is needed.
+    if pair.modality == "CT" and (role == "fixed" or symmetric):
+        return body_of(volume)
     return Volume(np.ones(volume.grid.shape, dtype=bool), volume.grid)
+
+
+def _swapped(start: Transform) -> Transform:
+    """Where moving points are expected in the fixed scan."""
+    if isinstance(start, MatchedPrior):
+        return start.swapped()
+    return start.inverted() if isinstance(start, AffineTransform) else NumericalInverse.of(start)
 
 
 def _affine_of(start: Transform, mask: Volume) -> AffineTransform:

@@ -57,18 +57,6 @@ class VelocityField:
 
 
 @dataclass(frozen=True, eq=False)
-class AfterFlow:
-    """An affine before or after a flow, as one transform."""
-
-    first: Transform
-    second: Transform
-
-    def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Map (N, 3) world RAS mm through both."""
-        return self.second.apply(self.first.apply(positions))
-
-
-@dataclass(frozen=True, eq=False)
 class WithoutAffine:
     """What a transform does besides an affine, in the world of the fixed scan: `affine^-1 o transform`."""
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from meddift.errors import NoCorrespondenceError, OptionsError
 from meddift.features import Pyramid
 from meddift.features.extraction import MIND
-from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform, interpolate
+from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Grid, Transform, interpolate
 from meddift.matching.cost_volume import cost_volume
 from meddift.registration.dense import as_world, couple
+from meddift.registration.diffeomorphic import VelocityField, WithoutAffine
 from meddift.registration.feature_map import FeatureMap, fused_maps, unit
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, jacobian_determinant, sampled, sd_log_jacobian
@@ -64,6 +65,8 @@ def register_pyramids(
     fixed_mask: Volume,
     moving_mask: Volume,
     stages: Sequence[str] = STAGES,
+    diffeomorphic: bool = False,
+    back: Transform | None = None,
     on_progress: Progress | None = None,
 ) -> Registration:
     """Fit one transform to two scans.
@@ -76,6 +79,9 @@ def register_pyramids(
         fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is continued smoothly.
         moving_mask: (X, Y, Z) bool, what of the moving scan counts.
         stages: "affine", then "dense", then "refine".
+        diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold and has an exact inverse.
+        back: Where points are expected the other way, moving to fixed: then both directions are registered and the
+            mean of their velocities taken, so that exchanging the scans gives the inverse. None = one direction.
         on_progress: Called as work goes on.
 
     Raises:
@@ -83,16 +89,20 @@ def register_pyramids(
         NoCorrespondenceError: if the masks are empty, or matches do not agree with their neighbours.
     """
     check_stages(stages)
-    work = _Work(fixed, moving, affine, fixed_mask, moving_mask, on_progress or _silent)
-    if not work.body.any():
-        raise NoCorrespondenceError("the mask of the fixed scan is empty: there is nothing to register")
-    transform: Transform = affine
-    if "dense" in stages or "refine" in stages:
-        current = sampled(start, work.lattice(PASSES_MM[0]))
-        if "dense" in stages:
-            current = work.dense(current)
-        transform = work.refine(current) if "refine" in stages else sampled(current, work.field_grid)
-    return work.finished(transform, tuple(stages))
+    report = on_progress or _silent
+    work = _Work(fixed, moving, affine, fixed_mask, moving_mask, report)
+    transform = work.fitted(start, stages)
+    if transform is affine or not (diffeomorphic or back is not None):
+        return work.finished(transform, None, tuple(stages))
+    velocity = VelocityField.of(WithoutAffine(transform, affine), work.field_grid)
+    if back is not None:
+        other = _Work(moving, fixed, affine.inverted(), moving_mask, fixed_mask, report)
+        returning = invert(other.fitted(back, stages), affine.inverted(), work.field_grid)
+        velocity = velocity.averaged(VelocityField.of(WithoutAffine(returning, affine), work.field_grid))
+        work.timing = {name: value + other.timing.get(name, 0.0) for name, value in work.timing.items()}
+    transform = sampled(CompositeTransform((velocity.flow(), affine)), work.field_grid)
+    inverse = CompositeTransform((affine.inverted(), velocity.flow(-1.0)))
+    return work.finished(transform, sampled(inverse, work.lattice(FIELD_MM, moving=True)), tuple(stages))
 
 
 def check_stages(stages: Sequence[str]) -> None:
@@ -136,6 +146,17 @@ class _Work:
         grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
         fine = self.fine if self.fine == MIND else None
         return fused_maps((self.fixed, self.moving), grids, semantic=self.semantic, fine=fine)
+
+    def fitted(self, start: Transform, stages: Sequence[str]) -> Transform:
+        """The affine, or a displacement field on the field's lattice."""
+        if not self.body.any():
+            raise NoCorrespondenceError("the mask of the scan is empty: there is nothing to register")
+        if "dense" not in stages and "refine" not in stages:
+            return self.affine
+        current = sampled(start, self.lattice(PASSES_MM[0]))
+        if "dense" in stages:
+            current = self.dense(current)
+        return self.refine(current) if "refine" in stages else sampled(current, self.field_grid)
 
     def dense(self, current: DisplacementField) -> DisplacementField:
         """Match every node around where it is expected, coarse to fine."""
@@ -198,18 +219,17 @@ class _Work:
             straight = sampled(self.affine, self.field_grid).displacement
             return DisplacementField(straight + np.moveaxis(smooth, -1, 0), self.field_grid)
 
-    def finished(self, transform: Transform, stages: tuple[str, ...]) -> Registration:
-        """Measure what came out."""
+    def finished(self, transform: Transform, inverse: Transform | None, stages: tuple[str, ...]) -> Registration:
+        """Measure what came out; find the inverse where it is not known."""
         self.report("inverting", 0.9)
         with self._timed("inverse"):
             dense = transform if isinstance(transform, DisplacementField) else sampled(transform, self.field_grid)
             positions = self.field_grid.index_to_world(np.argwhere(self.body))
             inside = self._counted(transform.apply(positions))
             some = positions[inside][:: max(1, int(inside.sum()) // CHECKED)]
-            inverse: Transform
             if isinstance(transform, AffineTransform):
                 inverse = transform.inverted()
-            else:
+            elif inverse is None:
                 inverse = invert(transform, self.affine, self.lattice(FIELD_MM, moving=True))
             residual = InverseResidual.of(transform, inverse, some)
         determinant = jacobian_determinant(dense)

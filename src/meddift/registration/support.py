@@ -19,7 +19,7 @@ NEIGHBOURHOOD_NODES = 1.5
 #: Where nodes differ from their neighbours by more than this on average, mm, there is no counterpart.
 LARGEST_DISAGREEMENT_MM = 7.0
 #: Least error, and how it grows with the disagreement of neighbours; measured, see the tests.
-BASE_MM, PER_DISAGREEMENT = 0.2, 0.33
+BASE_MM, PER_DISAGREEMENT = 0.25, 0.42
 
 
 @dataclass(frozen=True, eq=False)
