@@ -26,13 +26,12 @@ def autoencoder(**changes):
 @pytest.mark.parametrize("shape", [(32, 32, 32), (23, 17, 30), (8, 8, 64)])
 def test_slabs_of_any_thickness_are_the_whole(monkeypatch, numbers, kept, shape):
     monkeypatch.setattr(lean_encoder, "SLAB_NUMBERS", numbers)
-    monkeypatch.setattr(lean_encoder, "HIDDEN_BYTES", kept)
     network = autoencoder()
     # Far from zero mean: statistics that cancel would show.
     image = 5 + torch.rand(1, 1, *shape)
     before = image.clone()
     expected = network.encoder(image)
-    found = lean_encoder.encode_lean(network.encoder, image)
+    found = lean_encoder.encode_lean(network.encoder, image, hidden_bytes=kept)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 2e-5 * expected.abs().max()
     torch.testing.assert_close(image, before, rtol=0, atol=0)

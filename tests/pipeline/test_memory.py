@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from meddift.errors import MemoryLimitError
+from meddift.geometry import Grid
+from meddift.pipeline import Matcher
+from meddift.volume import Volume
 
 PROGRAM = """
 import json, resource, sys, types
@@ -135,3 +142,50 @@ def test_512_points_at_the_papers_scale_take_under_1500_mb_beyond_the_pyramids(p
     print(f"{preset} {options}: {beyond / 1e9:.2f} GB beyond the pyramids")  # noqa: T201
     assert beyond < 1.5e9, f"{beyond / 1e9:.2f} GB beyond the pyramids"
     assert measured["wrong"] == []
+
+
+def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said(monkeypatch):
+    from meddift.pipeline.memory import encoding_bytes
+
+    told, spared = [], []
+    matcher = Matcher("maisi-ct-ddpm", store=False, device="cpu", on_progress=lambda text, share: told.append(text))
+    matcher.__dict__["model"] = SimpleNamespace(spare_memory=lambda: spared.append(True))
+    scan = Volume(np.zeros((200, 200, 200), dtype=np.int16), Grid((200, 200, 200), np.diag([1.5, 1.5, 1.5, 1.0])))
+    whole, least = (encoding_bytes(matcher.spec, scan.grid, spare=spare) for spare in (False, True))
+    assert least < whole - 2e9
+    for left, expected in ((whole + 1, 0), (None, 0), (least + 1, 1)):
+        monkeypatch.setattr("meddift.io.memory.available_memory", lambda left=left: left)
+        matcher._fitting_model(scan)
+        assert len(spared) == expected
+    assert "little memory" in told[-1]
+    monkeypatch.setattr("meddift.io.memory.available_memory", lambda: least - 1)
+    with pytest.raises(MemoryLimitError, match="200 x 200 x 200"):
+        matcher._fitting_model(scan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(90, 90, 90), (140, 120, 100), (180, 180, 170)])
+def test_the_estimate_is_within_a_fifth_of_the_measured_peak(shape):
+    """The whole of a first run, built-in model, in a process of its own."""
+    program = f"""
+import json, resource, types
+import numpy as np
+from scipy import ndimage
+import meddift
+from meddift.geometry import Grid
+from meddift.volume import Volume
+random = np.random.default_rng(0)
+grid = Grid({shape}, np.diag([2.0, 2.0, 2.0, 1.0]))
+data = ndimage.gaussian_filter(random.standard_normal(grid.shape).astype(np.float32), 2)
+fixed = Volume((data * 3000).astype(np.int16), grid)
+del data
+moving = Volume(np.roll(fixed.data, 3, axis=0), grid)
+matcher = meddift.Matcher(store=False, device="cpu")
+planned = matcher.plan(fixed, moving, 50)["memory_bytes"]
+matcher.pair(fixed, moving).match(grid.index_to_world(random.uniform(20, 70, (50, 3))))
+print(json.dumps([planned, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    planned, peak = json.loads(run.stdout.splitlines()[-1])
+    assert 0.8 * peak < planned < 1.2 * peak, f"planned {planned / 1e9:.2f} GB, measured {peak / 1e9:.2f} GB"

@@ -8,7 +8,7 @@ sliding windows do neither, and change shapes or values without a word.)
 
 Of a residual block `x + conv2(silu(norm2(conv1(silu(norm1(x))))))` only x and the output of conv1 are kept; the result
 takes the place of one of them. What the very first convolution made of the image is not kept at all but made anew,
-which costs a 64th of what follows. Where the output of conv1 would take more than `HIDDEN_BYTES`, only so much of it
+which costs a 64th of what follows. Where the output of conv1 would take more than `hidden_bytes`, only so much of it
 is kept, and the rest is computed a second time: at 256^3 that is 6 % more arithmetic for 1.8 GB less.
 """
 
@@ -20,18 +20,16 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-#: Numbers of a slab: enough for the threads, little beside an activation.
-SLAB_NUMBERS = 16_000_000
-#: What is kept of the output of a first convolution, bytes.
-HIDDEN_BYTES = 2_500_000_000
+from meddift.models.encoder_sizes import HIDDEN_BYTES, SLAB_NUMBERS
 
 
-def encode_lean(encoder: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+def encode_lean(encoder: torch.nn.Module, image: torch.Tensor, *, hidden_bytes: int = HIDDEN_BYTES) -> torch.Tensor:
     """What `encoder(image)` returns, to rounding, in less memory.
 
     Args:
         encoder: MONAI's MaisiEncoder, in evaluation mode, without attention at its finer stages.
         image: (1, 1, X, Y, Z) float32.
+        hidden_bytes: How much is kept of the output of a block's first convolution; the rest is computed twice.
 
     Returns:
         (1, C, x, y, z).
@@ -46,7 +44,7 @@ def encode_lean(encoder: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
             # Only the first convolution has so few channels to read that it is as well made again.
             planes = convolved if number == 0 else _Stored(_whole(convolved))
         elif kind == "MaisiResBlock":
-            planes = _Stored(_residual(planes, block))
+            planes = _Stored(_residual(planes, block, hidden_bytes))
         elif kind == "MaisiDownsample":
             planes = _Stored(_downsampled(planes, block.conv.conv.conv))
         elif kind == "MaisiGroupNorm3D":
@@ -160,7 +158,7 @@ class _Convolved(_Planes):
 # ---------------------------------------------------------------------- the stages
 
 
-def _residual(planes: _Planes, block: Any) -> torch.Tensor:
+def _residual(planes: _Planes, block: Any, hidden_bytes: int) -> torch.Tensor:
     """A residual block; its result takes the place of its first convolution's output or, if that is not kept, of x."""
     activation = _norm(planes, block.norm1)
     first, second, shortcut = block.conv1.conv.conv, block.conv2.conv.conv, block.nin_shortcut
@@ -168,7 +166,7 @@ def _residual(planes: _Planes, block: Any) -> torch.Tensor:
     limit = hidden.shape[2]
     over_input = isinstance(planes, _Stored) and planes.shape == hidden.shape
     if over_input:
-        limit = min(limit, HIDDEN_BYTES // (4 * hidden.shape[1] * hidden.shape[3] * hidden.shape[4]))
+        limit = min(limit, hidden_bytes // (4 * hidden.shape[1] * hidden.shape[3] * hidden.shape[4]))
         over_input = limit < hidden.shape[2]
     kept = _Kept(hidden, limit)
     again = _norm(kept, block.norm2)  # which also computes what is kept

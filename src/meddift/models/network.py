@@ -71,6 +71,11 @@ class DiffusionModel:
         """Name, device and weights in words."""
         return f"DiffusionModel({self.spec.name}, {self.device}, {self.precision}, weights {self.weights_hash[:12]})"
 
+    def spare_memory(self) -> None:
+        """From now on keep as little as possible while encoding: the same numbers in somewhat more time."""
+        if self._encoder is not None:
+            setattr(self._encoder, "hidden_bytes", 0)  # noqa: B010 - plain assignment would be typed as a tensor
+
     # ------------------------------------------------------------------ the three steps
 
     def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None) -> Volume:

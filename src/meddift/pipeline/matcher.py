@@ -16,7 +16,7 @@ from meddift.features.extraction import pyramid_key
 from meddift.models import ModelSpec, find_spec
 from meddift.models.weights import locate_weights
 from meddift.pipeline.device import check_device_name, choose_device
-from meddift.pipeline.memory import estimate_memory
+from meddift.pipeline.memory import encoding_bytes, estimate_memory
 from meddift.pipeline.options import Options
 
 if TYPE_CHECKING:
@@ -145,13 +145,32 @@ class Matcher:
         kept = None if self._store is None else self._store.get(key)
         if kept is not None:
             return kept
-        model = self.model if self.extraction.network_levels else None
+        model = self._fitting_model(volume) if self.extraction.network_levels else None
         made = extract_pyramid(
             volume, model, self.extraction, role=role, spec=self.spec, digest=key, on_progress=progress
         )
         if self._store is not None:
             self._store.put(made)
         return made
+
+    def _fitting_model(self, volume: Volume) -> DiffusionModel:
+        """The model, told to keep less where the whole would not fit into the memory that is left.
+
+        Raises:
+            MemoryLimitError: if even the least does not fit.
+        """
+        from meddift.io.memory import available_memory, require_memory
+
+        model = self.model
+        left = available_memory() if self.device == "cpu" else None
+        if left is not None and encoding_bytes(self.spec, volume.grid) > left:
+            least = encoding_bytes(self.spec, volume.grid, spare=True)
+            require_memory(
+                least, f"encoding a scan of {' x '.join(map(str, volume.grid.shape))} with {self.spec.name}"
+            )
+            model.spare_memory()
+            self.report(f"little memory is left: encoding in {least / 1e9:.1f} GB, in somewhat more time", 0.05)
+        return model
 
     def plan(self, fixed: Volume, moving: Volume, count: int) -> dict[str, Any]:
         """What a match would do; reads no weights and loads no network.

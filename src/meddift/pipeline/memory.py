@@ -9,12 +9,15 @@ from meddift.features import ExtractionOptions
 from meddift.features.extraction import MIND
 from meddift.geometry import Grid
 from meddift.models import ModelSpec, network_grid
+from meddift.models.encoder_sizes import encoder_bytes
 from meddift.pipeline.options import Options
 
 #: Python with torch and MONAI loaded, bytes (measured: 0.55 to 0.65 GB).
 PROGRAM_BYTES = 600_000_000
 #: Batches of dot products, windows and maps in matching, bytes.
-MATCHING_BYTES = 350_000_000
+MATCHING_BYTES = 150_000_000
+#: What the hand-made level needs beside itself while it is made, bytes.
+HAND_MADE_BYTES = 150_000_000
 #: Channels of the hand-made level: 12 pairs of patches at each of two distances.
 MIND_CHANNELS = 24
 
@@ -56,15 +59,20 @@ def estimate_memory(
         hand_made = [4 * MIND_CHANNELS * _scan_voxels(spec, grid, network) for grid, network in each]
     learned = [_level_bytes(spec, extraction, network) for network in networks]
     pyramids = [a + b for a, b in zip(hand_made, learned, strict=True)]
-    # Scanners store two bytes a voxel.
+    # Scanners store two bytes a voxel; a scan that is being prepared is there as float32 before and after.
     scans = 2 * (fixed.size + moving.size)
+    prepared = 4 * max(grid.size + network.size for grid, network in zip((fixed, moving), networks, strict=True))
     encoding = max(_network_bytes(spec, network) for network in networks) if extraction.network_levels else 0
+    # Windows are worked on a few at a time. Maps of a whole lattice are made of the network's own, and of all levels
+    # only where there is nothing to whiten on the way.
+    whole = options.lattice == "image" or not options.refine
     lattices = [n if options.lattice == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
-    norms = 4 * len(extraction.levels) * sum(lattice.size for lattice in lattices)
-    # Whitening makes new arrays of the levels that it changes, and holds both until it is done.
-    whitened = sum(hand_made) * (options.preset == "default") + sum(learned) * options.whitening(spec)
-    matching = sum(pyramids) + whitened + norms + MATCHING_BYTES + 1000 * count
-    peak = PROGRAM_BYTES + scans + max(max(pyramids) + encoding, matching)
+    norms = 4 * len(extraction.levels) * sum(lattice.size for lattice in lattices) if whole else sum(learned) // 20
+    matching = sum(pyramids) + norms + MATCHING_BYTES + 1000 * count
+    first = prepared + max(encoding, pyramids[0] + HAND_MADE_BYTES)
+    second = pyramids[0] + prepared + max(encoding, pyramids[1] + HAND_MADE_BYTES)
+    program = PROGRAM_BYTES if extraction.network_levels else PROGRAM_BYTES // 2
+    peak = program + scans + max(first, second, matching)
     stages = ["read both scans"]
     if extraction.network_levels:
         draws = max(1, extraction.noise_samples)
@@ -80,6 +88,18 @@ def estimate_memory(
     if options.confidence:
         stages.append("match back")
     return MemoryEstimate(int(peak), networks[0], networks[1], tuple(stages))
+
+
+def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:
+    """The most memory that encoding a scan takes beyond what is held before, bytes.
+
+    Args:
+        spec: The model.
+        grid: Lattice of the scan.
+        spare: Whether the network is told to keep as little as possible.
+    """
+    network = network_grid(grid, spec)
+    return 4 * (grid.size + network.size) + _network_bytes(spec, network, spare=spare)
 
 
 def _scan_voxels(spec: ModelSpec, grid: Grid, network: Grid) -> int:
@@ -103,16 +123,15 @@ def _level_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) 
     return total
 
 
-def _network_bytes(spec: ModelSpec, network: Grid) -> int:
+def _network_bytes(spec: ModelSpec, network: Grid, *, spare: bool = False) -> int:
     """Bytes of the activations of the widest stage and of the weights."""
     latent = prod(n // spec.latent.stride for n in network.shape)
     widths = list(spec.unet["num_channels"])
-    # Skips of every stage are kept; the finest decoder block holds its input, a concatenation and two activations.
+    # Skips of every stage are kept. The finest decoder block holds a concatenation, its norm, that through SiLU and as
+    # the convolution wants it, beside what it was made of.
     blocks = int(spec.unet.get("num_res_blocks", 2)) + 1
     skips = sum(4 * width * blocks * (latent >> (3 * depth)) for depth, width in enumerate(widths))
-    activations = skips + 4 * latent * (widths[0] * 5 + widths[1] * 2)
+    activations = skips + 4 * latent * (4 * (widths[0] + widths[1]) + widths[1])
     if spec.latent.kind == "autoencoder":
-        # Full resolution, first width, input, output and one normalised copy of a residual block.
-        first = int(spec.latent.network["num_channels"][0])
-        activations = max(activations, 4 * network.size * first * 4)
+        activations = max(activations, encoder_bytes(spec, network.size, spare=spare))
     return int(activations) + 700_000_000 * (spec.latent.kind == "autoencoder") + 60_000_000
