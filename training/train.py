@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from autoencoder import NETWORK, encode_mean, load_autoencoder
+from meddift.models import find_spec
+from meddift.models.weights import locate_weights
 from objectives import correspondence
 from training_scans import draw_phantoms, load_scans
 from views import interp, make_pair
@@ -103,6 +105,11 @@ def read_levels(network: torch.nn.Module, latent: torch.Tensor, timestep: torch.
     return output, levels
 
 
+def weights_digest(folder: Path) -> str:
+    """The first digits of what the package calls the sha256 of these weights."""
+    return locate_weights(find_spec("builtin"), folder).digest()[:16]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", type=Path, required=True, help="folder of *.nii.gz")
@@ -128,6 +135,8 @@ def main() -> None:
     if arguments.autoencoder:
         autoencoder, scale_factor = load_autoencoder(arguments.autoencoder)
         config |= ON_AUTOENCODER | {"autoencoder": NETWORK, "scale_factor": scale_factor}
+    if arguments.start_from:
+        config |= {"started_from": weights_digest(arguments.start_from)}
     if arguments.phantoms:
         config |= {"phantoms": arguments.phantoms, "phantom_weight": arguments.phantom_weight}
     (arguments.run / "config.json").write_text(json.dumps(config, indent=1))
