@@ -33,7 +33,9 @@ def write_parts(tensors: Mapping[str, torch.Tensor], out: Path, *, metadata: Map
         old.unlink()
     for number, part in enumerate(parts, 1):
         described = {"part": f"{number} of {len(parts)}", **metadata}
-        save_file(part, out / f"unet-{number:04d}.safetensors", metadata=described)
+        file = out / f"unet-{number:04d}.safetensors"
+        save_file(part, file, metadata=described)
+        file.chmod(0o644)  # whoever installs the package may read it
     return len(parts)
 
 
