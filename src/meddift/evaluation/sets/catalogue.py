@@ -76,10 +76,8 @@ DATA_SETS: tuple[DataSet, ...] = (
         licence="CC BY 4.0",
         source="https://zenodo.org/records/3835682",
         usage="learn2reg:FOLDER",
-        archives=(
-            Archive("https://zenodo.org/records/3835682/files/training.zip", "lungct-training.zip"),
-            Archive("https://zenodo.org/records/3835682/files/test.zip", "lungct-test.zip"),
-        ),
+        # The challenge's own archive; that of Zenodo has another layout.
+        archives=(Archive("https://cloud.imi.uni-luebeck.de/s/o7LyCbJCie8fQ3B/download", "LungCT.zip"),),
     ),
     DataSet(
         name="nlst",
