@@ -67,6 +67,22 @@ def test_moments_are_taken_once_and_kept(tmp_path, monkeypatch):
         )
 
 
+def test_notes_live_as_long_as_their_pyramid(tmp_path, caplog):
+    store = FeatureStore(tmp_path)
+    made = small(1)
+    assert not store.put_note(made.digest, "prior-1", {"a": 1})  # nothing to lie beside
+    store.put(made)
+    assert store.note(made.digest, "prior-1") is None
+    assert store.put_note(made.digest, "prior-1", {"a": 1 / 3})
+    assert FeatureStore(tmp_path).note(made.digest, "prior-1") == {"a": 1 / 3}
+    (tmp_path / made.digest / "prior-1.json").write_text('{"a": 0.33')
+    assert store.note(made.digest, "prior-1") is None
+    with pytest.raises(OptionsError, match="letters"):
+        store.note(made.digest, "../prior")
+    assert store.clear() == 1
+    assert not (tmp_path / made.digest).exists()
+
+
 def test_writing_into_features_does_not_change_the_file(tmp_path):
     store = FeatureStore(tmp_path)
     made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meddift.errors import OptionsError, OutputError
 from meddift.features.extraction import ExtractionOptions, Progress, extract_pyramid, pyramid_key
 from meddift.features.pyramid import Pyramid
 from meddift.features.stored_file import read_pyramid, write_pyramid
-from meddift.io.atomic import atomic_write
+from meddift.io.atomic import atomic_write, write_json
 
 if TYPE_CHECKING:
     from meddift.models import DiffusionModel, ModelSpec
@@ -29,6 +30,7 @@ DEFAULT_BUDGET = 20_000_000_000
 
 _FILE = "pyramid.safetensors"
 _KEY = re.compile(r"[0-9a-f]{64}")
+_NOTE = re.compile(r"[A-Za-z0-9-]+")
 #: Temporary files older than this were left by a run that was killed, seconds.
 _STALE_AFTER = 24 * 3600.0
 
@@ -128,6 +130,39 @@ class FeatureStore:
         self.put(made)
         return made
 
+    def note(self, key: str, name: str) -> Any:
+        """What was noted beside the pyramid of a key, or None where there is nothing or it cannot be read."""
+        path = self._note_path(key, name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def put_note(self, key: str, name: str, content: Any) -> bool:
+        """Keep something small beside the pyramid of a key, for as long as that is kept.
+
+        Args:
+            key: As for `get`.
+            name: Letters, digits and hyphens.
+            content: Ready for JSON.
+
+        Returns:
+            Whether it was kept: not where there is no such pyramid, or the folder cannot be written to.
+        """
+        if not self._path(key).is_file():
+            return False
+        try:
+            write_json(content, self._note_path(key, name))
+        except (OSError, OutputError) as error:
+            _LOGGER.info("%s is not kept in %s: %s", name, self.folder, error)
+            return False
+        return True
+
+    def _note_path(self, key: str, name: str) -> Path:
+        if not _NOTE.fullmatch(name):
+            raise OptionsError(f"the name of a note has letters, digits and hyphens only, got {name!r}")
+        return self._path(key).parent / f"{name}.json"
+
     # ------------------------------------------------------------------ housekeeping
 
     def size(self) -> int:
@@ -196,7 +231,10 @@ def _default_folder() -> Path:
 
 
 def _remove(path: Path) -> None:
-    """Remove a stored pyramid and its folder."""
+    """Remove a stored pyramid, the notes beside it and its folder."""
     path.unlink(missing_ok=True)
+    for note in path.parent.glob("*.json"):
+        if _NOTE.fullmatch(note.stem):
+            note.unlink(missing_ok=True)
     with suppress(OSError):  # somebody is just writing a new one there
         path.parent.rmdir()

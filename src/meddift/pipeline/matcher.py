@@ -52,6 +52,7 @@ class Matcher:
     Attributes:
         spec: The model's specification.
         options: All choices.
+        store: Where features are kept, or None.
         device: Where tensors are computed.
 
     Raises:
@@ -87,7 +88,7 @@ class Matcher:
             )
         self._weights = None if weights is None else Path(weights)
         self._wanted_device = check_device_name(device)
-        self._store = None if store is False else FeatureStore(None if store is True else store)
+        self.store = None if store is False else FeatureStore(None if store is True else store)
         self.report: Progress = on_progress or _silent
 
     @cached_property
@@ -142,15 +143,15 @@ class Matcher:
         """
         identity: Any = _Identity(self.spec, self.weights_hash)
         key = pyramid_key(volume, identity, self.extraction, role=role, spec=self.spec)
-        kept = None if self._store is None else self._store.get(key)
+        kept = None if self.store is None else self.store.get(key)
         if kept is not None:
             return kept
         model = self._fitting_model(volume) if self.extraction.network_levels else None
         made = extract_pyramid(
             volume, model, self.extraction, role=role, spec=self.spec, digest=key, on_progress=progress
         )
-        if self._store is not None:
-            self._store.put(made)
+        if self.store is not None:
+            self.store.put(made)
         return made
 
     def _fitting_model(self, volume: Volume) -> DiffusionModel:

@@ -23,6 +23,7 @@ from meddift.matching.locate import Located, local_linear, locate_globally, loca
 from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.models import prepare_volume
 from meddift.pipeline.confidence import Evidence, Limits, judge
+from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.landmarks import textured_points
 from meddift.points import Points
 from meddift.volume import Volume
@@ -182,7 +183,12 @@ class Pair:
         self._matcher.report("finding out how the scans lie to each other", 0.6)
         with self._timed("prior"):
             try:
-                return match_prior(*coarse, self._landmarks(), seed=self._options.seed)
+                return keep_prior(
+                    self._matcher.store,
+                    self._encoded[0].digest,
+                    self._prior_settings(coarse),
+                    lambda: match_prior(*coarse, self._landmarks(), seed=self._options.seed),
+                )
             except NoCorrespondenceError as error:
                 self.without_prior = str(error)
                 return None
@@ -283,6 +289,18 @@ class Pair:
         names = self._matcher.extraction.network_levels or self._matcher.extraction.levels
         fixed, moving = (pyramid.select(names) for pyramid in self._encoded)
         return self._index(fixed, fixed.names[-1]), self._index(moving, moving.names[-1])
+
+    def _prior_settings(self, indexes: tuple[SearchIndex, SearchIndex]) -> dict[str, Any]:
+        """All that decides the prior besides the features of the fixed scan."""
+        levels = indexes[0].pyramid.levels
+        return {
+            "moving": self._encoded[1].digest,
+            "levels": {level.name: level.weight for level in levels},
+            "whitened": sorted(set(self._whitened_levels) & {level.name for level in levels}),
+            "points": PRIOR_POINTS,
+            "seed": self._options.seed,
+            "device": self._matcher.device.split(":")[0],
+        }
 
     def _landmarks(self) -> NDArray[np.float64]:
         return textured_points(prepare_volume(self.fixed, self._matcher.spec), PRIOR_POINTS, within=self.fixed.grid)

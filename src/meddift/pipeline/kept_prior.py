@@ -1,0 +1,78 @@
+"""The prior of a pair, kept beside the features of its fixed scan: to find it is most of a repeated question."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from meddift.errors import NoCorrespondenceError
+from meddift.features import FeatureStore
+from meddift.geometry import AffineTransform
+from meddift.matching.prior import MatchedPrior
+
+#: Raised whenever the same scans and options give another prior than before.
+PRIOR_VERSION = 1
+
+
+def keep_prior(
+    store: FeatureStore | None, key: str, settings: dict[str, Any], make: Callable[[], MatchedPrior]
+) -> MatchedPrior:
+    """The prior that was found before for the same scans and settings, or else a new one, which is then kept.
+
+    Args:
+        store: Where features are kept; None keeps nothing.
+        key: Digest of the features of the fixed scan.
+        settings: All else that decides the prior, ready for JSON.
+        make: Finds it.
+
+    Raises:
+        NoCorrespondenceError: if there is none; that is kept too.
+    """
+    if store is None:
+        return make()
+    told = json.dumps({**settings, "version": PRIOR_VERSION}, sort_keys=True)
+    name = f"prior-{hashlib.sha256(told.encode()).hexdigest()[:32]}"
+    known = store.note(key, name)
+    if isinstance(known, dict):
+        try:
+            return _read(known)
+        except (KeyError, TypeError, ValueError):
+            pass  # damaged: it is made again
+    try:
+        made = make()
+    except NoCorrespondenceError as error:
+        store.put_note(key, name, {"none": str(error)})
+        raise
+    store.put_note(key, name, _content(made))
+    return made
+
+
+def _content(prior: MatchedPrior) -> dict[str, Any]:
+    """For JSON, which keeps every bit of a float."""
+    return {
+        "affine": prior.affine.matrix.tolist(),
+        "anchors": prior.anchors.tolist(),
+        "residuals": prior.residuals.tolist(),
+        "width_mm": prior.width_mm,
+        "matched": prior.matched,
+        "similarity": prior.similarity if np.isfinite(prior.similarity) else None,
+    }
+
+
+def _read(content: dict[str, Any]) -> MatchedPrior:
+    """The prior, or the error that there is none."""
+    if "none" in content:
+        raise NoCorrespondenceError(str(content["none"]))
+    similarity = content["similarity"]
+    return MatchedPrior(
+        AffineTransform(np.array(content["affine"], dtype=np.float64)),
+        np.array(content["anchors"], dtype=np.float64).reshape(-1, 3),
+        np.array(content["residuals"], dtype=np.float64).reshape(-1, 3),
+        float(content["width_mm"]),
+        int(content["matched"]),
+        float("nan") if similarity is None else float(similarity),
+    )
