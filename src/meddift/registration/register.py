@@ -45,7 +45,7 @@ DENSE = Smoothness(bending=0.3)
 FIELD_MM = 4.0
 #: Distance of the control points of the refinement, mm, and how smooth it is.
 CONTROL_MM = 8.0
-REFINED = Smoothness(bending=0.01, stretching=0.0002)
+REFINED = Smoothness(bending=0.004, stretching=0.0001)
 #: Gauss-Newton steps with fused descriptors on the coarse lattice, then with the fine level.
 STEPS = (3, 5)
 #: Semantic levels with voxels larger than this, mm, say too little about a place to be compared densely.
