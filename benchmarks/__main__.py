@@ -50,17 +50,29 @@ def measure(row: Row) -> None:
     command = [sys.executable, str(HERE / "child.py"), row.task, json.dumps(row.told)]
     # As the command itself does: large tensors on large pages.
     environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"}
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else -1.0
+    load = others_running()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         print("failed:", (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1], file=sys.stderr)
         return
     result = json.loads(done.stdout.strip().splitlines()[-1])
-    result |= {"task": row.task, "told": row.told, "load_before": round(load, 2), "day": time.strftime("%Y-%m-%d")}
+    result |= {"task": row.task, "told": row.told, "load_before": round(load, 1), "day": time.strftime("%Y-%m-%d")}
     temporary = _file(row).with_suffix(".tmp")
     temporary.write_text(json.dumps(result) + "\n")
     temporary.replace(_file(row))
     print(f"{result.get('seconds', float('nan')):.3f} s", file=sys.stderr)
+
+
+def others_running() -> float:
+    """How many other processes want a processor right now: mean of some looks at Linux's count, -1 elsewhere."""
+    counts = []
+    for _ in range(20):
+        try:
+            counts.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1)
+        except OSError:
+            return -1.0
+        time.sleep(0.02)
+    return sum(counts) / len(counts)
 
 
 def _file(row: Row) -> Path:

@@ -55,10 +55,11 @@ def ours(told: dict[str, Any]) -> dict[str, Any]:
     peak = max(once["peak_bytes"] - once["before_bytes"], row["peak_bytes"] - once["before_bytes"])
     return {
         **row,
-        "once_seconds": once["seconds"],
+        "once_seconds": once["processor_seconds"],
         "beyond_bytes": peak,
         "visited": found.visited,
         "voxels": found.voxels.tolist(),
+        "similarity": found.similarity.tolist(),
     }
 
 
@@ -107,11 +108,12 @@ def reference(told: dict[str, Any]) -> dict[str, Any]:
     scan = pyramid(told["image"], told["network"])
     asked = torch.cat(queries(SearchIndex(scan, scan.image_grid), told["points"]), dim=1) * len(LEVELS) ** -0.5
 
-    def work() -> torch.Tensor:
-        return torch.matmul(asked[:, None], _full(scan)[None])[:, 0].argmax(dim=1)
+    def work() -> tuple[torch.Tensor, torch.Tensor]:
+        best = torch.matmul(asked[:, None], _full(scan)[None])[:, 0].max(dim=1)
+        return best.values, best.indices
 
-    row, place = measured(work)
-    return {**row, "beyond_bytes": row["peak_bytes"] - row["before_bytes"], "voxels": _voxels(place, scan)}
+    row, (value, place) = measured(work)
+    return {**row, **_answer(row, value, place, scan)}
 
 
 def chunked(told: dict[str, Any]) -> dict[str, Any]:
@@ -121,17 +123,17 @@ def chunked(told: dict[str, Any]) -> dict[str, Any]:
     length, plane = scan.image_grid.shape[0], scan.image_grid.shape[1] * scan.image_grid.shape[2]
     thickness = max(1, 100_000 // plane)
 
-    def work() -> torch.Tensor:
+    def work() -> tuple[torch.Tensor, torch.Tensor]:
         best = torch.full((len(asked),), -torch.inf)
         place = torch.zeros(len(asked), dtype=torch.int64)
         for start in range(0, length, thickness):
             value, here = (asked @ _full(scan, slice(start, min(start + thickness, length)))).max(dim=1)
             place = torch.where(value > best, here + start * plane, place)
             best = torch.maximum(value, best)
-        return place
+        return best, place
 
-    row, place = measured(work)
-    return {**row, "beyond_bytes": row["peak_bytes"] - row["before_bytes"], "voxels": _voxels(place, scan)}
+    row, (value, place) = measured(work)
+    return {**row, **_answer(row, value, place, scan)}
 
 
 def faiss(told: dict[str, Any]) -> dict[str, Any]:
@@ -151,10 +153,15 @@ def faiss(told: dict[str, Any]) -> dict[str, Any]:
 
     once, index = measured(build)
     row, found = measured(lambda: index.search(asked.numpy(), 1))
-    peak = max(once["peak_bytes"], row["peak_bytes"]) - once["before_bytes"]
-    place = torch.from_numpy(found[1][:, 0])
-    return {**row, "once_seconds": once["seconds"], "beyond_bytes": peak, "voxels": _voxels(place, scan)}
+    whole = {"before_bytes": once["before_bytes"], "peak_bytes": max(once["peak_bytes"], row["peak_bytes"])}
+    value, place = (torch.from_numpy(part[:, 0]) for part in found)
+    return {**row, "once_seconds": once["processor_seconds"], **_answer(whole, value, place, scan)}
 
 
-def _voxels(place: torch.Tensor, scan: Pyramid) -> list[list[int]]:
-    return np.stack(np.unravel_index(place.numpy(), scan.image_grid.shape), axis=1).tolist()
+def _answer(row: dict[str, Any], value: torch.Tensor, place: torch.Tensor, scan: Pyramid) -> dict[str, Any]:
+    voxels = np.stack(np.unravel_index(place.numpy(), scan.image_grid.shape), axis=1)
+    return {
+        "beyond_bytes": row["peak_bytes"] - row["before_bytes"],
+        "voxels": voxels.tolist(),
+        "similarity": value.tolist(),
+    }
