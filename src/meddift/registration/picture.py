@@ -93,8 +93,9 @@ def draw_registration(path: Path | str, fixed: Volume, moving: Volume, registrat
             if row == 0:
                 panel.set_title(_COLUMNS[column], color=_TEXT, fontsize=10)
         plane.draw_grid(axes[row][4], registration.transform, before)
+        label = {"facecolor": _BACKGROUND, "alpha": 0.6, "linewidth": 0, "pad": 1.5}
         axes[row][0].text(
-            0.02, 0.97, plane.name, color=_TEXT, fontsize=9, transform=axes[row][0].transAxes, ha="left", va="top"
+            0.02, 0.97, plane.name, color=_TEXT, fontsize=9, transform=axes[row][0].transAxes, va="top", bbox=label
         )
     figure.supxlabel(
         f"radiological display; grid: where straight lines of the fixed scan come to lie in the moving one, without "
