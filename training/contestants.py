@@ -13,7 +13,7 @@ import torch
 from autoencoder import load_autoencoder
 from export import write_parts
 from meddift.features import ExtractionOptions, Level, Pyramid, extract_pyramid, whiten_pair
-from meddift.models import ModelSpec, haar_forward, load_model, prepare_volume
+from meddift.models import ModelSpec, load_model, prepare_volume
 from meddift.models.weights import locate_weights
 from meddift.pipeline import Matcher
 from meddift.volume import Volume
@@ -31,7 +31,7 @@ class Contestant:
 
     Attributes:
         name: As it stands in the table.
-        source: Whose pyramid it takes: a label of weights, `RANDOM`, "patches", "haar" or "autoencoder".
+        source: Whose pyramid it takes: a label of weights, `RANDOM`, "patches" or "autoencoder".
         levels: Which levels of it; None = all.
         whitened: Which of them are whitened by the statistics of the pair.
         end_to_end: Whether the `default` preset matches the points, instead of the search alone.
@@ -54,21 +54,19 @@ def list_contestants(
     for label in labels:
         found += [
             Contestant(label, label, own, trained),
-            Contestant(f"{label} + MIND", label, (*own, MIND), (*trained, MIND)),
             Contestant(f"{label}: default preset", label, (*own, MIND), end_to_end=True),
         ]
+    found.insert(1, Contestant(f"{labels[0]} + MIND", labels[0], (*own, MIND), (*trained, MIND)))
     found += [
         Contestant("MIND-SSC, whitened", RANDOM, (MIND,), (MIND,)),
         Contestant("random weights, raw", RANDOM, own),
         Contestant("intensity patches", "patches", ("patches",)),
-        Contestant("Haar latent, whitened", "haar", ("haar",), ("haar",)),
     ]
     if autoencoder:
         encoder = ("enc1", "enc0")
         found.append(Contestant("autoencoder's encoder, whitened", "autoencoder", encoder, encoder))
     if not quick:
         found += [
-            Contestant("random weights, whitened", RANDOM, own, own),
             Contestant("MIND-SSC: default preset", RANDOM, (MIND,), (MIND,), end_to_end=True),
             Contestant("random weights: default preset", RANDOM, (*own, MIND), own, end_to_end=True),
         ]
@@ -76,11 +74,13 @@ def list_contestants(
 
 
 def write_random_weights(spec: ModelSpec, out: Path, *, seed: int) -> Path:
-    """A network as the trainer initialises it, through the same files as a trained one.
+    """A network as the trainer initialises it, through the same files as a trained one; kept if it is there.
 
     MONAI sets the last convolution of each residual block to zero, and so does the trainer: before training, a
     block hands on its input through its skip connection. Nothing is randomised beyond that.
     """
+    if any(out.glob("unet-*.safetensors")):  # another file of the same numbers would have another hash
+        return out
     torch.manual_seed(seed)
     unet = spec.unet
     config = {
@@ -154,13 +154,13 @@ class Describer:
         )  # fmt: skip
 
     def _describe(self, source: str, scan: Volume) -> Pyramid:
-        if source in ("patches", "haar", "autoencoder"):
+        if source in ("patches", "autoencoder"):
             prepared = prepare_volume(scan, self.spec)
             if source == "autoencoder":
                 assert self.autoencoder is not None
                 levels = encoder_levels(self.autoencoder, prepared)
             else:
-                levels = (patch_level(prepared) if source == "patches" else haar_level(prepared),)
+                levels = (patch_level(prepared),)
             return Pyramid(levels, scan.grid, prepared.grid, digest=f"{source} {scan.digest()}")
         if source not in self._models:
             self._models[source] = load_model(
@@ -218,8 +218,3 @@ def encoder_levels(autoencoder: Path, prepared: Volume) -> tuple[Level, ...]:
             if number in (1, 3):
                 found.append(x[0].movedim(0, -1).contiguous().numpy())
     return (Level("enc1", found[1], prepared.grid.downsampled(2)), Level("enc0", found[0], prepared.grid))
-
-
-def haar_level(prepared: Volume) -> Level:
-    """The latent itself, without any network."""
-    return Level("haar", np.moveaxis(haar_forward(prepared.data), 0, -1), prepared.grid.downsampled(2))

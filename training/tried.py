@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from autoencoder import NETWORK
 from contestants import encoder_levels, write_random_weights
@@ -98,12 +99,23 @@ class Sources:
     def __init__(self, folders: dict[str, Path], scans: Path) -> None:
         self.folders, self.scans = folders, scans
         self._models: dict[str, Any] = {}
+        self._digests: dict[str, str] = {}
         self._maps: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         self._pyramids: dict[tuple[Any, ...], Pyramid] = {}
 
     def forget(self) -> None:
         """Let go of all pyramids."""
         self._pyramids.clear()
+
+    def digest(self, label: str) -> str:
+        """sha256 of a label's weights, whatever order their file's header has."""
+        if label not in self._digests:
+            state = hashlib.sha256()
+            for path in sorted(self.folders[label].glob("*.safetensors")):
+                for name, tensor in sorted(load_file(path).items()):
+                    state.update(name.encode() + tensor.contiguous().numpy().tobytes())
+            self._digests[label] = state.hexdigest()
+        return self._digests[label]
 
     def model(self, label: str) -> Any:
         """The network of a label through the package's own loader."""
@@ -275,9 +287,7 @@ def main() -> None:
 
 def _part(row: Row, recipe: Any, task: Callable[[], Any], sources: Sources, arguments: argparse.Namespace) -> Any:
     """The result of a row on a pair, kept from an earlier run or computed now; None if it is not wanted now."""
-    folder = sources.folders[row.source]
-    weights = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.safetensors")))).hexdigest()
-    content = json.dumps([repr(replace(row, name="")), weights, arguments.points])
+    content = json.dumps([repr(replace(row, name="")), sources.digest(row.source), arguments.points])
     path = arguments.out / "parts" / f"{recipe.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
     if path.exists():
         return json.loads(path.read_text())
