@@ -177,6 +177,15 @@ def test_carried_points_say_what_is_known(scans: tuple[meddift.Volume, meddift.V
     assert matches.inverse_error_mm[0] < 0.5
 
 
+def test_an_affine_alone_is_never_sure(scans: tuple[meddift.Volume, meddift.Volume, Bent]) -> None:
+    fixed, moving, _ = scans
+    found = matcher().pair(fixed, moving).register(stages=("affine",))
+    asked = Points(fixed.grid.index_to_world([[24, 23, 22]]), ("in",))
+    matches = carry_points(found, asked, fixed.grid, moving.grid)
+    assert matches.verdict == ("uncertain",)
+    assert "affine" in matches.reason[0]
+
+
 def test_a_given_transform_is_a_start(scans: tuple[meddift.Volume, meddift.Volume, Bent]) -> None:
     fixed, moving, bent = scans
     start = DisplacementField(np.broadcast_to(SHIFT[:, None, None, None], (3, *SHAPE)).astype(np.float32), fixed.grid)

@@ -59,6 +59,8 @@ def carry_points(registration: Registration, points: Points, fixed: Grid, moving
             continue
         if not supported[row]:
             doubts.append("the moving scan shows no reliable counterpart of its surroundings")
+        elif np.isnan(uncertainty[row]):
+            doubts.append("nothing but an affine was fitted, which does not say how far off it is")
         elif uncertainty[row] > LARGEST_UNCERTAINTY_MM:
             doubts.append(f"its place is known to about {uncertainty[row]:.1f} mm only")
         if inverse_error[row] > LARGEST_INVERSE_ERROR_MM:
