@@ -123,7 +123,11 @@ def test_claims_follow_the_numbers() -> None:
         means = float(np.mean(first)), float(np.mean(second))
         return Claim("default", "several beat one", "a", "b", means, compare_paired(first, second)).verdict
 
-    assert claim([1, 2, 3, 4], [2, 3.5, 4, 5]) == "holds"
-    assert claim([2, 3.5, 4, 5], [1, 2, 3, 4]) == "does not hold: the opposite is true"
-    assert claim([1, 5, 3, 4], [2, 4, 3, 4.1]) == "not decided by these cases"
+    cases = [1.0, 2, 3, 4, 5, 6]
+    more = [1.5, 2.7, 3.9, 5.1, 6.3, 7.5]
+    assert claim(cases, more) == "holds"
+    assert claim(more, cases) == "does not hold: the opposite is true"
+    # However clear, three cases decide nothing.
+    assert claim(cases[:3], more[:3]) == "not decided by 3 cases, better in the mean"
+    assert claim(more[:3], cases[:3]) == "not decided by 3 cases, worse in the mean"
     assert claim([1, 2], [1, 2]) == "makes no difference"

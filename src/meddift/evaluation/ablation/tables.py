@@ -71,14 +71,15 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """What the numbers say, in words."""
-        difference = self.compared.mean_difference
-        sure = self.compared.high is not None and self.compared.low is not None
-        if sure and self.compared.high is not None and self.compared.high < 0:
-            return "holds"
-        if sure and self.compared.low is not None and self.compared.low > 0:
-            return "does not hold: the opposite is true"
-        return "not decided by these cases" if difference else "makes no difference"
+        """What the numbers say, in words; sure only where the test over cases is below 0.05."""
+        difference, p_value = self.compared.mean_difference, self.compared.p_value
+        if difference == 0:
+            return "makes no difference"
+        words = "holds" if difference < 0 else "does not hold: the opposite is true"
+        if p_value is not None and p_value < 0.05:
+            return words
+        tendency = "better" if difference < 0 else "worse"
+        return f"not decided by {self.compared.n} cases, {tendency} in the mean"
 
 
 @dataclass(frozen=True, eq=False)
