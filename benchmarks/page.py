@@ -148,10 +148,9 @@ def _search(found: Found) -> list[str]:
         "at every voxel of "
         "the image, normalised, times all points, as the paper's code does. *PyTorch in slabs*: the "
         "same a few planes at "
-        "a time. *FAISS*: its exact index of all voxels' descriptors. Where voxels differ, two of them "
-        "are equally similar "
-        "to rounding: float32 does not tell them apart, in whatever way it adds. *Once a scan*: what is made once and "
-        "serves every later search, processor seconds.",
+        "a time. *FAISS*: its exact index of all voxels' descriptors. Where voxels differ, the two similarities do so "
+        "by no more than the figure beside it: ties to float32's rounding, not checked one by one in float64. "
+        "*Once a scan*: what is made once and serves every later search, processor seconds.",
         "",
         *_table(heading, lines),
     ]
