@@ -121,6 +121,21 @@ def test_warp_does_what_register_did(done: tuple[Path, Outcome], run: Run, tmp_p
     assert run([*arguments, "--jacobian", tmp_path / "j.nii.gz", "--json"]).json["jacobian"]["folding"] == 0
 
 
+def test_masks_and_labels_may_be_the_same_everywhere(done: tuple[Path, Outcome], run: Run, tmp_path: Path) -> None:
+    folder, _ = done
+    write_nifti(tmp_path / "ones.nii.gz", np.ones((44, 40, 36), dtype=np.uint8))
+    scans = [str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"), "--no-store", "--stages", "affine"]
+    mask = ["--fixed-mask", str(tmp_path / "ones.nii.gz"), "--moving-mask", str(tmp_path / "ones.nii.gz")]
+    outcome = run(["register", *scans, *mask, "--out", str(tmp_path / "T.h5")])
+    assert outcome.code == 0, outcome.stderr
+    labels = ["--labels", str(tmp_path / "ones.nii.gz"), "--onto", str(tmp_path / "ones.nii.gz")]
+    outcome = run(["warp", str(tmp_path / "T.h5"), *labels, "--out", str(tmp_path / "L.nii.gz")])
+    assert outcome.code == 0, outcome.stderr
+    warped = np.asarray(nibabel.load(tmp_path / "L.nii.gz").dataobj)
+    # One where the shifted field of view reaches, 0 beyond it.
+    assert set(np.unique(warped)) == {0, 1}
+
+
 def test_warp_turned_around_brings_the_fixed_scan_onto_the_moving_one(
     done: tuple[Path, Outcome], run: Run, tmp_path: Path
 ) -> None:
@@ -161,7 +176,7 @@ def test_scans_with_nothing_in_common_write_nothing(run: Run, tmp_path: Path) ->
         (["--out", "missing/T.h5"], 1, "there is no folder"),
         (["--out", "T.h5", "--picture", "P.jpg"], 2, "pictures are written to .png"),
         (["--out", "T.h5", "--fixed-mask", "no.nii.gz"], 1, "no.nii.gz"),
-        (["--out", "T.h5", "--fixed-mask", "empty.nii.gz"], 1, "empty.nii.gz is constant"),
+        (["--out", "T.h5", "--fixed-mask", "empty.nii.gz"], 1, "empty.nii.gz is empty"),
         (["--out", "T.h5", "--inverse", "T.h5"], 2, "asked for twice"),
     ],
 )

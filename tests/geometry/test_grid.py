@@ -37,6 +37,13 @@ def test_points_go_to_the_world_and_back_as_nibabel_takes_them(grid, index):
     np.testing.assert_allclose(grid.index_to_world(index[:, None]), world[:, None])
 
 
+@settings(max_examples=40, deadline=None)
+@given(grids())
+def test_planes_are_the_centres_one_plane_at_a_time(grid):
+    index = np.stack(np.indices(grid.shape), -1)
+    np.testing.assert_allclose(np.stack(list(grid.planes())), grid.index_to_world(index), atol=1e-8)
+
+
 @settings(max_examples=80, deadline=None)
 @given(grids())
 def test_orientation_is_that_of_nibabel(grid):

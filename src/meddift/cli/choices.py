@@ -36,9 +36,25 @@ WeightsFolder = Annotated[
     typer.Option("--weights", metavar="DIR", help="Folder with the published weights files.", show_default=False),
 ]
 
+ModelName = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="A model of `meddift models list`, or a .toml file.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Decides every random draw.")]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")]
+Store = Annotated[
+    bool, typer.Option("--store/--no-store", help="Keep features on disk, so that the next question is quick.")
+]
 
-def read_image(path: Path, *, nifti_form: NiftiForm | None, assume_geometry: bool, series: str | None) -> Volume:
-    """Read a scan as the options of a command say."""
+
+def read_image(
+    path: Path,
+    *,
+    nifti_form: NiftiForm | None,
+    assume_geometry: bool,
+    series: str | None = None,
+    check: bool = True,
+) -> Volume:
+    """Read a scan as the options of a command say; `check` is off for masks and label maps, which may be constant."""
     from meddift.io import read_volume
 
-    return read_volume(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
+    return read_volume(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series, check=check)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from meddift.cli.choices import (
     AsJson,
     AssumeGeometry,
-    NiftiForm,
+    Device,
+    ModelName,
     NiftiFormOption,
     PointsSpace,
     Quiet,
-    Space,
+    Seed,
+    Store,
     WeightsFolder,
     read_image,
 )
-from meddift.errors import FrameError, OptionsError, PointsError
-
-if TYPE_CHECKING:
-    from meddift.points import Points
-    from meddift.volume import Volume
+from meddift.errors import OptionsError
 
 Preset = Literal["paper", "default"]
 Latent = Literal["mean", "sample"]
@@ -64,9 +63,7 @@ def match(
         typer.Option("--picture", metavar="FILE.png", help="Draw some points in three planes of both scans."),
     ] = None,
     as_json: AsJson = False,
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="A model of `meddift models list`, or a .toml file.")
-    ] = "builtin",
+    model: ModelName = "builtin",
     weights: WeightsFolder = None,
     preset: Annotated[
         Preset, typer.Option("--preset", help="paper: as published. default: what measures best.")
@@ -104,11 +101,9 @@ def match(
         bool | None,
         typer.Option("--whiten/--no-whiten", help="Whiten features, or not; by default as the model says."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Decides every random draw.")] = 0,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto",
-    store: Annotated[
-        bool, typer.Option("--store/--no-store", help="Keep features on disk, so that the next question is quick.")
-    ] = True,
+    seed: Seed = 0,
+    device: Device = "auto",
+    store: Store = True,
     points_space: PointsSpace = None,
     nifti_form: NiftiFormOption = None,
     assume_geometry: AssumeGeometry = False,
@@ -129,7 +124,8 @@ def match(
     outside come with the reason. Nothing is written unless everything went well.
     """
     from meddift.cli.outputs import Outputs
-    from meddift.cli.terminal import progress_display
+    from meddift.cli.points_files import check_points_files, read_points_on, read_truth, rehearse
+    from meddift.cli.terminal import progress_display, tell
 
     outputs = Outputs(inputs=tuple(path for path in (fixed, moving, points, truth) if path is not None))
     if out is None and picture is None and not as_json and not dry_run:
@@ -137,7 +133,7 @@ def match(
     if search_radius is not None and not search_radius > 0:
         raise OptionsError(f"--search-radius is a distance in mm above 0, got {search_radius:g}")
     outputs.check([path for path in (out, picture) if path is not None])
-    _check_readable(points, truth, points_space)
+    check_points_files(points, truth, points_space)
     chosen = {
         "timestep": timestep,
         "levels": _parse_levels(levels),
@@ -151,17 +147,18 @@ def match(
 
     import meddift
 
+    read = partial(read_image, nifti_form=nifti_form, assume_geometry=assume_geometry)
     with progress_display(quiet=quiet) as report:
         # First, so that options which make no sense are said before anything is read.
         matcher = meddift.Matcher(
             model, preset, weights=weights, device=device, store=store, on_progress=report, seed=seed, **overrides
         )
         report("reading the scans", 0.0)
-        fixed_volume = _read(fixed, nifti_form, assume_geometry, fixed_series)
-        wanted = _read_points(points, points_space, fixed_volume, "fixed")
-        moving_volume = _read(moving, nifti_form, assume_geometry, moving_series)
-        true_points = _read_truth(truth, points_space, moving_volume, wanted)
-        _rehearse(wanted, out)
+        fixed_volume = read(fixed, series=fixed_series)
+        wanted = read_points_on(points, points_space, fixed_volume, "fixed")
+        moving_volume = read(moving, series=moving_series)
+        true_points = read_truth(truth, points_space, moving_volume, wanted)
+        rehearse(wanted, out)
 
         if dry_run:
             plan = matcher.plan(fixed_volume, moving_volume, len(wanted))
@@ -176,18 +173,7 @@ def match(
 
     report_of = match_report.MatchReport(pair=pair, matches=matches, truth=true_points)
     missed = match_report.write(report_of, outputs, out=out, picture=picture, also=as_json)
-    if as_json:
-        from meddift.cli.terminal import write_json_to_stdout
-
-        write_json_to_stdout(report_of.as_dict())
-    elif not quiet:
-        report_of.show()
-    if missed:
-        from meddift.cli.failures import DONE_IN_PART, complain
-
-        for sentence in missed:
-            complain(sentence)
-        raise typer.Exit(DONE_IN_PART)
+    tell(report_of, missed, as_json=as_json, quiet=quiet)
 
 
 # ---------------------------------------------------------------------- reading what was asked
@@ -213,58 +199,6 @@ def _parse_prior(text: str | None) -> str | Path | None:
 
     read_transform(text)
     return Path(text)
-
-
-def _check_readable(points: Path, truth: Path | None, space: Space | None) -> None:
-    """Find out about a bad points file before the scans are read."""
-    from meddift.io.points import parse_points_file
-    from meddift.io.points.frames import settle_frame
-
-    settle_frame(parse_points_file(points).frame, space, points)
-    if truth is not None:
-        settle_frame(parse_points_file(truth).frame or space, None, truth)
-
-
-def _read(path: Path, nifti_form: NiftiForm | None, assume_geometry: bool, series: str | None) -> Volume:
-    return read_image(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
-
-
-def _read_points(path: Path, space: Space | None, volume: Volume, role: str) -> Points:
-    """Points that belong to a scan; a mix-up of frames is an error, not a set of points outside."""
-    from meddift.io import read_points
-    from meddift.io.points import looks_like_flipped
-
-    found = read_points(path, space=space, grid=volume.grid)
-    if found.missing.all():
-        raise PointsError(f"{path}: none of its {len(found)} points has a position")
-    if looks_like_flipped(found, volume.grid):
-        raise FrameError(
-            f"{path}: most points lie outside the {role} scan, but with x and y negated they lie inside: this looks "
-            f"like LPS taken for RAS or the reverse. Correct the frame that the file names or, if it names none, "
-            f"give the other one with --points-space"
-        )
-    return found
-
-
-def _read_truth(path: Path | None, space: Space | None, moving: Volume, wanted: Points) -> Points | None:
-    """True places on the moving scan, in the order of the points; voxel indices are those of the moving scan."""
-    if path is None:
-        return None
-    from meddift.io.points import parse_points_file
-    from meddift.pipeline.accuracy import align_truth
-
-    declared = parse_points_file(path).frame
-    found = _read_points(path, space if declared is None else None, moving, "moving")
-    return align_truth(wanted, found)
-
-
-def _rehearse(wanted: Points, out: Path | None) -> None:
-    """Find out before the work begins that the format asked for cannot hold the points that were given."""
-    if out is None:
-        return
-    from meddift.io.points import format_points
-
-    format_points(wanted, out)
 
 
 def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +11,17 @@ import typer
 from meddift.cli.choices import (
     AsJson,
     AssumeGeometry,
-    NiftiForm,
+    Device,
+    ModelName,
     NiftiFormOption,
     PointsSpace,
     Quiet,
+    Seed,
+    Store,
     WeightsFolder,
     read_image,
 )
-from meddift.errors import OptionsError
+from meddift.errors import ImageError, OptionsError
 
 if TYPE_CHECKING:
     from meddift.volume import Volume
@@ -92,15 +96,11 @@ def register(
         Path | None, typer.Option("--moving-mask", metavar="FILE", help="What of the moving scan counts.")
     ] = None,
     as_json: AsJson = False,
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME", help="A model of `meddift models list`, or a .toml file.")
-    ] = "builtin",
+    model: ModelName = "builtin",
     weights: WeightsFolder = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Decides every random draw.")] = 0,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto",
-    store: Annotated[
-        bool, typer.Option("--store/--no-store", help="Keep features on disk, so that the next question is quick.")
-    ] = True,
+    seed: Seed = 0,
+    device: Device = "auto",
+    store: Store = True,
     points_space: PointsSpace = None,
     nifti_form: NiftiFormOption = None,
     assume_geometry: AssumeGeometry = False,
@@ -112,8 +112,9 @@ def register(
     moving image onto the fixed one. If the scans have nothing reliable in common, that is said and nothing is written.
     """
     from meddift.cli.outputs import Outputs
+    from meddift.cli.points_files import check_points_files, read_points_on, read_truth, rehearse
     from meddift.cli.register_report import Carried, Wanted, write
-    from meddift.cli.terminal import progress_display
+    from meddift.cli.terminal import progress_display, tell
     from meddift.registration.register import check_stages
 
     if (points is None) != (points_out is None) and not (points is not None and (as_json or truth is not None)):
@@ -133,23 +134,25 @@ def register(
     outputs.check([*wanted.paths(), *wanted.sidecars()])
 
     import meddift
-    from meddift.cli import match as matching
 
-    def image(path: Path) -> Volume:
-        return _read(path, nifti_form, assume_geometry)
-
+    image = partial(read_image, nifti_form=nifti_form, assume_geometry=assume_geometry)
     if points is not None:
-        matching._check_readable(points, truth, points_space)
+        check_points_files(points, truth, points_space)
     with progress_display(quiet=quiet) as report:
         matcher = meddift.Matcher(model, weights=weights, device=device, store=store, on_progress=report, seed=seed)
         report("reading the scans", 0.0)
         fixed_volume, moving_volume = image(fixed), image(moving)
-        asked = None if points is None else matching._read_points(points, points_space, fixed_volume, "fixed")
+        asked = None if points is None else read_points_on(points, points_space, fixed_volume, "fixed")
+        if asked is not None:
+            rehearse(asked, points_out)
         true_points = None
         if truth is not None and asked is not None:
-            true_points = matching._read_truth(truth, points_space, moving_volume, asked)
-        label_map = None if labels is None else image(labels)
-        masks = [None if path is None else image(path) for path in (fixed_mask, moving_mask)]
+            true_points = read_truth(truth, points_space, moving_volume, asked)
+        label_map = None if labels is None else image(labels, check=False)
+        masks = [
+            None if path is None else _checked_mask(image(path, check=False), path)
+            for path in (fixed_mask, moving_mask)
+        ]
         pair = matcher.pair(fixed_volume, moving_volume)
         result = pair.register(
             stages=chosen,
@@ -161,19 +164,11 @@ def register(
         carried = Carried.of(pair, result, asked, true_points, label_map)
         report("writing", 0.97)
         missed = write(carried, wanted, outputs)
-    if as_json:
-        from meddift.cli.terminal import write_json_to_stdout
-
-        write_json_to_stdout(carried.as_dict())
-    elif not quiet:
-        carried.show()
-    if missed:
-        from meddift.cli.failures import DONE_IN_PART, complain
-
-        for sentence in missed:
-            complain(sentence)
-        raise typer.Exit(DONE_IN_PART)
+    tell(carried, missed, as_json=as_json, quiet=quiet)
 
 
-def _read(path: Path, nifti_form: NiftiForm | None, assume_geometry: bool) -> Volume:
-    return read_image(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=None)
+def _checked_mask(mask: Volume, path: Path) -> Volume:
+    """A mask of ones is a mask; one of zeros is a mistake."""
+    if not (mask.data > 0).any():
+        raise ImageError(f"{path} is empty: no voxel of this mask is above 0")
+    return mask

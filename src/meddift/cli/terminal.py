@@ -6,7 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+from meddift.cli.failures import DONE_IN_PART, complain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +26,38 @@ def write_json_to_stdout(content: Any) -> None:
     """
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+class Told(Protocol):
+    """The result of a command, as JSON or as text for people."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+
+    def show(self) -> None:
+        """For people."""
+
+
+def tell(result: Told, missed: Sequence[str], *, as_json: bool, quiet: bool) -> None:
+    """Show a result.
+
+    Args:
+        result: What came out.
+        missed: One sentence for each file that could not be written while the rest was.
+        as_json: One JSON object on stdout, instead of text.
+        quiet: Neither.
+
+    Raises:
+        typer.Exit: with the exit code for work done in part, if anything was missed.
+    """
+    if as_json:
+        write_json_to_stdout(result.as_dict())
+    elif not quiet:
+        result.show()
+    if missed:
+        for sentence in missed:
+            complain(sentence)
+        raise typer.Exit(DONE_IN_PART)
 
 
 @contextmanager

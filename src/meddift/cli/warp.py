@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,6 @@ import typer
 from meddift.cli.choices import (
     AsJson,
     AssumeGeometry,
-    NiftiForm,
     NiftiFormOption,
     PointsSpace,
     Quiet,
@@ -88,14 +88,15 @@ def warp(
     outputs = Outputs(inputs=tuple(path for path in inputs if path is not None))
     outputs.check([path for path in (out, jacobian) if path is not None])
 
+    read = partial(read_image, nifti_form=nifti_form, assume_geometry=assume_geometry)
     found = read_transform(transform)
-    grid = None if onto is None else _read(onto, nifti_form, assume_geometry)
+    grid = None if onto is None else read(onto, check=False)  # only its voxels matter
     report: dict[str, Any] = {"direction": _direction(inverse, points is not None)}
     through = _turned(found, grid if points is None else None, report) if inverse else found
     if points is not None and out is not None:
         _plan_points(points, points_space, grid, through, out, outputs, report)
     elif out is not None and grid is not None:
-        source = _read(image or labels or out, nifti_form, assume_geometry)
+        source = read(image or labels or out, check=image is not None)
         _plan_image(source, through, grid, out, outputs, labels=labels is not None, fill=fill)
     if jacobian is not None and grid is not None:
         _plan_jacobian(through, grid, jacobian, outputs, report)
@@ -116,10 +117,6 @@ def _direction(inverse: bool, points: bool) -> str:
     if points:
         return "points: moving to fixed" if inverse else "points: fixed to moving"
     return "images: fixed onto moving" if inverse else "images: moving onto fixed"
-
-
-def _read(path: Path, nifti_form: NiftiForm | None, assume_geometry: bool) -> Volume:
-    return read_image(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=None)
 
 
 def _turned(transform: Transform, grid: Volume | None, report: dict[str, Any]) -> Transform:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -183,6 +183,11 @@ class Grid:
         """(X, Y, Z, 3) float64, world RAS mm of every voxel centre (24 bytes a voxel)."""
         axes = [np.arange(n, dtype=np.float64) for n in self.shape]
         return self.index_to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
+
+    def planes(self) -> Iterator[Floats]:
+        """The same plane by plane along the first axis, each (Y, Z, 3): for lattices whose centres fill memory."""
+        for i in range(self.shape[0]):
+            yield self.cropped((i, 0, 0), (1, *self.shape[1:])).voxel_centers()[0]
 
     # ------------------------------------------------------------------ lattices made from this one
 

@@ -75,9 +75,8 @@ def write_learn2reg(transform: Transform, fixed: Grid, moving: Grid, path: Path 
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         raise OptionsError(f"displacements of Learn2Reg are written to .nii.gz or .nii, got the name {path.name!r}")
     values = np.empty((*fixed.shape, 3), dtype=np.float32)
-    for i in range(fixed.shape[0]):
-        plane = fixed.cropped((i, 0, 0), (1, *fixed.shape[1:]))
-        world = plane.voxel_centers()[0].reshape(-1, 3)
+    for i, centres in enumerate(fixed.planes()):
+        world = centres.reshape(-1, 3)
         index = moving.world_to_index(transform.apply(world)) - fixed.world_to_index(world)
         values[i] = index.reshape(*fixed.shape[1:], 3)
     import nibabel

@@ -66,7 +66,7 @@ def _mask(pair: Pair, volume: Volume, mask: Volume | None, role: str, symmetric:
     if mask is not None:
         if mask.data.ndim != 3:
             raise GeometryError(f"the {role} mask must have three axes, got data of shape {mask.data.shape}")
-        given = Volume(np.asarray(mask.data != 0), mask.grid)
+        given = Volume(np.asarray(mask.data > 0), mask.grid)
         if not given.data.any():
             raise NoCorrespondenceError(f"the {role} mask is empty: nothing in it is above 0")
         return given

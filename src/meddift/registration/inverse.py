@@ -93,8 +93,7 @@ def invert(transform: Transform, affine: AffineTransform, grid: Grid) -> Displac
         grid: Lattice in the moving scan.
     """
     displacement = np.empty((3, *grid.shape), dtype=np.float32)
-    for i in range(grid.shape[0]):
-        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0]
+    for i, world in enumerate(grid.planes()):
         found = invert_points(transform, affine, world.reshape(-1, 3)).reshape(world.shape)
         displacement[:, i] = np.moveaxis(found - world, -1, 0)
     return DisplacementField(displacement, grid)

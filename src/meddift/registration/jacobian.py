@@ -48,8 +48,7 @@ def sd_log_jacobian(determinant: NDArray[np.floating]) -> float:
 def sampled(transform: Transform, grid: Grid) -> DisplacementField:
     """A transform as displacements at the voxels of a lattice; float32, plane by plane."""
     displacement = np.empty((3, *grid.shape), dtype=np.float32)
-    for i in range(grid.shape[0]):
-        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0]
+    for i, world in enumerate(grid.planes()):
         moved = transform.apply(world.reshape(-1, 3)).reshape(world.shape)
         displacement[:, i] = np.moveaxis(moved - world, -1, 0)
     return DisplacementField(displacement, grid)
@@ -63,7 +62,6 @@ def working_lattice(grid: Grid) -> Grid:
 def read_on(volume: Volume, grid: Grid) -> Volume:
     """A map on another lattice, float32: trilinear, plane by plane (all points at once would take a gigabyte)."""
     result = np.empty(grid.shape, dtype=np.float32)
-    for i in range(grid.shape[0]):
-        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0]
+    for i, world in enumerate(grid.planes()):
         result[i] = volume.at(world.reshape(-1, 3)).reshape(world.shape[:2])
     return Volume(result, grid)

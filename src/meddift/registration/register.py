@@ -286,8 +286,8 @@ class _Work:
 def _on(mask: Volume, grid: Grid) -> NDArray[np.bool_]:
     """A mask on another lattice: where a fourth of it or more is inside."""
     result = np.empty(grid.shape, dtype=bool)
-    for i in range(grid.shape[0]):
-        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0].reshape(-1, 3)
+    for i, centres in enumerate(grid.planes()):
+        world = centres.reshape(-1, 3)
         values = interpolate(mask.data, mask.grid.world_to_index(world))
         result[i] = ((values >= 0.25) & mask.grid.contains(world)).reshape(grid.shape[1:])
     return result

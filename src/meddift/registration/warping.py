@@ -45,9 +45,8 @@ def _warped(volume: Volume, transform: Transform, grid: Grid, *, order: int, fil
 
     result: NDArray[Any] = np.empty(grid.shape, dtype=volume.data.dtype)
     data = volume.data.astype(np.float32) if order else volume.data
-    for i in range(grid.shape[0]):
-        world = grid.cropped((i, 0, 0), (1, *grid.shape[1:])).voxel_centers()[0].reshape(-1, 3)
-        moved = transform.apply(world)
+    for i, centres in enumerate(grid.planes()):
+        moved = transform.apply(centres.reshape(-1, 3))
         index = volume.grid.world_to_index(moved)
         if order:
             values = ndimage.map_coordinates(data, index.T, order=1, mode="nearest")
