@@ -157,8 +157,13 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
         monkeypatch.setattr("meddift.io.memory.available_memory", lambda left=left: left)
         matcher._fitting_model(scan)
         assert len(spared) == expected
+        said = matcher.plan(scan, scan, 1)["moving"]["encoding"]
+        assert "in exact slabs" in said
+        assert ("as little as possible" in said) == bool(expected)
+        assert f"{(least if expected else whole) / 1e9:.1f} GB" in said
     assert "little memory" in told[-1]
     monkeypatch.setattr("meddift.io.memory.available_memory", lambda: least - 1)
+    assert "DOES NOT FIT" in matcher.plan(scan, scan, 1)["fixed"]["encoding"]
     with pytest.raises(MemoryLimitError, match="200 x 200 x 200"):
         matcher._fitting_model(scan)
 

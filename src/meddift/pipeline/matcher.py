@@ -16,7 +16,7 @@ from meddift.features.extraction import pyramid_key
 from meddift.models import ModelSpec, find_spec
 from meddift.models.weights import locate_weights
 from meddift.pipeline.device import check_device_name, choose_device
-from meddift.pipeline.memory import encoding_bytes, estimate_memory
+from meddift.pipeline.memory import EncodingPlan, estimate_memory, plan_encoding
 from meddift.pipeline.options import Options
 
 if TYPE_CHECKING:
@@ -160,18 +160,22 @@ class Matcher:
         Raises:
             MemoryLimitError: if even the least does not fit.
         """
-        from meddift.io.memory import available_memory, require_memory
+        from meddift.io.memory import require_memory
 
-        model = self.model
-        left = available_memory() if self.device == "cpu" else None
-        if left is not None and encoding_bytes(self.spec, volume.grid) > left:
-            least = encoding_bytes(self.spec, volume.grid, spare=True)
-            require_memory(
-                least, f"encoding a scan of {' x '.join(map(str, volume.grid.shape))} with {self.spec.name}"
-            )
+        model, plan = self.model, self._encoding_plan(volume)
+        if plan.spare:
+            size = " x ".join(map(str, volume.grid.shape))
+            require_memory(plan.needed_bytes, f"encoding a scan of {size} with {self.spec.name}")
             model.spare_memory()
-            self.report(f"little memory is left: encoding in {least / 1e9:.1f} GB, in somewhat more time", 0.05)
+            self.report(
+                f"little memory is left: encoding in {plan.needed_bytes / 1e9:.1f} GB, in somewhat more time", 0.05
+            )
         return model
+
+    def _encoding_plan(self, volume: Volume) -> EncodingPlan:
+        from meddift.io.memory import available_memory
+
+        return plan_encoding(self.spec, volume.grid, available_memory() if self.device == "cpu" else None)
 
     def plan(self, fixed: Volume, moving: Volume, count: int) -> dict[str, Any]:
         """What a match would do; reads no weights and loads no network.
@@ -185,12 +189,19 @@ class Matcher:
             Ready for JSON: model, options, lattices in words, stages, and an estimate of the peak memory in bytes.
         """
         estimate = estimate_memory(self.spec, self.extraction, self.options, fixed.grid, moving.grid, count)
+        scans = {"fixed": (fixed, estimate.fixed_network), "moving": (moving, estimate.moving_network)}
+        described = {
+            role: {"scan": repr(volume.grid), "network": repr(network), "encoding": str(self._encoding_plan(volume))}
+            for role, (volume, network) in scans.items()
+        }
+        if not self.extraction.network_levels:
+            for each in described.values():
+                each["encoding"] = "none: no level of the network is asked for"
         return {
             "model": self.spec.name,
             "options": self.options.describe(),
             "levels": list(self.extraction.levels),
-            "fixed": {"scan": repr(fixed.grid), "network": repr(estimate.fixed_network)},
-            "moving": {"scan": repr(moving.grid), "network": repr(estimate.moving_network)},
+            **described,
             "points": count,
             "memory_bytes": estimate.peak_bytes,
             "stages": [*estimate.stages],

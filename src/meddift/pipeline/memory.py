@@ -102,6 +102,48 @@ def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:
     return 4 * (grid.size + network.size) + _network_bytes(spec, network, spare=spare)
 
 
+@dataclass(frozen=True)
+class EncodingPlan:
+    """How a scan will be encoded in the memory that is left.
+
+    Attributes:
+        needed_bytes: What it takes beyond what is held before.
+        left_bytes: What is left; None where the system does not say.
+        slabs: Whether the network works through the scan in slabs of planes (exact: the same features as whole).
+        spare: Whether it keeps as little as possible between slabs, which takes somewhat more time.
+    """
+
+    needed_bytes: int
+    left_bytes: int | None
+    slabs: bool
+    spare: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for it, as far as is known."""
+        return self.left_bytes is None or self.needed_bytes <= self.left_bytes
+
+    def __str__(self) -> str:
+        way = "in exact slabs of planes" if self.slabs else "whole"
+        if self.spare and self.slabs:
+            way += ", as little as possible kept between them"
+        left = "" if self.left_bytes is None else f", {self.left_bytes / 1e9:.1f} GB are left"
+        return f"{way}: {self.needed_bytes / 1e9:.1f} GB{left}{'' if self.fits else ': DOES NOT FIT'}"
+
+
+def plan_encoding(spec: ModelSpec, grid: Grid, left_bytes: int | None) -> EncodingPlan:
+    """Choose how a scan is encoded: the quickest way that fits, and the least demanding one if none does.
+
+    Args:
+        spec: The model.
+        grid: Lattice of the scan.
+        left_bytes: Memory that is left; None where the system does not say.
+    """
+    slabs = spec.latent.kind == "autoencoder"
+    plan = EncodingPlan(encoding_bytes(spec, grid), left_bytes, slabs, spare=False)
+    return plan if plan.fits else EncodingPlan(encoding_bytes(spec, grid, spare=True), left_bytes, slabs, spare=True)
+
+
 def _scan_voxels(spec: ModelSpec, grid: Grid, network: Grid) -> int:
     """Voxels of the network's lattice that lie in the scan: the hand-made level leaves padding out."""
     if spec.grid.kind == "respace":
