@@ -6,6 +6,7 @@ import json
 import sys
 
 import commands
+import dense
 import measuring
 import networks
 import searching
@@ -17,6 +18,8 @@ TASKS = {
     "search.chunked": searching.chunked,
     "search.faiss": searching.faiss,
     "search.one": searching.one_point,
+    "dense.ours": dense.ours,
+    "dense.shifts": dense.shifts,
     "network.builtin": networks.builtin,
     "network.encoder": networks.encoder,
     "network.unet": networks.unet,

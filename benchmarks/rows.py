@@ -53,15 +53,18 @@ NETWORKS = [
     *[Row("network.encoder", {"shape": cube(n), "way": way}, n <= 96) for n, way in _SIZES],
     *[Row("network.unet", {"shape": cube(n), "way": way}, n <= 128) for n, way in _SIZES if n in (128, 256)],
 ]
+DENSE = [Row(f"dense.{way}", {"image": cube(n), "channels": 256}) for n in (48, 64) for way in ("ours", "shifts")]
 COMMAND = Row("command.match", {"shape": [180, 180, 170], "points": 300})
 
-ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *NETWORKS, COMMAND]
+ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *DENSE, *NETWORKS, COMMAND]
 
 LABELS = {
     "search.ours": "ours",
     "search.reference": "reference",
     "search.chunked": "PyTorch in slabs",
     "search.faiss": "FAISS",
+    "dense.ours": "ours",
+    "dense.shifts": "one shift after another",
     "network.builtin": "builtin, all levels,",
     "network.encoder": "MAISI encoder",
     "network.unet": "MAISI U-Net for",
