@@ -128,6 +128,21 @@ def test_an_affine_is_found(fixed, points):
     np.testing.assert_allclose(pair.prior.affine.matrix[:3, :3], true.matrix[:3, :3], atol=0.04)
 
 
+def test_noise_of_either_scan_is_averaged_away_between_voxels(points, monkeypatch):
+    """The last stage compares many neighbours: in noisy scans it comes closer than the stage before."""
+    generator = np.random.default_rng(7)
+    true = bent()
+
+    def noisy(volume):
+        return Volume(volume.data + generator.normal(0, 90, volume.grid.shape).astype(np.float32), volume.grid)
+
+    pair = matcher().pair(noisy(scan(FIXED)), noisy(scan(MOVING, true.inverted())))
+    away = errors(pair.match(points), true.apply(points))
+    monkeypatch.setattr(type(pair), "_between_voxels", lambda self, positions, found, prior, forward: found)
+    before = errors(pair.match(points), true.apply(points))
+    assert away.mean() < 0.8 * before.mean()
+
+
 def test_anisotropic_voxels_are_found_in_mm(points):
     """Fixed 1.4 x 2.6 x 2, moving 2.4 x 1.5 x 3 mm, both resampled to the model's 2 mm before they are compared."""
     fixed = scan(lattice((62, 32, 42), (1.4, 2.6, 2.0)))

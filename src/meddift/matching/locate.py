@@ -1,7 +1,7 @@
 """Finding points: everywhere or near where they are expected, then with fine levels, then between voxels.
 
 One descriptor may be mistaken for another; a point and its neighbours together hardly ever. Wherever points are looked
-for near an expected place, 27 neighbours are compared along with each: voxels of the moving lattice around the place,
+for near an expected place, neighbours are compared along with each: voxels of the moving lattice around the place,
 each with the fixed point that the local linear part of the prior makes its counterpart. Similarities are averaged.
 """
 
@@ -87,6 +87,7 @@ def locate_nearby(
     *,
     radius_mm: float,
     support_mm: float,
+    reach_mm: float | None = None,
 ) -> Located:
     """Look for points within a ball around where they are expected, and answer between voxels.
 
@@ -98,14 +99,15 @@ def locate_nearby(
         prior: Fixed to moving; only its local stretching and turning is used.
         radius_mm: Of the ball.
         support_mm: Distance of the neighbours that are compared along with each point; 0 compares the point alone.
+        reach_mm: How far away neighbours may lie; None = those next to the point, 26.
     """
     count, lattice = len(positions), moving.lattice
     located = Located.empty(count)
-    offsets = _neighbours(lattice, support_mm)
+    offsets = _neighbours(lattice, support_mm, reach_mm)
     # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
     back = np.linalg.inv(local_linear(prior, positions))
     shifts = np.einsum("nij,kj->nki", back, offsets @ lattice.affine[:3, :3].T)
-    start, shape = windows_around(moving, expected, radius_mm + support_mm + lattice.spacing.max())
+    start, shape = windows_around(moving, expected, radius_mm + (reach_mm or support_mm) + lattice.spacing.max())
     last = np.asarray(lattice.shape) - 1
     at_once = max(1, WINDOW_NUMBERS // (len(offsets) * int(np.prod(shape))))
     for first in range(0, count, at_once):
@@ -133,11 +135,17 @@ def locate_nearby(
     return located
 
 
-def _neighbours(lattice: Grid, support_mm: float) -> NDArray[np.int64]:
-    """(K, 3) int64 offsets in voxels: a cube of three a side, the point itself first."""
+def _neighbours(lattice: Grid, support_mm: float, reach_mm: float | None = None) -> NDArray[np.int64]:
+    """(K, 3) int64 offsets in voxels, the point itself first: a cube of three a side, or all within a ball."""
     step = np.maximum(1, np.round(support_mm / lattice.spacing)).astype(np.int64)
-    sides = product((0, -1, 1), repeat=3) if support_mm > 0 else [(0, 0, 0)]
-    offsets = np.array(list(sides), dtype=np.int64) * step
+    if support_mm <= 0:
+        sides = np.zeros((1, 3), dtype=np.int64)
+    else:
+        count = 1 if reach_mm is None else int(reach_mm / support_mm)
+        sides = np.array(list(product(sorted(range(-count, count + 1), key=abs), repeat=3)), dtype=np.int64)
+        if reach_mm is not None:
+            sides = sides[np.linalg.norm(sides * support_mm, axis=1) <= reach_mm]
+    offsets = sides * step
     # A thin scan has no neighbours across.
     return np.asarray(offsets[(np.abs(offsets) < np.asarray(lattice.shape)).all(axis=1)])
 

