@@ -21,6 +21,8 @@ from train import build_network
 
 MIND = "mind"
 RANDOM = "random weights"
+#: No descriptor at all: the voxel closest to the truth, which is the least error that whole voxels can have.
+CLOSEST = "the closest voxel"
 #: Edge of an intensity patch in voxels of the network's lattice, and the highest total order of cosines kept of it.
 PATCH_VOXELS, PATCH_ORDER = 5, 4
 
@@ -31,7 +33,7 @@ class Contestant:
 
     Attributes:
         name: As it stands in the table.
-        source: Whose pyramid it takes: a label of weights, `RANDOM`, "patches" or "autoencoder".
+        source: Whose pyramid it takes: a label of weights, `RANDOM`, "patches" or "autoencoder"; or `CLOSEST`.
         levels: Which levels of it; None = all.
         whitened: Which of them are whitened by the statistics of the pair.
         end_to_end: Whether the `default` preset matches the points, instead of the search alone.
@@ -65,6 +67,7 @@ def list_contestants(
     if autoencoder:
         encoder = ("enc1", "enc0")
         found.append(Contestant("autoencoder's encoder, whitened", "autoencoder", encoder, encoder))
+    found.append(Contestant(CLOSEST, CLOSEST, ()))
     if not quick:
         found += [
             Contestant("MIND-SSC: default preset", RANDOM, (MIND,), (MIND,), end_to_end=True),

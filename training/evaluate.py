@@ -25,7 +25,7 @@ from safetensors import safe_open
 
 import consistency
 import meddift
-from contestants import RANDOM, Contestant, Describer, list_contestants, write_random_weights
+from contestants import CLOSEST, RANDOM, Contestant, Describer, list_contestants, write_random_weights
 from evaluation_pairs import FIRST_PHANTOM, PRIOR_ERROR_MM, Task, list_pairs, make_task
 from export import export_run
 from meddift.features import Pyramid
@@ -38,7 +38,7 @@ from meddift.matching import (
     window_similarity,
     windows_around,
 )
-from meddift.models import find_spec
+from meddift.models import find_spec, network_grid
 from summary import RESAMPLES, as_csv, decisive, folded, markdown, put_between_markers, summarise
 
 PRIOR_RADIUS_MM = 25.0
@@ -48,6 +48,10 @@ EVALUATION_VERSION = 2
 
 def compare(describer: Describer, contestant: Contestant, task: Task) -> dict[str, Any]:
     """Search for the points of a task with one contestant; errors in mm."""
+    if contestant.source == CLOSEST:
+        lattice = network_grid(task.pair.moving.grid, describer.spec)
+        closest = _errors(lattice.index_to_world(np.rint(lattice.world_to_index(task.truth))), task)
+        return {"errors_mm": {"global": closest, "prior": closest}}
     return measure(*describer.pair(contestant, task.pair.fixed, task.pair.moving), task)
 
 
@@ -270,6 +274,7 @@ def _introduction(record: dict[str, Any], labels: list[str]) -> str:
             "kinder to local descriptors (patches, MIND) than two real scans of one patient are. "
             "MIND is MIND-SSC, whitened. Random weights are those "
             "that training starts from (the last convolution of every residual block is zero there). "
+            "The closest voxel is the one nearest to the truth: no answer on whole voxels can be better. "
             "A point without an answer counts as not found. The last column says by how many percentage points the "
             "first row finds more of the same points within 5 mm.",
             "",
