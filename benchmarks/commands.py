@@ -25,11 +25,15 @@ def match(told: dict[str, Any]) -> dict[str, Any]:
         plan = json.loads(_run([*command, "--dry-run", "--json"], environment)[0])
         cold, cold_row = _run([*command, "--out", str(folder / "a.csv"), "--json"], environment)
         again, row = _run([*command, "--out", str(folder / "b.csv"), "--json"], environment)
+        single = folder / "one.csv"
+        single.write_text("\n".join(points.read_text().splitlines()[:2]) + "\n")
+        _, one = _run([*command[:-1], str(single), "--out", str(folder / "c.csv"), "--json"], environment)
         _, alone = _run([sys.executable, "-c", "import torch"], environment)
         said = [json.loads(text) for text in (cold, again)]
         return {
             **row,
             "cold": cold_row,
+            "one": one,
             "import_torch": alone,
             "estimated_bytes": plan["memory_bytes"],
             "cold_peak_bytes": said[0]["peak_memory_bytes"],

@@ -60,6 +60,7 @@ def _commands(found: Found, best: dict[str, Any]) -> list[str]:
     lines = [
         ["cold: nothing stored", *_times(cold), _gb(row["cold_peak_bytes"])],
         ["again: features stored", *_times(row), _gb(row["peak_bytes"])],
+        ["one point, features stored", *_times(row["one"]), ""],
         ["`import torch` and nothing else", *_times(alone), ""],
     ]
     error = 100 * (row["estimated_bytes"] / row["cold_peak_bytes"] - 1)
