@@ -26,7 +26,7 @@ def match(told: dict[str, Any]) -> dict[str, Any]:
         cold, cold_row = _run([*command, "--out", str(folder / "a.csv"), "--json"], environment)
         again, row = _run([*command, "--out", str(folder / "b.csv"), "--json"], environment)
         single = folder / "one.csv"
-        single.write_text("\n".join(points.read_text().splitlines()[:2]) + "\n")
+        single.write_text("\n".join(points.read_text().splitlines()[:3]) + "\n")
         _, one = _run([*command[:-1], str(single), "--out", str(folder / "c.csv"), "--json"], environment)
         _, alone = _run([sys.executable, "-c", "import torch"], environment)
         said = [json.loads(text) for text in (cold, again)]
