@@ -61,6 +61,11 @@ class IndexedLevel:
         maps = gram_maps(self.features.cpu(), (between[0], between[1], between[2]))
         return self.inverted(squared_norms(maps, self.readings)).to(self.raw.device)
 
+    @property
+    def has_inverse_norms(self) -> bool:
+        """Whether `inverse_norms` were computed before."""
+        return "inverse_norms" in self.__dict__
+
     def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
         """Map (..., C) descriptors of this level; the map is linear, so interpolation may come before or after."""
         if self.whitening is None:
@@ -73,6 +78,11 @@ class IndexedLevel:
         norms = squared.sqrt_()
         nothing = norms <= self.smallest
         return norms.clamp_(min=1e-30).reciprocal_().mul_(self.share).masked_fill_(nothing, 0.0)
+
+    def prepare(self) -> None:
+        """Compute what `whitened` needs."""
+        if self.whitening is not None:
+            _ = self._whitening_tensors
 
     @cached_property
     def _whitening_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,6 +128,17 @@ class SearchIndex:
     def has_maps(self) -> bool:
         """Whether maps of the whole lattice are made: not where it is fine, nor of levels whitened on the way."""
         return self.is_coarse and all(level.whitening is None for level in self.levels)
+
+    def prepare(self, *, norms: bool) -> None:
+        """Compute what several threads would otherwise compute at the same time.
+
+        Args:
+            norms: Whether to make the maps of lengths as well, where the lattice is so coarse that there are any.
+        """
+        for level in self.levels:
+            level.prepare()
+            if norms and self.has_maps:
+                _ = level.inverse_norms
 
     def _index(self, level: Level, share: float) -> IndexedLevel:
         whitening = self.whitening.get(level.name)

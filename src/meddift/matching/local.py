@@ -96,7 +96,7 @@ class _LevelWindows:
         level: The level.
         axes: How they read each of its axes.
         start: (N, 3) int64, first lattice voxel of each window.
-        inverse_norms: Those of the whole lattice, where that is so coarse that they are had anyway; else None.
+        inverse_norms: Those of the whole lattice, where they are at hand; else None.
     """
 
     level: IndexedLevel
@@ -109,7 +109,8 @@ class _LevelWindows:
         cls, index: SearchIndex, level: IndexedLevel, start: NDArray[np.int64], shape: tuple[int, int, int]
     ) -> _LevelWindows:
         axes = [_AxisWindows.of(level.readings[a], start[:, a], shape[a], index.device) for a in range(3)]
-        return cls(level, (axes[0], axes[1], axes[2]), start, level.inverse_norms if index.has_maps else None)
+        maps = index.has_maps and level.has_inverse_norms
+        return cls(level, (axes[0], axes[1], axes[2]), start, level.inverse_norms if maps else None)
 
     def numbers(self, queries: int) -> int:
         """Numbers that one window's patch and its dot products take."""

@@ -18,6 +18,7 @@ from meddift.geometry import Grid, Transform
 from meddift.matching.index import SearchIndex
 from meddift.matching.local import distances, window_similarity, windows_around
 from meddift.matching.maps import search_maps
+from meddift.matching.parallel import for_each
 from meddift.matching.search import GlobalSearch
 from meddift.matching.subvoxel import peak_offsets
 
@@ -107,31 +108,41 @@ def locate_nearby(
     # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
     back = np.linalg.inv(local_linear(prior, positions))
     shifts = np.einsum("nij,kj->nki", back, offsets @ lattice.affine[:3, :3].T)
-    start, shape = windows_around(moving, expected, radius_mm + (reach_mm or support_mm) + lattice.spacing.max())
+    reach = reach_mm or support_mm
+    start, shape = windows_around(moving, expected, radius_mm + reach + lattice.spacing.max())
+    inner, core = windows_around(moving, expected, radius_mm + lattice.spacing.max())
     last = np.asarray(lattice.shape) - 1
     at_once = max(1, WINDOW_NUMBERS // (len(offsets) * int(np.prod(shape))))
-    for first in range(0, count, at_once):
+    # Both scans are read from several threads: what they keep for later is computed before. Lengths of descriptors on
+    # the whole lattice pay where windows read as much.
+    fixed.prepare(norms=False)
+    moving.prepare(norms=count * int(np.prod(shape)) >= lattice.size)
+
+    def locate(first: int) -> None:
         rows = slice(first, min(first + at_once, count))
         now = len(positions[rows])
         around = (positions[rows, None] + shifts[rows]).reshape(-1, 3)
         queries = [q.reshape(now, len(offsets), -1) for q in fixed.describe(around)]
-        values = _average_shifted(window_similarity(moving, queries, start[rows], shape), offsets)
-        away = distances(moving, start[rows], shape, expected[rows])
+        wide = window_similarity(moving, queries, start[rows], shape)
+        values = _average_shifted(wide, offsets, inner[rows] - start[rows], core)
+        away = distances(moving, inner[rows], core, expected[rows])
         # An expected place beyond the scan may have no voxel within the radius: then the whole window counts.
         reachable = (away <= radius_mm).flatten(1).any(dim=1)[:, None, None, None]
         searched = values.masked_fill((away > radius_mm) & reachable, -torch.inf)
         top, flat = searched.flatten(1).max(dim=1)
-        place = np.stack(np.unravel_index(flat.cpu().numpy(), shape), axis=1)
-        voxel = start[rows] + place
+        place = np.stack(np.unravel_index(flat.cpu().numpy(), core), axis=1)
+        voxel = inner[rows] + place
         found = lattice.index_to_world(voxel)
-        beyond = distances(moving, start[rows], shape, found) > RIVAL_MM
+        beyond = distances(moving, inner[rows], core, found) > RIVAL_MM
         rival = searched.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1)
         rim = ((voxel == 0) | (voxel == last)) & (last > 0)
-        reach = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - lattice.spacing.max()
+        far = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - lattice.spacing.max()
         located.positions[rows] = lattice.index_to_world(voxel + peak_offsets(_cubes(values.cpu().numpy(), place)))
         located.similarity[rows] = located.first_similarity[rows] = top.double().cpu().numpy()
         located.margin[rows] = (top - rival).double().cpu().numpy()
-        located.at_border[rows] = rim.any(axis=1) | reach
+        located.at_border[rows] = rim.any(axis=1) | far
+
+    for_each(range(0, count, at_once), locate)
     return located
 
 
@@ -150,19 +161,43 @@ def _neighbours(lattice: Grid, support_mm: float, reach_mm: float | None = None)
     return np.asarray(offsets[(np.abs(offsets) < np.asarray(lattice.shape)).all(axis=1)])
 
 
-def _average_shifted(values: torch.Tensor, offsets: NDArray[np.int64]) -> torch.Tensor:
-    """(N, n0, n1, n2), mean over k of `values[:, k]` at each voxel plus offset k, where that lies in the window."""
-    if len(offsets) == 1:
-        return values[:, 0]
-    shape = values.shape[2:]
-    total = torch.zeros_like(values[:, 0])
-    counted = torch.zeros(shape, dtype=values.dtype, device=values.device)
-    for k, offset in enumerate(offsets.tolist()):
-        to = [slice(max(0, -o), min(n, n - o)) for o, n in zip(offset, shape, strict=True)]
-        of = [slice(max(0, o), min(n, n + o)) for o, n in zip(offset, shape, strict=True)]
-        total[:, to[0], to[1], to[2]] += values[:, k, of[0], of[1], of[2]]
-        counted[to[0], to[1], to[2]] += 1
-    return total.div_(counted)
+def _average_shifted(
+    values: torch.Tensor, offsets: NDArray[np.int64], first: NDArray[np.int64], core: tuple[int, int, int]
+) -> torch.Tensor:
+    """Mean over k of `values[:, k]` at each voxel of the core plus offset k, where that lies in the window.
+
+    Args:
+        values: (N, K, n0, n1, n2), similarities in wide windows.
+        offsets: (K, 3) int64, voxels.
+        first: (N, 3) int64, where in its window the core of each begins: the same but for windows at a border.
+        core: Voxels of every core.
+
+    Returns:
+        (N, *core).
+    """
+    result = values.new_empty((len(values), *core))
+    for begin in np.unique(first, axis=0):
+        rows = np.flatnonzero((first == begin).all(axis=1))
+        part = values if len(rows) == len(values) else values[torch.from_numpy(rows).to(values.device)]
+        total = values.new_zeros((len(rows), *core))
+        counted = values.new_zeros(core)
+        for k, offset in enumerate(offsets):
+            low = np.maximum(0, -(begin + offset))  # in the core, where the window begins
+            high = np.minimum(core, np.asarray(values.shape[2:]) - begin - offset)
+            if (low >= high).any():
+                continue
+            to = [slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+            of = [
+                slice(a, b)
+                for a, b in zip((begin + offset + low).tolist(), (begin + offset + high).tolist(), strict=True)
+            ]
+            total[:, to[0], to[1], to[2]] += part[:, k, of[0], of[1], of[2]]
+            counted[to[0], to[1], to[2]] += 1
+        total /= counted
+        if len(rows) == len(values):
+            return total
+        result[torch.from_numpy(rows).to(values.device)] = total
+    return result
 
 
 def _cubes(values: NDArray[np.floating], place: NDArray[np.int64]) -> NDArray[np.floating]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from meddift.geometry import AffineTransform, Grid
+from meddift.matching.parallel import for_each
 from meddift.registration.feature_map import FeatureMap, chunks, read_unit_with_slope
 from meddift.registration.smoothness import Smoothness, conjugate_gradient
 from meddift.registration.spline import ControlLattice
@@ -93,7 +94,8 @@ def _normal_equations(
     inverse = torch.from_numpy(moving.grid.inverse[:3, :3]).float()
     hessian, slope = torch.empty((len(shift), 6)), torch.empty((len(shift), 3))
     misfit = torch.empty(len(shift))
-    for rows in chunks(len(shift)):
+
+    def ask(rows: slice) -> None:
         world = base[rows] + shift[rows].double().numpy()
         index = torch.from_numpy(moving.grid.world_to_index(world)).float()
         value, by_index = read_unit_with_slope(moving.values, index)
@@ -104,6 +106,8 @@ def _normal_equations(
         square = torch.einsum("nci,ncj->nij", jacobian, jacobian)
         hessian[rows] = torch.stack([square[:, i, j] for i, j in _TRIANGLE], dim=1) * weight[:, None]
         slope[rows] = torch.einsum("nci,nc->ni", jacobian, difference) * weight[:, None]
+
+    for_each(chunks(len(shift)), ask)
     # Half of the places differ by less than the scale: they count nearly in full.
     scale = misfit.median().clamp(min=1e-6)
     robust = (1 + misfit / (2 * scale)).square().reciprocal_()[:, None]
