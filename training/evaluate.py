@@ -218,9 +218,6 @@ def main() -> None:
     if arguments.card:
         block = "\n".join([words, decisive(rows), folded(rows), closing]).strip()
         put_between_markers(arguments.card, "evaluation", f"\n{block}\n")
-        first = record["weights"][labels[0]]
-        compute = f"{first.get('steps', '?')} steps in {first.get('hours', '?')} hours"
-        put_between_markers(arguments.card, "compute", compute)
     print(f"wrote {arguments.out / 'evaluation.md'}, .csv and .json after {record['seconds']:.0f} s")
 
 
