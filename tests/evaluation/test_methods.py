@@ -57,8 +57,8 @@ def chest(tmp_path_factory: pytest.TempPathFactory) -> StoredCase:
 @pytest.mark.parametrize(
     ("name", "below_mm"),
     [
-        # Its affine comes first, so it is tested along; alone, with the one voxel in a hundred that its settings sample,
-        # it stays where it began on a scan as small as this.
+        # Its affine comes first and is tested along; alone, with the one voxel in a hundred that its settings
+        # sample, it stays where it began on a scan as small as this.
         ("simpleitk-demons", 8.0),
         ("elastix-affine", 8.0),
         ("elastix-bspline", 4.0),
