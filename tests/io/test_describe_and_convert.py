@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -189,19 +190,27 @@ def test_metatensors():
 
 
 @pytest.mark.slow
-def test_real_metatensors(tmp_path):
-    monai_data = pytest.importorskip("monai.data")
-    from monai.transforms import LoadImage
-
+@pytest.mark.parametrize("reader", ["NibabelReader", "ITKReader"])
+def test_real_metatensors(reader, tmp_path):
+    """In a process of its own: ITK's Python package and SimpleITK do not live together in one."""
+    pytest.importorskip("monai.data")
+    if reader == "ITKReader" and importlib.util.find_spec("itk") is None:
+        pytest.skip("needs the package itk")
     write_volume(_volume(), tmp_path / "scan.nii.gz")
-    for reader in ("NibabelReader", "ITKReader"):
-        try:
-            tensor = LoadImage(image_only=True, reader=reader)(tmp_path / "scan.nii.gz")
-        except (ImportError, RuntimeError):  # the ITK reader needs a package of its own
-            continue
-        assert isinstance(tensor, monai_data.MetaTensor)
-        np.testing.assert_allclose(as_volume(tensor).grid.affine, AFFINE, atol=1e-4)
-        np.testing.assert_array_equal(as_volume(tensor).data, voxels())
+    program = f"""
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from meddift.io import as_volume
+tensor = LoadImage(image_only=True, reader="{reader}")(r"{tmp_path / "scan.nii.gz"}")
+assert isinstance(tensor, MetaTensor)
+volume = as_volume(tensor)
+np.savez(r"{tmp_path / "seen.npz"}", affine=volume.grid.affine, data=volume.data)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    seen = np.load(tmp_path / "seen.npz")
+    np.testing.assert_allclose(seen["affine"], AFFINE, atol=1e-4)
+    np.testing.assert_array_equal(seen["data"], voxels())
 
 
 def test_unchecked_objects_may_be_constant():
