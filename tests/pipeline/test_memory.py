@@ -133,7 +133,7 @@ def measure(count, preset, **options):
 def test_512_points_at_the_papers_scale_take_under_1500_mb_beyond_the_pyramids(preset, options):
     """The whole process counts, with Python, PyTorch and the two scans in it.
 
-    Measured: 1.02, 1.33 and 1.12 GB; about half of it is there before the first point is matched.
+    Measured: 0.51, 0.35 and 0.36 GB, most of which is there before the first point is matched.
     """
     measured = measure(512, preset, **options)
     assert measured["found"] == 512
