@@ -11,9 +11,10 @@ from measuring import measured
 from torch.nn import functional
 
 from meddift.matching.cost_volume import cost_volume
+from meddift.registration.register import RADIUS, STRIDE
 
-#: As `meddift register` compares: every second voxel, windows of 7^3 voxels, 3^3 voxels supporting each node.
-STRIDE, RADIUS, SUPPORT = 2, 3, 1
+#: Voxels on either side that support a node, as `meddift register` compares.
+SUPPORT = 1
 
 
 def ours(told: dict[str, Any]) -> dict[str, Any]:

@@ -124,10 +124,7 @@ def _search(found: Found) -> list[str]:
             if result["lost"]:
                 same += f"; {max(result['lost']):+.0e}"
         once = f"{result['once_seconds']:.2f}" if "once_seconds" in result else ""
-        ratio = (
-            "" if ours is None or ours is result else f"{result['processor_seconds'] / ours['processor_seconds']:.0f}"
-        )
-        memory = "" if ours is None or ours is result else f"{result['beyond_bytes'] / ours['beyond_bytes']:.0f}"
+        ratio, memory = (_times_ours(result, ours, key, ".0f") for key in ("processor_seconds", "beyond_bytes"))
         image = "x".join(map(str, row.told["image"]))
         lines.append(
             [f"{image}, {row.told['points']} points: {LABELS[row.task]}", once, *_times(result),
@@ -193,13 +190,14 @@ def _dense(found: Found, best: dict[str, Any]) -> list[str]:
         if result is None:
             continue
         ours, floor = found.get(Row("dense.ours", row.told).key), result["flops"] / best["flops"]
-        other = ours is not None and ours is not result
-        apart = np.abs(np.array(ours["some"]) - np.array(result["some"])).max() if ours is not None and other else 0.0
+        apart = ""
+        if ours is not None and ours is not result:
+            apart = f"{np.abs(np.array(ours['some']) - np.array(result['some'])).max():.0e}"
         lines.append(
             [f"{'x'.join(map(str, row.told['image']))}: {LABELS[row.task]}", f"{floor:.2f}", *_times(result),
              f"{result['processor_seconds'] / floor:.1f}",
-             f"{result['processor_seconds'] / ours['processor_seconds']:.1f}" if ours is not None and other else "",
-             _mb(result["beyond_bytes"]), f"{apart:.0e}" if other else "", str(result["load_before"])]
+             _times_ours(result, ours, "processor_seconds", ".1f"),
+             _mb(result["beyond_bytes"]), apart, str(result["load_before"])]
         )  # fmt: skip
     if not lines:
         return []
@@ -230,9 +228,7 @@ def _networks(found: Found, best: dict[str, Any]) -> list[str]:
         if other is not None and other is not result and "latent" in result:
             one, two = np.array(result["latent"]), np.array(other["latent"])
             agree = f"{np.abs(one - two).max() / np.abs(two).max():.0e}"
-        faster = (
-            f"{other['processor_seconds'] / result['processor_seconds']:.2f}" if other and other is not result else ""
-        )
+        faster = "" if other is None else _times_ours(other, result, "processor_seconds", ".2f")
         name = f"{LABELS[row.task]} {'x'.join(map(str, row.told['shape']))}"
         if "way" in row.told:
             name += ", as written" if row.told["way"] == "plain" else ", ours"
@@ -284,6 +280,11 @@ def curves(found: Found, path: Path) -> None:
         axis.legend()
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
+
+
+def _times_ours(other: dict[str, Any], ours: dict[str, Any] | None, key: str, form: str) -> str:
+    """How many times ours another way takes; "" where there is none, or it is ours."""
+    return "" if ours is None or ours is other else format(other[key] / ours[key], form)
 
 
 def _times(row: dict[str, Any]) -> tuple[str, str]:

@@ -176,27 +176,23 @@ def _average_shifted(
         (N, *core).
     """
     result = values.new_empty((len(values), *core))
-    for begin in np.unique(first, axis=0):
-        rows = np.flatnonzero((first == begin).all(axis=1))
-        part = values if len(rows) == len(values) else values[torch.from_numpy(rows).to(values.device)]
-        total = values.new_zeros((len(rows), *core))
+    window = np.asarray(values.shape[2:])
+    begins, group = np.unique(first, axis=0, return_inverse=True)
+    for number, begin in enumerate(begins):
+        rows = slice(None) if len(begins) == 1 else np.flatnonzero(group.reshape(-1) == number)
+        part = values[rows]
+        total = values.new_zeros((len(part), *core))
         counted = values.new_zeros(core)
-        for k, offset in enumerate(offsets):
-            low = np.maximum(0, -(begin + offset))  # in the core, where the window begins
-            high = np.minimum(core, np.asarray(values.shape[2:]) - begin - offset)
-            if (low >= high).any():
+        for k, at in enumerate(begin + offsets):
+            # Of the core, what lies in the window after the offset.
+            low, high = np.maximum(0, -at).tolist(), np.minimum(core, window - at).tolist()
+            if any(a >= b for a, b in zip(low, high, strict=True)):
                 continue
-            to = [slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
-            of = [
-                slice(a, b)
-                for a, b in zip((begin + offset + low).tolist(), (begin + offset + high).tolist(), strict=True)
-            ]
-            total[:, to[0], to[1], to[2]] += part[:, k, of[0], of[1], of[2]]
-            counted[to[0], to[1], to[2]] += 1
-        total /= counted
-        if len(rows) == len(values):
-            return total
-        result[torch.from_numpy(rows).to(values.device)] = total
+            x, y, z = (slice(a, b) for a, b in zip(low, high, strict=True))
+            u, v, w = (slice(o + a, o + b) for o, a, b in zip(at.tolist(), low, high, strict=True))
+            total[:, x, y, z] += part[:, k, u, v, w]
+            counted[x, y, z] += 1
+        result[rows] = total / counted
     return result
 
 

@@ -175,7 +175,11 @@ class Matcher:
     def _encoding_plan(self, volume: Volume) -> EncodingPlan:
         from meddift.io.memory import available_memory
 
-        return plan_encoding(self.spec, volume.grid, available_memory() if self.device == "cpu" else None)
+        plan = plan_encoding(self.spec, volume.grid, available_memory())
+        # Which device it will be is asked only where it matters: to find out loads torch.
+        if plan.spare and self.device != "cpu":
+            return plan_encoding(self.spec, volume.grid, None)
+        return plan
 
     def plan(self, fixed: Volume, moving: Volume, count: int) -> dict[str, Any]:
         """What a match would do; reads no weights and loads no network.
@@ -190,13 +194,16 @@ class Matcher:
         """
         estimate = estimate_memory(self.spec, self.extraction, self.options, fixed.grid, moving.grid, count)
         scans = {"fixed": (fixed, estimate.fixed_network), "moving": (moving, estimate.moving_network)}
+
+        def encoding(volume: Volume) -> str:
+            if not self.extraction.network_levels:
+                return "none: no level of the network is asked for"
+            return str(self._encoding_plan(volume))
+
         described = {
-            role: {"scan": repr(volume.grid), "network": repr(network), "encoding": str(self._encoding_plan(volume))}
+            role: {"scan": repr(volume.grid), "network": repr(network), "encoding": encoding(volume)}
             for role, (volume, network) in scans.items()
         }
-        if not self.extraction.network_levels:
-            for each in described.values():
-                each["encoding"] = "none: no level of the network is asked for"
         return {
             "model": self.spec.name,
             "options": self.options.describe(),
