@@ -87,6 +87,17 @@ def test_an_image_is_described_without_torch(tmp_path: Path) -> None:
     assert not modules_after(command("info", "scan.nii.gz"), cwd=tmp_path) & {"torch", "monai", "matplotlib"}
 
 
+def test_a_plan_is_made_without_torch(tmp_path: Path) -> None:
+    import nibabel
+    import numpy as np
+
+    data = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "scan.nii.gz")
+    (tmp_path / "points.txt").write_text("point\n1\n-9 -9 9\n")
+    match = command("match", "scan.nii.gz", "scan.nii.gz", "--points", "points.txt", "--dry-run")
+    assert not modules_after(match, cwd=tmp_path) & {"torch", "monai", "matplotlib"}
+
+
 def packages() -> list[str]:
     found = ["meddift"]
     found += [module.name for module in pkgutil.walk_packages(meddift.__path__, "meddift.") if module.ispkg]
