@@ -55,6 +55,16 @@ def haar(image: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts)
 
 
+def with_channels(channels: list[int]) -> dict:
+    """Settings of a U-Net of these stages: attention on the coarsest alone, heads of 48 channels there."""
+    last = len(channels) - 1
+    return {
+        "channels": channels,
+        "attention": [stage == last for stage in range(len(channels))],
+        "head_channels": [48 if stage == last else 0 for stage in range(len(channels))],
+    }
+
+
 def denoising_target(prediction: str, latent: torch.Tensor, noise: torch.Tensor, signal: float) -> torch.Tensor:
     """What the network is asked for: the clean latent, the noise that was added, or v (Salimans and Ho 2022).
 
@@ -125,16 +135,22 @@ def main() -> None:
     parser.add_argument("--start-from", type=Path, help="folder of exported weights to begin a new run with")
     parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.py; without it a fixed Haar latent")
     parser.add_argument("--denoising-only", action="store_true")
+    parser.add_argument("--channels", type=int, nargs="+", help="of the stages, fine to coarse; attention on the last")
+    parser.add_argument("--residual-blocks", type=int, default=DEFAULTS["residual_blocks"], help="of each stage")
+    parser.add_argument("--spacing-mm", type=float, default=DEFAULTS["spacing_mm"], help="that it works at")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     arguments.run.mkdir(parents=True, exist_ok=True)
     config = {**DEFAULTS, "correspondence": not arguments.denoising_only, "seed": arguments.seed,
-              "prediction": arguments.prediction}  # fmt: skip
+              "prediction": arguments.prediction, "residual_blocks": arguments.residual_blocks,
+              "spacing_mm": arguments.spacing_mm}  # fmt: skip
     autoencoder, scale_factor = None, 1.0
     if arguments.autoencoder:
         autoencoder, scale_factor = load_autoencoder(arguments.autoencoder)
         config |= ON_AUTOENCODER | {"autoencoder": NETWORK, "scale_factor": scale_factor}
+    if arguments.channels:
+        config |= with_channels(arguments.channels)
     if arguments.start_from:
         config |= {"started_from": weights_digest(arguments.start_from)}
     if arguments.phantoms:

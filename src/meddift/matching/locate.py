@@ -88,7 +88,6 @@ def locate_nearby(
     *,
     radius_mm: float,
     support_mm: float,
-    reach_mm: float | None = None,
 ) -> Located:
     """Look for points within a ball around where they are expected, and answer between voxels.
 
@@ -100,16 +99,14 @@ def locate_nearby(
         prior: Fixed to moving; only its local stretching and turning is used.
         radius_mm: Of the ball.
         support_mm: Distance of the neighbours that are compared along with each point; 0 compares the point alone.
-        reach_mm: How far away neighbours may lie; None = those next to the point, 26.
     """
     count, lattice = len(positions), moving.lattice
     located = Located.empty(count)
-    offsets = _neighbours(lattice, support_mm, reach_mm)
+    offsets = _neighbours(lattice, support_mm)
     # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
     back = np.linalg.inv(local_linear(prior, positions))
     shifts = np.einsum("nij,kj->nki", back, offsets @ lattice.affine[:3, :3].T)
-    reach = reach_mm or support_mm
-    start, shape = windows_around(moving, expected, radius_mm + reach + lattice.spacing.max())
+    start, shape = windows_around(moving, expected, radius_mm + support_mm + lattice.spacing.max())
     inner, core = windows_around(moving, expected, radius_mm + lattice.spacing.max())
     last = np.asarray(lattice.shape) - 1
     at_once = max(1, WINDOW_NUMBERS // (len(offsets) * int(np.prod(shape))))
@@ -146,17 +143,11 @@ def locate_nearby(
     return located
 
 
-def _neighbours(lattice: Grid, support_mm: float, reach_mm: float | None = None) -> NDArray[np.int64]:
-    """(K, 3) int64 offsets in voxels, the point itself first: a cube of three a side, or all within a ball."""
+def _neighbours(lattice: Grid, support_mm: float) -> NDArray[np.int64]:
+    """(K, 3) int64 offsets in voxels, the point itself first, then those around it: a cube of three a side."""
     step = np.maximum(1, np.round(support_mm / lattice.spacing)).astype(np.int64)
-    if support_mm <= 0:
-        sides = np.zeros((1, 3), dtype=np.int64)
-    else:
-        count = 1 if reach_mm is None else int(reach_mm / support_mm)
-        sides = np.array(list(product(sorted(range(-count, count + 1), key=abs), repeat=3)), dtype=np.int64)
-        if reach_mm is not None:
-            sides = sides[np.linalg.norm(sides * support_mm, axis=1) <= reach_mm]
-    offsets = sides * step
+    sides = (0, -1, 1) if support_mm > 0 else (0,)
+    offsets = np.array(list(product(sides, repeat=3)), dtype=np.int64) * step
     # A thin scan has no neighbours across.
     return np.asarray(offsets[(np.abs(offsets) < np.asarray(lattice.shape)).all(axis=1)])
 

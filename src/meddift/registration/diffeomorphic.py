@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
-from meddift.registration.feature_map import chunks, read
+from meddift.matching.reading import chunks, read
 
 #: Velocities are halved until none is longer than this, voxels.
 LARGEST_STEP = 0.25

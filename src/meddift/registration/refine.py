@@ -14,7 +14,8 @@ import torch
 
 from meddift.geometry import AffineTransform, Grid
 from meddift.matching.parallel import for_each
-from meddift.registration.feature_map import FeatureMap, chunks, read_unit_with_slope
+from meddift.matching.reading import chunks, read_unit_with_slope
+from meddift.registration.feature_map import FeatureMap
 from meddift.registration.smoothness import Smoothness, conjugate_gradient
 from meddift.registration.spline import ControlLattice
 

@@ -18,9 +18,10 @@ from meddift.features import Pyramid
 from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Grid, Transform, interpolate
 from meddift.matching.cost_volume import cost_volume
+from meddift.matching.reading import unit
 from meddift.registration.dense import as_world, couple
 from meddift.registration.diffeomorphic import VelocityField, WithoutAffine
-from meddift.registration.feature_map import FeatureMap, fused_maps, unit
+from meddift.registration.feature_map import FeatureMap, fused_maps
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, jacobian_determinant, sampled, sd_log_jacobian
 from meddift.registration.refine import Places, refine

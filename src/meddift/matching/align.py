@@ -1,0 +1,190 @@
+"""Between voxels: the neighbourhood of each point is laid over its counterpart by least squares, both ways at once.
+
+A neighbourhood is a ball of voxels around a point. A small affine map takes it to the other scan; of all such maps the
+one is found at which descriptors differ least (Lucas and Kanade 1981, by Gauss-Newton steps). Stretching and turning
+are found along with the place, because a neighbourhood that is laid on askew is laid on beside the point.
+
+Descriptors are not linear between voxels, and what interpolation adds is alike at all places that lie alike between
+voxels. So one scan is always read on its voxels: the voxels around the fixed point are compared with places between
+moving voxels, and the voxels around the moving place with places between fixed ones, by the same map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddift.features import Level
+from meddift.matching.parallel import for_each
+from meddift.matching.reading import read, read_unit_with_slope, unit
+
+#: Points whose neighbourhoods are read at a time: what is gathered for them fits into a processor's cache.
+BATCH = 16
+#: Gauss-Newton steps.
+ROUNDS = 4
+#: Neighbours lie about so far apart and at most so far away, mm, and count as a Gaussian of their distance, mm.
+SPACING_MM, REACH_MM, SIGMA_MM = 4.0, 12.0, 6.0
+#: How stiff the linear part is, relative to what descriptors ask of the place: it keeps what even tissue leaves open.
+STIFFNESS = 0.03
+#: Differences of this many times the median of a neighbourhood count a quarter (Geman and McClure).
+ROBUST = 2.0
+
+#: Unknowns of a point: a shift, and how the ends of the neighbourhood's three axes move.
+_UNKNOWNS = 12
+
+
+def align_neighbourhoods(
+    fixed: Level,
+    moving: Level,
+    positions: NDArray[np.float64],
+    found: NDArray[np.float64],
+    linear: NDArray[np.float64],
+    *,
+    limit_mm: float,
+) -> NDArray[np.float64]:
+    """Move places to where the neighbourhoods of points fit best.
+
+    Args:
+        fixed: Descriptors of the scan in which the points are given.
+        moving: Descriptors of the other scan.
+        positions: (N, 3) float64 on the fixed scan, world RAS mm.
+        found: (N, 3) float64, where they were found on the moving scan, world RAS mm.
+        linear: (N, 3, 3) float64, how the fixed scan is stretched and turned there, as far as is known.
+        limit_mm: No place moves farther than this.
+
+    Returns:
+        (N, 3) float64, world RAS mm.
+    """
+    result = np.array(found, dtype=np.float64)
+
+    def align(first: int) -> None:
+        rows = slice(first, first + BATCH)
+        result[rows] = _align(fixed, moving, positions[rows], found[rows], linear[rows], limit_mm)
+
+    for_each(range(0, len(positions), BATCH), align)
+    return result
+
+
+def _align(
+    fixed: Level,
+    moving: Level,
+    positions: NDArray[np.float64],
+    found: NDArray[np.float64],
+    linear: NDArray[np.float64],
+    limit_mm: float,
+) -> NDArray[np.float64]:
+    """Some points at a time; see `align_neighbourhoods`."""
+    around, beyond = _Voxels.around(fixed, positions), _Voxels.around(moving, found)
+    offsets = around.positions - positions[:, None]
+    share = _share(offsets)
+    place, bent = found.copy(), linear.copy()
+    for _ in range(ROUNDS):
+        there = place[:, None] + np.einsum("nij,nkj->nki", bent, offsets)
+        system, right = _equations(around, *_slopes(moving, there), share * moving.grid.contains(there), offsets)
+        # The same map the other way: what its unknowns do to a fixed place is what they do to a moving one, undone.
+        undone = np.linalg.inv(bent)
+        back = np.einsum("nij,nkj->nki", undone, beyond.positions - place[:, None])
+        value, slope = _slopes(fixed, positions[:, None] + back)
+        slope = -torch.einsum("nkci,nij->nkcj", slope, torch.from_numpy(undone).float())
+        weight = _share(back) * fixed.grid.contains(positions[:, None] + back)
+        more, pull = _equations(beyond, value, slope, weight, back)
+        step = _solve(system + more, right + pull, bent - linear)
+        place = found + _shortened(place + step[:, 0] - found, limit_mm)
+        bent = bent + step[:, 1:].transpose(0, 2, 1) / REACH_MM
+    return place
+
+
+@dataclass(frozen=True, eq=False)
+class _Voxels:
+    """Voxels around points, and what is seen there.
+
+    Attributes:
+        positions: (N, K, 3) float64, world RAS mm.
+        described: (N, K, C) float32, of length 1.
+        exist: (N, K) bool, False beyond the lattice.
+    """
+
+    positions: NDArray[np.float64]
+    described: torch.Tensor
+    exist: NDArray[np.bool_]
+
+    @classmethod
+    def around(cls, level: Level, points: NDArray[np.float64]) -> Self:
+        """Every second voxel or so of a ball around the voxel that is closest to each point."""
+        grid = level.grid
+        step = np.maximum(1, np.round(SPACING_MM / grid.spacing))
+        # Points lie beside their voxels: some that lie half a voxel beyond the ball of one are inside that of another.
+        reach = REACH_MM + float(np.linalg.norm(grid.spacing)) / 2
+        sides = [np.arange(-n, n + 1) for n in (reach / (step * grid.spacing)).astype(int)]
+        ball = np.array(list(product(*sides)), dtype=np.float64) * step
+        ball = ball[np.linalg.norm(ball * grid.spacing, axis=1) <= reach]
+        voxels = np.rint(grid.world_to_index(points))[:, None] + ball
+        exist = ((voxels >= 0) & (voxels < grid.shape)).all(axis=-1)
+        index = torch.from_numpy(voxels.reshape(-1, 3)).float()
+        described = unit(read(torch.from_numpy(level.features), index)).reshape(*voxels.shape[:2], -1)
+        return cls(grid.index_to_world(voxels.reshape(-1, 3)).reshape(voxels.shape), described, exist)
+
+
+def _share(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, K), how much places count that lie (N, K, 3) mm away."""
+    distance = np.linalg.norm(offsets, axis=-1)
+    return np.asarray(np.exp(-0.5 * (distance / SIGMA_MM) ** 2) * (distance <= REACH_MM))
+
+
+def _slopes(level: Level, positions: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, K, C) unit descriptors at (N, K, 3) world mm, and their (N, K, C, 3) derivatives by mm."""
+    index = torch.from_numpy(level.grid.world_to_index(positions.reshape(-1, 3))).float()
+    value, by_index = read_unit_with_slope(torch.from_numpy(level.features), index)
+    slope = by_index @ torch.from_numpy(level.grid.inverse[:3, :3]).float()
+    return value.reshape(*positions.shape[:2], -1), slope.reshape(*positions.shape[:2], -1, 3)
+
+
+def _equations(
+    voxels: _Voxels,
+    value: torch.Tensor,
+    slope: torch.Tensor,
+    weight: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normal equations of one direction: (N, 4, 3, 4, 3) and (N, 4, 3) float64.
+
+    Args:
+        voxels: What is wanted.
+        value: (N, K, C), what is there now.
+        slope: (N, K, C, 3), how that changes when the moving places are shifted, by mm.
+        weight: (N, K), how much each place counts.
+        offsets: (N, K, 3), where the places lie in the neighbourhood of the fixed point, mm.
+    """
+    difference = voxels.described - value
+    misfit = difference.square().sum(dim=-1)
+    usual = misfit.median(dim=1, keepdim=True).values.clamp(min=1e-6)
+    counted = torch.from_numpy(weight * voxels.exist).float() / (1 + misfit / (ROBUST * usual)).square()
+    square = torch.einsum("nkci,nkcj,nk->nkij", slope, slope, counted)
+    pull = torch.einsum("nkci,nkc,nk->nki", slope, difference, counted)
+    basis = torch.from_numpy(np.insert(offsets / REACH_MM, 0, 1.0, axis=-1)).float()
+    system = torch.einsum("nkij,nka,nkb->naibj", square, basis, basis)
+    return system.double(), torch.einsum("nki,nka->nai", pull, basis).double()
+
+
+def _solve(system: torch.Tensor, right: torch.Tensor, turned: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 4, 3): the step, with the linear part held back towards what was known before."""
+    count = len(system)
+    # What descriptors ask of a shift, on average over its directions: the measure of all that is added.
+    asked = system[:, 0, :, 0].diagonal(dim1=1, dim2=2).mean(dim=1)[:, None] + 1e-9
+    stiff = torch.cat([torch.zeros(3), torch.full((_UNKNOWNS - 3,), STIFFNESS)]).double()
+    held = torch.from_numpy(turned.transpose(0, 2, 1).reshape(count, -1) * REACH_MM)
+    right = right.reshape(count, _UNKNOWNS)
+    right = torch.cat([right[:, :3], right[:, 3:] - asked * STIFFNESS * held], dim=1)
+    system = system.reshape(count, _UNKNOWNS, _UNKNOWNS) + torch.diag_embed(asked * (stiff + 1e-3))
+    return np.asarray(torch.linalg.solve(system, right).numpy().reshape(count, 4, 3))
+
+
+def _shortened(vectors: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
+    """Vectors no longer than a limit."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors * np.minimum(1.0, limit / np.maximum(length, 1e-12)))
