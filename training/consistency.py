@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from contestants import RANDOM, Contestant, Describer
+from contestants import AS_USED, RANDOM, Contestant, Describer
 from evaluation_pairs import VALIDATION
 from meddift.features.extraction import MIND
 from meddift.io import read_volume
@@ -81,8 +81,8 @@ def overlapping_crops(describer: Describer, label: str, scans: Path) -> list[dic
     own = describer.spec.defaults.levels
     trained = own if describer.spec.defaults.whiten else ()
     contestants = [
-        Contestant(f"{label} + MIND", label, (*own, MIND), (*trained, MIND)),
-        Contestant(label, label, own, trained),
+        Contestant(f"{label}{AS_USED}", label, (*own, MIND), (*trained, MIND)),
+        Contestant(f"{label}, learned levels alone", label, own, trained),
         Contestant("MIND-SSC, whitened", RANDOM, (MIND,), (MIND,)),
         Contestant(f"{label}: default preset", label, (*own, MIND), end_to_end=True),
     ]

@@ -23,6 +23,9 @@ MIND = "mind"
 RANDOM = "random weights"
 #: No descriptor at all: the voxel closest to the truth, which is the least error that whole voxels can have.
 CLOSEST = "the closest voxel"
+#: What stands behind the name of a network whose levels are compared along with the hand-made one, as its
+#: specification says.
+AS_USED = " as used, with MIND"
 #: Edge of an intensity patch in voxels of the network's lattice, and the highest total order of cosines kept of it.
 PATCH_VOXELS, PATCH_ORDER = 5, 4
 
@@ -49,16 +52,16 @@ class Contestant:
 def list_contestants(
     labels: list[str], spec: ModelSpec, *, quick: bool, autoencoder: bool = False
 ) -> list[Contestant]:
-    """Everything that is compared: the first trained network first, and the `default` preset of each."""
+    """Everything that is compared: the first network as it is used comes first; and the `default` preset of each."""
     own = spec.defaults.levels
     trained = own if spec.defaults.whiten else ()
     found: list[Contestant] = []
     for label in labels:
         found += [
-            Contestant(label, label, own, trained),
+            Contestant(f"{label}{AS_USED}", label, (*own, MIND), (*trained, MIND)),
+            Contestant(f"{label}, learned levels alone", label, own, trained),
             Contestant(f"{label}: default preset", label, (*own, MIND), end_to_end=True),
         ]
-    found.insert(1, Contestant(f"{labels[0]} + MIND", labels[0], (*own, MIND), (*trained, MIND)))
     found += [
         Contestant("MIND-SSC, whitened", RANDOM, (MIND,), (MIND,)),
         Contestant("random weights, raw", RANDOM, own),

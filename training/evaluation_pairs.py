@@ -24,6 +24,15 @@ FIRST_PHANTOM = 9001
 #: How far from the truth a point is expected at most, mm: uniform in a ball.
 PRIOR_ERROR_MM = 12.0
 
+#: Options of `scan_pair` for pairs on which descriptors differ more: deeper breath, more bending, thick noisy slices.
+HARDER = {
+    "amplitude_mm": 40.0,
+    "local_mm": 7.0,
+    "rotation_degrees": 8.0,
+    "thickness_mm": 5.0,
+    "noise_std_hu": 45.0,
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -52,7 +61,7 @@ class Recipe:
 
     Attributes:
         name: Of the pair.
-        group: "scans" or "phantoms": what is pooled.
+        group: "scans", "harder scans" or "phantoms": what is pooled.
         make: Makes it.
     """
 
@@ -72,8 +81,8 @@ class _Scan:
         return read_volume(self.path)
 
 
-def list_pairs(scans: Path | None, *, seeds: int, phantoms: int) -> Iterator[Recipe]:
-    """Pairs of the validation scans found in a folder, then phantoms."""
+def list_pairs(scans: Path | None, *, seeds: int, phantoms: int, harder: int = 0) -> Iterator[Recipe]:
+    """Pairs of the validation scans found in a folder, `harder` harder ones of each, then phantoms."""
     for word in VALIDATION if scans is not None else ():
         paths = sorted(path for path in scans.glob(f"*{word}*.nii.gz") if path.is_file())
         if not paths:
@@ -84,6 +93,12 @@ def list_pairs(scans: Path | None, *, seeds: int, phantoms: int) -> Iterator[Rec
                 f"{word}-{seed}",
                 "scans",
                 lambda scan=scan, seed=seed, word=word: scan_pair(scan.volume, seed, n_points=1, name=word),
+            )
+        for seed in range(1, harder + 1):
+            yield Recipe(
+                f"{word}-harder-{seed}",
+                "harder scans",
+                lambda scan=scan, seed=seed, word=word: scan_pair(scan.volume, seed, n_points=1, name=word, **HARDER),
             )
     for seed in range(FIRST_PHANTOM, FIRST_PHANTOM + phantoms):
         yield Recipe(f"phantom-{seed}", "phantoms", lambda seed=seed: phantom_pair(seed, n_points=1))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contestants import AS_USED
+
 Floats = NDArray[np.float64]
 
 RESAMPLES = 1000
@@ -116,9 +118,17 @@ def summarise(parts: list[dict[str, Any]], *, seed: int) -> list[dict[str, Any]]
                     # Found by the first contestant minus found by this one, on the same points.
                     ahead = 100.0 * ((reference <= 5).astype(float) - (errors <= 5))
                     row["figures"]["first is ahead"] = vars(figure(lambda e: float(e.mean()), ahead, drawn))
+                    row["figures"]["median behind first"] = vars(_median_behind(reference, errors, drawn))
                     row["verdicts"] = _verdicts([mine[pair] for pair in pairs], kind) if setting == "default" else None
                     rows.append(row)
     return rows
+
+
+def _median_behind(first: Floats, errors: Floats, rows: list[NDArray[np.int64]]) -> Figure:
+    """Median of these errors minus that of the first contestant's; the interval is that of the difference."""
+    median = STATISTICS["median"]
+    low, high = np.nanpercentile([median(errors[r]) - median(first[r]) for r in rows], [2.5, 97.5])
+    return Figure(median(errors) - median(first), float(low), float(high))
 
 
 def _of_kind(part: dict[str, Any], setting: str, kind: str) -> Floats:
@@ -198,7 +208,9 @@ def decisive(rows: list[dict[str, Any]]) -> str:
 
 def _preset_of(name: str) -> str:
     """The contestant that matches end to end with the descriptors of another."""
-    return f"{name.removesuffix(', whitened').removesuffix(', raw')}: default preset"
+    for words in (AS_USED, ", whitened", ", raw"):
+        name = name.removesuffix(words)
+    return f"{name}: default preset"
 
 
 def folded(rows: list[dict[str, Any]]) -> str:
@@ -215,14 +227,15 @@ def _table(rows: list[dict[str, Any]], title: str) -> list[str]:
     lines = [
         f"**{title[0].upper()}{title[1:]}** (n = {rows[0]['n']})",
         "",
-        f"| | median mm | mean mm | p95 mm | ≤ 2 mm % | ≤ 5 mm % | ≤ 10 mm % | {first} ahead at 5 mm, points |"
-        + (" no answer |" if default else ""),
-        "|---|---|---|---|---|---|---|---|" + ("---|" if default else ""),
+        f"| | median mm | mean mm | p95 mm | ≤ 2 mm % | ≤ 5 mm % | ≤ 10 mm % | median behind {first}, mm "
+        "| behind at 5 mm, points |" + (" no answer |" if default else ""),
+        "|---|---|---|---|---|---|---|---|---|" + ("---|" if default else ""),
     ]
     for row in rows:
         f = row["figures"]
         cells = [_shown(f[key], digits=1 if key in ("mean", "p95") else 2) for key in ("median", "mean", "p95")]
         cells += [_shown(f[f"within {limit} mm"], digits=0) for limit in (2, 5, 10)]
+        cells.append("" if row is rows[0] else _shown(f["median behind first"], digits=2))
         cells.append("" if row is rows[0] else _shown(f["first is ahead"], digits=0))
         if default:
             cells.append(str(row["n"] - row["answered"]))

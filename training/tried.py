@@ -3,8 +3,8 @@
     python training/tried.py --scans FOLDER --runs training/runs --shipped src/meddift/models/weights/builtin \\
       --out training/runs/tried
 
-Rows of `--runs` (joint, denoising, epsilon, v, autoencoder with ae-joint) were trained equally long from scratch;
-the others read the shipped weights in another way. All are compared on the same held-out pairs by the search of
+Rows of `--runs` (those of `RUNS`; ae-joint needs autoencoder beside it) were trained equally long from scratch; the
+others read the shipped weights in another way. All are compared on the same held-out pairs by the search of
 `evaluate.py`. Rows that are there already are not computed again.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from autoencoder import NETWORK
@@ -34,9 +35,11 @@ from meddift.io import read_volume
 from meddift.models import LatentStage, ModelSpec, WeightFile, find_spec, load_model, prepare_volume
 from meddift.volume import Volume
 from summary import STATISTICS, figure, put_between_markers, resampled_rows
-from train import ON_AUTOENCODER
+from train import DEFAULTS, ON_AUTOENCODER
 
 UP = ("up0", "up1", "up2", "up3")
+#: Short runs that the table compares.
+RUNS = ("joint", "denoising", "epsilon", "v", "half", "wide", "two-blocks", "three-stages", "1.5mm", "3mm", "ae-joint")
 #: Scans from which statistics of whitening are kept: training data.
 STATISTICS_FROM = ("LIDC-0001", "LIDC-0293", "STS_005")
 
@@ -73,6 +76,12 @@ def list_rows(level_weights: dict[str, float]) -> list[Row]:
         Row("denoising only, whitened", "denoising", whiten="pair"),
         Row("epsilon + correspondence", "epsilon"),
         Row("v + correspondence", "v"),
+        Row("16/32/64/96 channels", "half"),
+        Row("48/80/128/144 channels", "wide"),
+        Row("two residual blocks a stage", "two-blocks"),
+        Row("three stages, 32/64/144 channels", "three-stages", three),
+        Row("working at 1.5 mm", "1.5mm"),
+        Row("working at 3 mm", "3mm"),
         Row("autoencoder of stride 4 + correspondence", "ae-joint", three),
         Row("the same with enc0, enc1", "ae-joint", (*three, "enc1", "enc0")),
         Row("enc0, enc1 alone, whitened", "ae-joint", ("enc1", "enc0"), whiten="pair"),
@@ -187,8 +196,23 @@ def _whitening(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spec_of(folder: Path) -> ModelSpec:
-    """The built-in specification, or the same on the autoencoder's latents where the folder holds one."""
+    """The built-in specification with the network and spacing that weights were trained with."""
     spec = find_spec("builtin")
+    config = _metadata(folder).get("config")
+    if config and not (folder / "autoencoder.json").exists():
+        told = {**DEFAULTS, **json.loads(config)}
+        unet = {
+            **spec.unet,
+            "num_channels": told["channels"],
+            "attention_levels": told["attention"],
+            "num_head_channels": told["head_channels"],
+            "num_res_blocks": told["residual_blocks"],
+        }
+        levels = UP[: len(told["channels"])]
+        return replace(
+            spec, unet=unet, levels=levels, defaults=replace(spec.defaults, levels=levels),
+            grid=replace(spec.grid, spacing_mm=told["spacing_mm"]),
+        )  # fmt: skip
     if not (folder / "autoencoder.json").exists():
         return spec
     settings = json.loads((folder / "autoencoder.json").read_text())
@@ -211,7 +235,7 @@ def spec_of(folder: Path) -> ModelSpec:
 def gather(runs: Path, shipped: Path, out: Path) -> dict[str, Path]:
     """Label -> folder of weights; runs are exported. Runs that are not there are left out."""
     folders = {"shipped": shipped}
-    for label in ("joint", "denoising", "epsilon", "v", "ae-joint"):
+    for label in RUNS:
         if (runs / label / "checkpoint.pt").exists():
             folders[label] = out / "weights" / label
             export_run(runs / label, folders[label])
@@ -226,8 +250,8 @@ def table(parts: dict[str, list[dict[str, Any]]], sizes: dict[str, str]) -> str:
     """Markdown: a line a row, global search and search under the prior, vessels and body apart."""
     lines = [
         "| | vessels: median mm, global | ≤ 10 mm % | median mm, prior | ≤ 5 mm % | body: median mm, global "
-        "| ≤ 10 mm % | median mm, prior | ≤ 5 mm % | training |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| ≤ 10 mm % | median mm, prior | ≤ 5 mm % | training | M parameters |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, mine in parts.items():
         cells = []
@@ -302,14 +326,19 @@ def _part(row: Row, recipe: Any, task: Callable[[], Any], sources: Sources, argu
     return part
 
 
-def _length(folder: Path) -> str:
-    """How long weights were trained, from their metadata."""
-    from safetensors import safe_open
-
+def _metadata(folder: Path) -> dict[str, str]:
+    """What was written into weights when they were exported."""
     with safe_open(str(sorted(folder.glob("unet-*.safetensors"))[0]), framework="pt") as file:
-        told = dict(file.metadata() or {})
+        return dict(file.metadata() or {})
+
+
+def _length(folder: Path) -> str:
+    """How long weights were trained, and how many they are."""
+    told = _metadata(folder)
     minutes = 60 * float(told.get("hours", 0))
-    return f"{told.get('steps', '?')} steps, {minutes:.0f} min" if minutes else "none"
+    count = sum(tensor.numel() for path in folder.glob("unet-*.safetensors") for tensor in load_file(path).values())
+    length = f"{told.get('steps', '?')} steps, {minutes:.0f} min" if minutes else "none"
+    return f"{length} | {count / 1e6:.1f}"
 
 
 if __name__ == "__main__":

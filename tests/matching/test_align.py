@@ -67,7 +67,7 @@ def test_a_known_affine_is_found_between_voxels(fixed_grid, moving_grid):
     begun = there + generator.uniform(-0.8, 0.8, size=there.shape)
     # Nothing is known of the stretching: it has to be found along with the place.
     linear = np.broadcast_to(np.eye(3), (20, 3, 3))
-    found = align_neighbourhoods(fixed, moving, positions, begun, linear, limit_mm=3.0)
+    found = align_neighbourhoods(fixed, moving, positions, begun, linear, limit_mm=3.0).positions
     error = np.linalg.norm(found - there, axis=1)
     # Waves of 15 mm on voxels of 2 to 3 mm: linear interpolation itself is off by some hundredths of a millimetre.
     assert np.median(error) < 0.05
@@ -81,13 +81,13 @@ def test_what_is_right_already_stays_and_noise_moves_it_little():
     generator = np.random.default_rng(4)
     positions = generator.uniform(-15, 15, size=(30, 3))
     linear = np.broadcast_to(np.eye(3), (30, 3, 3))
-    same = align_neighbourhoods(level, level, positions, positions, linear, limit_mm=2.0)
+    same = align_neighbourhoods(level, level, positions, positions, linear, limit_mm=2.0).positions
     np.testing.assert_allclose(same, positions, atol=1e-4)
     # As noisy as descriptors are: smooth from voxel to voxel, of a fifteenth of the signal.
     noise = ndimage.gaussian_filter(generator.normal(size=level.features.shape), (0.8, 0.8, 0.8, 0))
     values = level.features + noise / noise.std() * level.features.std() / 15
     spoiled = Level("waves", values.astype(np.float32), grid)
-    found = align_neighbourhoods(level, spoiled, positions, positions, linear, limit_mm=2.0)
+    found = align_neighbourhoods(level, spoiled, positions, positions, linear, limit_mm=2.0).positions
     assert np.linalg.norm(found - positions, axis=1).max() < 0.3
     assert np.linalg.norm((found - positions).mean(axis=0)) < 0.1
 
@@ -99,7 +99,7 @@ def test_a_neighbourhood_that_is_partly_different_is_aligned_by_the_rest():
     fixed, moving = level_of(function, grid), Level("waves", values, grid)
     positions = np.random.default_rng(7).uniform([-8, -10, -10], [-2, 10, 10], size=(30, 3))
     linear = np.broadcast_to(np.eye(3), (30, 3, 3))
-    found = align_neighbourhoods(fixed, moving, positions, positions + 0.5, linear, limit_mm=2.0)
+    found = align_neighbourhoods(fixed, moving, positions, positions + 0.5, linear, limit_mm=2.0).positions
     assert np.linalg.norm(found - positions, axis=1).max() < 0.2
 
 
@@ -108,10 +108,10 @@ def test_even_tissue_and_places_beyond_the_scan_stay_where_they_were():
     even = Level("even", np.ones((*grid.shape, 4), dtype=np.float32), grid)
     positions = np.array([[0.0, 0.0, 0.0], [200.0, 0.0, 0.0], [0.0, 0.0, -300.0]])
     linear = np.broadcast_to(np.eye(3), (3, 3, 3))
-    found = align_neighbourhoods(even, even, positions, positions + 1.0, linear, limit_mm=2.0)
+    found = align_neighbourhoods(even, even, positions, positions + 1.0, linear, limit_mm=2.0).positions
     np.testing.assert_allclose(found, positions + 1.0, atol=1e-6)
     textured = level_of(waves(8), grid)
-    found = align_neighbourhoods(textured, textured, positions, positions + 1.0, linear, limit_mm=2.0)
+    found = align_neighbourhoods(textured, textured, positions, positions + 1.0, linear, limit_mm=2.0).positions
     np.testing.assert_allclose(found[1:], positions[1:] + 1.0, atol=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_no_place_moves_farther_than_it_may(seed, limit):
     fixed, moving = level_of(waves(seed), grid), level_of(waves(seed + 1), grid)
     positions = np.random.default_rng(seed).uniform(-14, 14, size=(5, 3))
     linear = np.broadcast_to(np.eye(3), (5, 3, 3))
-    found = align_neighbourhoods(fixed, moving, positions, positions, linear, limit_mm=limit)
+    found = align_neighbourhoods(fixed, moving, positions, positions, linear, limit_mm=limit).positions
     assert np.isfinite(found).all()
     assert np.linalg.norm(found - positions, axis=1).max() <= limit + 1e-9
 
@@ -132,9 +132,9 @@ def test_an_answer_does_not_depend_on_what_else_is_asked():
     fixed, moving = level_of(waves(1), grid), level_of(lambda x: waves(1)(x - 0.7), grid)
     positions = np.random.default_rng(3).uniform(-15, 15, size=(37, 3))
     linear = np.broadcast_to(np.eye(3), (37, 3, 3))
-    together = align_neighbourhoods(fixed, moving, positions, positions, linear, limit_mm=2.0)
+    together = align_neighbourhoods(fixed, moving, positions, positions, linear, limit_mm=2.0).positions
     some = positions[::6, None]
-    alone = [align_neighbourhoods(fixed, moving, p, p, linear[:1], limit_mm=2.0)[0] for p in some]
+    alone = [align_neighbourhoods(fixed, moving, p, p, linear[:1], limit_mm=2.0).positions[0] for p in some]
     np.testing.assert_allclose(together[::6], alone, atol=1e-5)
 
 
@@ -143,5 +143,27 @@ def test_thin_scans_are_read_as_far_as_they_go(shape):
     grid = oblique_grid((2.0, 2.0, 2.0), shape=shape)
     level = level_of(waves(2), grid)
     positions = np.zeros((1, 3))
-    found = align_neighbourhoods(level, level, positions, positions, np.eye(3)[None], limit_mm=2.0)
+    found = align_neighbourhoods(level, level, positions, positions, np.eye(3)[None], limit_mm=2.0).positions
     np.testing.assert_allclose(found, positions, atol=1e-3)
+
+
+def test_misfit_is_the_mean_squared_difference_and_looseness_says_where_there_is_nothing_to_see():
+    grid = GRIDS[0]
+    centres = grid.voxel_centers()
+    # Texture on the left, and on the right stripes that vary along x only: free to slide along y and z.
+    striped = np.cos(centres[..., :1] * np.array([0.2, 0.3, 0.45])) + 2.0
+    striped = np.concatenate([striped, np.zeros((*grid.shape, CHANNELS - 3))], axis=-1)
+    values = np.where((centres[..., 0] > 0)[..., None], striped, waves(9)(centres)).astype(np.float32)
+    level = Level("waves", values, grid)
+    positions = np.array([[-20.0, 0.0, 0.0], [20.0, 0.0, 0.0]])
+    generator = np.random.default_rng(1)
+    noise = ndimage.gaussian_filter(generator.normal(size=values.shape), (0.8, 0.8, 0.8, 0)).astype(np.float32)
+    spoiled = Level("waves", values + noise, grid)
+    linear = np.broadcast_to(np.eye(3), (2, 3, 3))
+    same = align_neighbourhoods(level, level, positions, positions, linear, limit_mm=2.0)
+    assert same.misfit.max() < 1e-6
+    other = align_neighbourhoods(level, spoiled, positions, positions, linear, limit_mm=2.0)
+    assert other.looseness_mm[1] > 3 * other.looseness_mm[0]
+    # Opposite descriptors differ by two in length, four in the square.
+    turned = align_neighbourhoods(level, Level("waves", -values, grid), positions, positions, linear, limit_mm=0.01)
+    np.testing.assert_allclose(turned.misfit, 4.0, atol=0.05)

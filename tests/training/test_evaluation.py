@@ -71,6 +71,9 @@ def test_contestants_are_compared_on_the_same_points():
     wide = pooled["two"]["figures"]["within 5 mm"]
     assert ahead["high"] - ahead["low"] < 0.8 * (wide["high"] - wide["low"])
     assert ahead["low"] >= 0
+    # Each point is a millimetre farther off, whichever points are drawn.
+    behind = pooled["two"]["figures"]["median behind first"]
+    assert [behind[key] for key in ("value", "low", "high")] == pytest.approx([1.0] * 3)
 
 
 def test_an_unfinished_contestant_is_left_out_of_the_pool():
@@ -80,7 +83,7 @@ def test_an_unfinished_contestant_is_left_out_of_the_pool():
     assert [r["contestant"] for r in rows if r["pairs"] == "all scans"] == ["one"]
     assert [r["contestant"] for r in rows if r["pairs"] == "a"] == ["one", "two"]
     assert "| one | 1.50 [" in markdown(rows)
-    assert as_csv(rows).count("\n") == 1 + len(rows) * (len(STATISTICS) + 1)
+    assert as_csv(rows).count("\n") == 1 + len(rows) * (len(STATISTICS) + 2)
 
 
 def test_the_decisive_table_puts_search_and_preset_of_a_descriptor_on_one_line():

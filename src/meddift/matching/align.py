@@ -38,6 +38,24 @@ ROBUST = 2.0
 _UNKNOWNS = 12
 
 
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """Where neighbourhoods fit best, and how well.
+
+    Attributes:
+        positions: (N, 3) float64 on the moving scan, world RAS mm.
+        misfit: (N,) float64, mean squared difference of the unit descriptors of a neighbourhood and its counterpart: 0
+            where they are equal, 2 where they have nothing in common.
+        looseness_mm: (N,) float64, by how much the place may slide in its loosest direction before the fit gets worse
+            by what it lacks anyway: large in even tissue, infinite where there is nothing to see. A measure, not an
+            error: neighbouring descriptors share their noise.
+    """
+
+    positions: NDArray[np.float64]
+    misfit: NDArray[np.float64]
+    looseness_mm: NDArray[np.float64]
+
+
 def align_neighbourhoods(
     fixed: Level,
     moving: Level,
@@ -46,7 +64,7 @@ def align_neighbourhoods(
     linear: NDArray[np.float64],
     *,
     limit_mm: float,
-) -> NDArray[np.float64]:
+) -> Aligned:
     """Move places to where the neighbourhoods of points fit best.
 
     Args:
@@ -58,16 +76,19 @@ def align_neighbourhoods(
         limit_mm: No place moves farther than this.
 
     Returns:
-        (N, 3) float64, world RAS mm.
+        One row a point.
     """
-    result = np.array(found, dtype=np.float64)
+    count = len(positions)
+    aligned = Aligned(np.array(found, dtype=np.float64), np.full(count, np.nan), np.full(count, np.nan))
 
     def align(first: int) -> None:
         rows = slice(first, first + BATCH)
-        result[rows] = _align(fixed, moving, positions[rows], found[rows], linear[rows], limit_mm)
+        part = _align(fixed, moving, positions[rows], found[rows], linear[rows], limit_mm)
+        aligned.positions[rows], aligned.misfit[rows] = part.positions, part.misfit
+        aligned.looseness_mm[rows] = part.looseness_mm
 
-    for_each(range(0, len(positions), BATCH), align)
-    return result
+    for_each(range(0, count, BATCH), align)
+    return aligned
 
 
 def _align(
@@ -77,26 +98,28 @@ def _align(
     found: NDArray[np.float64],
     linear: NDArray[np.float64],
     limit_mm: float,
-) -> NDArray[np.float64]:
+) -> Aligned:
     """Some points at a time; see `align_neighbourhoods`."""
     around, beyond = _Voxels.around(fixed, positions), _Voxels.around(moving, found)
     offsets = around.positions - positions[:, None]
     share = _share(offsets)
     place, bent = found.copy(), linear.copy()
+    misfit = loose = np.full(len(found), np.nan)
     for _ in range(ROUNDS):
         there = place[:, None] + np.einsum("nij,nkj->nki", bent, offsets)
-        system, right = _equations(around, *_slopes(moving, there), share * moving.grid.contains(there), offsets)
+        asked = _asked(around, *_slopes(moving, there), share * moving.grid.contains(there), offsets)
         # The same map the other way: what its unknowns do to a fixed place is what they do to a moving one, undone.
         undone = np.linalg.inv(bent)
         back = np.einsum("nij,nkj->nki", undone, beyond.positions - place[:, None])
         value, slope = _slopes(fixed, positions[:, None] + back)
         slope = -torch.einsum("nkci,nij->nkcj", slope, torch.from_numpy(undone).float())
         weight = _share(back) * fixed.grid.contains(positions[:, None] + back)
-        more, pull = _equations(beyond, value, slope, weight, back)
-        step = _solve(system + more, right + pull, bent - linear)
+        asked = asked.and_also(_asked(beyond, value, slope, weight, back))
+        step, loose = _solve(asked, bent - linear)
+        misfit = asked.misfit.numpy()
         place = found + _shortened(place + step[:, 0] - found, limit_mm)
         bent = bent + step[:, 1:].transpose(0, 2, 1) / REACH_MM
-    return place
+    return Aligned(place, misfit, loose)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +167,33 @@ def _slopes(level: Level, positions: NDArray[np.float64]) -> tuple[torch.Tensor,
     return value.reshape(*positions.shape[:2], -1), slope.reshape(*positions.shape[:2], -1, 3)
 
 
-def _equations(
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What descriptors ask of the unknowns: normal equations, and how large the differences behind them are.
+
+    Attributes:
+        system: (N, 12, 12) float64.
+        right: (N, 12) float64.
+        misfit: (N,) float64, mean squared difference.
+    """
+
+    system: torch.Tensor
+    right: torch.Tensor
+    misfit: torch.Tensor
+
+    def and_also(self, other: _Asked) -> _Asked:
+        """Of both directions together."""
+        return _Asked(self.system + other.system, self.right + other.right, (self.misfit + other.misfit) / 2)
+
+
+def _asked(
     voxels: _Voxels,
     value: torch.Tensor,
     slope: torch.Tensor,
     weight: NDArray[np.float64],
     offsets: NDArray[np.float64],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normal equations of one direction: (N, 4, 3, 4, 3) and (N, 4, 3) float64.
+) -> _Asked:
+    """What one direction asks.
 
     Args:
         voxels: What is wanted.
@@ -160,28 +202,33 @@ def _equations(
         weight: (N, K), how much each place counts.
         offsets: (N, K, 3), where the places lie in the neighbourhood of the fixed point, mm.
     """
+    count = len(value)
     difference = voxels.described - value
-    misfit = difference.square().sum(dim=-1)
-    usual = misfit.median(dim=1, keepdim=True).values.clamp(min=1e-6)
-    counted = torch.from_numpy(weight * voxels.exist).float() / (1 + misfit / (ROBUST * usual)).square()
+    squared = difference.square().sum(dim=-1)
+    counted = torch.from_numpy(weight * voxels.exist).float()
+    misfit = (squared * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1e-6)
+    usual = squared.median(dim=1, keepdim=True).values.clamp(min=1e-6)
+    counted = counted / (1 + squared / (ROBUST * usual)).square()
     square = torch.einsum("nkci,nkcj,nk->nkij", slope, slope, counted)
     pull = torch.einsum("nkci,nkc,nk->nki", slope, difference, counted)
     basis = torch.from_numpy(np.insert(offsets / REACH_MM, 0, 1.0, axis=-1)).float()
-    system = torch.einsum("nkij,nka,nkb->naibj", square, basis, basis)
-    return system.double(), torch.einsum("nki,nka->nai", pull, basis).double()
+    system = torch.einsum("nkij,nka,nkb->naibj", square, basis, basis).reshape(count, _UNKNOWNS, _UNKNOWNS)
+    right = torch.einsum("nki,nka->nai", pull, basis).reshape(count, _UNKNOWNS)
+    return _Asked(system.double(), right.double(), misfit.double())
 
 
-def _solve(system: torch.Tensor, right: torch.Tensor, turned: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 4, 3): the step, with the linear part held back towards what was known before."""
-    count = len(system)
+def _solve(asked: _Asked, turned: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N, 4, 3): the step, with the linear part held back towards what was known before; and (N,), the looseness."""
+    count = len(turned)
     # What descriptors ask of a shift, on average over its directions: the measure of all that is added.
-    asked = system[:, 0, :, 0].diagonal(dim1=1, dim2=2).mean(dim=1)[:, None] + 1e-9
+    scale = asked.system.diagonal(dim1=1, dim2=2)[:, :3].mean(dim=1)[:, None] + 1e-9
     stiff = torch.cat([torch.zeros(3), torch.full((_UNKNOWNS - 3,), STIFFNESS)]).double()
     held = torch.from_numpy(turned.transpose(0, 2, 1).reshape(count, -1) * REACH_MM)
-    right = right.reshape(count, _UNKNOWNS)
-    right = torch.cat([right[:, :3], right[:, 3:] - asked * STIFFNESS * held], dim=1)
-    system = system.reshape(count, _UNKNOWNS, _UNKNOWNS) + torch.diag_embed(asked * (stiff + 1e-3))
-    return np.asarray(torch.linalg.solve(system, right).numpy().reshape(count, 4, 3))
+    right = torch.cat([asked.right[:, :3], asked.right[:, 3:] - scale * STIFFNESS * held], dim=1)
+    system = asked.system + torch.diag_embed(scale * (stiff + 1e-3))
+    step = torch.linalg.solve(system, right)
+    spread = torch.linalg.eigvalsh(torch.linalg.inv(system)[:, :3, :3])[:, -1]
+    return step.numpy().reshape(count, 4, 3), (spread * asked.misfit).sqrt().numpy()
 
 
 def _shortened(vectors: NDArray[np.float64], limit: float) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ each with the fixed point that the local linear part of the prior makes its coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 
 import numpy as np
@@ -40,6 +40,8 @@ class Located:
         margin: (N,) float64, similarity minus that of the best rival; inf where there is no rival.
         at_border: (N,) bool, True where the best voxel lies on the rim of the scan or of the searched ball:
             the true place may lie beyond.
+        misfit: (N,) float64, see `Aligned`; NaN where neighbourhoods were not aligned.
+        looseness_mm: (N,) float64, likewise.
     """
 
     positions: NDArray[np.float64]
@@ -47,12 +49,15 @@ class Located:
     first_similarity: NDArray[np.float64]
     margin: NDArray[np.float64]
     at_border: NDArray[np.bool_]
+    misfit: NDArray[np.float64]
+    looseness_mm: NDArray[np.float64]
 
     @classmethod
     def empty(cls, count: int) -> Located:
         """A table of NaN, to be filled in."""
-        nothing = np.full(count, np.nan)
-        return cls(np.full((count, 3), np.nan), nothing, nothing.copy(), nothing.copy(), np.zeros(count, dtype=bool))
+        similarity, first, margin, misfit, looseness = np.full((5, count), np.nan)
+        at_border = np.zeros(count, dtype=bool)
+        return cls(np.full((count, 3), np.nan), similarity, first, margin, at_border, misfit, looseness)
 
     def put(self, rows: NDArray[np.bool_], part: Located) -> None:
         """Fill in some rows."""
@@ -75,8 +80,15 @@ def locate_globally(fixed: SearchIndex, moving: SearchIndex, positions: NDArray[
         found = GlobalSearch(moving, exclusion_mm=RIVAL_MM)(queries)
     last = np.asarray(moving.lattice.shape) - 1
     at_border = ((found.voxels == 0) & (last > 0) | (found.voxels == last) & (last > 0)).any(axis=1)
-    world, similarity = moving.lattice.index_to_world(found.voxels), found.similarity
-    return Located(world, similarity, similarity, similarity - found.rival, at_border)
+    located = Located.empty(len(positions))
+    return replace(
+        located,
+        positions=moving.lattice.index_to_world(found.voxels),
+        similarity=found.similarity,
+        first_similarity=found.similarity,
+        margin=found.similarity - found.rival,
+        at_border=at_border,
+    )
 
 
 def locate_nearby(

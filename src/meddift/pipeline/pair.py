@@ -352,23 +352,25 @@ class Pair:
             fixed, moving, positions, near.positions, prior, radius_mm=REFINE_MM, support_mm=FINE_SUPPORT_MM
         )
         # How far a point can be told from its rivals is a matter of the wider search.
-        return replace(
+        found = replace(
             fine,
-            positions=self._between_voxels(positions, fine.positions, prior, forward=forward),
             first_similarity=near.similarity,
             margin=near.margin,
             at_border=near.at_border | fine.at_border,
         )
+        return self._between_voxels(positions, found, prior, forward=forward)
 
     def _between_voxels(
-        self, positions: NDArray[np.float64], found: NDArray[np.float64], prior: Transform, *, forward: bool
-    ) -> NDArray[np.float64]:
+        self, positions: NDArray[np.float64], found: Located, prior: Transform, *, forward: bool
+    ) -> Located:
         """Move places by up to a voxel to where the level with the finest detail puts them."""
         if MIND not in self._matcher.extraction.levels:
             return found
         fixed, moving = (pyramid.level(MIND) for pyramid in (self._encoded if forward else self._encoded[::-1]))
         limit = max(LAST_MM, float(moving.grid.spacing.max()))
-        return align_neighbourhoods(fixed, moving, positions, found, local_linear(prior, positions), limit_mm=limit)
+        linear = local_linear(prior, positions)
+        aligned = align_neighbourhoods(fixed, moving, positions, found.positions, linear, limit_mm=limit)
+        return replace(found, positions=aligned.positions, misfit=aligned.misfit, looseness_mm=aligned.looseness_mm)
 
     @staticmethod
     def _in_order(fixed: SearchIndex, moving: SearchIndex, forward: bool) -> tuple[SearchIndex, SearchIndex]:
@@ -436,6 +438,8 @@ class Pair:
             inverse_error_mm=inverse_error,
             deviation_mm=spread(np.linalg.norm(found.positions - expected, axis=1), np.nan),
             relative_similarity=spread(found.first_similarity / usual, np.nan),
+            misfit=spread(found.misfit, np.nan),
+            looseness_mm=spread(found.looseness_mm, np.nan),
             without_prior=bool(self.without_prior),
         )
         verdict, reason = judge(evidence, Limits())
