@@ -88,9 +88,9 @@ def default_pair(fixed, moved):
 
 def test_a_shift_between_voxels_is_found_without_being_told_anything(default_pair, points):
     matches = default_pair.match(points)
-    assert errors(matches, points + SHIFT).max() < 0.3
+    assert errors(matches, points + SHIFT).max() < 0.2
     assert matches.ok.all()
-    assert matches.inverse_error_mm.max() < 0.5
+    assert matches.inverse_error_mm.max() < 0.1
     assert (matches.margin > 0.02).all()
     # The prior alone, fitted to what was matched, is right to about a voxel.
     assert np.linalg.norm(default_pair.prior.apply(points) - points - SHIFT, axis=1).max() < 2.5
@@ -122,8 +122,8 @@ def test_an_affine_is_found(fixed, points):
     pair = matcher().pair(fixed, scan(MOVING, true.inverted()))
     matches = pair.match(points)
     away = errors(matches, true.apply(points))
-    assert np.median(away) < 0.3
-    assert away.max() < 0.6
+    assert np.median(away) < 0.15
+    assert away.max() < 0.4
     assert matches.ok.all()
     np.testing.assert_allclose(pair.prior.affine.matrix[:3, :3], true.matrix[:3, :3], atol=0.04)
 
@@ -206,12 +206,8 @@ def test_what_lies_beyond_the_moving_scan_is_never_put_on_its_border(fixed, opti
     "replacement",
     ["another world", pytest.param("noise", marks=pytest.mark.slow), pytest.param("air", marks=pytest.mark.slow)],
 )
-def test_what_was_cut_out_of_the_moving_scan_is_hardly_ever_found(fixed, moved, replacement):
-    """A ball of 18 mm radius is replaced; points well inside it have no counterpart.
-
-    Measured on 40 points within 10 mm of its middle: none is called ok where noise or air took its place; 6 are where
-    another world did, which looks like tissue. Those lie within 8 mm of where their neighbours put them.
-    """
+def test_what_was_cut_out_of_the_moving_scan_is_never_called_found(fixed, moved, replacement):
+    """A ball of 18 mm radius is replaced; points well inside it have no counterpart."""
     middle = np.array([2.0, 1.0, -3.0])
     away = np.linalg.norm(MOVING.voxel_centers() - middle - SHIFT, axis=-1)
     other = {
@@ -224,10 +220,21 @@ def test_what_was_cut_out_of_the_moving_scan_is_hardly_ever_found(fixed, moved, 
     lost = generator.normal(size=(40, 3))
     lost = middle + lost / np.linalg.norm(lost, axis=1, keepdims=True) * generator.uniform(0, 10, (40, 1))
     matches = matcher().pair(fixed, spoilt).match(lost)
-    wrong = matches.ok & (errors(matches, lost + SHIFT) > 0)
-    assert wrong.sum() <= (7 if replacement == "another world" else 1), [
-        f"{e:.1f}" for e in errors(matches, lost + SHIFT)[wrong]
-    ]
+    assert not matches.ok.any(), [f"{e:.1f}" for e in errors(matches, lost + SHIFT)[matches.ok]]
+
+
+def test_even_tissue_does_not_fix_a_place(fixed, moved):
+    """Nothing but noise for 24 mm around: wherever such a point is put, that is not called ok."""
+    middle, generator = np.array([2.0, 1.0, -3.0]), np.random.default_rng(3)
+    scans = []
+    for volume, shift in ((fixed, 0.0), (moved, SHIFT)):
+        away = np.linalg.norm(volume.grid.voxel_centers() - middle - shift, axis=-1)
+        even = generator.normal(40, 10, volume.grid.shape)
+        scans.append(Volume(np.where(away < 24, even, volume.data).astype(np.float32), volume.grid))
+    asked = middle + generator.uniform(-4, 4, (20, 3))
+    matches = matcher().pair(*scans).match(asked)
+    assert not matches.ok.any()
+    assert any("too little to see" in reason or "fit badly" in reason for reason in matches.reason)
 
 
 def test_unrelated_scans_give_nothing_that_is_ok(fixed, points):
