@@ -108,11 +108,22 @@ def test_even_tissue_and_places_beyond_the_scan_stay_where_they_were():
     even = Level("even", np.ones((*grid.shape, 4), dtype=np.float32), grid)
     positions = np.array([[0.0, 0.0, 0.0], [200.0, 0.0, 0.0], [0.0, 0.0, -300.0]])
     linear = np.broadcast_to(np.eye(3), (3, 3, 3))
-    found = align_neighbourhoods(even, even, positions, positions + 1.0, linear, limit_mm=2.0).positions
-    np.testing.assert_allclose(found, positions + 1.0, atol=1e-6)
+    aligned = align_neighbourhoods(even, even, positions, positions + 1.0, linear, limit_mm=2.0)
+    np.testing.assert_allclose(aligned.positions, positions + 1.0, atol=1e-6)
+    assert aligned.looseness_mm.min() > 100
     textured = level_of(waves(8), grid)
     found = align_neighbourhoods(textured, textured, positions, positions + 1.0, linear, limit_mm=2.0).positions
     np.testing.assert_allclose(found[1:], positions[1:] + 1.0, atol=1e-6)
+
+
+def test_a_prior_that_turns_things_inside_out_or_flattens_them_does_no_harm():
+    level = level_of(waves(4), GRIDS[0])
+    positions = np.random.default_rng(2).uniform(-10, 10, size=(2, 3))
+    linear = np.stack([-np.eye(3), np.diag([1.0, 1.0, 0.05])])
+    aligned = align_neighbourhoods(level, level, positions, positions, linear, limit_mm=2.0)
+    assert np.isfinite(aligned.positions).all()
+    assert np.isfinite(aligned.looseness_mm).all()
+    assert aligned.misfit[0] > 0.15
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 3.0))
