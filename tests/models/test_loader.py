@@ -286,6 +286,7 @@ class _Runs:
 
 def malicious(mark: Path) -> dict[str, object]:
     import numpy as np
+    from monai.utils.enums import SpaceKeys
 
     return {
         "system": _Runs(os.system, f"echo > {mark}"),
@@ -293,12 +294,13 @@ def malicious(mark: Path) -> dict[str, object]:
         "open": _Runs(open, str(mark), "w"),
         "eval": _Runs(eval, f"open({str(mark)!r}, 'w')"),
         "getattr": _Runs(getattr, Path, "touch"),
+        "getattr of an enum": _Runs(getattr, SpaceKeys, "__class__"),
         "path": _Runs(Path.touch, mark),
         "array": np.array([_Runs(open, str(mark), "w")], dtype=object),
     }
 
 
-@pytest.mark.parametrize("way", ["system", "exec", "open", "eval", "getattr", "path", "array"])
+@pytest.mark.parametrize("way", ["system", "exec", "open", "eval", "getattr", "getattr of an enum", "path", "array"])
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_no_code_in_a_file_is_run(published, tmp_path, way, zipped) -> None:
     mark = tmp_path / "was-run"
@@ -314,6 +316,17 @@ def test_no_code_in_a_file_is_run(published, tmp_path, way, zipped) -> None:
 
         torch.load(path, weights_only=False)
         assert mark.exists()
+
+
+def test_enums_as_the_first_python_3_11_wrote_them_are_read(published, tmp_path) -> None:
+    """3.11.0 to 3.11.3 (Debian 12) pickle a member as getattr(class, name); MONAI's headers hold some."""
+    import torch
+    from monai.data import MetaTensor
+    from monai.utils.enums import SpaceKeys
+
+    scale = MetaTensor(torch.tensor(0.5), meta={"space": _Runs(getattr, SpaceKeys, "RAS")})
+    path = save(unet_content(published[0]["ddpm"], scale_factor=scale), tmp_path / "unet.pt")
+    assert read_checkpoint([path]).scale_factor == pytest.approx(0.5)
 
 
 def test_code_in_the_header_of_the_scale_factor_or_in_a_bare_pickle_is_not_run(published, tmp_path) -> None:

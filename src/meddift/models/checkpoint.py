@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,9 @@ def _read_pickle(path: Path) -> Checkpoint:
     if zipped:
         _check_archive(path)
     try:
-        with torch.serialization.safe_globals([*metatensor_classes(), *_inert_classes()]):
+        with torch.serialization.safe_globals(
+            [*metatensor_classes(), *_inert_classes(), (_enum_member, "builtins.getattr")]
+        ):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -164,6 +167,13 @@ class _Inert:
     def __init__(self, *_arguments: Any) -> None: ...
 
     def __setstate__(self, _state: Any) -> None: ...
+
+
+def _enum_member(kind: Any, name: Any) -> Any:
+    """What Python 3.11.0 to 3.11.3 write for a member of an enum, `getattr(class, name)`; it finds nothing else."""
+    if isinstance(kind, type) and issubclass(kind, Enum) and name in kind.__members__:
+        return kind[name]
+    raise pickle.UnpicklingError("GLOBAL getattr")
 
 
 @cache
