@@ -115,7 +115,8 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _weights_metadata(folder: Path) -> dict[str, str]:
+def weights_metadata(folder: Path) -> dict[str, str]:
+    """What was written into weights when they were exported."""
     with safe_open(str(sorted(folder.glob("unet-*.safetensors"))[0]), framework="pt") as file:
         return dict(file.metadata() or {})
 
@@ -213,7 +214,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - began, 1),
         "spec": {"name": spec.name, "digest": spec.digest()},
         "weights": {
-            label: {"sha256": describer.hashes[label], **_weights_metadata(folders[label])} for label in folders
+            label: {"sha256": describer.hashes[label], **weights_metadata(folders[label])} for label in folders
         },
         "seed": arguments.seed,
         "seeds_of_pairs": {

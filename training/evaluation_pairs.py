@@ -88,18 +88,15 @@ def list_pairs(scans: Path | None, *, seeds: int, phantoms: int, harder: int = 0
         if not paths:
             raise SystemExit(f"no scan named *{word}*.nii.gz in {scans}")
         scan = _Scan(paths[0])
-        for seed in range(1, seeds + 1):
-            yield Recipe(
-                f"{word}-{seed}",
-                "scans",
-                lambda scan=scan, seed=seed, word=word: scan_pair(scan.volume, seed, n_points=1, name=word),
-            )
-        for seed in range(1, harder + 1):
-            yield Recipe(
-                f"{word}-harder-{seed}",
-                "harder scans",
-                lambda scan=scan, seed=seed, word=word: scan_pair(scan.volume, seed, n_points=1, name=word, **HARDER),
-            )
+        for group, count, options in (("scans", seeds, {}), ("harder scans", harder, HARDER)):
+            for seed in range(1, count + 1):
+
+                def make(
+                    scan: _Scan = scan, seed: int = seed, word: str = word, options: dict[str, float] = options
+                ) -> SyntheticPair:
+                    return scan_pair(scan.volume, seed, n_points=1, name=word, **options)
+
+                yield Recipe(f"{word}-harder-{seed}" if options else f"{word}-{seed}", group, make)
     for seed in range(FIRST_PHANTOM, FIRST_PHANTOM + phantoms):
         yield Recipe(f"phantom-{seed}", "phantoms", lambda seed=seed: phantom_pair(seed, n_points=1))
 

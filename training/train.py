@@ -23,11 +23,20 @@ from objectives import correspondence
 from training_scans import draw_phantoms, load_scans
 from views import interp, make_pair
 
+
+def with_channels(channels: list[int]) -> dict:
+    """Settings of a U-Net of these stages: attention on the coarsest alone, heads of 48 channels there."""
+    last = len(channels) - 1
+    return {
+        "channels": channels,
+        "attention": [stage == last for stage in range(len(channels))],
+        "head_channels": [48 if stage == last else 0 for stage in range(len(channels))],
+    }
+
+
 DEFAULTS = {
     "latent_channels": 8,
-    "channels": [32, 64, 128, 144],
-    "attention": [False, False, False, True],
-    "head_channels": [0, 0, 0, 48],
+    **with_channels([32, 64, 128, 144]),
     "residual_blocks": 1,
     "groups": 16,
     "window_hu": [-1000.0, -200.0, 250.0, 1500.0],
@@ -40,7 +49,7 @@ DEFAULTS = {
     "correspondence": True,
 }
 #: On latents of stride 4 a stage less reaches as far.
-ON_AUTOENCODER = {"channels": [64, 128, 144], "attention": [False, False, True], "head_channels": [0, 0, 48]}
+ON_AUTOENCODER = with_channels([64, 128, 144])
 
 
 def haar(image: torch.Tensor) -> torch.Tensor:
@@ -53,16 +62,6 @@ def haar(image: torch.Tensor) -> torch.Tensor:
             for kernel in (torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0]))
         ]
     return torch.stack(parts)
-
-
-def with_channels(channels: list[int]) -> dict:
-    """Settings of a U-Net of these stages: attention on the coarsest alone, heads of 48 channels there."""
-    last = len(channels) - 1
-    return {
-        "channels": channels,
-        "attention": [stage == last for stage in range(len(channels))],
-        "head_channels": [48 if stage == last else 0 for stage in range(len(channels))],
-    }
 
 
 def denoising_target(prediction: str, latent: torch.Tensor, noise: torch.Tensor, signal: float) -> torch.Tensor:

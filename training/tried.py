@@ -22,12 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from autoencoder import NETWORK
 from contestants import encoder_levels, write_random_weights
-from evaluate import measure
+from evaluate import measure, weights_metadata
 from evaluation_pairs import list_pairs, make_task
 from export import export_run
 from meddift.features import ExtractionOptions, Pyramid, extract_pyramid, whiten_pair
@@ -198,9 +197,8 @@ def _whitening(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def spec_of(folder: Path) -> ModelSpec:
     """The built-in specification with the network and spacing that weights were trained with."""
     spec = find_spec("builtin")
-    config = _metadata(folder).get("config")
-    if config and not (folder / "autoencoder.json").exists():
-        told = {**DEFAULTS, **json.loads(config)}
+    if not (folder / "autoencoder.json").exists():
+        told = {**DEFAULTS, **json.loads(weights_metadata(folder).get("config", "{}"))}
         unet = {
             **spec.unet,
             "num_channels": told["channels"],
@@ -213,8 +211,6 @@ def spec_of(folder: Path) -> ModelSpec:
             spec, unet=unet, levels=levels, defaults=replace(spec.defaults, levels=levels),
             grid=replace(spec.grid, spacing_mm=told["spacing_mm"]),
         )  # fmt: skip
-    if not (folder / "autoencoder.json").exists():
-        return spec
     settings = json.loads((folder / "autoencoder.json").read_text())
     latent = LatentStage("autoencoder", 4, NETWORK["latent_channels"], settings["scale_factor"], settings["network"])
     unet = {
@@ -326,15 +322,9 @@ def _part(row: Row, recipe: Any, task: Callable[[], Any], sources: Sources, argu
     return part
 
 
-def _metadata(folder: Path) -> dict[str, str]:
-    """What was written into weights when they were exported."""
-    with safe_open(str(sorted(folder.glob("unet-*.safetensors"))[0]), framework="pt") as file:
-        return dict(file.metadata() or {})
-
-
 def _length(folder: Path) -> str:
     """How long weights were trained, and how many they are."""
-    told = _metadata(folder)
+    told = weights_metadata(folder)
     minutes = 60 * float(told.get("hours", 0))
     count = sum(tensor.numel() for path in folder.glob("unet-*.safetensors") for tensor in load_file(path).values())
     length = f"{told.get('steps', '?')} steps, {minutes:.0f} min" if minutes else "none"
