@@ -138,6 +138,20 @@ def test_no_place_moves_farther_than_it_may(seed, limit):
     assert np.linalg.norm(found - positions, axis=1).max() <= limit + 1e-9
 
 
+def test_matching_back_ends_where_it_began_because_both_directions_count_alike():
+    grid = GRIDS[0]
+    fixed, generator = level_of(waves(1), grid), np.random.default_rng(6)
+    noise = ndimage.gaussian_filter(generator.normal(size=fixed.features.shape), (0.8, 0.8, 0.8, 0))
+    values = waves(1)(grid.voxel_centers() - 0.7) + noise / noise.std() * fixed.features.std() / 3
+    moving = Level("waves", values.astype(np.float32), grid)
+    positions = generator.uniform(-15, 15, size=(30, 3))
+    linear = np.broadcast_to(np.eye(3), (30, 3, 3))
+    there = align_neighbourhoods(fixed, moving, positions, positions + 0.7, linear, limit_mm=2.0).positions
+    back = align_neighbourhoods(moving, fixed, there, positions, linear, limit_mm=2.0).positions
+    moved_by_noise = np.linalg.norm(there - positions - 0.7, axis=1)
+    assert np.linalg.norm(back - positions, axis=1).max() < np.median(moved_by_noise) / 3
+
+
 def test_an_answer_does_not_depend_on_what_else_is_asked():
     grid = GRIDS[0]
     fixed, moving = level_of(waves(1), grid), level_of(lambda x: waves(1)(x - 0.7), grid)
