@@ -59,7 +59,7 @@ def _files(folder: Path, told: dict[str, Any]) -> tuple[Path, Path, Path]:
     from meddift.models import find_spec, prepare_volume
     from meddift.pipeline.landmarks import textured_points
     from meddift.points import Points
-    from meddift.synthetic import phantom_pair
+    from meddift_lab.synthetic import phantom_pair
 
     pair = phantom_pair(1, crop_mm=0.0, thickness_mm=2.0)
     paths = []

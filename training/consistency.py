@@ -14,8 +14,8 @@ from meddift.io import read_volume
 from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps
 from meddift.matching.index import read_descriptors
 from meddift.models import network_grid
-from meddift.synthetic import pick_points
 from meddift.volume import Volume
+from meddift_lab.synthetic import pick_points
 
 CROP_MM = 200.0
 #: Nearer to the border of the crop than this, features are not compared, mm.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from meddift.errors import NoCorrespondenceError
 from meddift.io import read_volume
 from meddift.points import Points
-from meddift.synthetic import SyntheticPair, phantom_pair, pick_points, scan_pair
 from meddift.volume import Volume
+from meddift_lab.synthetic import SyntheticPair, phantom_pair, pick_points, scan_pair
 
 #: Scans that no training has seen.
 VALIDATION = ("LIDC-0314", "CMB-CRC")

@@ -22,7 +22,7 @@ from meddift.features.extraction import MIND
 from meddift.io import read_volume
 from meddift.matching import SearchIndex, distances, lattice_of, similarity_maps, window_similarity, windows_around
 from meddift.models import find_spec, load_model
-from meddift.synthetic import scan_pair
+from meddift_lab.synthetic import scan_pair
 
 #: Training scans and seeds of their deformation.
 PAIRS = (("LIDC-0001", 11), ("LIDC-0295", 12), ("LIDC-0306", 13))

@@ -26,8 +26,8 @@ from evaluation_pairs import VALIDATION
 from export import export_run
 from meddift.io import read_volume
 from meddift.pipeline import Matcher
-from meddift.synthetic import SyntheticPair, pick_points, scan_pair
 from meddift.volume import Volume
+from meddift_lab.synthetic import SyntheticPair, pick_points, scan_pair
 
 BACKGROUND, TEXT, FAINT = "#0d1013", "#e8e6e0", "#9aa0a8"
 POINT, TRUTH, ANSWER = "#ffb000", "#36d1ff", "#ffffff"

@@ -9,11 +9,12 @@ import nibabel
 import numpy as np
 import torch
 
+from meddift.body import body_mask
 from meddift.geometry import Grid
-from meddift.synthetic import body_mask, chest_phantom
-from meddift.synthetic.degrade import replace_table
-from meddift.synthetic.noise import noise_level, remove_noise
 from meddift.volume import Volume
+from meddift_lab.synthetic import chest_phantom
+from meddift_lab.synthetic.degrade import replace_table
+from meddift_lab.synthetic.noise import noise_level, remove_noise
 
 #: Never trained on: validation scans, and the one patient whose crops test matching across fields of view.
 HELD_OUT = ("LIDC-0314", "CMB-CRC", "TotalSeg", "native")

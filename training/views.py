@@ -148,7 +148,7 @@ def interp(values: torch.Tensor, knots: torch.Tensor, heights: torch.Tensor) -> 
 def change_lung_density(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Parenchyma with more or less air in it, by up to a factor of two, more so behind or before; vessels stay.
 
-    As in `meddift.synthetic.density`: density, HU + 1000, is multiplied; between -700 and 0 HU the change fades out.
+    As in `meddift_lab.synthetic.density`: HU + 1000 is multiplied; between -700 and 0 HU the change fades out.
     """
     share = (-image / 700).clamp(0, 1)
     overall = _uniform(generator, -0.55, 0.45)

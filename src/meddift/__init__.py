@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meddift.lazy import lazy_names
+from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.errors import MeddiftError

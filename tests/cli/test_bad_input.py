@@ -274,7 +274,7 @@ class TestOutputs:
         def full(*args: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("meddift.io.atomic.os.fsync", full)
+        monkeypatch.setattr("meddift.system.atomic.os.fsync", full)
         outcome = run(case.arguments("--json"))
         assert outcome.code == 1
         assert outcome.stdout == ""

@@ -171,8 +171,8 @@ class TestModels:
 @pytest.fixture(scope="module")
 def result() -> Any:
     """A coarse phantom, and the hand-made level alone, near to where points were: quick, not good. Made once."""
-    import meddift.synthetic as synthetic
-    from meddift.pipeline.demo import run_demo
+    import meddift_lab.synthetic as synthetic
+    from meddift_lab.demo import run_demo
 
     whole = synthetic.phantom_pair
 
@@ -191,7 +191,7 @@ class TestDemo:
     @pytest.fixture
     def small(self, result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the command get the small result."""
-        monkeypatch.setattr("meddift.pipeline.demo.run_demo", lambda **settings: result)
+        monkeypatch.setattr("meddift_lab.demo.run_demo", lambda **settings: result)
 
     @pytest.mark.usefixtures("small")
     def test_files_numbers_and_table(self, tmp_path: Path, run: Run) -> None:
@@ -231,7 +231,7 @@ class TestDemo:
         def missing(*args: Any, **kwargs: Any) -> None:
             raise meddift.MeddiftError("no weights")
 
-        monkeypatch.setattr("meddift.synthetic.phantom_pair", missing)
+        monkeypatch.setattr("meddift_lab.synthetic.phantom_pair", missing)
         assert run(["demo", "--out", tmp_path / "demo"]).code == 1
         assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +243,7 @@ class TestDemo:
         def full(*args: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("meddift.io.atomic.os.fsync", full)
+        monkeypatch.setattr("meddift.system.atomic.os.fsync", full)
         outcome = run(["demo", "--out", tmp_path / "demo", "--points", "5"])
         assert outcome.code == 1
         assert "the disk is full" in outcome.stderr

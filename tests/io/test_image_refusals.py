@@ -15,8 +15,9 @@ from scans import SHAPE, oblique_affines, rotation, sitk_positions, some_indices
 
 from meddift.errors import GeometryError, ImageError, MemoryLimitError, MissingFileError, OptionsError
 from meddift.geometry import Grid
-from meddift.io import describe_image, memory, read_volume, write_volume
+from meddift.io import describe_image, read_volume, write_volume
 from meddift.io.images import check_scan
+from meddift.system import memory
 from meddift.volume import Volume
 
 AFFINE = oblique_affines()[5]

@@ -154,7 +154,7 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
     whole, least = (encoding_bytes(matcher.spec, scan.grid, spare=spare) for spare in (False, True))
     assert least < whole - 2e9
     for left, expected in ((whole + 1, 0), (None, 0), (least + 1, 1)):
-        monkeypatch.setattr("meddift.io.memory.available_memory", lambda left=left: left)
+        monkeypatch.setattr("meddift.system.memory.available_memory", lambda left=left: left)
         matcher._fitting_model(scan)
         assert len(spared) == expected
         said = matcher.plan(scan, scan, 1)["moving"]["encoding"]
@@ -162,7 +162,7 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
         assert ("as little as possible" in said) == bool(expected)
         assert f"{(least if expected else whole) / 1e9:.1f} GB" in said
     assert "little memory" in told[-1]
-    monkeypatch.setattr("meddift.io.memory.available_memory", lambda: least - 1)
+    monkeypatch.setattr("meddift.system.memory.available_memory", lambda: least - 1)
     assert "DOES NOT FIT" in matcher.plan(scan, scan, 1)["fixed"]["encoding"]
     with pytest.raises(MemoryLimitError, match="200 x 200 x 200"):
         matcher._fitting_model(scan)

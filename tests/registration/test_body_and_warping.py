@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from meddift.body import body_of
 from meddift.geometry import AffineTransform, DisplacementField, Grid
 from meddift.io.itk_transforms import to_itk
 from meddift.registration import warp_labels, warp_volume
-from meddift.registration.body import body_of
 from meddift.volume import Volume
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from contestants import PATCH_ORDER, patch_level
 from export import export_run, write_parts
 from meddift.geometry import Grid
-from meddift.synthetic import SyntheticPair
 from meddift.volume import Volume
+from meddift_lab.synthetic import SyntheticPair
 from summary import (
     STATISTICS,
     as_csv,
@@ -176,6 +176,6 @@ def test_points_of_a_task_have_exact_truth_and_the_same_expected_place_for_all(s
 
 @pytest.fixture(scope="module")
 def small_pair() -> SyntheticPair:
-    from meddift.synthetic import phantom_pair
+    from meddift_lab.synthetic import phantom_pair
 
     return phantom_pair(3, spacing_mm=4.0, n_points=1)

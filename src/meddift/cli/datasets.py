@@ -19,7 +19,7 @@ app = typer.Typer(
 @app.command("list")
 def list_data_sets(as_json: AsJson = False) -> None:
     """List the data sets that `meddift evaluate run --data` knows. Nothing is downloaded."""
-    from meddift.evaluation.sets.catalogue import DATA_SETS
+    from meddift_lab.sets.catalogue import DATA_SETS
 
     rows: list[dict[str, Any]] = [
         {
@@ -56,7 +56,7 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Download a data set, check its hash and unpack it. Prints the folder."""
-    from meddift.evaluation.sets.fetch import default_folder, fetch_data_set, find_data_set
+    from meddift_lab.sets.fetch import default_folder, fetch_data_set, find_data_set
 
     data_set = find_data_set(name)
     folder = out or default_folder() / name

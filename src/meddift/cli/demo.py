@@ -32,7 +32,7 @@ def demo(
     Writes the scans, the points (fixed, found and true, for 3D Slicer), a picture and the numbers as JSON.
     """
     from meddift.cli.terminal import make_table, progress_display, show
-    from meddift.pipeline.demo import check_folder, run_demo, write_demo
+    from meddift_lab.demo import check_folder, run_demo, write_demo
 
     check_folder(out)
     with progress_display(quiet=quiet) as report:

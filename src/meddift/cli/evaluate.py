@@ -15,8 +15,8 @@ from meddift.cli.failures import DONE_IN_PART
 
 if TYPE_CHECKING:
     from meddift.cli.terminal import Progress
-    from meddift.evaluation.case import Case
-    from meddift.evaluation.tables import Tables
+    from meddift_lab.running.case import Case
+    from meddift_lab.running.tables import Tables
 
 app = typer.Typer(
     help="Measure how well methods find points, as the field's challenges do.",
@@ -52,7 +52,7 @@ Threads = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Thr
 @app.command("methods")
 def list_methods(as_json: AsJson = False) -> None:
     """List the methods that can be compared, where their settings come from, and whether they can run here."""
-    from meddift.evaluation.methods import METHODS
+    from meddift_lab.methods import METHODS
 
     rows: list[dict[str, Any]] = [
         {
@@ -105,9 +105,9 @@ def run(
     What is done already with the same scans, settings and versions is not done again, so that a run may be stopped
     at any moment. A method that fails is a row of the table; the exit code is then 3.
     """
-    from meddift.evaluation.methods import find_methods
-    from meddift.evaluation.runner import RunSettings, run_methods
-    from meddift.evaluation.tables import collect
+    from meddift_lab.methods import find_methods
+    from meddift_lab.running.runner import RunSettings, run_methods
+    from meddift_lab.running.tables import collect
 
     methods = find_methods(method)
     find_methods(redo)
@@ -151,8 +151,8 @@ def ablate(
 
     Each scan is encoded once. What is done already is not done again; the report of the folder is written anew.
     """
-    from meddift.evaluation.ablation import collect_ablation, run_ablation
-    from meddift.evaluation.report import write_report
+    from meddift_lab.ablation import collect_ablation, run_ablation
+    from meddift_lab.report import write_report
 
     cases = _chosen_cases(data, case, split, orientation)
     with _progress(quiet=quiet) as report:
@@ -197,7 +197,7 @@ def ablate(
 @app.command("report")
 def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Write tables and report of a run anew from its results."""
-    from meddift.evaluation.tables import collect
+    from meddift_lab.running.tables import collect
 
     _finish(collect(out), out, as_json=as_json, quiet=quiet)
 
@@ -205,7 +205,7 @@ def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
 def _tables_or_none(out: Path) -> Tables | None:
     """Results of methods in the same folder, if there are any."""
     from meddift.errors import MissingFileError
-    from meddift.evaluation.tables import collect
+    from meddift_lab.running.tables import collect
 
     try:
         return collect(out)
@@ -215,8 +215,8 @@ def _tables_or_none(out: Path) -> Tables | None:
 
 def _finish(tables: Tables, out: Path, *, as_json: bool, quiet: bool) -> None:
     """Write the files, show the table, and say by the exit code whether something failed."""
-    from meddift.evaluation.report import write_report
-    from meddift.evaluation.table_files import method_rows, write_tables
+    from meddift_lab.report import write_report
+    from meddift_lab.running.table_files import method_rows, write_tables
 
     write_tables(tables, out)
     page = write_report(tables, out)
@@ -274,7 +274,7 @@ def _show(tables: Tables, page: Path) -> None:
 def _chosen_cases(data: str, names: list[str] | None, split: str | None, orientation: str) -> list[Case]:
     """The cases of a data set, or those of them that were asked for."""
     from meddift.errors import OptionsError
-    from meddift.evaluation.sets import find_cases
+    from meddift_lab.sets import find_cases
 
     cases = find_cases(data, split=split, orientation=orientation)
     if not names:

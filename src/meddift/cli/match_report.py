@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from meddift.cli.outputs import Outputs
 from meddift.errors import PointsError
-from meddift.io.atomic import write_text
+from meddift.system.atomic import write_text
 
 if TYPE_CHECKING:
     from meddift.matching import Matches

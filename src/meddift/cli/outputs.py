@@ -79,7 +79,7 @@ def check_writable(path: Path) -> None:
 
 def _write_together(writers: dict[Path, Writer]) -> None:
     """Write each file under a temporary name; they take their places only when all of them are complete."""
-    from meddift.io.atomic import atomic_write
+    from meddift.system.atomic import atomic_write
 
     with ExitStack() as stack:
         for path, writer in writers.items():

@@ -144,9 +144,9 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
         One sentence for each file that could not be written while the rest was.
     """
     from meddift.io import write_transform, write_volume
-    from meddift.io.atomic import write_text
     from meddift.io.transform_sidecar import sidecar_path, transform_sidecar, write_learn2reg, write_sidecar
     from meddift.registration import warp_labels, warp_volume
+    from meddift.system.atomic import write_text
 
     found, fixed, moving = carried.registration, carried.pair.fixed, carried.pair.moving
     required = outputs.required

@@ -147,9 +147,9 @@ def _plan_points(
     import numpy as np
 
     from meddift.io import read_points
-    from meddift.io.atomic import write_text
     from meddift.io.points import format_points
     from meddift.points import Points
+    from meddift.system.atomic import write_text
 
     given = read_points(path, space=space, grid=None if grid is None else grid.grid)
     moved = np.full(given.positions.shape, np.nan)

@@ -1,4 +1,4 @@
-"""Floor 2: what is known about a scan at every place: feature maps, how they are made, whitened and kept.
+"""What is known about a scan at every place: feature maps, how they are made, whitened and kept.
 
 Names are loaded on first use (PEP 562); nothing here takes torch until features are computed.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meddift.lazy import lazy_names
+from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.features.extraction import ExtractionOptions, extract_pyramid

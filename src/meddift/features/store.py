@@ -15,7 +15,7 @@ from meddift.errors import OptionsError, OutputError
 from meddift.features.extraction import ExtractionOptions, Progress, extract_pyramid, pyramid_key
 from meddift.features.pyramid import Pyramid
 from meddift.features.stored_file import read_pyramid, write_pyramid
-from meddift.io.atomic import atomic_write, write_json
+from meddift.system.atomic import atomic_write, write_json
 
 if TYPE_CHECKING:
     from meddift.models import DiffusionModel, ModelSpec

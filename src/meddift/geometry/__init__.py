@@ -1,4 +1,4 @@
-"""Floor 0: lattices, frames and transforms. Everything that knows about spacing, flips and half voxels."""
+"""Lattices, frames and transforms. Everything that knows about spacing, flips and half voxels."""
 
 from meddift.geometry.frames import flip_affine_ras_lps, flip_ras_lps
 from meddift.geometry.grid import Grid

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from meddift.errors import GeometryError, ImageError, MissingFileError, OptionsError
-from meddift.io.atomic import atomic_write
 from meddift.io.header import SHEAR_TOLERANCE, ImageHeader
-from meddift.io.memory import require_memory
+from meddift.system.atomic import atomic_write
+from meddift.system.memory import require_memory
 from meddift.volume import Volume
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from meddift.errors import OptionsError
 from meddift.geometry import Grid, Transform
-from meddift.io.atomic import write_json
+from meddift.system.atomic import write_json
 from meddift.volume import Volume
 
 
@@ -69,7 +69,7 @@ def write_learn2reg(transform: Transform, fixed: Grid, moving: Grid, path: Path 
         OptionsError: if the suffix is another.
         OutputError: if the file cannot be written.
     """
-    from meddift.io.atomic import atomic_write
+    from meddift.system.atomic import atomic_write
 
     path = Path(path)
     if not path.name.lower().endswith((".nii", ".nii.gz")):

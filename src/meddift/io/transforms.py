@@ -15,10 +15,10 @@ import numpy as np
 
 from meddift.errors import MissingFileError, OptionsError, TransformError
 from meddift.geometry import CompositeTransform, DisplacementField, Transform
-from meddift.io.atomic import atomic_write
 from meddift.io.itk import captured_messages, one_sentence, pixel_kind
 from meddift.io.itk_transforms import ItkTransform, field_from_itk, field_to_itk, from_itk, to_itk
-from meddift.io.memory import require_memory
+from meddift.system.atomic import atomic_write
+from meddift.system.memory import require_memory
 
 __all__ = ["ItkTransform", "read_transform", "write_transform"]
 

@@ -1,4 +1,4 @@
-"""Floor 3: where is this point in the other scan? Similarity, exact search, prior, sub-voxel, confidence.
+"""Where is this point in the other scan? Similarity, exact search, prior, sub-voxel, confidence.
 
 Names are loaded on first use (PEP 562): `Matches` takes no torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meddift.lazy import lazy_names
+from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.matching.index import SearchIndex, lattice_of

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.features import Level
-from meddift.matching.parallel import for_each
 from meddift.matching.reading import read, read_unit_with_slope, unit
+from meddift.system.threads import for_each
 
 #: Points whose neighbourhoods are read at a time: what is gathered for them fits into a processor's cache.
 BATCH = 16

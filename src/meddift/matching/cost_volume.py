@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meddift.matching.parallel import for_each
+from meddift.system.threads import for_each
 
 #: Nodes along each edge of a tile. A larger tile multiplies more voxels with window voxels that none of its nodes asks
 #: for (4: 2.3 times the time of 2 at a stride of 2 and a radius of 3, one thread), a smaller one has more overhead.

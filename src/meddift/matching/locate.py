@@ -18,9 +18,9 @@ from meddift.geometry import Grid, Transform
 from meddift.matching.index import SearchIndex
 from meddift.matching.local import distances, window_similarity, windows_around
 from meddift.matching.maps import search_maps
-from meddift.matching.parallel import for_each
 from meddift.matching.search import GlobalSearch
 from meddift.matching.subvoxel import peak_offsets
+from meddift.system.threads import for_each
 
 #: A rival is at least this far from the best place, mm.
 RIVAL_MM = 12.0

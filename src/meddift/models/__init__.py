@@ -1,10 +1,9 @@
-"""Floor 1: diffusion models and their weights. Importing this package loads neither torch nor MONAI."""
+"""Diffusion models and their weights. Importing this package loads neither torch nor MONAI."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meddift.lazy import lazy_names
 from meddift.models.catalogue import catalogue, find_spec
 from meddift.models.haar import haar_forward, haar_inverse, haar_matrix
 from meddift.models.prepare import network_grid, prepare_volume
@@ -21,6 +20,7 @@ from meddift.models.spec import (
     Weights,
 )
 from meddift.models.weights import ModelStatus, WeightsLocation, import_weights, locate_weights, model_status, verify
+from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.models.hub import PullProgress, pull

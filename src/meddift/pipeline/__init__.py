@@ -1,4 +1,4 @@
-"""Floor 4: one pair of scans. Set a model and options once, set two scans, then ask.
+"""One pair of scans. Set a model and options once, set two scans, then ask.
 
 Names are loaded on first use (PEP 562).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meddift.lazy import lazy_names
+from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.pipeline.matcher import Matcher

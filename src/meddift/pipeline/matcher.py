@@ -15,9 +15,9 @@ from meddift.features import FeatureStore, Pyramid, extract_pyramid
 from meddift.features.extraction import pyramid_key
 from meddift.models import ModelSpec, find_spec
 from meddift.models.weights import locate_weights
-from meddift.pipeline.device import check_device_name, choose_device
 from meddift.pipeline.memory import EncodingPlan, estimate_memory, plan_encoding
 from meddift.pipeline.options import Options
+from meddift.system.device import check_device_name, choose_device
 
 if TYPE_CHECKING:
     from meddift.models import DiffusionModel
@@ -160,7 +160,7 @@ class Matcher:
         Raises:
             MemoryLimitError: if even the least does not fit.
         """
-        from meddift.io.memory import require_memory
+        from meddift.system.memory import require_memory
 
         model, plan = self.model, self._encoding_plan(volume)
         if plan.spare:
@@ -173,7 +173,7 @@ class Matcher:
         return model
 
     def _encoding_plan(self, volume: Volume) -> EncodingPlan:
-        from meddift.io.memory import available_memory
+        from meddift.system.memory import available_memory
 
         plan = plan_encoding(self.spec, volume.grid, available_memory())
         # Which device it will be is asked only where it matters: to find out loads torch.

@@ -94,7 +94,7 @@ def draw_matches(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from meddift.io.atomic import atomic_write
+    from meddift.system.atomic import atomic_write
 
     path = Path(path)
     if path.suffix.lower() != ".png":

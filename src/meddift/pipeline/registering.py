@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from meddift.body import body_of
 from meddift.errors import GeometryError, NoCorrespondenceError
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching.prior import MatchedPrior
 from meddift.registration import Registration, register_pyramids
-from meddift.registration.body import body_of
 from meddift.registration.inverse import NumericalInverse
 from meddift.registration.register import check_stages
 from meddift.volume import Volume

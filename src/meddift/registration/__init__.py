@@ -1,4 +1,4 @@
-"""Floor 4: from correspondences to one transform. Robust affine, dense matching, refinement, inverse, warping.
+"""From correspondences to one transform. Robust affine, dense matching, refinement, inverse, warping.
 
 Names are loaded on first use (PEP 562): importing this package takes no torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meddift.lazy import lazy_names
+from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.registration.inverse import InverseResidual, invert, invert_points

@@ -48,7 +48,7 @@ def draw_registration(path: Path | str, fixed: Volume, moving: Volume, registrat
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from meddift.io.atomic import atomic_write
+    from meddift.system.atomic import atomic_write
 
     path = Path(path)
     if path.suffix.lower() != ".png":

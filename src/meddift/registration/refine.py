@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from meddift.geometry import AffineTransform, Grid
-from meddift.matching.parallel import for_each
 from meddift.matching.reading import chunks, read_unit_with_slope
 from meddift.registration.feature_map import FeatureMap
 from meddift.registration.smoothness import Smoothness, conjugate_gradient
 from meddift.registration.spline import ControlLattice
+from meddift.system.threads import for_each
 
 #: Upper triangle of a symmetric (3, 3) matrix, row by row.
 _TRIANGLE = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))

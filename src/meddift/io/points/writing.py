@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from meddift.errors import FrameError, OptionsError, PointsError
 from meddift.geometry import Grid
-from meddift.io.atomic import json_text, write_text
 from meddift.io.points import columns, elastix, headerless, meddift_csv, slicer_fcsv, slicer_json
 from meddift.io.points.content import Frame, format_value
 from meddift.io.points.frames import from_world, parse_space
 from meddift.points import Points
+from meddift.system.atomic import json_text, write_text
 
 #: Formats that can be written.
 PointsFormat = Literal["slicer", "fcsv", "elastix", "ants", "learn2reg", "dirlab", "meddift"]

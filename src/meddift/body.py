@@ -1,0 +1,143 @@
+"""Where a CT shows the patient and the lungs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.volume import Volume
+
+Floats = NDArray[np.float64]
+
+#: Air in the body that is less than this is not a lung, but a windpipe or a loop of bowel.
+SMALLEST_LUNG_MM3 = 50_000.0
+
+
+def body_mask(volume: Volume, *, threshold_hu: float = -500.0) -> Volume:
+    """The patient without air around and without the table.
+
+    Above the threshold, opened by a few mm (which cuts clothes and table off), the largest component,
+    holes filled slice by slice (which takes in the lungs).
+
+    Args:
+        volume: CT in HU, any orientation.
+        threshold_hu: Between air and soft tissue.
+
+    Returns:
+        Volume of bool on the grid of `volume`; all False if nothing is above the threshold.
+    """
+    from scipy import ndimage
+
+    thinned = _thinned_out(volume)
+    opened = ndimage.binary_opening(thinned.data > threshold_hu, structure=_ball(4.0, thinned.grid.spacing))
+    body = _largest_components(opened, 1)
+    for k in range(body.shape[2]):
+        body[:, :, k] = ndimage.binary_fill_holes(body[:, :, k])
+    return _spread_out(body, volume)
+
+
+def lung_mask(volume: Volume, *, threshold_hu: float = -400.0, body: Volume | None = None) -> Volume:
+    """Both lungs with the vessels inside them, without the chest wall.
+
+    Air inside the body, its two largest components (one, if the second has less than a tenth of the
+    first: airways often join both lungs), closed by 4 mm and filled slice by slice. Where a tight field
+    of view cuts through the side of a lung, that lung counts as outside air and is missing. Pieces below
+    50 ml are not lungs; bowel with more gas than that may be taken for one in scans of the abdomen.
+
+    Args:
+        volume: CT in HU, any orientation.
+        threshold_hu: Between lung and soft tissue.
+        body: Result of `body_mask`, if at hand.
+
+    Returns:
+        Volume of bool on the grid of `volume`; all False if there is no air inside the body.
+    """
+    from scipy import ndimage
+
+    thinned = _thinned_out(volume)
+    inside = _thinned_out(body_mask(volume) if body is None else body).data
+    air = ndimage.binary_opening((thinned.data < threshold_hu) & inside, structure=_ball(1.5, thinned.grid.spacing))
+    lungs = _largest_components(air, 2, least=SMALLEST_LUNG_MM3 / float(np.prod(thinned.grid.spacing)))
+    lungs = ndimage.binary_closing(np.pad(lungs, 4), structure=_ball(4.0, thinned.grid.spacing))[4:-4, 4:-4, 4:-4]
+    for k in range(lungs.shape[2]):
+        lungs[:, :, k] = ndimage.binary_fill_holes(lungs[:, :, k])
+    return _spread_out(lungs & inside, volume)
+
+
+def body_of(volume: Volume) -> Volume:
+    """The patient in a CT, lungs included, without the table and the air around.
+
+    A field of view that cuts through a lung opens it to the side: there the border counts as skin wherever the body
+    reaches it.
+
+    Args:
+        volume: CT in HU, any orientation.
+
+    Returns:
+        (X, Y, Z) bool in RAS order; everything, if no body is found.
+    """
+    body = body_mask(volume).reoriented("RAS")
+    if not body.data.any():
+        return Volume(np.ones(body.grid.shape, dtype=bool), body.grid)
+    return Volume(np.stack([_closed(body.data[:, :, k]) for k in range(body.grid.shape[2])], axis=2), body.grid)
+
+
+def _closed(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Holes of an axial slice filled, also those that lie between the body and a border that it reaches."""
+    from scipy import ndimage
+
+    walled = np.pad(plane, 1)
+    for axis in (0, 1):
+        for side in (1, -2):
+            reached = np.flatnonzero(walled.take(side, axis=axis))
+            if len(reached):
+                # From the first to the last place where the body reaches the border.
+                wall = walled[0 if side == 1 else -1] if axis == 0 else walled[:, 0 if side == 1 else -1]
+                wall[reached[0] : reached[-1] + 1] = True
+    return np.asarray(ndimage.binary_fill_holes(walled)[1:-1, 1:-1])
+
+
+def _ball(radius_mm: float, spacing: Floats) -> NDArray[np.bool_]:
+    """Structuring element of about this radius; at least the voxel itself."""
+    reach = np.floor(radius_mm / spacing + 1e-6).astype(int)
+    axes = [np.arange(-r, r + 1) * s for r, s in zip(reach, spacing, strict=True)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    return np.asarray(x**2 + y**2 + z**2 <= radius_mm**2 + 1e-6)
+
+
+def _largest_components(mask: NDArray[np.bool_], count: int, *, least: float = 1) -> NDArray[np.bool_]:
+    """The largest connected components of at least so many voxels; the later ones only if a tenth of the first."""
+    from scipy import ndimage
+
+    labels, found = ndimage.label(mask)
+    if found == 0:
+        return mask.copy()
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    best = np.argsort(-sizes, kind="stable")[:count]
+    return np.isin(labels, best[sizes[best] >= max(least, sizes[best[0]] / 10)])
+
+
+def _steps(volume: Volume) -> NDArray[np.int64]:
+    """Every how many voxels a mask is computed: about every 2 mm, which is fine enough and fast."""
+    return np.asarray(np.maximum(np.rint(2.0 / volume.grid.spacing), 1), dtype=np.int64)
+
+
+def _thinned_out(volume: Volume) -> Volume:
+    """The volume upright, and only every so many voxels of it."""
+    upright = volume.reoriented("RAS")
+    steps = _steps(upright)
+    return Volume(upright.data[:: steps[0], :: steps[1], :: steps[2]], upright.grid.strided(steps.tolist()))
+
+
+def _spread_out(mask: NDArray[np.bool_], like: Volume) -> Volume:
+    """A mask computed on the upright, thinned-out lattice, on the grid of the original."""
+    upright, _, _ = like.grid.reoriented("RAS")
+    steps = np.maximum(np.rint(2.0 / upright.spacing), 1).astype(int)
+    # The kept voxel stands for the block around it, not for the block after it.
+    picks = [
+        np.minimum((np.arange(n) + step // 2) // step, mask.shape[axis] - 1)
+        for axis, (n, step) in enumerate(zip(upright.shape, steps, strict=True))
+    ]
+    full = mask[np.ix_(*picks)]
+    return Volume(Volume(full, upright).reoriented(like.grid.orientation).data, like.grid)

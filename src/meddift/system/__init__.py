@@ -1,0 +1,1 @@
+"""What the operating system gives. Files written whole, memory, threads, devices, names loaded late."""

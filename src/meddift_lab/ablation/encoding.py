@@ -1,0 +1,118 @@
+"""Encoding each scan once: latents on disk, features of all levels in memory, for many variants of a match."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from meddift.features import ExtractionOptions, Pyramid, extract_pyramid
+from meddift.features.extraction import MIND
+from meddift.geometry import Grid
+from meddift.pipeline.matcher import Matcher, Progress
+from meddift.system.atomic import atomic_write
+from meddift.volume import Volume
+
+if TYPE_CHECKING:
+    from meddift.models import DiffusionModel
+
+
+class LatentKeeper:
+    """A diffusion model that encodes each scan once and keeps the latent on disk; everything else is the model's.
+
+    Args:
+        model: The model.
+        folder: Where latents are kept; made if it is not there.
+    """
+
+    def __init__(self, model: DiffusionModel, folder: Path) -> None:
+        self._model = model
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not encoding."""
+        return getattr(self._model, name)
+
+    def encode(self, prepared: Volume, *, latent: str = "mean", seed: int = 0) -> Volume:
+        """As `DiffusionModel.encode`, from disk where it is there."""
+        # A mean does not depend on the seed, nor does a latent stage without spread.
+        drawn = latent == "sample" and self._model.spec.latent.kind != "haar"
+        parts = [prepared.digest(), self._model.spec.digest(), self._model.weights_hash, seed if drawn else ""]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        path = self._folder / f"{key}.npz"
+        if path.is_file():
+            with np.load(path) as stored:
+                return Volume(stored["data"], Grid(tuple(stored["data"].shape[1:]), stored["affine"]))
+        made = self._model.encode(prepared, latent=latent, seed=seed)  # type: ignore[arg-type]
+        with atomic_write(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, data=made.data, affine=made.grid.affine)
+        return made
+
+
+class Encodings:
+    """Features of all levels, kept for as long as variants ask for the same ones.
+
+    Args:
+        keeper: The model.
+        levels: All levels that any variant may ask for.
+        count: How many pyramids are kept at most.
+    """
+
+    def __init__(self, keeper: LatentKeeper, levels: tuple[str, ...], *, count: int = 2) -> None:
+        self.keeper = keeper
+        self._levels = levels
+        self._count = count
+        self._kept: OrderedDict[str, Pyramid] = OrderedDict()
+
+    def pyramid(self, volume: Volume, options: ExtractionOptions, role: str) -> Pyramid:
+        """All levels of a scan as the options say, whatever levels they name."""
+        network = tuple(name for name in self._levels if name != MIND)
+        everything = replace(options, levels=network)
+        parts = [volume.digest(), everything.digest(), role if everything.depends_on_role else ""]
+        learned = self._get(parts, lambda: self._extract(volume, everything, role))
+        if MIND not in self._levels:
+            return learned
+        made = self._get(
+            [volume.digest(), MIND],
+            lambda: extract_pyramid(volume, None, replace(options, levels=(MIND,)), spec=self.keeper.spec),
+        )
+        levels = sorted(
+            (*learned.levels, *made.levels), key=lambda level: -round(float(np.prod(level.grid.spacing)), 6)
+        )
+        moments = {**learned.moments, **made.moments}
+        return replace(learned, levels=tuple(levels), moments=moments, digest=self._key(parts))
+
+    def _extract(self, volume: Volume, options: ExtractionOptions, role: str) -> Pyramid:
+        model: Any = self.keeper
+        return extract_pyramid(volume, model, options, role=role)
+
+    def _get(self, parts: list[str], make: Any) -> Pyramid:
+        key = self._key(parts)
+        if key not in self._kept:
+            self._kept[key] = make()
+            while len(self._kept) > 2 * self._count:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    @staticmethod
+    def _key(parts: list[str]) -> str:
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class AblationMatcher(Matcher):
+    """A matcher whose features come from `Encodings`."""
+
+    def __init__(self, encodings: Encodings, model: str, **overrides: Any) -> None:
+        super().__init__(model, "default", store=False, device="cpu", **overrides)
+        self._encodings = encodings
+
+    def pyramid(self, volume: Volume, *, role: str, progress: Progress | None = None) -> Pyramid:
+        """The features of one scan: the levels that this variant compares, out of all of them."""
+        return self._encodings.pyramid(volume, self.extraction, role).select(self.extraction.levels)

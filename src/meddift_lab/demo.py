@@ -1,0 +1,204 @@
+"""The demo: a scan, its follow-up by a known deformation, and how well points are found again."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meddift.errors import OutputError
+from meddift.geometry import AffineTransform
+from meddift.matching.matches import Matches
+from meddift.pipeline.accuracy import Accuracy, Errors, measure_accuracy
+from meddift_lab.synthetic import SyntheticPair
+
+Progress = Callable[[str, float], None]
+
+#: How far the diaphragm descends and the patient lies elsewhere in the follow-up, mm.
+BREATHING_MM, TABLE_SHIFT_MM = 30.0, 35.0
+
+#: Rows of the comparison, in the order of reading.
+NOT_MOVING, BEST_AFFINE, FOUND, FOUND_OK = "not moving", "best affine", "meddift", "meddift, verdict ok"
+
+
+@dataclass(frozen=True, eq=False)
+class DemoResult:
+    """What the demo did.
+
+    Attributes:
+        scans: The two scans, the points and their exact truth.
+        matches: What was found.
+        accuracy: Errors of the matches.
+        comparison: Errors by method: not moving at all, the affine that fits the truth best, and meddift.
+        report: Everything for JSON.
+        seconds: How long all of it took.
+    """
+
+    scans: SyntheticPair
+    matches: Matches
+    accuracy: Accuracy
+    comparison: Mapping[str, Errors]
+    report: Mapping[str, Any]
+    seconds: float
+
+
+def run_demo(
+    *,
+    scan: Path | None = None,
+    count: int = 50,
+    seed: int = 1,
+    model: str = "builtin",
+    device: str = "auto",
+    on_progress: Progress | None = None,
+    **options: Any,
+) -> DemoResult:
+    """Make two scans of one patient, find points of the first in the second, and compare with the exact truth.
+
+    The follow-up is the first scan after breathing (30 mm at the diaphragm), small local changes, a rotation and a
+    table shift of 35 mm, with noise, slice thickness and field of view of another scanner.
+
+    Args:
+        scan: A CT of the chest; a phantom is drawn if None.
+        count: How many points.
+        seed: Decides phantom, deformation and noise.
+        model: The model to match with.
+        device: "auto", "cpu" or "cuda:N".
+        on_progress: Called with the name of a stage and the share of the work that is done.
+        options: Further options of `Matcher`.
+
+    Raises:
+        MeddiftError: if the scan cannot be read or the model is not on this machine.
+    """
+    from meddift.io import read_volume
+    from meddift.pipeline import Matcher
+    from meddift.pipeline.report import match_report
+    from meddift_lab.synthetic import phantom_pair, scan_pair
+
+    report = on_progress or _ignore
+    started = time.perf_counter()
+    settings: dict[str, Any] = {
+        "amplitude_mm": BREATHING_MM,
+        "table_shift_mm": TABLE_SHIFT_MM,
+        "n_points": count,
+    }
+    report("drawing a chest and its follow-up" if scan is None else "deforming the scan", 0.02)
+    scans = phantom_pair(seed, **settings) if scan is None else scan_pair(read_volume(scan), seed, **settings)
+
+    def later(stage: str, fraction: float) -> None:
+        report(stage, 0.25 + 0.65 * fraction)
+
+    matcher = Matcher(model, "default", device=device, store=False, on_progress=later, seed=seed, **options)
+    pair = matcher.pair(scans.fixed, scans.moving)
+    matches = pair.match(scans.points)
+    accuracy = measure_accuracy(matches, scans.truth, scans.moving.grid)
+    comparison = {**_baselines(scans), FOUND: accuracy.all, FOUND_OK: accuracy.ok}
+    content = match_report(pair, matches, accuracy)
+    seconds = time.perf_counter() - started
+    content["demo"] = {
+        "scans": scans.name,
+        "seed": seed,
+        "breathing_mm": BREATHING_MM,
+        "table_shift_mm": TABLE_SHIFT_MM,
+        "seconds": seconds,
+        "comparison_mm": {name: errors.as_dict() for name, errors in comparison.items()},
+    }
+    report("done", 0.92)
+    return DemoResult(scans, matches, accuracy, comparison, content, seconds)
+
+
+def write_demo(result: DemoResult, folder: Path, *, picture: bool = True) -> dict[Path, str]:
+    """Write scans, points for 3D Slicer, picture and JSON; all of them or none.
+
+    Args:
+        result: What the demo did.
+        folder: Where to; made if it is not there.
+        picture: Whether to draw.
+
+    Returns:
+        Path -> what it is.
+
+    Raises:
+        OutputError: if something cannot be written.
+    """
+    from meddift.io import write_points, write_volume
+    from meddift.pipeline.picture import draw_matches
+    from meddift.system.atomic import write_json
+
+    scans, matches = result.scans, result.matches
+    described = [
+        f"{verdict}: {reason}" if reason else verdict
+        for verdict, reason in zip(matches.verdict, matches.reason, strict=True)
+    ]
+    written: dict[Path, str] = {}
+    new = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-meddift-", dir=folder) as name:
+            work = Path(name)
+            write_volume(scans.fixed, work / "fixed.nii.gz")
+            write_volume(scans.moving, work / "moving.nii.gz")
+            write_points(scans.points, work / "fixed-points.mrk.json")
+            write_points(matches.moving, work / "found-points.mrk.json", extra={"description": described})
+            write_points(scans.truth, work / "true-points.mrk.json")
+            write_json(dict(result.report), work / "matches.json")
+            if picture:
+                draw_matches(work / "matches.png", scans.fixed, scans.moving, matches, truth=scans.truth)
+            for file, what in _FILES.items():
+                if (work / file).exists():
+                    (work / file).replace(folder / file)
+                    written[folder / file] = what
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise type(error)(str(error).replace(str(name), str(folder))) from error
+        raise OutputError(f"cannot write the demo to {folder}: {error.strerror or error}") from error
+    finally:
+        if new and not written:
+            with suppress(OSError):
+                folder.rmdir()
+    return written
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError unless files can be written to `folder`; leaves nothing behind."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write the demo to {folder}: it is a file; give the name of a folder")
+    place = folder if folder.is_dir() else folder.parent
+    if not place.is_dir():
+        raise OutputError(f"cannot write the demo to {folder}: there is no folder {place}; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write the demo to {folder}: {error.strerror or error}") from error
+
+
+_FILES = {
+    "fixed.nii.gz": "the first scan",
+    "moving.nii.gz": "its follow-up",
+    "fixed-points.mrk.json": "the points, on the first scan (3D Slicer)",
+    "found-points.mrk.json": "where they were found in the follow-up (3D Slicer)",
+    "true-points.mrk.json": "where they really are (3D Slicer)",
+    "matches.json": "all numbers",
+    "matches.png": "some of the points in three planes",
+}
+
+
+def _baselines(scans: SyntheticPair) -> dict[str, Errors]:
+    """Errors of doing nothing, and of the affine fitted to the truth itself: no affine method can do better."""
+    start, goal = scans.points.positions, scans.truth.positions
+    inside = scans.moving.grid.contains(goal)
+    best = AffineTransform.fit(start, goal).apply(start)
+    return {
+        NOT_MOVING: Errors.of(np.linalg.norm(start - goal, axis=1)[inside]),
+        BEST_AFFINE: Errors.of(np.linalg.norm(best - goal, axis=1)[inside]),
+    }
+
+
+def _ignore(stage: str, fraction: float) -> None:
+    """Report nothing."""

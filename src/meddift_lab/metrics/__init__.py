@@ -1,0 +1,1 @@
+"""Errors of points and regularity and overlap of fields, as the challenges of the field report them."""

@@ -1,0 +1,166 @@
+"""Putting numbers, figures, pictures and provenance together."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from meddift.system.atomic import write_text
+from meddift_lab.ablation import collect_ablation
+from meddift_lab.ablation.tables import AblationTables
+from meddift_lab.report import figures
+from meddift_lab.report.ablation import ablation_section, write_ablation_table
+from meddift_lab.report.pictures import worst_points
+from meddift_lab.running.table_files import FILES, provenance
+from meddift_lab.running.tables import Tables
+
+#: Name of the page in the folder of a run.
+PAGE = "report.html"
+
+
+def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) -> Path:
+    """Write the page; an ablation in the same folder becomes a part of it.
+
+    Args:
+        tables: What methods found; None where there is an ablation only.
+        folder: Of the run.
+        pictures: Whether to show the worst points; it takes some seconds.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"mm": _mm, "share": _share, "seconds": _seconds, "megabytes": _megabytes}
+    template = environment.from_string(
+        resources.files("meddift_lab.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    )
+    ablation = collect_ablation(folder)
+    if ablation is not None:
+        write_ablation_table(ablation, folder)
+    kinds = tables.kinds if tables is not None else ()
+    if tables is None:
+        tables = Tables({}, (), (), (), {}, None)
+    ablated = [] if ablation is None else list(dict.fromkeys(row.kind for row in ablation.rows))
+    sections = [_section(tables, kind, pictures=pictures) for kind in kinds]
+    known = provenance(tables)
+    text = template.render(
+        data_sets=sorted({case.data_set for case in tables.cases.values()}),
+        cases=known["cases"],
+        sections=sections,
+        ablations=[] if ablation is None else [(k, ablation_section(ablation, k)) for k in ablated],
+        timings=[row for row in tables.method_rows if row.kind == kinds[0] and row.cases],
+        fields=[row for row in tables.method_rows if row.kind == kinds[0] and row.regularity],
+        not_done=_not_done(tables),
+        methods={
+            name: {**entry, "settings": json.dumps(entry["settings"], indent=1)}
+            for name, entry in known["methods"].items()
+        },
+        masks=sorted({str(row.result["regularity"]["mask"]) for row in tables.case_rows if row.result["regularity"]}),
+        commands=_commands(tables) + _ablation_commands(ablation),
+        files=FILES,
+    )
+    write_text(text, folder / PAGE)
+    return folder / PAGE
+
+
+def _section(tables: Tables, kind: str, *, pictures: bool) -> dict[str, Any]:
+    """Everything about points of one kind."""
+    from meddift_lab.running.case import KINDS
+
+    rows = [row for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
+    best = min((row.mean_mm.mean for row in rows if row.mean_mm is not None), default=None)
+    shown = tables.reference or (rows[-1].method if rows else None)
+    count = sum(len(points.fixed) for case in tables.cases.values() for points in case.sets if points.kind == kind)
+    return {
+        "kind": kind,
+        "meaning": KINDS[kind],
+        "count": count,
+        "rows": rows,
+        "best": best,
+        "comparisons": {m: c for (k, m), c in tables.comparisons.items() if k == kind},
+        "figures": [
+            (
+                "Mean error of every case",
+                "A ring is a case, the bar the 95 % interval of the mean over cases.",
+                figures.per_case_dots(tables, kind),
+            ),
+            (
+                "How many points are found within a distance",
+                "Over all points; every case counts alike. A point without an answer is not found.",
+                figures.cumulative_errors(tables, kind),
+            ),
+            (
+                "Error against displacement",
+                "Median error of points by how far they really move.",
+                figures.error_against_displacement(tables, kind),
+            ),
+        ]
+        if rows
+        else [],
+        "worst_of": next((row.title for row in rows if row.method == shown), ""),
+        "pictures": worst_points(tables, kind, shown) if pictures and shown is not None else [],
+    }
+
+
+def _not_done(tables: Tables) -> list[tuple[str, int, str]]:
+    """Method, number of cases, and why."""
+    found = []
+    for row in tables.method_rows:
+        if row.kind == tables.kinds[0]:
+            reasons: dict[str, int] = {}
+            for why in (*row.skipped.values(), *row.failed.values()):
+                reasons[why] = reasons.get(why, 0) + 1
+            found += [(row.title, count, why) for why, count in reasons.items()]
+    return found
+
+
+def _commands(tables: Tables) -> list[str]:
+    """How to repeat it."""
+    methods = list(dict.fromkeys(row.method for row in tables.method_rows))
+    threads = sorted({count for row in tables.method_rows for count in row.threads}) or [1]
+    names = " ".join(f"--method {name}" for name in methods)
+    return [
+        f"meddift evaluate run --data {data} --out RUN --threads {threads[0]} {names}"
+        for data in sorted({_data_argument(case.data_set) for case in tables.cases.values()})
+    ]
+
+
+def _ablation_commands(ablation: AblationTables | None) -> list[str]:
+    """How to repeat an ablation."""
+    bases = [] if ablation is None else list(dict.fromkeys(row.base for row in ablation.rows))
+    return [f"meddift evaluate ablate --data DATA --out RUN --base {base}" for base in bases]
+
+
+def _data_argument(data_set: str) -> str:
+    known = {"phantom-breathing": "phantom-breathing", "deformed": "deformed:SCAN.nii.gz"}
+    known |= {name: f"{name}:FOLDER" for name in ("dirlab-4dct", "dirlab-copd")}
+    return known.get(data_set, f"{data_set}: FOLDER or FILE.csv")
+
+
+def _mm(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return (
+        "–" if value is None else f"{100 * value:.0f} %" if value >= 0.0995 or value == 0 else f"{100 * value:.2g} %"
+    )
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.1" if value < 0.1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _megabytes(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.0f}"

@@ -1,0 +1,1 @@
+"""Running methods on cases, each in a process of its own, and collecting their results."""

@@ -1,0 +1,59 @@
+"""From what a user gives to `--data` to cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meddift.errors import MissingFileError, OptionsError
+from meddift_lab.running.case import Case
+from meddift_lab.sets.catalogue import DATA_SETS
+
+
+def find_cases(data: str, *, split: str | None = None, orientation: str = "LPS") -> list[Case]:
+    """The cases of a data set.
+
+    Args:
+        data: `phantom-breathing`, `deformed:SCAN`, `pairs:FILE.csv`, `learn2reg:FOLDER`, `dirlab-4dct:FOLDER`,
+            `dirlab-copd:FOLDER`; or a path that says what it is: a `.csv`, or a folder with `*_dataset.json`.
+        split: Which list of pairs of a Learn2Reg data set.
+        orientation: Directions of the axes of DIR-Lab's raw images.
+
+    Raises:
+        OptionsError: if it is none of these.
+        MissingFileError: if the path is not there.
+        MeddiftError: if the data set is malformed.
+    """
+    kind, colon, rest = data.partition(":")
+    if kind == "phantom-breathing" and not rest:
+        from meddift_lab.sets.synthetic import phantom_breathing
+
+        return phantom_breathing()
+    kinds = ("deformed", "pairs", "learn2reg", "dirlab-4dct", "dirlab-copd")
+    if colon and kind in kinds:
+        path = Path(rest)
+    else:
+        path = Path(data)
+        if path.suffix.lower() == ".csv":
+            kind = "pairs"
+        elif path.is_dir() and any(path.glob("*_dataset.json")):
+            kind = "learn2reg"
+        else:
+            usages = ", ".join(sorted({data_set.usage for data_set in DATA_SETS}))
+            raise OptionsError(f"{data!r} is no data set and no folder of one; give one of {usages}")
+    if not path.exists():
+        raise MissingFileError(f"there is no {path}")
+    if kind == "deformed":
+        from meddift_lab.sets.synthetic import deformed_copies
+
+        return deformed_copies(path)
+    if kind == "pairs":
+        from meddift_lab.sets.pairs_csv import pairs_from_csv
+
+        return pairs_from_csv(path)
+    if kind == "learn2reg":
+        from meddift_lab.sets.learn2reg import learn2reg_cases
+
+        return learn2reg_cases(path, split=split)
+    from meddift_lab.sets.dirlab import dirlab_cases
+
+    return dirlab_cases(kind, path, orientation=orientation)

@@ -1,0 +1,63 @@
+"""Independent pieces of work on several threads: all done, errors raised, PyTorch left as it was."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from meddift.system.threads import for_each
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_every_piece_is_done_once_on_single_threads(threads):
+    result, inside, workers = np.zeros(50, dtype=int), set(), set()
+
+    def work(piece):
+        result[piece] += piece * piece
+        inside.add(torch.get_num_threads())
+        workers.add(threading.get_ident())
+
+    for_each(range(50), work)
+    np.testing.assert_array_equal(result, np.arange(50) ** 2)
+    assert inside == {1}
+    assert len(workers) <= threads
+    assert torch.get_num_threads() == threads
+
+
+def test_an_error_is_raised_and_the_number_of_threads_put_back(threads):
+    def work(piece):
+        if piece == 3:
+            raise ValueError("piece 3")
+
+    with pytest.raises(ValueError, match="piece 3"):
+        for_each(range(20), work)
+    assert torch.get_num_threads() == threads
+
+
+def test_work_may_itself_be_made_of_pieces(threads):
+    total = np.zeros((4, 5))
+
+    def outer(i):
+        def inner(j):
+            total[i, j] += 1
+
+        for_each(range(5), inner)
+
+    for_each(range(4), outer)
+    assert (total == 1).all()
+    assert torch.get_num_threads() == threads
+
+
+def test_nothing_to_do_is_nothing_done(threads):
+    for_each([], lambda piece: pytest.fail("called"))
+    assert torch.get_num_threads() == threads
