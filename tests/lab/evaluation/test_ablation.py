@@ -109,11 +109,11 @@ def test_an_ablation_resumes_and_becomes_a_report(tmp_path: Path) -> None:
         "shared noise",
     ]
     page = write_report(None, tmp_path / "run")
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "Ablation at landmarks points" in text
     assert not re.search(r'(src|href)="(?!#|data:)', text)
     assert "url(http" not in text
-    header, *rows = (tmp_path / "run/ablation.csv").read_text().splitlines()
+    header, *rows = (tmp_path / "run/ablation.csv").read_text(encoding="utf-8").splitlines()
     assert header.startswith("base,sweep,variant,kind,cases,mean_mm")
     assert len(rows) == 1 + 3 + 2
 

@@ -24,7 +24,7 @@ def test_a_run_writes_tables_and_a_page(tmp_path: Path) -> None:
     content = json.loads(done.stdout)
     assert [row["method"] for row in content["methods"]] == ["identity", "translation"]
     assert content["methods"][1]["mean_mm"] == pytest.approx(1.0, abs=1e-6)
-    page = Path(content["report"]).read_text()
+    page = Path(content["report"]).read_text(encoding="utf-8")
     assert "Finding the same point in two scans" in page
     assert "case-1" in page
     assert "<svg" in page
@@ -32,14 +32,14 @@ def test_a_run_writes_tables_and_a_page(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name).stat().st_size > 0
     again = call("evaluate", "report", "--out", tmp_path / "run", "--quiet")
     assert (again.exit_code, again.stdout) == (0, "")
-    assert Path(content["report"]).read_text() == page
+    assert Path(content["report"]).read_text(encoding="utf-8") == page
 
 
 def test_a_failed_method_makes_the_exit_code_3(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path, 1)
     arguments = ["evaluate", "run", "--data", pairs, "--out", tmp_path / "run", "--quiet", "--timeout", "0.01"]
     assert call(*arguments, "--method", "identity").exit_code == 3
-    assert "stopped after 0.01 s" in (tmp_path / "run/report.html").read_text()
+    assert "stopped after 0.01 s" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

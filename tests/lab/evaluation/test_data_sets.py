@@ -100,7 +100,7 @@ def test_a_damaged_learn2reg_is_refused(tmp_path: Path) -> None:
         find_cases(f"learn2reg:{tmp_path}")
     write_learn2reg(tmp_path)
     path = tmp_path / "landmarksTr/LungCT_0001_0001.csv"
-    path.write_text(path.read_text().rpartition("\n")[0].rpartition("\n")[0] + "\n")
+    path.write_text(path.read_text(encoding="utf-8").rpartition("\n")[0].rpartition("\n")[0] + "\n")
     with pytest.raises(PointsError, match=r"has 5 points, .* has 4"):
         find_cases(str(tmp_path))[0].load()
     (tmp_path / "LungCT_dataset.json").write_text("{")
@@ -196,7 +196,7 @@ def test_damaged_dirlab_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_pairs_may_have_several_kinds_of_points(tmp_path: Path) -> None:
     path = write_pairs(tmp_path, 1)
-    header, line = path.read_text().splitlines()
+    header, line = path.read_text(encoding="utf-8").splitlines()
     path.write_text(f"{header},kind\n{line},landmarks\n{line},keypoints\n")
     (case,) = find_cases(str(path))
     assert [points.kind for points in case.load().sets] == ["landmarks", "keypoints"]
@@ -217,14 +217,14 @@ def test_pairs_may_have_several_kinds_of_points(tmp_path: Path) -> None:
 )
 def test_bad_pairs_are_refused(tmp_path: Path, change: object, message: str) -> None:
     path = write_pairs(tmp_path, 2)
-    path.write_text(change(path.read_text()))  # type: ignore[operator]
+    path.write_text(change(path.read_text(encoding="utf-8")))  # type: ignore[operator]
     with pytest.raises(MeddiftError, match=message):
         find_cases(str(path))
 
 
 def test_points_outside_the_scan_are_a_mistake(tmp_path: Path) -> None:
     path = write_pairs(tmp_path, 1)
-    points = json.loads((tmp_path / "fixed-0.mrk.json").read_text())
+    points = json.loads((tmp_path / "fixed-0.mrk.json").read_text(encoding="utf-8"))
     for markup in points["markups"]:
         markup["coordinateSystem"] = "RAS" if markup["coordinateSystem"] == "LPS" else "LPS"
     (tmp_path / "fixed-0.mrk.json").write_text(json.dumps(points))
@@ -283,7 +283,7 @@ def test_a_data_set_is_fetched_once_and_unpacked(server: tuple[str, Path, list[s
     write_zip(root / "data.zip")
     lines: list[str] = []
     fetch_data_set(served(url), tmp_path / "out", on_progress=lines.append)
-    assert (tmp_path / "out/set/readme.txt").read_text() == "hello"
+    assert (tmp_path / "out/set/readme.txt").read_text(encoding="utf-8") == "hello"
     assert any(line.startswith("sha256 ") for line in lines)
     fetch_data_set(served(url), tmp_path / "out")
     assert asked == ["/data.zip"]

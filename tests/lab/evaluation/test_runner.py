@@ -172,7 +172,7 @@ def test_settings_versions_and_scans_decide_about_reuse(tmp_path: Path, stored: 
 def test_a_damaged_result_counts_as_missing(tmp_path: Path, stored: object) -> None:
     run_in(tmp_path, stored, find_methods(["identity"])[0])
     path = tmp_path / "run/results/identity/case-0.json"
-    path.write_text(path.read_text()[:200])
+    path.write_text(path.read_text(encoding="utf-8")[:200])
     assert read_result(path) is None
     assert run_in(tmp_path, stored, find_methods(["identity"])[0])["status"] == "ok"
     assert read_result(path) is not None
@@ -181,7 +181,7 @@ def test_a_damaged_result_counts_as_missing(tmp_path: Path, stored: object) -> N
 def test_a_case_is_made_again_when_its_files_change(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path, 1)
     first = store_case(find_cases(str(pairs))[0], tmp_path / "case")
-    (tmp_path / "fixed-0.mrk.json").write_text((tmp_path / "moving-0.mrk.json").read_text() + " ")
+    (tmp_path / "fixed-0.mrk.json").write_text((tmp_path / "moving-0.mrk.json").read_text(encoding="utf-8") + " ")
     second = store_case(find_cases(str(pairs))[0], tmp_path / "case")
     assert second.digest != first.digest
 
@@ -214,7 +214,7 @@ def test_masks_and_label_maps_reach_the_table(tmp_path: Path) -> None:
     for side in ("fixed", "moving"):
         scan = read_volume(tmp_path / f"{side}-0.nii.gz")
         write_volume(Volume((scan.data > -500).astype(np.uint8), scan.grid), tmp_path / f"{side}-labels.nii.gz")
-    header, line = path.read_text().splitlines()
+    header, line = path.read_text(encoding="utf-8").splitlines()
     columns = "fixed_mask,fixed_labels,moving_labels"
     path.write_text(f"{header},{columns}\n{line},fixed-labels.nii.gz,fixed-labels.nii.gz,moving-labels.nii.gz\n")
     run_methods(find_cases(str(path)), find_methods(["translation"]), tmp_path / "run")
