@@ -277,3 +277,9 @@ def test_lps_is_ras_with_two_signs_turned(grid):
     in_lps = nibabel.affines.apply_affine(flip_affine_ras_lps(grid.affine), index)
     np.testing.assert_allclose(in_lps, grid.index_to_world(index) * [-1, -1, 1], atol=1e-9)
     np.testing.assert_allclose(flip_ras_lps(in_lps), grid.index_to_world(index), atol=1e-9)
+
+
+def test_volume_of_a_voxel_is_the_determinant_of_its_edges():
+    affine = np.eye(4)
+    affine[:3, :3] = [[0.0, -2.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.5]]
+    assert Grid((4, 5, 6), affine).voxel_volume == pytest.approx(3.0)

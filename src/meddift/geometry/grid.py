@@ -82,6 +82,11 @@ class Grid:
         return int(np.prod(self.shape))
 
     @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel, mm3."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
     def extent(self) -> Floats:
         """(3,) float64, edge lengths of the field of view along the index axes, mm (outer voxel faces)."""
         return self.spacing * self.shape

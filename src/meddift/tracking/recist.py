@@ -1,0 +1,276 @@
+"""RECIST 1.1 as arithmetic on sizes that others have measured: sums, nadir, change, category.
+
+Eisenhauer et al., New response evaluation criteria in solid tumours: revised RECIST guideline (version 1.1),
+Eur J Cancer 2009; 45: 228-247, and the questions answered by the EORTC (recist.eortc.org). The categories are a
+calculation on the masks given. RECIST is not made for lymphoma, GIST under imatinib, hepatocellular carcinoma
+(mRECIST), brain (RANO) and pleura.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from meddift.errors import OptionsError
+
+Category = Literal["CR", "PR", "SD", "PD", "NE"]
+#: How a target was seen. "too_small": there, but too small to be measured: it counts 5 mm.
+Seen = Literal["measured", "too_small", "absent", "not_assessed"]
+#: All lesions that are not targets, taken together.
+NonTargets = Literal["none", "absent", "present", "progressed", "not_assessed"]
+
+#: A target that is there but cannot be measured counts so many mm.
+TOO_SMALL_MM = 5.0
+#: A lymph node with a short axis below this is no longer pathological, mm.
+NORMAL_NODE_MM = 10.0
+#: Smallest longest diameter of a target, and smallest short axis of a node, mm.
+MEASURABLE_MM, MEASURABLE_NODE_MM = 10.0, 15.0
+#: Partial response: at most this share of the sum at baseline.
+PARTIAL = 0.7
+#: Progression: at least this multiple of the smallest sum on study, and at least so many mm above it.
+PROGRESSION, PROGRESSION_MM = 1.2, 5.0
+#: At most so many targets, and so many in one organ.
+MOST_TARGETS, MOST_IN_ORGAN = 5, 2
+#: Sums are rounded to this before they are compared, mm: 0.1 + 0.2 must not decide a category.
+_ROUNDING = 6
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One target at one time point.
+
+    Attributes:
+        lesion: Its identity.
+        size_mm: Longest diameter, of a lymph node the short axis; None unless it was measured.
+        node: Whether it is a lymph node.
+        seen: How it was seen.
+    """
+
+    lesion: str
+    size_mm: float | None
+    node: bool = False
+    seen: Seen = "measured"
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if (self.seen == "measured") != (self.size_mm is not None):
+            raise OptionsError(f"target {self.lesion} is {self.seen} and has the size {self.size_mm}")
+        if self.size_mm is not None and not self.size_mm > 0:
+            raise OptionsError(f"the size of target {self.lesion} must be above 0 mm, got {self.size_mm}")
+
+    @property
+    def counts_mm(self) -> float | None:
+        """What it adds to the sum, mm; None where it was not assessed."""
+        return {"measured": self.size_mm, "too_small": TOO_SMALL_MM, "absent": 0.0, "not_assessed": None}[self.seen]
+
+    @property
+    def gone(self) -> bool:
+        """Whether it counts as gone for a complete response: absent, or a node below 10 mm."""
+        if self.seen == "absent":
+            return True
+        counts = self.counts_mm
+        return self.node and counts is not None and counts < NORMAL_NODE_MM
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What was seen at one time point.
+
+    Attributes:
+        targets: One reading for each target.
+        non_targets: The other lesions together; "none" where there were none at baseline.
+        new_lesion: Whether there is an unequivocal new one.
+    """
+
+    targets: tuple[Reading, ...]
+    non_targets: NonTargets = "none"
+    new_lesion: bool = False
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One time point against the baseline and the smallest sum so far.
+
+    Attributes:
+        sum_mm: Sum of diameters; None where a target was not assessed.
+        nadir_mm: Smallest sum of this and all earlier time points, the baseline included.
+        from_baseline: Change of the sum as a share of that at baseline, e.g. -0.3; None where it cannot be told.
+        from_nadir: Change as a share of the smallest sum *before* this time point.
+        from_nadir_mm: The same in mm.
+        target: Response of the targets alone; None at baseline.
+        overall: Response with non-targets and new lesions; None at baseline.
+        reason: Why, in words.
+    """
+
+    sum_mm: float | None
+    nadir_mm: float | None
+    from_baseline: float | None
+    from_nadir: float | None
+    from_nadir_mm: float | None
+    target: Category | None
+    overall: Category | None
+    reason: str
+
+
+def assess(visits: Sequence[Visit]) -> list[Assessment]:
+    """Category of each time point, in order of time; the first one is the baseline.
+
+    Args:
+        visits: All with the same targets.
+
+    Raises:
+        OptionsError: if targets differ between time points: they are chosen at baseline and kept.
+    """
+    names = {tuple(sorted(reading.lesion for reading in visit.targets)) for visit in visits}
+    if len(names) > 1:
+        raise OptionsError(f"targets are chosen at baseline and kept, but they differ between time points: {names}")
+    found: list[Assessment] = []
+    nadir: float | None = None
+    for number, visit in enumerate(visits):
+        total = _sum(visit)
+        before = nadir
+        if total is not None:
+            nadir = total if nadir is None else min(nadir, total)
+        if number == 0:
+            found.append(Assessment(total, nadir, None, None, None, None, None, "baseline"))
+            continue
+        start = found[0].sum_mm
+        target, why = _target_response(visit, start, before)
+        back = _reappeared(visit, found)
+        if back and target != "PD":
+            target, why = "PD", back
+        overall, because = _overall(target, visit)
+        found.append(
+            Assessment(
+                sum_mm=total,
+                nadir_mm=nadir,
+                from_baseline=_share(total, start),
+                from_nadir=_share(total, before),
+                from_nadir_mm=None if total is None or before is None else round(total - before, _ROUNDING),
+                target=target,
+                overall=overall,
+                reason="; ".join(part for part in (why, because, _nodes_again(visit, visits[:number])) if part),
+            )
+        )
+    return found
+
+
+def _sum(visit: Visit) -> float | None:
+    """Sum of diameters; None where there are no targets, or one was not assessed."""
+    sizes = [reading.counts_mm for reading in visit.targets]
+    if not sizes or any(size is None for size in sizes):
+        return None
+    return round(sum(size for size in sizes if size is not None), _ROUNDING)
+
+
+def _share(total: float | None, start: float | None) -> float | None:
+    return None if total is None or not start else (total - start) / start
+
+
+def _progressed(total: float, nadir: float) -> bool:
+    """Both conditions: 20 % and 5 mm above the smallest sum."""
+    return round(total - PROGRESSION * nadir, _ROUNDING) >= 0 and round(total - nadir, _ROUNDING) >= PROGRESSION_MM
+
+
+def _target_response(visit: Visit, start: float | None, nadir: float | None) -> tuple[Category | None, str]:
+    """Response of the targets; None where there are none."""
+    if not visit.targets:
+        return None, "no targets"
+    known = sum(reading.counts_mm or 0.0 for reading in visit.targets)
+    missing = [reading.lesion for reading in visit.targets if reading.seen == "not_assessed"]
+    if nadir is None or start is None:
+        return "NE", "the targets were not all measured at baseline"
+    if _progressed(known, nadir):
+        also = f", although {_named(missing)} not assessed" if missing else ""
+        return "PD", f"the sum grew from {nadir:.1f} to {known:.1f} mm (20 % and 5 mm above the smallest){also}"
+    if missing:
+        return "NE", f"{_named(missing)} not assessed"
+    if all(reading.gone for reading in visit.targets):
+        return "CR", "all targets are gone, nodes below 10 mm"
+    if round(known - PARTIAL * start, _ROUNDING) <= 0:
+        return "PR", f"the sum fell from {start:.1f} mm at baseline to {known:.1f} mm (30 % or more)"
+    if start > 0 and nadir > 0 and known >= PROGRESSION * nadir:
+        return "SD", f"20 % above the smallest sum, but only {known - nadir:.1f} mm (5 mm are needed)"
+    return "SD", "neither 30 % below the baseline nor 20 % above the smallest sum"
+
+
+def _reappeared(visit: Visit, found: Sequence[Assessment]) -> str:
+    """After a complete response a target that is there again is progression, whatever its size."""
+    complete = any(assessment.target == "CR" for assessment in found)
+    there = [reading.lesion for reading in visit.targets if not reading.node and reading.counts_mm]
+    return f"target {', '.join(there)} is there again after a complete response" if complete and there else ""
+
+
+def _nodes_again(visit: Visit, earlier: Sequence[Visit]) -> str:
+    """Nodes that had become normal and no longer are: to be looked at, not progression by themselves (EORTC)."""
+    normal = {r.lesion for past in earlier for r in past.targets if r.node and r.gone}
+    again = [r.lesion for r in visit.targets if r.node and r.lesion in normal and not r.gone and r.counts_mm]
+    return f"node {', '.join(again)} is 10 mm or more again: look at it" if again else ""
+
+
+def _overall(target: Category | None, visit: Visit) -> tuple[Category, str]:
+    """Tables 1 and 2 of the guideline: targets, non-targets and new lesions together."""
+    if visit.new_lesion:
+        return "PD", "a new lesion"
+    if target == "PD":
+        return "PD", ""
+    if visit.non_targets == "progressed":
+        return "PD", "other lesions progressed unequivocally"
+    if target is None:
+        if visit.non_targets == "absent":
+            return "CR", "all lesions are gone"
+        if visit.non_targets == "present":
+            return "SD", "lesions that are no targets are still there (non-CR/non-PD)"
+        return "NE", "other lesions were not assessed" if visit.non_targets == "not_assessed" else ""
+    if target == "CR" and visit.non_targets == "present":
+        return "PR", "other lesions are still there"
+    if target == "CR" and visit.non_targets == "not_assessed":
+        return "PR", "other lesions were not assessed"
+    return target, ""
+
+
+def _named(lesions: Sequence[str]) -> str:
+    names = ", ".join(lesions)
+    return f"target {names} was" if len(lesions) == 1 else f"targets {names} were"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A lesion chosen as a target at baseline.
+
+    Attributes:
+        lesion: Its identity.
+        long_mm: Longest diameter at baseline.
+        short_mm: Short axis at baseline.
+        slice_mm: Distance of slices.
+        node: Whether it is a lymph node.
+        organ: In which organ, in words; "" where it was not said.
+    """
+
+    lesion: str
+    long_mm: float
+    short_mm: float
+    slice_mm: float
+    node: bool
+    organ: str
+
+
+def doubts_about_targets(targets: Sequence[Target]) -> list[str]:
+    """What RECIST 1.1 would object to in a choice of targets, one sentence each; the choice itself is kept."""
+    doubts = []
+    for target in targets:
+        size = target.short_mm if target.node else target.long_mm
+        # Slices thicker than 5 mm: twice the distance of slices (10 mm at 5 mm).
+        needed = max(MEASURABLE_NODE_MM if target.node else MEASURABLE_MM, 2 * target.slice_mm)
+        if round(size, 1) < needed:
+            axis = "short axis" if target.node else "longest diameter"
+            doubts.append(f"target {target.lesion} is not measurable: its {axis} is {size:.1f} mm, not {needed:g} mm")
+    if len(targets) > MOST_TARGETS:
+        doubts.append(f"there are {len(targets)} targets; at most {MOST_TARGETS} count")
+    # All lymph nodes together count as one organ.
+    organs = ["lymph nodes" if target.node else target.organ.strip().lower() for target in targets]
+    for organ in sorted({organ for organ in organs if organ}):
+        if organs.count(organ) > MOST_IN_ORGAN:
+            doubts.append(f"there are {organs.count(organ)} targets in {organ}; at most {MOST_IN_ORGAN} count")
+    return doubts
