@@ -1,26 +1,44 @@
-"""Files that may be compressed by gzip, read so that damage is noticed."""
+"""Files that may be compressed, read so that damage is noticed and no size is believed that a file cannot hold."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.errors import ImageError
+from meddift.errors import ImageError, MemoryLimitError
+
+Compression = Literal["none", "gzip", "zlib", "bzip2"]
+
+#: The most bytes that one compressed byte can stand for: 1032 by the format of deflate (RFC 1951); bzip2 packs a run
+#: of 900 kB into some 40 bytes.
+_LARGEST_RATIO = {"none": 1, "gzip": 1032, "zlib": 1032, "bzip2": 50_000}
+
+#: What may follow the voxels. More is no padding, and a few kB of compressed zeros could take minutes to read.
+_LARGEST_REST = 1 << 24
+
+#: What to do about a damaged file.
+AGAIN = "Copy or download it again."
 
 
 @contextmanager
-def opened(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
+def opened(
+    path: Path, *, offset: int = 0, compression: Compression | None = None, decompress: bool = True
+) -> Iterator[IO[bytes]]:
     """Open a file for reading; if its first bytes say gzip, whatever its name, it is decompressed.
 
     Args:
         path: A file that exists.
+        offset: Bytes to skip in the file as it stands, before anything is decompressed.
+        compression: How the rest is compressed; None to look at the first bytes.
         decompress: False to read the bytes as they stand in the file.
 
     Raises:
@@ -28,20 +46,39 @@ def opened(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
     """
     try:
         with path.open("rb") as stream:
-            compressed = decompress and stream.read(2) == b"\x1f\x8b"
-        with cast("IO[bytes]", gzip.open(path, "rb")) if compressed else path.open("rb") as stream:
-            yield stream
+            stream.seek(offset)
+            if compression is None:
+                compression = "gzip" if decompress and stream.read(2) == b"\x1f\x8b" else "none"
+                stream.seek(offset)
+            if compression == "gzip":
+                with gzip.GzipFile(fileobj=stream) as unpacked:
+                    yield cast("IO[bytes]", unpacked)
+            elif compression == "bzip2":
+                with bz2.BZ2File(stream) as unpacked:
+                    yield cast("IO[bytes]", unpacked)
+            elif compression == "zlib":
+                yield cast("IO[bytes]", io.BufferedReader(_ZlibReader(stream), 1 << 16))
+            else:
+                yield stream
     except EOFError as error:
-        raise ImageError(f"{path} is cut off: its compressed data ends too early. {_AGAIN}") from error
+        raise ImageError(f"{path} is cut off: its compressed data ends too early. {AGAIN}") from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise ImageError(f"{path} is damaged: its compressed data is not valid ({error}). {_AGAIN}") from error
+        raise ImageError(f"{path} is damaged: its compressed data is not valid ({error}). {AGAIN}") from error
     except PermissionError as error:
         raise ImageError(f"{path} cannot be read: there is no permission to do so.") from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def read_voxels(path: Path, *, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def read_voxels(
+    path: Path,
+    *,
+    offset: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    skip: int = 0,
+    compression: Compression | None = None,
+) -> NDArray[Any]:
     """Read the voxels of a file that holds them in one piece, first index fastest.
 
     A compressed file is read to its very end, because only there stands the checksum: a reader that stops
@@ -50,31 +87,103 @@ def read_voxels(path: Path, *, offset: int, shape: tuple[int, ...], dtype: np.dt
 
     Args:
         path: The file, compressed or not.
-        offset: Bytes before the first voxel.
+        offset: Bytes before the voxels, counted in the file as it stands if `compression` is given (formats whose
+            header is never compressed), else after decompression.
         shape: Lengths of all axes.
         dtype: Type and byte order in the file.
+        skip: Bytes to skip after decompression.
+        compression: How the voxels are compressed; None to look at the first bytes of the file.
 
     Returns:
         Array of `shape` in the byte order of the file.
 
     Raises:
-        ImageError: if the file is cut off or damaged.
+        ImageError: if the file is cut off or damaged, or announces more than it can hold.
+        MemoryLimitError: if the voxels do not fit into memory.
     """
-    buffer = np.empty(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, dtype=np.uint8)
-    view, filled = buffer.data, 0
-    with opened(path) as stream:
-        stream.seek(offset)
+    size = dtype.itemsize
+    for length in shape:  # Python's integers: dimensions from a damaged header overflow any other
+        size *= int(length)
+    start = 0
+    if compression is None:
+        skip += offset
+    else:
+        start = offset
+    with opened(path, offset=start, compression=compression) as stream:
+        packed = path.stat().st_size - start
+        if skip + size > packed * _LARGEST_RATIO[_compression_of(stream)]:
+            raise ImageError(
+                f"{path} is cut off: its header announces {size} bytes of voxels, more than a file of "
+                f"{path.stat().st_size} bytes can hold. {AGAIN}"
+            )
+        try:
+            buffer = np.empty(size, dtype=np.uint8)
+        except MemoryError as error:
+            raise MemoryLimitError(f"the {size / 1e9:.1f} GB of voxels in {path} do not fit into memory.") from error
+        _skip(stream, skip)
+        view, filled = buffer.data, 0
         while filled < len(view):
-            count = cast(Any, stream).readinto(view[filled : filled + (1 << 26)])
+            count = cast(Any, stream).readinto(view[filled : filled + (1 << 22)])
             if not count:
                 raise ImageError(
-                    f"{path} is cut off: its header announces {len(view)} bytes of voxels, it holds {filled}. {_AGAIN}"
+                    f"{path} is cut off: its header announces {size} bytes of voxels, it holds {filled}. {AGAIN}"
                 )
             filled += count
-        if isinstance(stream, gzip.GzipFile):
-            while stream.read(1 << 22):
-                pass
+        if _compression_of(stream) != "none":
+            _require_end(stream, path, size)
     return buffer.view(dtype).reshape(shape, order="F")
 
 
-_AGAIN = "Copy or download it again."
+class _ZlibReader(io.RawIOBase):
+    """A zlib stream inside a file, decompressed piece by piece."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._engine = zlib.decompressobj(wbits=47)  # zlib or gzip: its first bytes tell
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """Fill a buffer; 0 at the end of the compressed stream."""
+        view = memoryview(target).cast("B")
+        while not self._engine.eof:
+            packed = self._engine.unconsumed_tail or self._stream.read(1 << 16)
+            if not packed:
+                raise EOFError
+            piece = self._engine.decompress(packed, len(view))
+            if piece:
+                view[: len(piece)] = piece
+                return len(piece)
+        return 0
+
+
+def _compression_of(stream: Any) -> Compression:
+    """How an opened stream is compressed."""
+    if isinstance(stream, gzip.GzipFile):
+        return "gzip"
+    if isinstance(stream, bz2.BZ2File):
+        return "bzip2"
+    return "zlib" if isinstance(getattr(stream, "raw", None), _ZlibReader) else "none"
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    """Read and forget, so that nothing is built of a length that a header only claims."""
+    if _compression_of(stream) == "none":
+        stream.seek(count, io.SEEK_CUR)
+        return
+    while count > 0 and (piece := stream.read(min(count, 1 << 20))):
+        count -= len(piece)
+
+
+def _require_end(stream: IO[bytes], path: Path, size: int) -> None:
+    """Read what follows the voxels, for the checksum that stands at the end."""
+    rest = 0
+    while piece := stream.read(1 << 16):
+        rest += len(piece)
+        if rest > _LARGEST_REST:
+            raise ImageError(
+                f"{path} holds much more than the {size} bytes of voxels that its header announces: its header is "
+                "wrong or the file is damaged. Write it again with the tool that made it."
+            )

@@ -20,6 +20,12 @@ SHEAR_TOLERANCE = 1e-4
 #: The way out where a header says what cannot be.
 REPAIR = "Write the file again with the tool that made it, or repair the header."
 
+#: The way out where a header does not say where the scan lies.
+ASSUME = (
+    "Use the file from before this was lost, or say --assume-geometry to take what ITK fills in: axes to the "
+    "left, to posterior and to superior, the first voxel at the origin, spacing 1 mm."
+)
+
 #: What one voxel holds, where it is not one real number.
 _KINDS = {
     "color": "a color image (RGB); convert it to one grey value a voxel",
@@ -41,6 +47,9 @@ class ImageHeader:
         kind: "scalar", "color", "vector" or "complex".
         problems: Errors that reading would raise, most basic first.
         details: Further facts for people: codes, descriptions, units.
+        notes: Sentences about what reading changes or leaves out, said once to whoever reads the scan.
+        channels: Values a voxel holds, where `kind` is not "scalar".
+        source: What the reader of the voxels needs to know; its type is the reader's own.
     """
 
     path: Path
@@ -51,6 +60,9 @@ class ImageHeader:
     kind: str = "scalar"
     problems: tuple[MeddiftError, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    channels: int = 1
+    source: Any = None
 
     @property
     def grid(self) -> Grid:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+META_SUFFIXES = (".mha", ".mhd")
 MGH_SUFFIXES = (".mgz", ".mgh")
 DICOM_SUFFIXES = (".dcm", ".ima")
 
@@ -158,22 +159,26 @@ def read_header(
         from meddift.io.dicom import read_dicom_header
 
         return read_dicom_header(path, series=series)
-    suffix = suffix_of(path, (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES))
+    suffix = suffix_of(path, (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES))
     if suffix in NIFTI_SUFFIXES:
         from meddift.io.nifti import read_nifti_header
 
         return read_nifti_header(path, nifti_form=nifti_form, assume_geometry=assume_geometry)
-    if suffix in ITK_SUFFIXES:
-        from meddift.io.itk_files import read_itk_header
+    if suffix in NRRD_SUFFIXES:
+        from meddift.io.nrrd import read_nrrd_header
 
-        return read_itk_header(path, assume_geometry=assume_geometry)
+        return read_nrrd_header(path, assume_geometry=assume_geometry)
+    if suffix in META_SUFFIXES:
+        from meddift.io.metaimage import read_metaimage_header
+
+        return read_metaimage_header(path, assume_geometry=assume_geometry)
     if suffix in MGH_SUFFIXES:
         from meddift.io.mgh import read_mgh_header
 
         return read_mgh_header(path)
     if suffix in DICOM_SUFFIXES or _is_dicom(path):
         raise ImageError(f"{path} is one DICOM file, not a scan; give the folder that holds its series: {path.parent}")
-    known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *MGH_SUFFIXES))
+    known = ", ".join((*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES))
     raise ImageError(
         f"{path} is not an image that meddift can read: its name ends with none of {known}, and it is no DICOM folder."
     )
@@ -248,9 +253,13 @@ def _voxels(header: ImageHeader) -> NDArray[Any]:
         from meddift.io.dicom import read_dicom_voxels
 
         return read_dicom_voxels(header)
-    from meddift.io.itk_files import read_itk_voxels
+    if header.file_format == "NRRD":
+        from meddift.io.nrrd import read_nrrd_voxels
 
-    return read_itk_voxels(header)
+        return read_nrrd_voxels(header)
+    from meddift.io.metaimage import read_metaimage_voxels
+
+    return read_metaimage_voxels(header)
 
 
 def _require_existing(path: Path) -> None:

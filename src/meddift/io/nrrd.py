@@ -1,0 +1,353 @@
+"""NRRD (`.nrrd`, `.nhdr`): the header read strictly, the values without any library.
+
+Format: http://teem.sourceforge.net/nrrd/format.html. Read here and not by ITK, because ITK fills in what a header
+leaves out (identity directions, origin 0, spacing 1), ignores units, and ends the process on damaged headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import GeometryError, ImageError, MeddiftError
+from meddift.geometry import flip_affine_ras_lps
+from meddift.io.header import ASSUME, ImageHeader, content_problems, geometry_problems, stored_shape
+from meddift.io.text_header import (
+    MILLIMETRES,
+    MOST_FILES,
+    StoredArray,
+    axis_lengths,
+    header_lines,
+    number,
+    numbered_files,
+    shortened,
+    whole_number,
+)
+
+_TYPES = {
+    name: code
+    for code, names in {
+        "i1": "signed char, int8, int8_t",
+        "u1": "uchar, unsigned char, uint8, uint8_t",
+        "i2": "short, short int, signed short, signed short int, int16, int16_t",
+        "u2": "ushort, unsigned short, unsigned short int, uint16, uint16_t",
+        "i4": "int, signed int, int32, int32_t",
+        "u4": "uint, unsigned int, uint32, uint32_t",
+        "i8": "longlong, long long, long long int, signed long long, signed long long int, int64, int64_t",
+        "u8": "ulonglong, unsigned long long, unsigned long long int, uint64, uint64_t",
+        "f4": "float",
+        "f8": "double",
+    }.items()
+    for name in names.split(", ")
+}
+_ENCODINGS = {
+    "raw": "none", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2",
+    "text": "text", "txt": "text", "ascii": "text", "hex": "hex",
+}  # fmt: skip
+
+#: Spaces that name patient axes, and the signs that turn them into RAS.
+_SPACES = {
+    "left-posterior-superior": (-1, -1, 1), "lps": (-1, -1, 1), "right-anterior-superior": (1, 1, 1),
+    "ras": (1, 1, 1), "left-anterior-superior": (-1, 1, 1), "las": (-1, 1, 1),
+}  # fmt: skip
+_SPACE_NAMES = {
+    **_SPACES,
+    **{name + ("t" if len(name) == 3 else "-time"): signs for name, signs in _SPACES.items()},
+}
+
+_COLORS = {"rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color"}
+_VECTORS = {
+    "vector",
+    "covariant-vector",
+    "normal",
+    "2-vector",
+    "3-vector",
+    "4-vector",
+    "3-normal",
+    "3-gradient",
+    "point",
+}
+_AXES_OF_SPACE = {"domain", "space"}
+
+#: Other names of fields in the format.
+_ALIASES = {"centers": "centerings", "data file": "datafile", "line skip": "lineskip", "byte skip": "byteskip"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Axes:
+    """Which stored axes lie in space, and what the others are."""
+
+    spatial: tuple[int, ...]
+    others: tuple[int, ...]
+    kinds: tuple[str, ...]
+
+
+def read_nrrd_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
+    """Read and judge the header of an NRRD file.
+
+    Args:
+        path: A file that exists.
+        assume_geometry: Accept a file that states no directions or no position, as ITK reads it.
+
+    Returns:
+        The header, with every problem found. An axis of length 1 that is no axis of space is left out, wherever it
+        stands. `source` is a `StoredArray`; `read_nrrd_voxels` reads it.
+
+    Raises:
+        ImageError: if the file is no NRRD file, or its header is damaged.
+    """
+    fields, keys, start = _fields(path)
+    count = whole_number(fields.get("dimension", ""))
+    if count is None or not 1 <= count <= 16:
+        raise ImageError(
+            f"the header of {path} gives no dimension from 1 to 16: {fields.get('dimension', '')[:80]!r}."
+        )
+    lengths = axis_lengths(fields.get("sizes", "").split(), count, path)
+    source = _source(fields, lengths, path, start)
+    directions, origin = _vectors(fields, count, path)
+    axes = _axes(fields, lengths, directions)
+    real = tuple(axis for axis in axes.others if lengths[axis] > 1)
+    kind = _kind(axes, real)
+    shape = stored_shape(lengths[axis] for axis in (*axes.spatial, *(() if kind != "scalar" else real)))
+    problems = content_problems(shape, kind, path) or _consistency(directions, path)
+    affine = None
+    if len(axes.spatial) == 3 and not any(isinstance(problem, GeometryError) for problem in problems):
+        affine, found = _geometry(fields, directions, origin, axes, path, assume_geometry)
+        problems += found
+        problems += geometry_problems(tuple(lengths[axis] for axis in axes.spatial), affine, path)
+    told = {**keys, **fields}
+    details: dict[str, Any] = {key: told[key] for key in ("space", "content", "modality") if key in told}
+    channels = int(np.prod([lengths[axis] for axis in real])) if kind != "scalar" else 1
+    # The order in which `read_nrrd_voxels` puts the axes: channels first.
+    order = (*real, *axes.spatial) if kind != "scalar" else (*axes.spatial, *real)
+    return ImageHeader(
+        path,
+        "NRRD",
+        shape,
+        source.dtype.newbyteorder("="),
+        affine,
+        kind,
+        tuple(problems),
+        details,
+        source=(source, order),
+        channels=channels,
+    )
+
+
+def read_nrrd_voxels(header: ImageHeader) -> NDArray[np.generic]:
+    """Read the values that belong to a header without problems.
+
+    Returns:
+        (X, Y, Z) array of the stored type, or (C, X, Y, Z) where a voxel holds several values.
+
+    Raises:
+        ImageError: if the file is cut off or damaged.
+    """
+    source, order = header.source
+    data = source.read()
+    dropped = tuple(axis for axis in range(data.ndim) if axis not in order)
+    rest = [axis for axis in range(data.ndim) if axis not in dropped]
+    return np.asarray(np.squeeze(data, dropped).transpose([rest.index(axis) for axis in order]))
+
+
+def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
+    """Fields (names in lower case), key/value pairs (as they stand; keys in lower case), and where the data begins."""
+    lines = header_lines(path)
+    first, start = next(lines)
+    if not re.fullmatch(r"NRRD000[1-6]", first):
+        raise ImageError(f"{path} is not an NRRD image, whatever its name says: it begins with {first[:8]!r}.")
+    fields: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for text, place in lines:
+        start = place
+        if not text:
+            break
+        if text.startswith("#"):
+            continue
+        name, mark, value = text.partition(":")
+        if not mark:
+            raise ImageError(f"the header of {path} is damaged: {shortened(text)!r} is no field.")
+        if value.startswith("="):
+            keys.setdefault(name.strip().lower(), value[1:].strip())
+            continue
+        name = name.strip().lower()
+        name = _ALIASES.get(name, name)
+        if name in fields:
+            raise ImageError(f"the header of {path} states {shortened(name)!r} twice; which one holds is not known.")
+        fields[name] = value.strip()
+        if name == "datafile" and value.split()[:1] == ["LIST"]:
+            fields["files"] = "\n".join(_listed(lines, path))
+            break
+    return fields, keys, start
+
+
+def _listed(lines: Iterator[tuple[str, int]], path: Path) -> list[str]:
+    """Names of data files, one a line, to the end of the header."""
+    names: list[str] = []
+    for text, _ in lines:
+        if text:
+            names.append(text)
+    if not 1 <= len(names) <= MOST_FILES:
+        raise ImageError(f"the header of {path} lists {len(names)} data files; it should be 1 to {MOST_FILES}.")
+    return names
+
+
+def _source(fields: dict[str, str], lengths: tuple[int, ...], path: Path, start: int) -> StoredArray:
+    """Where and how the values are stored."""
+    code = _TYPES.get(fields.get("type", "").lower())
+    if code is None:
+        raise ImageError(f"{path} holds values of type {shortened(fields.get('type', ''))!r}, which are no numbers.")
+    encoding = _ENCODINGS.get(fields.get("encoding", "").lower())
+    if encoding is None:
+        raise ImageError(f"{path} is encoded as {shortened(fields.get('encoding', ''))!r}, which is not known.")
+    dtype = np.dtype(code)
+    if dtype.itemsize > 1 and encoding != "text":
+        endian = fields.get("endian", "").lower()
+        if endian not in ("little", "big"):
+            raise ImageError(f"the header of {path} does not state the order of bytes (endian: little or big).")
+        dtype = dtype.newbyteorder("<" if endian == "little" else ">")
+    lines, skip = (whole_number(fields.get(name, "0")) for name in ("lineskip", "byteskip"))
+    if lines is None or skip is None or lines < 0 or skip < -1 or lines > MOST_FILES:
+        raise ImageError(
+            f"the header of {path} says to skip {fields.get('lineskip')} lines, {fields.get('byteskip')} "
+            "bytes, which makes no sense."
+        )
+    if skip < 0 and encoding != "none":
+        raise ImageError(f"the header of {path} counts bytes from the end of compressed data, which makes no sense.")
+    named = fields.get("datafile")
+    files = (path,) if named is None else _files(fields, named, lengths, path)
+    offset = -1 if skip < 0 else start if named is None else 0
+    return StoredArray(path, lengths, dtype, files, offset, max(skip, 0), 0 if skip < 0 else lines, encoding)
+
+
+def _files(fields: dict[str, str], named: str, lengths: tuple[int, ...], path: Path) -> tuple[Path, ...]:
+    """Data files of a detached header."""
+    words = named.split()
+    if words[:1] == ["LIST"]:
+        files = tuple(path.parent / name for name in fields["files"].split("\n"))
+        part = words[1:2]
+    elif len(words) in (4, 5) and "%" in words[0]:
+        first, last, step = (whole_number(word) for word in words[1:4])
+        if first is None or last is None or step is None:
+            raise ImageError(f"{path} names its data files by {shortened(named)!r}, which is no pattern.")
+        files, part = numbered_files(words[0], first, last, step, path), words[4:5]
+    else:
+        return (path.parent / named,)
+    if part and part[0] != str(len(lengths) - 1) and len(files) > 1:
+        raise ImageError(f"{path} spreads its values over files in a way that is not supported: {shortened(named)!r}.")
+    if lengths[-1] % len(files):
+        raise ImageError(f"{path} spreads {lengths[-1]} slices over {len(files)} files, which cannot be.")
+    return files
+
+
+def _vectors(
+    fields: dict[str, str], count: int, path: Path
+) -> tuple[list[NDArray[np.float64] | None] | None, NDArray[np.float64] | None]:
+    """Space directions (None for axes outside space) and space origin, as far as they are stated."""
+    directions: list[NDArray[np.float64] | None] | None = None
+    if "space directions" in fields:
+        words = re.findall(r"none|\([^()]*\)", fields["space directions"])
+        rest = re.sub(r"none|\([^()]*\)", "", fields["space directions"])
+        if len(words) != count or rest.strip():
+            raise ImageError(
+                f"the header of {path} states {len(words)} space directions for {count} axes: "
+                f"{shortened(fields['space directions'])!r}."
+            )
+        directions = [None if word == "none" else _vector(word, path) for word in words]
+    origin = _vector(fields["space origin"], path) if "space origin" in fields else None
+    return directions, origin
+
+
+def _vector(text: str, path: Path) -> NDArray[np.float64]:
+    """(3,) vector written as (x,y,z); the fourth component of a space with time is left out."""
+    words = text.strip().removeprefix("(").removesuffix(")").split(",")
+    if not 2 <= len(words) <= 4:
+        raise ImageError(f"the header of {path} holds {shortened(text)!r} where three numbers in brackets are needed.")
+    return np.array([number(word.strip()) for word in words[:3]])
+
+
+def _axes(
+    fields: dict[str, str], lengths: tuple[int, ...], directions: list[NDArray[np.float64] | None] | None
+) -> _Axes:
+    """Tell axes of space from others: by their vectors, else by their kinds, else the first three are of space."""
+    kinds = fields.get("kinds", "").lower().split()
+    kinds = kinds if len(kinds) == len(lengths) else ["???"] * len(lengths)
+    numbers = range(len(lengths))
+    if directions is not None:
+        spatial = [axis for axis in numbers if directions[axis] is not None]
+    elif any(kind in _AXES_OF_SPACE for kind in kinds):
+        spatial = [axis for axis in numbers if kinds[axis] in _AXES_OF_SPACE]
+    else:
+        spatial = [axis for axis in numbers if kinds[axis] not in _COLORS | _VECTORS | {"list", "time", "complex"}]
+    spatial = spatial[:3]
+    return _Axes(tuple(spatial), tuple(axis for axis in numbers if axis not in spatial), tuple(kinds))
+
+
+def _kind(axes: _Axes, real: tuple[int, ...]) -> str:
+    """What one voxel holds."""
+    kinds = {axes.kinds[axis] for axis in real}
+    if kinds & _COLORS:
+        return "color"
+    if "complex" in kinds:
+        return "complex"
+    if kinds & _VECTORS or any(re.match(r"\dd-|quaternion", kind) for kind in kinds):
+        return "vector"
+    # ITK calls a nameless first axis outside of space a vector, and so do the fields that it writes.
+    return "vector" if real == (0,) and axes.kinds[0] != "list" else "scalar"
+
+
+def _consistency(directions: list[NDArray[np.float64] | None] | None, path: Path) -> list[MeddiftError]:
+    """Vectors that are not of three components."""
+    lengths = {len(vector) for vector in directions or [] if vector is not None}
+    if lengths - {3}:
+        return [GeometryError(f"the space of {path} has {min(lengths)} axes; meddift needs three.")]
+    return []
+
+
+def _geometry(
+    fields: dict[str, str],
+    directions: list[NDArray[np.float64] | None] | None,
+    origin: NDArray[np.float64] | None,
+    axes: _Axes,
+    path: Path,
+    assume_geometry: bool,
+) -> tuple[NDArray[np.float64], list[MeddiftError]]:
+    """The affine to world RAS mm, and what the header leaves open or says in a way that programs ignore."""
+    problems: list[MeddiftError] = []
+    space = fields.get("space", "").lower()
+    missing = [name for name, value in (("space directions", directions), ("space origin", origin)) if value is None]
+    if space and space not in _SPACE_NAMES and not assume_geometry:
+        problems.append(
+            GeometryError(
+                f"{path} gives its geometry in the space {space[:80]!r}, which does not tell patient axes. {ASSUME}"
+            )
+        )
+    elif (not space or missing) and not assume_geometry:
+        absent = ", ".join(missing if space else ["space", *missing])
+        problems.append(
+            GeometryError(f"{path} does not state where it lies in space (no {absent} in its header). {ASSUME}")
+        )
+    units = {unit.strip().lower() for unit in re.findall(r'"([^"]*)"', fields.get("space units", ""))}
+    if units - MILLIMETRES:
+        told = ", ".join(shortened(unit) for unit in sorted(units - MILLIMETRES))
+        problems.append(
+            GeometryError(f"{path} states its lengths in {told}, which programs ignore. Write the file again in mm.")
+        )
+    lps = np.eye(4)
+    spacings = fields.get("spacings", "").split()
+    for column, axis in enumerate(axes.spatial):
+        if directions is not None and directions[axis] is not None:
+            lps[:3, column] = directions[axis]
+        elif len(spacings) == len(axes.kinds) and spacings[axis].lower() != "nan":
+            lps[column, column] = number(spacings[axis])
+    if origin is not None and len(origin) == 3:
+        lps[:3, 3] = origin
+    signs = _SPACE_NAMES.get(space)
+    affine = flip_affine_ras_lps(lps) if signs is None else np.diag([*signs, 1.0]) @ lps
+    return affine, problems
