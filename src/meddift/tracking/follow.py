@@ -1,0 +1,404 @@
+"""Following lesions from scan to scan: every scan against the first and against the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from meddift.tracking.assignment import LIMIT_MM, NEAR_MM, LinkCost, assign, belongs, link_cost, parts_of
+from meddift.tracking.candidates import Candidate, Candidates
+from meddift.tracking.carried import Carrier
+from meddift.tracking.observations import Course, Decision, Link, Observation, State
+from meddift.tracking.routes import ways_to
+
+#: A lesion whose place is empty is not called gone while another one without partner would fit at this cost, mm.
+RIVAL_MM = 20.0
+
+
+def follow(
+    scans: Sequence[Candidates | str],
+    carrier: Carrier,
+    *,
+    names: Sequence[str],
+    decisions: Sequence[Decision] = (),
+) -> Course:
+    """Say of each lesion what became of it at every time point.
+
+    Args:
+        scans: In order of time: the lesions of each scan, or why it could not be read. The first one must be there.
+        carrier: Takes lesions from scan to scan.
+        names: Of the time points, for the reasons.
+        decisions: What a person has said; it is kept.
+
+    Returns:
+        One observation for each lesion and time point, from where it was first seen.
+    """
+    course = Course()
+    first = scans[0]
+    assert isinstance(first, Candidates)
+    for number, name in zip(range(len(first)), _names_at_baseline(first), strict=True):
+        item = first.items[number]
+        course.add(Observation(name, 0, "baseline", (number,), item.center, "ok", "", ()))
+    for k in range(1, len(scans)):
+        _Step(course, scans, carrier, names, k, [d for d in decisions if d.timepoint == k]).run()
+    kept = {(d.lesion, d.timepoint): d for d in decisions}
+    for key, decision in kept.items():
+        if key in course.rows and decision.timepoint == 0:
+            course.rows[key] = replace(course.rows[key], review=decision.review)
+    return course
+
+
+def _names_at_baseline(first: Candidates) -> list[str]:
+    """The numbers of labels where all have one, else 1, 2, 3, ..."""
+    labels = [item.label for item in first.items]
+    if all(label.isdecimal() and int(label) > 0 and str(int(label)) == label for label in labels):
+        return labels
+    return [str(number + 1) for number in range(len(labels))]
+
+
+class _Step:
+    """One time point: all lesions known so far, and the candidates of its scan."""
+
+    def __init__(
+        self,
+        course: Course,
+        scans: Sequence[Candidates | str],
+        carrier: Carrier,
+        names: Sequence[str],
+        k: int,
+        decisions: Sequence[Decision],
+    ) -> None:
+        self.course, self.scans, self.carrier, self.names, self.k = course, scans, carrier, names, k
+        self.decisions = decisions
+        here = scans[k]
+        self.failure = here if isinstance(here, str) else ""
+        self.found: tuple[Candidate, ...] = () if isinstance(here, str) else here.items
+        self.given = not isinstance(here, str) and here.given
+        self.label = {item.label: j for j, item in enumerate(self.found)}
+        self.links: dict[str, list[int]] = {}
+        self.settled: dict[str, Decision] = {}
+
+    def run(self) -> None:
+        """Fill in this time point."""
+        lesions = list(self.course.order)
+        if self.failure:
+            for name in lesions:
+                nowhere = np.full(3, np.nan)
+                self._add(name, "uncertain", (), nowhere, "uncertain", f"the scan could not be used: {self.failure}")
+            return
+        self._keep_decisions()
+        self.open = [name for name in lesions if name not in self.settled]
+        self.ways = ways_to(self.course, self.scans, self.carrier, self.k, self.open, self.found)
+        if not self.given:
+            for name in self.open:
+                self._locate_only(name)
+            return
+        self._assign()
+        self._split()
+        shared = self._merge()
+        back = self._back()
+        for name in self.open:
+            if name in self.links:
+                self._matched(name, shared.get(name, ()), from_back=name in back)
+            else:
+                self._missing(name)
+        self._newcomers()
+
+    # ------------------------------------------------------------------ who is who
+
+    @property
+    def _taken(self) -> set[int]:
+        return {j for parts in self.links.values() for j in parts}
+
+    def _keep_decisions(self) -> None:
+        """What a person has confirmed or corrected stands."""
+        for decision in self.decisions:
+            if decision.review not in ("confirmed", "corrected"):
+                continue
+            parts = tuple(self.label[label] for label in decision.labels if label in self.label)
+            if len(parts) < len(decision.labels):
+                continue  # the mask was drawn anew; reading the table says so
+            self.settled[decision.lesion] = decision
+            place = self.found[parts[0]].center if parts else np.full(3, np.nan)
+            self.links[decision.lesion] = list(parts)
+            links = tuple(
+                Link("person", row.timepoint, _label(self.scans, row), self.found[j].label)
+                for j in parts
+                for row in self.course.seen(decision.lesion, self.k)[-1:]
+            )
+            others = tuple(
+                sorted(
+                    d.lesion
+                    for d in self.decisions
+                    if d.lesion != decision.lesion and parts and set(d.labels) & set(decision.labels)
+                )
+            )
+            self.course.add(
+                Observation(
+                    decision.lesion,
+                    self.k,
+                    decision.state,
+                    parts,
+                    place,
+                    "ok",
+                    "said by a person",
+                    links,
+                    others,
+                    decision.review,
+                )
+            )
+
+    def _forbidden(self, name: str, j: int) -> bool:
+        return any(
+            d.review == "rejected" and d.lesion == name and self.found[j].label in d.labels for d in self.decisions
+        )
+
+    def _cost(self, name: str, j: int) -> float:
+        """Over both ways: those that are sure, if there are any; between their mean and the smaller one."""
+        if self._forbidden(name, j):
+            return np.inf
+        ways = [way for way in self.ways[name] if way.costs[j] is not None]
+        sure = [way for way in ways if way.verdict == "ok"] or ways
+        costs = [min(cost.cost_mm, 2 * LIMIT_MM) for way in sure if (cost := way.costs[j]) is not None]
+        return float((np.mean(costs) + min(costs)) / 2) if costs else np.inf
+
+    def _assign(self) -> None:
+        taken = self._taken
+        table = np.array(
+            [[np.inf if j in taken else self._cost(name, j) for j in range(len(self.found))] for name in self.open]
+        ).reshape(len(self.open), len(self.found))
+        self.table = table
+        for row, j in assign(table):
+            self.links[self.open[row]] = [j]
+        self.alone: dict[str, dict[str, int]] = {}
+        for route in ("baseline", "previous"):
+            single = np.full(table.shape, np.inf)
+            for row, name in enumerate(self.open):
+                for way in self.ways[name]:
+                    if way.route == route:
+                        single[row] = [
+                            np.inf if cost is None or self._forbidden(name, j) else cost.cost_mm
+                            for j, cost in enumerate(way.costs)
+                        ]
+            self.alone[route] = {self.open[row]: j for row, j in assign(single)}
+
+    def _split(self) -> None:
+        """Candidates without partner that lie where a linked lesion is expected are further parts of it."""
+        wanted: dict[int, tuple[float, str]] = {}
+        for name in self.open:
+            if name not in self.links:
+                continue
+            for way in self.ways[name]:
+                for j in parts_of(way.costs, self._taken):
+                    cost = way.costs[j]
+                    if cost is not None and not self._forbidden(name, j):
+                        wanted[j] = max(wanted.get(j, (0.0, "")), (cost.covers, name))
+                if way.parts > 1:
+                    row = self.open.index(name)
+                    for j in range(len(self.found)):
+                        if j not in self._taken and self.table[row, j] < LIMIT_MM:
+                            wanted.setdefault(j, (0.0, name))
+        for j, (_, name) in wanted.items():
+            self.links[name].append(j)
+
+    def _merge(self) -> dict[str, tuple[str, ...]]:
+        """Lesions without partner that lie on a candidate of another are one with it."""
+        joined: dict[int, set[str]] = {}
+        for name in self.open:
+            if name in self.links:
+                continue
+            best: tuple[float, int] | None = None
+            for way in self.ways[name]:
+                for j, cost in enumerate(way.costs):
+                    fits = cost is not None and cost.covered >= 0.5 and not self._forbidden(name, j)
+                    if fits and cost is not None and j in self._taken and (best is None or cost.covered > best[0]):
+                        best = cost.covered, j
+            if best is not None:
+                owners = {other for other, parts in self.links.items() if best[1] in parts}
+                joined.setdefault(best[1], set()).update(owners | {name})
+        for j, members in joined.items():
+            for name in members:
+                self.links.setdefault(name, [j])
+        return {
+            name: tuple(sorted((other for other in members if other != name), key=int))
+            for members in joined.values()
+            for name in members
+        }
+
+    def _back(self) -> set[str]:
+        """Candidates without partner, carried back to the last scan that has lesions."""
+        self.origin: dict[int, tuple[int, str, str, LinkCost | None, str]] = {}
+        loose = [j for j in range(len(self.found)) if j not in self._taken]
+        before = [s for s in range(self.k) if isinstance(here := self.scans[s], Candidates) and here.given]
+        if not loose or not before:
+            return set()
+        source = before[-1]
+        carried = self.carrier.carry(self.k, source, [self.found[j] for j in loose])
+        there = self.scans[source]
+        assert isinstance(there, Candidates)
+        rows = [
+            (name, row.parts[0])
+            for name in self.open
+            if (row := self.course.rows.get((name, source))) is not None and row.parts
+        ]
+        free = [(name, part) for name, part in rows if name not in self.links]
+        costs = np.full((len(loose), len(free)), np.inf)
+        for i, j in enumerate(loose):
+            for n, (name, part) in enumerate(free):
+                cost = link_cost(carried[i], self.found[j], there.items[part])
+                if cost is not None and not self._forbidden(name, j):
+                    costs[i, n] = cost.cost_mm
+        back = set()
+        for i, n in assign(costs):
+            self.links[free[n][0]] = [loose[i]]
+            back.add(free[n][0])
+        for j, expected in zip(loose, carried, strict=True):
+            if j in self._taken:
+                continue
+            owner, best = "", None
+            for name, part in rows:
+                cost = link_cost(expected, self.found[j], there.items[part])
+                if belongs(cost) and name in self.links and not self._forbidden(name, j):
+                    owner, best = name, cost
+            if owner and best is not None and best.covered >= 0.5:
+                self.links[owner].append(j)
+            else:
+                self.origin[j] = source, expected.verdict, expected.reason, best, owner
+        return back
+
+    # ------------------------------------------------------------------ what is said
+
+    def _add(
+        self,
+        name: str,
+        state: State,
+        parts: Sequence[int],
+        place: np.ndarray,
+        verdict: str,
+        reason: str,
+        links: Sequence[Link] = (),
+        shared: Sequence[str] = (),
+    ) -> None:
+        self.course.add(
+            Observation(name, self.k, state, tuple(parts), place, verdict, reason, tuple(links), tuple(shared))
+        )
+
+    def _matched(self, name: str, shared: Sequence[str], *, from_back: bool) -> None:
+        parts = self.links[name]
+        here = self.names[self.k]
+        links, sure, doubts = [], False, []
+        for way in self.ways[name]:
+            sure |= way.verdict == "ok" and any(way.costs[j] is not None for j in parts)
+            for j in parts:
+                cost = way.costs[j]
+                if cost is not None:
+                    links.append(
+                        Link(way.route, way.source, way.labels, self.found[j].label, cost.cost_mm, cost.distance_mm,
+                             cost.overlap)
+                    )  # fmt: skip
+        if from_back:
+            doubts.append(f"found only by looking from {here} back")
+        elif not sure:
+            doubts += sorted({way.reason for way in self.ways[name] if way.reason})[:1] or ["its place is not sure"]
+        partners = {route: alone[name] for route, alone in self.alone.items() if name in alone}
+        if len(set(partners.values())) > 1:
+            both = " and ".join(
+                f"{self._source_of(name, route)} leads to {self.found[j].label}" for route, j in partners.items()
+            )
+            doubts.append(f"the two ways disagree: {both}")
+        told: list[str] = []
+        state: State = "matched"
+        if shared:
+            state = "merged"
+            told.append(f"one with lesion {', '.join(shared)}")
+        elif len(parts) > 1:
+            state = "split"
+            told.append(f"in {len(parts)} parts")
+        missed = [k for k in range(self.k) if (row := self.course.rows.get((name, k))) and row.state == "disappeared"]
+        if missed and missed[-1] > self.course.seen(name, self.k)[-1].timepoint:
+            told.append(f"there again after {self.names[missed[-1]]}")
+        weights = [max(self.found[j].volume_mm3, 1.0) if self.found[j].measures else 1.0 for j in parts]
+        place = np.average([self.found[j].center for j in parts], axis=0, weights=weights)
+        self._add(
+            name, state, parts, place, "uncertain" if doubts else "ok", "; ".join([*told, *doubts]), links, shared
+        )
+
+    def _source_of(self, name: str, route: str) -> str:
+        return next((self.names[way.source] for way in self.ways[name] if way.route == route), route)
+
+    def _missing(self, name: str) -> None:
+        """No partner: gone, outside, or not to be said."""
+        ways, here = self.ways[name], self.names[self.k]
+        sure = [way for way in ways if way.verdict == "ok"]
+        row = self.open.index(name)
+        if not ways:
+            self._add(name, "uncertain", (), np.full(3, np.nan), "uncertain", "it was seen in no scan that was read")
+            return
+        if not sure:
+            unsure = [way for way in ways if way.verdict == "uncertain"]
+            way = (unsure or ways)[0]
+            state: State = "uncertain" if unsure else "outside"
+            fallback = (
+                "its place was not found for sure" if unsure else f"its place is not in the field of view of {here}"
+            )
+            self._add(name, state, (), way.center, way.verdict, way.reason or fallback)
+            return
+        way = sure[-1]
+        at = [j for w in sure for j, cost in enumerate(w.costs) if cost is not None and cost.gap_mm <= NEAR_MM]
+        rivals = [j for j in range(len(self.found)) if j not in self._taken and self.table[row, j] < RIVAL_MM]
+        if at:
+            labels = ", ".join(sorted({self.found[j].label for j in at}))
+            reason = f"at its place in {here} lies {labels}, which is another lesion"
+            self._add(name, "uncertain", (), way.center, "uncertain", reason)
+        elif rivals:
+            labels = ", ".join(sorted({self.found[j].label for j in rivals}))
+            reason = f"nothing lies at its place in {here}, but {labels} nearby has no partner either"
+            self._add(name, "uncertain", (), way.center, "uncertain", reason)
+        else:
+            reason = f"its place was found in {here}, and no lesion was marked there"
+            self._add(name, "disappeared", (), way.center, "ok", reason)
+
+    def _locate_only(self, name: str) -> None:
+        """A scan for which no lesions were given: only where they would be."""
+        ways = self.ways[name]
+        best = next((way for way in ways if way.verdict == "ok"), None)
+        reason = f"only located: no lesions were given for {self.names[self.k]}"
+        if best is not None:
+            self._add(name, "matched", (), best.center, "ok", reason)
+        elif ways:
+            unsure = [way for way in ways if way.verdict == "uncertain"]
+            way = (unsure or ways)[0]
+            state: State = "uncertain" if unsure else "outside"
+            self._add(name, state, (), way.center, way.verdict, "; ".join(x for x in (way.reason, reason) if x))
+        else:
+            self._add(name, "uncertain", (), np.full(3, np.nan), "uncertain", reason)
+
+    def _newcomers(self) -> None:
+        for j in range(len(self.found)):
+            if j in self._taken:
+                continue
+            name = self.course.next_name()
+            place = self.found[j].center
+            if j not in self.origin:
+                self._add(name, "new", (j,), place, "ok", "")
+                continue
+            source, verdict, why, _, owner = self.origin[j]
+            before = self.names[source]
+            if verdict == "outside":
+                reason = f"its place is not in the field of view of {before}"
+                self._add(name, "new", (j,), place, "outside", reason)
+            elif verdict == "ok" and not owner:
+                self._add(name, "new", (j,), place, "ok", f"no lesion was marked at its place in {before}")
+            elif owner:
+                reason = f"its place in {before} is that of lesion {owner}"
+                self._add(name, "uncertain", (j,), place, "uncertain", reason)
+            else:
+                reason = f"its place was not found for sure in {before}" + (f": {why}" if why else "")
+                self._add(name, "uncertain", (j,), place, "uncertain", reason)
+
+
+def _label(scans: Sequence[Candidates | str], row: Observation) -> str:
+    here = scans[row.timepoint]
+    return "+".join(here.items[j].label for j in row.parts) if isinstance(here, Candidates) else ""
