@@ -15,7 +15,9 @@ import numpy as np
 from meddift.errors import OutputError
 from meddift.geometry import AffineTransform
 from meddift.matching.matches import Matches
+from meddift.pipeline import Matcher
 from meddift.pipeline.accuracy import Accuracy, Errors, measure_accuracy
+from meddift.volume import Volume
 from meddift_lab.synthetic import SyntheticPair
 
 Progress = Callable[[str, float], None]
@@ -49,14 +51,12 @@ class DemoResult:
 
 
 def run_demo(
+    matcher_with: Callable[[Progress], Matcher],
     *,
-    scan: Path | None = None,
+    scan: Volume | None = None,
     count: int = 50,
     seed: int = 1,
-    model: str = "builtin",
-    device: str = "auto",
     on_progress: Progress | None = None,
-    **options: Any,
 ) -> DemoResult:
     """Make two scans of one patient, find points of the first in the second, and compare with the exact truth.
 
@@ -64,19 +64,15 @@ def run_demo(
     table shift of 35 mm, with noise, slice thickness and field of view of another scanner.
 
     Args:
+        matcher_with: Makes the matcher, given where it shall report its progress.
         scan: A CT of the chest; a phantom is drawn if None.
         count: How many points.
         seed: Decides phantom, deformation and noise.
-        model: The model to match with.
-        device: "auto", "cpu" or "cuda:N".
         on_progress: Called with the name of a stage and the share of the work that is done.
-        options: Further options of `Matcher`.
 
     Raises:
-        MeddiftError: if the scan cannot be read or the model is not on this machine.
+        MeddiftError: if the model is not on this machine.
     """
-    from meddift.io import read_volume
-    from meddift.pipeline import Matcher
     from meddift.pipeline.report import match_report
     from meddift_lab.synthetic import phantom_pair, scan_pair
 
@@ -88,12 +84,12 @@ def run_demo(
         "n_points": count,
     }
     report("drawing a chest and its follow-up" if scan is None else "deforming the scan", 0.02)
-    scans = phantom_pair(seed, **settings) if scan is None else scan_pair(read_volume(scan), seed, **settings)
+    scans = phantom_pair(seed, **settings) if scan is None else scan_pair(scan, seed, **settings)
 
     def later(stage: str, fraction: float) -> None:
         report(stage, 0.25 + 0.65 * fraction)
 
-    matcher = Matcher(model, "default", device=device, store=False, on_progress=later, seed=seed, **options)
+    matcher = matcher_with(later)
     pair = matcher.pair(scans.fixed, scans.moving)
     matches = pair.match(scans.points)
     accuracy = measure_accuracy(matches, scans.truth, scans.moving.grid)

@@ -168,6 +168,18 @@ def test_stored_features_give_the_same_answers(case: Case, run: Run) -> None:
     assert first.json["points"] == second.json["points"]
 
 
+def test_without_files_the_table_goes_to_stdout_a_line_a_point(case: Case, run: Run) -> None:
+    outcome = run(case.arguments(out=""))
+    assert outcome.code == 0, outcome.stderr
+    assert case.results() == []
+    for label in ("p1", "p2", "p3", "p4"):
+        assert sum(line.split()[:1] == [label] for line in outcome.stdout.splitlines()) == 1
+    assert "written" not in outcome.stderr
+    written = run(case.arguments())
+    assert written.stdout == ""
+    assert f"written: {case.out}" in written.stderr
+
+
 class TestWrongUsage:
     """Exit code 2, one sentence, before the scans are read."""
 
@@ -177,9 +189,6 @@ class TestWrongUsage:
         assert words in outcome.stderr
         assert "Traceback" not in outcome.stderr
         assert case.results() == []
-
-    def test_nothing_to_write(self, case: Case, run: Run) -> None:
-        self.expect(run(case.arguments(out="")), "give --out FILE, --json or --picture", case)
 
     def test_output_without_known_format(self, case: Case, run: Run) -> None:
         out = case.out.with_suffix(".xyz")

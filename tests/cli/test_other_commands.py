@@ -24,10 +24,54 @@ def test_version_and_help(run: Run) -> None:
     assert "not a medical device" in text
 
 
-def test_an_unknown_command_is_wrong_usage(run: Run) -> None:
-    outcome = run(["mathc"])
+@pytest.mark.parametrize(
+    ("arguments", "named", "where"),
+    [
+        (["mathc"], "mathc", "meddift --help"),
+        (["--bogus"], "--bogus", "meddift --help"),
+        (["match", "a.nii"], "MOVING", "meddift match --help"),
+        (["match", "a.nii", "b.nii", "-p", "c.csv", "--preset", "papre"], "papre", "meddift match --help"),
+        (["warp", "t.h5", "--fil", "3"], "--fil", "meddift warp --help"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_that_says_where_to_look(
+    run: Run, arguments: list[str], named: str, where: str
+) -> None:
+    outcome = run(arguments)
     assert outcome.code == 2
-    assert "mathc" in outcome.stderr
+    assert outcome.stderr.startswith("meddift: ")
+    assert len(outcome.stderr.splitlines()) == 1
+    assert named in outcome.stderr
+    assert f"`{where}`" in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["match", "register", "warp", "convert-points", "info", "demo"])
+def test_help_has_everyday_options_first_and_examples_and_fits_a_terminal(command: str, run: Run) -> None:
+    text = run([command, "--help"]).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    headings = [line for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
+    assert [name for name in headings if name not in ("Reading files:", "Advanced options:")] == [
+        heading for heading in ("Arguments:", "Options:", "Examples:") if f"\n{heading}\n" in text
+    ]
+    examples = text.split("\nExamples:\n")[1].split("\n")
+    assert all(line.startswith(f"  meddift {command}") for line in examples if line)
+
+
+def test_commands_share_their_options(run: Run) -> None:
+    """Whatever sets up the engine or reads a scan is called the same everywhere."""
+    engine = {"--model", "--preset", "--levels", "--prior", "--search-radius", "--seed", "--device", "--store"}
+    reading = {"--fixed-series", "--moving-series", "--nifti-form", "--fixed-nifti-form", "--assume-geometry"}
+    for command, wanted in (("match", engine | reading), ("register", engine | reading), ("demo", engine)):
+        words = set(run([command, "--help"]).stdout.replace(",", " ").split())
+        assert wanted <= words, command
+    assert reading <= set(run(["warp", "--help"]).stdout.split())
+
+
+def test_choices_do_not_mind_their_case(tmp_path: Path, run: Run) -> None:
+    source = tmp_path / "points.txt"
+    source.write_text("point\n1\n10 -20 30\n")
+    assert run(["convert-points", source, tmp_path / "a.csv", "--to-space", "LPS"]).code == 0
+    assert "space=LPS" in (tmp_path / "a.csv").read_text()
 
 
 class TestConvertPoints:
@@ -182,7 +226,7 @@ def result() -> Any:
     options: dict[str, Any] = {"levels": ("mind",), "prior": "identity", "search_radius_mm": 10.0, "refine": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "phantom_pair", coarse)
-        return run_demo(count=12, **options)
+        return run_demo(lambda report: meddift.Matcher(store=False, on_progress=report, **options), count=12)
 
 
 class TestDemo:
@@ -191,7 +235,7 @@ class TestDemo:
     @pytest.fixture
     def small(self, result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the command get the small result."""
-        monkeypatch.setattr("meddift_lab.demo.run_demo", lambda **settings: result)
+        monkeypatch.setattr("meddift_lab.demo.run_demo", lambda matcher_with, **settings: result)
 
     @pytest.mark.usefixtures("small")
     def test_files_numbers_and_table(self, tmp_path: Path, run: Run) -> None:

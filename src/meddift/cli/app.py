@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -10,10 +11,21 @@ from typer.core import TyperGroup
 import meddift
 from meddift.cli import convert_points, datasets, demo, evaluate, info, match, models, register, warp
 from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts
+from meddift.cli.help import Command
 
 
 class _Commands(TyperGroup):
     """Turns every error of a command into one sentence on stderr and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            code = exit_code_of(error)
+            if code is None:
+                raise
+            raise typer.Exit(code) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -33,7 +45,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Find the same anatomical point in two 3D medical scans, in millimetres. For research; not a medical device.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     # Formatted help would load rich, which doubles the time that --help takes.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -59,12 +71,18 @@ def _common(
     """Options that stand before the command; `invoke` reads them."""
 
 
-app.command("match")(match.match)
-app.command("register")(register.register)
-app.command("warp")(warp.warp)
-app.command("convert-points")(convert_points.convert_points)
-app.command("info")(info.info)
-app.command("demo")(demo.demo)
+#: Command -> (module, what the list of commands says of it at 80 columns).
+_COMMANDS: dict[str, tuple[ModuleType, str]] = {
+    "match": (match, "Find points of one scan in another."),
+    "register": (register, "Fit one transform between two scans."),
+    "warp": (warp, "Carry points or images through a transform."),
+    "convert-points": (convert_points, "Convert points between file formats."),
+    "info": (info, "Describe a scan, points or a model."),
+    "demo": (demo, "See it work on a drawn chest."),
+}
+for name, (module, short) in _COMMANDS.items():
+    function = getattr(module, name.replace("-", "_"))
+    app.command(name, cls=Command, epilog=module.EXAMPLES, short_help=short)(function)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(datasets.app, name="datasets")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from meddift.cli.choices import AssumeGeometry, NiftiFormOption, PointsSpace, Quiet, Space
+from meddift.cli.groups import with_groups
+from meddift.cli.options import ImageReading, PointsFormat, PointsSpace, Quiet, ToSpace
 
-Format = Literal["slicer", "fcsv", "elastix", "ants", "learn2reg", "dirlab", "meddift"]
+EXAMPLES = """
+meddift convert-points points.fcsv points.csv
+meddift convert-points in.txt out.csv --points-space voxel1 --image ct.nii.gz
+meddift convert-points points.mrk.json ants.csv --format ants
+"""
 
 
+@with_groups
 def convert_points(
+    *,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A points file.", show_default=False)],
     target: Annotated[
         Path, typer.Argument(metavar="OUT", help="Where to write; the suffix decides the format.", show_default=False)
@@ -22,15 +29,9 @@ def convert_points(
         Path | None,
         typer.Option("--image", metavar="FILE", help="The image in which voxel indices are counted."),
     ] = None,
-    to_format: Annotated[
-        Format | None, typer.Option("--format", help="The format to write, where the suffix does not say it.")
-    ] = None,
-    to_space: Annotated[
-        Space | None, typer.Option("--to-space", help="The frame to write, where the format leaves a choice.")
-    ] = None,
-    nifti_form: NiftiFormOption = None,
-    assume_geometry: AssumeGeometry = False,
-    series: Annotated[str | None, typer.Option("--series", help="Which series of a DICOM folder.")] = None,
+    points_format: PointsFormat = None,
+    to_space: ToSpace = None,
+    reading: ImageReading,
     quiet: Quiet = False,
 ) -> None:
     """Convert points between 3D Slicer, elastix, ANTs, Learn2Reg, DIR-Lab and meddift files.
@@ -47,14 +48,9 @@ def convert_points(
     content = parse_points_file(source)
     grid = None
     if image is not None:
-        from meddift.io.images import read_header
-
-        header = read_header(image, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
-        if header.problems:
-            raise header.problems[0]
-        grid = header.grid
+        grid = reading.grid(image)
     points = read_points(source, space=points_space, grid=grid)
-    write_points(points, target, grid=grid, space=to_space, extra=content.extra, format=to_format)
+    write_points(points, target, grid=grid, space=to_space, extra=content.extra, format=points_format)
     if not quiet:
         missing = int(points.missing.sum())
         typer.echo(f"{target}: {len(points)} points{f', {missing} without position' if missing else ''}", err=True)

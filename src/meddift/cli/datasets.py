@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from meddift.cli.choices import AsJson, Quiet
+from meddift.cli.options import AsJson, Quiet
 
 app = typer.Typer(
-    help="List and fetch pairs of scans with known points, for `meddift evaluate`.",
+    help="List and fetch pairs of scans with points.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

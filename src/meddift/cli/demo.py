@@ -8,37 +8,59 @@ from typing import Annotated
 
 import typer
 
-from meddift.cli.choices import Quiet
+from meddift.cli.groups import with_groups
+from meddift.cli.options import AsJson, Engine, ImageReading, Quiet
+
+EXAMPLES = """
+meddift demo
+meddift demo --scan chest.nii.gz --out mine
+meddift demo --points 20 --json
+"""
 
 
+@with_groups
 def demo(
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = Path(
         "meddift-demo"
     ),
     scan: Annotated[
         Path | None,
         typer.Option(
-            "--scan", metavar="FILE", help="A real CT of the chest, instead of a phantom.", show_default=False
+            "--scan", metavar="FILE", help="A real CT of the chest, instead of a drawn one.", show_default=False
         ),
     ] = None,
     points: Annotated[int, typer.Option("--points", metavar="N", min=4, help="How many points to look for.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Another seed, another chest.")] = 1,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto",
     picture: Annotated[bool, typer.Option("--picture/--no-picture", help="Draw some of the points.")] = True,
+    as_json: AsJson = False,
     quiet: Quiet = False,
+    engine: Engine,
+    reading: ImageReading,
 ) -> None:
-    """Match a synthetic chest scan with its breathing, shifted follow-up, and compare with the exact truth.
+    """Match a drawn chest with its breathing, shifted follow-up, and compare with the exact truth.
 
-    Writes the scans, the points (fixed, found and true, for 3D Slicer), a picture and the numbers as JSON.
+    Writes the scans, the points (fixed, found and true, for 3D Slicer), a picture and the numbers as JSON. Another
+    --seed draws another chest. Nothing is kept in the store of features.
     """
-    from meddift.cli.terminal import make_table, progress_display, show
+    from dataclasses import replace
+
+    from meddift.cli.match_report import counted
+    from meddift.cli.terminal import make_table, progress_display, show, write_json_to_stdout
     from meddift_lab.demo import check_folder, run_demo, write_demo
 
     check_folder(out)
     with progress_display(quiet=quiet) as report:
-        result = run_demo(scan=scan, count=points, seed=seed, device=device, on_progress=report)
+        result = run_demo(
+            replace(engine, store=False).matcher,
+            scan=None if scan is None else reading.read(scan),
+            count=points,
+            seed=1 + engine.seed,
+            on_progress=report,
+        )
         written = write_demo(result, out, picture=picture)
-    if quiet:
+    if as_json:
+        write_json_to_stdout(dict(result.report))
+    if quiet or as_json:
         return
     table = make_table(
         f"Error of {len(result.matches)} points against the exact truth, mm",
@@ -56,11 +78,9 @@ def demo(
         cells = ["-" if value is None else f"{value:.2f}" for value in numbers]
         share = "-" if errors.within_5mm is None else f"{100 * errors.within_5mm:.0f} %"
         table.add_row(name, *cells, share)
-    verdicts = result.matches.verdict
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "uncertain", "outside"))
     show(
         table,
-        f"Verdicts: {counts}. Time: {result.seconds:.0f} s.",
+        f"Verdicts: {counted(result.matches.verdict)}. Time: {result.seconds:.0f} s.",
         "Written:",
         *(f"  {path}: {what}" for path, what in written.items()),
         to_stdout=True,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meddift.cli.choices import AsJson, Quiet
 from meddift.cli.failures import DONE_IN_PART
+from meddift.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
     from meddift.cli.terminal import Progress
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meddift_lab.running.tables import Tables
 
 app = typer.Typer(
-    help="Measure how well methods find points, as the field's challenges do.",
+    help="Measure how well methods find points.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

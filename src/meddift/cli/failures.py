@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -93,6 +94,9 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
             traceback.print_exception(error)
         complain(str(error))
         return WRONG_USAGE if isinstance(error, FrameError | OptionsError) else FAILED
+    if _is_usage(error):
+        complain(_usage_text(error))
+        return WRONG_USAGE
     if _belongs_to_parser(error):
         return None
     if debug:
@@ -115,8 +119,22 @@ def warn(message: str) -> None:
     typer.secho(f"meddift: {message}", fg=typer.colors.YELLOW, err=True)
 
 
+def _is_usage(error: BaseException) -> bool:
+    """Whether the arguments were wrong. Newer Typer brings its own click, older uses click's."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "ClickException" in names and "NoArgsIsHelpError" not in names
+
+
+def _usage_text(error: Any) -> str:
+    """What was wrong with the arguments, and where the right ones are listed."""
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "meddift"
+    text = str(error.format_message()).strip().rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}; `{where} --help` lists what can be given"
+
+
 def _belongs_to_parser(error: BaseException) -> bool:
-    """Whether it is `Exit`, `Abort` or a usage error. Newer Typer brings its own click, older uses click's."""
+    """Whether it is `Exit`, `Abort` or the wish to see the help."""
     if isinstance(error, typer.Exit | typer.Abort | SystemExit | GeneratorExit):
         return True
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)

@@ -7,13 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from meddift.cli.choices import AsJson, AssumeGeometry, NiftiFormOption, PointsSpace
+from meddift.cli.groups import with_groups
+from meddift.cli.options import AsJson, ImageReading, PointsSpace
 from meddift.errors import MissingFileError
 
 _IMAGES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".ima")
 
 
+EXAMPLES = """
+meddift info scan.nii.gz
+meddift info dicom-folder/ --json
+meddift info points.csv --image scan.nii.gz
+meddift info builtin
+"""
+
+
+@with_groups
 def info(
+    *,
     what: Annotated[
         str,
         typer.Argument(metavar="IMAGE|POINTS|MODEL", help="A file, a DICOM folder, or a model.", show_default=False),
@@ -24,9 +35,7 @@ def info(
         Path | None,
         typer.Option("--image", metavar="FILE", help="For points: the scan they belong to."),
     ] = None,
-    nifti_form: NiftiFormOption = None,
-    assume_geometry: AssumeGeometry = False,
-    series: Annotated[str | None, typer.Option("--series", help="Which series of a DICOM folder.")] = None,
+    reading: ImageReading,
 ) -> None:
     """Describe a scan (its geometry in words), a points file or a model. Loads no network."""
     from meddift.cli.terminal import write_json_to_stdout
@@ -40,19 +49,17 @@ def info(
     elif path.is_dir() or what.lower().endswith(_IMAGES):
         from meddift.io import describe_image
 
-        description = describe_image(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
+        description = describe_image(
+            path,
+            nifti_form=reading.nifti_form,
+            assume_geometry=reading.assume_geometry,
+            series=reading.series,
+        )
         lines = _image_lines(description)
     elif path.exists():
         from meddift.io.points import describe_points
 
-        grid = None
-        if image is not None:
-            from meddift.io.images import read_header
-
-            header = read_header(image, nifti_form=nifti_form, assume_geometry=assume_geometry)
-            if header.problems:
-                raise header.problems[0]
-            grid = header.grid
+        grid = None if image is None else reading.grid(image)
         description = describe_points(path, space=points_space, grid=grid)
         lines = _points_lines(description)
     else:

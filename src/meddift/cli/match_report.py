@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meddift.cli.outputs import Outputs
+from meddift.cli.points_files import PointsTarget
 from meddift.errors import PointsError
 from meddift.system.atomic import write_text
 
 if TYPE_CHECKING:
+    from meddift.geometry import Grid
     from meddift.matching import Matches
     from meddift.pipeline import Pair
     from meddift.pipeline.accuracy import Accuracy
@@ -51,24 +53,23 @@ class MatchReport:
 
         return match_report(self.pair, self.matches, self.accuracy)
 
-    def show(self) -> None:
-        """The table: on stdout if a person looks at it there, else on stderr."""
+    def show(self, *, to_stdout: bool) -> None:
+        """The table: a line a point at 80 columns, all reasons are in the files and in the JSON."""
         from meddift.cli.terminal import make_table, show
 
         verdicts = self.matches.verdict
-        counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "uncertain", "outside") if v in verdicts)
-        columns = [
-            ("point", False), ("moving x, y, z (RAS mm)", True), ("similarity", True), ("back in mm", True),
-        ]  # fmt: skip
+        columns = [("point", False), ("x, y, z (RAS mm)", True), ("similar", True), ("back mm", True)]
         if self.accuracy is not None:
             columns.append(("error mm", True))
-        table = make_table(f"{len(verdicts)} points: {counts}", [*columns, ("verdict", False)])
+        table = make_table(f"{len(verdicts)} points: {counted(verdicts)}", [*columns, ("verdict", False)])
+        for column in table.columns:
+            column.no_wrap, column.overflow = True, "ellipsis"
         for index, row in enumerate(self.matches.rows()[:ROWS_SHOWN]):
             moving = row["moving"]
             cells = [
                 row["label"],
-                "-" if moving is None else "  ".join(f"{value:.1f}" for value in moving),
-                _number(row["similarity"], 3),
+                "-" if moving is None else " ".join(f"{value:.1f}" for value in moving),
+                _number(row["similarity"], 2),
                 _number(row["inverse_error_mm"], 1),
             ]
             if self.accuracy is not None:
@@ -80,7 +81,12 @@ class MatchReport:
             lines.append(f"... and {len(verdicts) - ROWS_SHOWN} more points")
         if self.accuracy is not None:
             lines += accuracy_lines(self.accuracy)
-        show(*lines, to_stdout=sys.stdout.isatty())
+        show(*lines, to_stdout=to_stdout)
+
+
+def counted(verdicts: Sequence[str]) -> str:
+    """How many points have which verdict, in words."""
+    return ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "uncertain", "outside") if v in verdicts)
 
 
 def accuracy_lines(accuracy: Accuracy) -> list[str]:
@@ -101,14 +107,14 @@ def accuracy_lines(accuracy: Accuracy) -> list[str]:
 
 
 def write(
-    report: MatchReport, outputs: Outputs, *, out: Path | None, picture: Path | None, also: bool = False
+    report: MatchReport, outputs: Outputs, *, target: PointsTarget | None, picture: Path | None, also: bool = False
 ) -> list[str]:
     """Write the files that were asked for.
 
     Args:
         report: What to write.
         outputs: Where to; `commit` is called.
-        out: Points found.
+        target: Points found.
         picture: Picture.
         also: Whether the caller gets something else too, such as JSON on stdout.
 
@@ -119,16 +125,16 @@ def write(
         MeddiftError: if nothing was written.
     """
     missed = []
-    if out is not None:
+    if target is not None:
         try:
-            text = points_text(report.matches, out)
+            text = points_text(report.matches, target, report.pair.moving.grid)
         except PointsError as error:
             # Such as a format that cannot say that a point has no counterpart.
             if not also and picture is None:
                 raise
             missed.append(str(error))
         else:
-            outputs.required[out] = lambda path: write_text(text, path)
+            outputs.required[target.path] = lambda path: write_text(text, path)
     if picture is not None:
         from meddift.pipeline.picture import draw_matches
 
@@ -138,21 +144,24 @@ def write(
     return missed + outputs.commit()
 
 
-def points_text(matches: Matches, path: Path) -> str:
-    """The points found as the content of a file, with what is known about each as far as the format holds it."""
-    from meddift.io.points import format_points
+def points_text(matches: Matches, target: PointsTarget, grid: Grid) -> str:
+    """The points found as the content of a file, with what is known about each as far as the format holds it.
 
-    return format_points(matches.moving, path, extra=extra_columns(matches, path))
+    Args:
+        matches: What was found.
+        target: The file.
+        grid: Lattice of the moving scan, in which voxel indices are counted.
+    """
+    return target.text(matches.moving, grid, _columns(matches, target.holds()))
 
 
-def extra_columns(matches: Matches, path: Path) -> dict[str, list[Any]]:
-    """Columns beside label and position, by the suffix of the file."""
-    name = path.name.lower()
-    if name.endswith(".csv"):
+def _columns(matches: Matches, format: str) -> dict[str, list[Any]]:
+    """Columns beside label and position, as far as a format has room for them."""
+    if format == "meddift":
         rows = matches.rows()
         keys = ("similarity", "margin", "inverse_error_mm", "verdict", "reason")
         return {key: [row[key] for row in rows] for key in keys}
-    if name.endswith((".json", ".fcsv")):
+    if format in ("slicer", "fcsv"):
         pairs = zip(matches.verdict, matches.reason, strict=True)
         return {"description": [f"{verdict}: {reason}" if reason else str(verdict) for verdict, reason in pairs]}
     return {}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meddift.cli.choices import AsJson, Quiet, WeightsFolder
+from meddift.cli.options import AsJson, Quiet, WeightsFolder
 
 if TYPE_CHECKING:
     from meddift.models.store import StoredFile
 
-app = typer.Typer(help="List, fetch and check models and their weights.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, fetch and check models.", no_args_is_help=True, rich_markup_mode=None)
 
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A name of `meddift models list`, or a .toml file.", show_default=False)

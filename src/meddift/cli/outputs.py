@@ -21,11 +21,13 @@ class Outputs:
         inputs: Files that must not be overwritten.
         required: Path -> what writes it.
         optional: The same, for files that may fail without the others being lost.
+        written: The files that stand in their places, after `commit`.
     """
 
     inputs: tuple[Path, ...]
     required: dict[Path, Writer] = field(default_factory=dict)
     optional: dict[Path, Writer] = field(default_factory=dict)
+    written: list[Path] = field(default_factory=list)
 
     def check(self, paths: Iterable[Path]) -> None:
         """Refuse outputs that can be known to fail, before minutes of work are spent.
@@ -53,10 +55,12 @@ class Outputs:
             MeddiftError: if a required file could not be written; then nothing was.
         """
         _write_together(self.required)
+        self.written += self.required
         missed = []
         for path, writer in self.optional.items():
             try:
                 _write_together({path: writer})
+                self.written.append(path)
             except Exception as error:
                 reason = str(error) if isinstance(error, MeddiftError) else f"{type(error).__name__}: {error}"
                 missed.append(f"{path} was not written: {reason}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from meddift.cli.choices import Space
+from meddift.cli.options import Space
 from meddift.errors import FrameError, PointsError
 
 if TYPE_CHECKING:
+    from meddift.geometry import Grid
+    from meddift.io.points import PointsFormat
     from meddift.points import Points
     from meddift.volume import Volume
 
@@ -52,10 +56,37 @@ def read_truth(path: Path | None, space: Space | None, moving: Volume, wanted: P
     return align_truth(wanted, found)
 
 
-def rehearse(wanted: Points, out: Path | None) -> None:
-    """Find out before the work begins that the format asked for cannot hold the points that were given."""
-    if out is None:
-        return
-    from meddift.io.points import format_points
+@dataclass(frozen=True)
+class PointsTarget:
+    """A points file that a command was asked to write.
 
-    format_points(wanted, out)
+    Attributes:
+        path: The file.
+        format: Its format; None = the suffix decides.
+        space: Its frame; None = the format decides.
+    """
+
+    path: Path
+    format: PointsFormat | None = None
+    space: Space | None = None
+
+    def rehearse(self, points: Points, grid: Grid | None) -> None:
+        """Find out before the work begins that the file cannot hold points such as these.
+
+        Args:
+            points: The points that were given.
+            grid: Lattice of the scan on which the answers will lie, in which voxel indices are counted.
+        """
+        self.text(points, grid)
+
+    def text(self, points: Points, grid: Grid | None, extra: Mapping[str, Sequence[Any]] | None = None) -> str:
+        """The content of the file; arguments as for `format_points`."""
+        from meddift.io.points import format_points
+
+        return format_points(points, self.path, grid=grid, space=self.space, extra=extra, format=self.format)
+
+    def holds(self) -> str:
+        """The format that will be written."""
+        from meddift.io.points.writing import points_format
+
+        return points_format(self.path, self.format)

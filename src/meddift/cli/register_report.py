@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meddift.cli.outputs import Outputs
+from meddift.cli.points_files import PointsTarget
 from meddift.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Wanted:
     inverse: Path | None
     affine: Path | None
     learn2reg: Path | None
-    points: Path | None
+    points: PointsTarget | None
     warped: Path | None
     labels: Path | None
     jacobian: Path | None
@@ -42,7 +42,7 @@ class Wanted:
     def paths(self) -> list[Path]:
         """Those that were asked for."""
         values = [getattr(self, field.name) for field in fields(self)]
-        return [value for value in values if value is not None]
+        return [value.path if isinstance(value, PointsTarget) else value for value in values if value is not None]
 
     def sidecars(self) -> list[Path]:
         """What is written beside them."""
@@ -113,9 +113,9 @@ class Carried:
             content["truth_outside_moving"] = {"n": self.accuracy.absent, "called_ok": self.accuracy.absent_called_ok}
         return content
 
-    def show(self) -> None:
-        """The summary: on stdout if a person looks at it there, else on stderr."""
-        from meddift.cli.match_report import accuracy_lines
+    def show(self, *, to_stdout: bool) -> None:
+        """The summary."""
+        from meddift.cli.match_report import accuracy_lines, counted
         from meddift.cli.terminal import show
 
         found = self.registration
@@ -130,11 +130,10 @@ class Carried:
         ]
         if self.matches is not None:
             verdicts = self.matches.verdict
-            counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "uncertain", "outside") if v in verdicts)
-            lines.append(f"{len(verdicts)} points: {counts}")
+            lines.append(f"{len(verdicts)} points: {counted(verdicts)}")
         if self.accuracy is not None:
             lines += accuracy_lines(self.accuracy)
-        show(*lines, to_stdout=sys.stdout.isatty())
+        show(*lines, to_stdout=to_stdout)
 
 
 def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
@@ -173,8 +172,8 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
     if wanted.points is not None and carried.matches is not None:
         from meddift.cli.match_report import points_text
 
-        text = points_text(carried.matches, wanted.points)
-        plan(wanted.points, lambda place: write_text(text, place))
+        text = points_text(carried.matches, wanted.points, moving.grid)
+        plan(wanted.points.path, lambda place: write_text(text, place))
     if wanted.picture is not None:
         from meddift.registration.picture import draw_registration
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -34,16 +35,17 @@ class Told(Protocol):
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
 
-    def show(self) -> None:
+    def show(self, *, to_stdout: bool) -> None:
         """For people."""
 
 
-def tell(result: Told, missed: Sequence[str], *, as_json: bool, quiet: bool) -> None:
+def tell(result: Told, missed: Sequence[str], written: Sequence[Path], *, as_json: bool, quiet: bool) -> None:
     """Show a result.
 
     Args:
         result: What came out.
         missed: One sentence for each file that could not be written while the rest was.
+        written: The files that were written.
         as_json: One JSON object on stdout, instead of text.
         quiet: Neither.
 
@@ -53,7 +55,10 @@ def tell(result: Told, missed: Sequence[str], *, as_json: bool, quiet: bool) -> 
     if as_json:
         write_json_to_stdout(result.as_dict())
     elif not quiet:
-        result.show()
+        # Where files were asked for, stdout is left to whoever looks at it.
+        result.show(to_stdout=not written or sys.stdout.isatty())
+    if written and not quiet:
+        typer.echo("written: " + ", ".join(map(str, written)), err=True)
     if missed:
         for sentence in missed:
             complain(sentence)

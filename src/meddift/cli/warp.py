@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meddift.cli.choices import (
-    AsJson,
-    AssumeGeometry,
-    NiftiFormOption,
-    PointsSpace,
-    Quiet,
-    Space,
-    read_image,
-)
+from meddift.cli.groups import with_groups
+from meddift.cli.options import AsJson, PairReading, PointsFormat, PointsSpace, Quiet, Space, ToSpace
 from meddift.errors import OptionsError
 
 if TYPE_CHECKING:
     from meddift.cli.outputs import Outputs
+    from meddift.cli.points_files import PointsTarget
     from meddift.geometry import Transform
     from meddift.volume import Volume
 
 
+EXAMPLES = """
+meddift warp t.h5 --points lesions.mrk.json --out there.mrk.json
+meddift warp t.h5 --points found.mrk.json --inverse --out back.mrk.json
+meddift warp t.h5 --labels lobes.nii.gz --onto baseline.nii.gz -o there.nii.gz
+meddift warp affine.tfm bspline.tfm --image b.nii --onto a.nii -o c.nii.gz
+"""
+
+
+@with_groups
 def warp(
-    transform: Annotated[
-        Path, typer.Argument(metavar="TRANSFORM", help="A transform: .h5, .tfm, .nii.gz ...", show_default=False)
+    *,
+    transforms: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TRANSFORM...",
+            help="Transforms: .h5, .tfm, .nii.gz ... Several are applied to points in this order.",
+            show_default=False,
+        ),
     ],
-    image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="An image of the moving scan.")] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option("--points", "-p", metavar="FILE", help="Points of the fixed scan.", show_default=False),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="An image of the moving scan.", show_default=False)
+    ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE", help="A label map of it (nearest neighbour)."),
-    ] = None,
-    points: Annotated[
-        Path | None, typer.Option("--points", "-p", metavar="FILE", help="Points of the fixed scan.")
+        typer.Option(
+            "--labels", metavar="FILE", help="A label map of it; every label stays what it is.", show_default=False
+        ),
     ] = None,
     onto: Annotated[
         Path | None,
-        typer.Option("--onto", metavar="FILE", help="The fixed scan, or any image with the voxels that are wanted."),
+        typer.Option(
+            "--onto",
+            metavar="FILE",
+            help="The fixed scan, or any image with the voxels that are wanted.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the image, labels or points go.")
-    ] = None,
-    jacobian: Annotated[
         Path | None,
-        typer.Option("--jacobian", metavar="FILE", help="Volume change (determinant) at the voxels of --onto."),
+        typer.Option("--out", "-o", metavar="FILE", help="Where the image, labels or points go.", show_default=False),
     ] = None,
     inverse: Annotated[
         bool,
@@ -58,13 +73,28 @@ def warp(
     ] = False,
     fill: Annotated[
         float | None,
-        typer.Option("--fill", metavar="VALUE", help="Where nothing is known; by default the least value, labels 0."),
+        typer.Option(
+            "--fill",
+            metavar="VALUE",
+            help="Value outside the field of view; by default the least value of the image, labels 0.",
+            show_default=False,
+        ),
+    ] = None,
+    jacobian: Annotated[
+        Path | None,
+        typer.Option(
+            "--jacobian",
+            metavar="FILE",
+            help="Volume change (determinant) at the voxels of --onto.",
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
-    points_space: PointsSpace = None,
-    nifti_form: NiftiFormOption = None,
-    assume_geometry: AssumeGeometry = False,
     quiet: Quiet = False,
+    points_space: PointsSpace = None,
+    points_format: PointsFormat = None,
+    to_space: ToSpace = None,
+    reading: PairReading,
 ) -> None:
     """Carry one image, label map or set of points through a transform.
 
@@ -73,6 +103,8 @@ def warp(
     around.
     """
     from meddift.cli.outputs import Outputs
+    from meddift.cli.points_files import PointsTarget
+    from meddift.geometry import CompositeTransform
     from meddift.io import read_transform
 
     asked = [name for name, path in (("image", image), ("labels", labels), ("points", points)) if path is not None]
@@ -84,19 +116,21 @@ def warp(
         raise OptionsError("--out goes with --image, --labels or --points")
     if onto is None and (image is not None or labels is not None or jacobian is not None):
         raise OptionsError("--onto is needed: the image whose voxels are wanted")
-    inputs = (transform, image, labels, points, onto)
+    inputs = (*transforms, image, labels, points, onto)
     outputs = Outputs(inputs=tuple(path for path in inputs if path is not None))
     outputs.check([path for path in (out, jacobian) if path is not None])
 
-    read = partial(read_image, nifti_form=nifti_form, assume_geometry=assume_geometry)
-    found = read_transform(transform)
-    grid = None if onto is None else read(onto, check=False)  # only its voxels matter
+    # Images of the moving scan come onto the fixed one; --inverse turns it around.
+    source_reading, onto_reading = (reading.fixed, reading.moving) if inverse else (reading.moving, reading.fixed)
+    parts = tuple(read_transform(path) for path in transforms)
+    found = parts[0] if len(parts) == 1 else CompositeTransform(parts)
+    grid = None if onto is None else onto_reading.read(onto, check=False)  # only its voxels matter
     report: dict[str, Any] = {"direction": _direction(inverse, points is not None)}
     through = _turned(found, grid if points is None else None, report) if inverse else found
     if points is not None and out is not None:
-        _plan_points(points, points_space, grid, through, out, outputs, report)
+        _plan_points(points, points_space, grid, through, PointsTarget(out, points_format, to_space), outputs, report)
     elif out is not None and grid is not None:
-        source = read(image or labels or out, check=image is not None)
+        source = source_reading.read(image or labels or out, check=image is not None)
         _plan_image(source, through, grid, out, outputs, labels=labels is not None, fill=fill)
     if jacobian is not None and grid is not None:
         _plan_jacobian(through, grid, jacobian, outputs, report)
@@ -111,6 +145,8 @@ def warp(
             f"inverse: {residual['median']:.3f} mm from the start in the median, {residual['max']:.3f} mm at most",
             err=True,
         )
+    if outputs.written and not quiet:
+        typer.echo("written: " + ", ".join(map(str, outputs.written)), err=True)
 
 
 def _direction(inverse: bool, points: bool) -> str:
@@ -140,14 +176,13 @@ def _plan_points(
     space: Space | None,
     grid: Volume | None,
     through: Transform,
-    out: Path,
+    target: PointsTarget,
     outputs: Outputs,
     report: dict[str, Any],
 ) -> None:
     import numpy as np
 
     from meddift.io import read_points
-    from meddift.io.points import format_points
     from meddift.points import Points
     from meddift.system.atomic import write_text
 
@@ -157,8 +192,8 @@ def _plan_points(
     if there.any():
         moved[there] = through.apply(given.positions[there])
     result = Points(moved, given.labels)
-    text = format_points(result, out)
-    outputs.required[out] = lambda place: write_text(text, place)
+    text = target.text(result, None if grid is None else grid.grid)
+    outputs.required[target.path] = lambda place: write_text(text, place)
     report["points"] = [
         {"label": label, "position": None if np.isnan(row).any() else row.tolist()}
         for label, row in zip(result.labels, moved, strict=True)

@@ -89,5 +89,5 @@ class Registration:
             "sd_log_jacobian": self.sd_log_jacobian,
             "supported_share_of_body": self.supported_share,
             "uncertainty_mm_median": median if np.isfinite(median) else None,
-            "timing_s": {name: float(value) for name, value in self.timing.items()},
+            "timing": {name: float(value) for name, value in self.timing.items()},
         }

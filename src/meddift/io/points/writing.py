@@ -96,7 +96,7 @@ def format_points(
         The whole content of the file.
     """
     path = Path(path)
-    chosen = _format(path, format)
+    chosen = points_format(path, format)
     frame = _frame(chosen, parse_space(space), path)
     texts = _checked_extra(points, extra or {}, path)
     _check_text([*points.labels, *texts, *(value for values in texts.values() for value in values)], path)
@@ -132,8 +132,12 @@ def format_points(
     return text
 
 
-def _format(path: Path, wanted: PointsFormat | None) -> PointsFormat:
-    """The format by name or by suffix."""
+def points_format(path: Path, wanted: PointsFormat | None) -> PointsFormat:
+    """The format of a points file, by name or else by suffix.
+
+    Raises:
+        OptionsError: if the name is unknown, or the suffix says nothing.
+    """
     if wanted is not None:
         if wanted not in _FRAMES:
             raise OptionsError(f"the format of points is one of {', '.join(_FRAMES)}; got {wanted!r}")

@@ -1,0 +1,355 @@
+"""The options that commands share, each defined once: what computes, how files are read, what is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from meddift.cli.help import ADVANCED, READING
+from meddift.errors import OptionsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meddift.geometry import Grid
+    from meddift.pipeline import Matcher
+    from meddift.volume import Volume
+
+Space = Literal["lps", "ras", "voxel", "voxel1"]
+NiftiForm = Literal["sform", "qform"]
+Preset = Literal["default", "paper"]
+Latent = Literal["mean", "sample"]
+
+# ---------------------------------------------------------------------- single options
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and how much memory it takes; do nothing.")
+]
+WeightsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="DIR",
+        help="Folder with the published weights files.",
+        show_default=False,
+        rich_help_panel=ADVANCED,
+    ),
+]
+PointsSpace = Annotated[
+    Space | None,
+    typer.Option(
+        "--points-space",
+        case_sensitive=False,
+        help="Frame of points files that do not name it: mm in LPS or RAS, or voxel indices of the scan that the "
+        "points belong to, counted from 0 (voxel) or from 1 (voxel1).",
+        show_default=False,
+        rich_help_panel=READING,
+    ),
+]
+PointsFormat = Annotated[
+    Literal["slicer", "fcsv", "elastix", "ants", "learn2reg", "dirlab", "meddift"] | None,
+    typer.Option(
+        "--points-format",
+        case_sensitive=False,
+        help="Format of the points that are written, where the suffix does not say it.",
+        show_default=False,
+        rich_help_panel=READING,
+    ),
+]
+ToSpace = Annotated[
+    Space | None,
+    typer.Option(
+        "--to-space",
+        case_sensitive=False,
+        help="Frame of the points that are written, where the format leaves a choice.",
+        show_default=False,
+        rich_help_panel=READING,
+    ),
+]
+Series = Annotated[
+    str | None,
+    typer.Option(
+        "--series",
+        metavar="UID",
+        help="Which series of a DICOM folder.",
+        show_default=False,
+        rich_help_panel=READING,
+    ),
+]
+NiftiFormOption = Annotated[
+    NiftiForm | None,
+    typer.Option(
+        "--nifti-form",
+        case_sensitive=False,
+        help="Which one to believe where a NIfTI file states two geometries.",
+        show_default=False,
+        rich_help_panel=READING,
+    ),
+]
+AssumeGeometry = Annotated[
+    bool,
+    typer.Option(
+        "--assume-geometry",
+        help="Accept images that do not state where they lie in space.",
+        rich_help_panel=READING,
+    ),
+]
+
+# ---------------------------------------------------------------------- groups
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """How one image is read."""
+
+    series: Series = None
+    nifti_form: NiftiFormOption = None
+    assume_geometry: AssumeGeometry = False
+
+    def read(self, path: Path, *, check: bool = True) -> Volume:
+        """Read an image; `check` is off for masks and label maps, which may be constant."""
+        from meddift.io import read_volume
+
+        return read_volume(
+            path, nifti_form=self.nifti_form, assume_geometry=self.assume_geometry, series=self.series, check=check
+        )
+
+    def grid(self, path: Path) -> Grid:
+        """The lattice of an image, without reading its voxels.
+
+        Raises:
+            ImageError: if the image could not be matched as it is.
+        """
+        from meddift.io.images import read_header
+
+        header = read_header(
+            path, nifti_form=self.nifti_form, assume_geometry=self.assume_geometry, series=self.series
+        )
+        if header.problems:
+            raise header.problems[0]
+        return header.grid
+
+
+@dataclass(frozen=True)
+class PairReading:
+    """How images of the fixed and of the moving scan are read."""
+
+    fixed_series: Annotated[
+        str | None,
+        typer.Option(
+            "--fixed-series",
+            metavar="UID",
+            help="Which series of the fixed DICOM folder.",
+            show_default=False,
+            rich_help_panel=READING,
+        ),
+    ] = None
+    moving_series: Annotated[
+        str | None,
+        typer.Option(
+            "--moving-series",
+            metavar="UID",
+            help="Which series of the moving DICOM folder.",
+            show_default=False,
+            rich_help_panel=READING,
+        ),
+    ] = None
+    nifti_form: NiftiFormOption = None
+    fixed_nifti_form: Annotated[
+        NiftiForm | None,
+        typer.Option(
+            "--fixed-nifti-form",
+            case_sensitive=False,
+            help="The same for images of the fixed scan alone.",
+            show_default=False,
+            rich_help_panel=READING,
+        ),
+    ] = None
+    moving_nifti_form: Annotated[
+        NiftiForm | None,
+        typer.Option(
+            "--moving-nifti-form",
+            case_sensitive=False,
+            help="The same for images of the moving scan alone.",
+            show_default=False,
+            rich_help_panel=READING,
+        ),
+    ] = None
+    assume_geometry: AssumeGeometry = False
+
+    @property
+    def fixed(self) -> ImageReading:
+        """How images of the fixed scan are read."""
+        return ImageReading(self.fixed_series, self.fixed_nifti_form or self.nifti_form, self.assume_geometry)
+
+    @property
+    def moving(self) -> ImageReading:
+        """How images of the moving scan are read."""
+        return ImageReading(self.moving_series, self.moving_nifti_form or self.nifti_form, self.assume_geometry)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes: the model, where points are expected, and on what device."""
+
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            "--prior",
+            metavar="none|identity|affine|FILE",
+            help="Where points are expected: anywhere, at the same place, after an affine found automatically (the "
+            "default), or after the transform in a file.",
+            show_default=False,
+        ),
+    ] = None
+    search_radius: Annotated[
+        float | None,
+        typer.Option(
+            "--search-radius", metavar="MM", help="How far from the expected place to look.", show_default=False
+        ),
+    ] = None
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto"
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="A model of `meddift models list`, or a .toml file.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = "builtin"
+    weights: WeightsFolder = None
+    preset: Annotated[
+        Preset,
+        typer.Option(
+            "--preset",
+            case_sensitive=False,
+            help="default: what measures best. paper: as published.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = "default"
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            "--levels",
+            metavar="NAME,...",
+            help="Feature maps to use, such as up0,up1,mind (mind needs no network).",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+    timestep: Annotated[
+        int | None,
+        typer.Option(
+            "--timestep",
+            metavar="N",
+            min=0,
+            help="Noise level the network is shown.",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+    noise_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--noise-samples",
+            metavar="K",
+            min=0,
+            help="Noise draws to average; 0 adds no noise.",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+    latent: Annotated[
+        Latent | None,
+        typer.Option(
+            "--latent",
+            case_sensitive=False,
+            help="Mean of the autoencoder's posterior, or one sample of it.",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+    whiten: Annotated[
+        bool | None,
+        typer.Option(
+            "--whiten/--no-whiten",
+            help="Whiten features, or not; by default as the model says.",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="S", min=0, help="Decides every random draw.", rich_help_panel=ADVANCED)
+    ] = 0
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store/--no-store",
+            help="Keep features on disk, so that the next question is quick.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = True
+
+    def inputs(self) -> list[Path]:
+        """Files that are read and must not be overwritten."""
+        named = [Path(text) for text in (self.prior, self.model) if text is not None and Path(text).exists()]
+        return named + ([self.weights] if self.weights is not None else [])
+
+    def matcher(self, on_progress: Callable[[str, float], None] | None = None) -> Matcher:
+        """Set up the engine; options that make no sense are said before anything is read.
+
+        Raises:
+            OptionsError: if an option makes no sense.
+            ModelError: if the model is unknown.
+        """
+        import meddift
+
+        if self.search_radius is not None and not self.search_radius > 0:
+            raise OptionsError(f"--search-radius is a distance in mm above 0, got {self.search_radius:g}")
+        chosen: dict[str, Any] = {
+            "prior": _prior(self.prior),
+            "search_radius_mm": self.search_radius,
+            "levels": _levels(self.levels),
+            "timestep": self.timestep,
+            "noise_samples": self.noise_samples,
+            "latent": self.latent,
+            "whiten": self.whiten,
+        }
+        return meddift.Matcher(
+            self.model,
+            self.preset,
+            weights=self.weights,
+            device=self.device,
+            store=self.store,
+            on_progress=on_progress,
+            seed=self.seed,
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
+
+
+def _levels(text: str | None) -> tuple[str, ...] | None:
+    """`up0,up1` as ("up0", "up1")."""
+    if text is None:
+        return None
+    levels = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not levels:
+        raise OptionsError(f"--levels is a list of names such as up0,up1,mind; got {text!r}")
+    return levels
+
+
+def _prior(text: str | None) -> str | Path | None:
+    """A name, or a file that holds a transform."""
+    if text is None or text.lower() in ("none", "identity", "affine"):
+        return text if text is None else text.lower()
+    if not Path(text).exists():
+        raise OptionsError(f"--prior is none, identity, affine or a transform file; there is no file {text!r}")
+    from meddift.io import read_transform
+
+    read_transform(text)
+    return Path(text)
