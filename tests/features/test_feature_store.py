@@ -11,7 +11,7 @@ import pytest
 import torch
 from fake_model import FakeModel, make_scan
 
-from meddift.errors import OptionsError
+from meddift.errors import OptionsError, OutputError
 from meddift.features import ExtractionOptions, FeatureStore, Level, Pyramid
 from meddift.geometry import Grid
 
@@ -287,3 +287,73 @@ def test_stored_files_are_as_readable_as_any_other(tmp_path):
     store.put(small(1))
     (tmp_path / "ordinary").touch()
     assert stored_file(store, small(1).digest).stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+@pytest.mark.parametrize("what", ["pages", "words", "halves"])
+def test_parts_that_have_changed_places_are_noticed(tmp_path, what):
+    store, pyramid = FeatureStore(tmp_path), small(1, 24)
+    store.put(pyramid)
+    path = stored_file(store, pyramid.digest)
+    content = bytearray(path.read_bytes())
+    size, apart = {"pages": (4096, 8192), "words": (8, 64), "halves": (4, 4)}[what]
+    start = len(content) - 3 * 8192
+    first, second = slice(start, start + size), slice(start + apart, start + apart + size)
+    assert content[first] != content[second]
+    content[first], content[second] = content[second], content[first]
+    path.write_bytes(content)
+    assert store.get(pyramid.digest) is None
+
+
+def test_a_library_that_finds_the_disk_full_costs_the_copy_only(tmp_path, monkeypatch, caplog):
+    import safetensors.numpy
+
+    def full(*_arguments, **_options):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    store = FeatureStore(tmp_path)
+    assert store.get_or_extract(SCAN, FakeModel(), OPTIONS).levels
+    assert "No space left" in caplog.text
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_made_again(tmp_path):
+    store = FeatureStore(tmp_path / "store")
+    store.put(small(1))
+    shutil.rmtree(tmp_path / "store")
+    assert store.get(small(1).digest) is None
+    assert not store.put_note(small(1).digest, "prior", {})
+    assert store.put(small(2))
+    assert equal(store.get(small(2).digest), small(2))
+
+
+def test_a_user_without_home_directory_goes_on_with_a_word(monkeypatch, caplog):
+    from meddift.features import store as module
+
+    def none():
+        raise OutputError("this user has no home directory")
+
+    monkeypatch.setattr(module, "cache_folder", none)
+    store = FeatureStore()
+    assert store.get_or_extract(SCAN, FakeModel(), OPTIONS).levels
+    assert store.get(small(1).digest) is None
+    assert (store.size(), store.clear()) == (0, 0)
+    assert [record.message for record in caplog.records] == [
+        "features are not kept, going on without: this user has no home directory"
+    ]
+
+
+def test_windows_keeps_what_a_process_has_mapped(tmp_path, monkeypatch, caplog):
+    """There, a file cannot be replaced while anybody has it mapped; its content is the same by its key."""
+    store = FeatureStore(tmp_path)
+    store.put(small(1))
+
+    def mapped(*_arguments):
+        raise PermissionError(13, "Access is denied")
+
+    from meddift.features import store as module
+
+    monkeypatch.setattr(module, "_replaces_mapped_files", lambda: False)
+    monkeypatch.setattr(os, "replace", mapped)
+    assert store.put(small(1))
+    assert not caplog.records
+    assert not FeatureStore(tmp_path).put(small(2))

@@ -12,7 +12,8 @@ import pytest
 from checkpoints import write_spec, write_weights
 from meddift.errors import LicenceError, ModelError, WeightsCorruptError, WeightsMissingError
 from meddift.models import find_spec, load_model, model_status, pull, verify
-from meddift.models.store import home, read_provenance
+from meddift.models.store import read_provenance
+from meddift.system.homes import data_folder
 
 COMMIT = "a" * 40
 OTHER_COMMIT = "b" * 40
@@ -125,7 +126,7 @@ def hub(published, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    monkeypatch.setenv("HF_HOME", str(home() / "hf"))
+    monkeypatch.setenv("HF_HOME", str(data_folder() / "hf"))
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     yield served
@@ -135,7 +136,7 @@ def hub(published, monkeypatch):
 
 
 def nothing_left_over() -> bool:
-    return not [path for path in home().rglob("*") if path.name.startswith(".") and "hf" not in path.parts]
+    return not [path for path in data_folder().rglob("*") if path.name.startswith(".") and "hf" not in path.parts]
 
 
 def test_pull_installs_what_was_published_and_records_where_it_is_from(hub, published) -> None:
@@ -171,7 +172,7 @@ def test_lost_files_are_taken_from_the_commit_first_used(hub, published) -> None
     stored = pull(spec, accept_licence=True)
     hub.publish(second, OTHER_COMMIT)
     hub.main = OTHER_COMMIT
-    (home() / "weights" / stored["unet"].converted).unlink()
+    (data_folder() / "weights" / stored["unet"].converted).unlink()
     assert pull(spec, accept_licence=True) == stored
     assert load_model(spec).weights_hash
 
@@ -179,7 +180,7 @@ def test_lost_files_are_taken_from_the_commit_first_used(hub, published) -> None
 def test_rewritten_history_is_refused_and_another_revision_must_be_asked_for(hub, published) -> None:
     spec, _, second = published
     stored = pull(spec, accept_licence=True)
-    (home() / "weights" / stored["unet"].converted).unlink()
+    (data_folder() / "weights" / stored["unet"].converted).unlink()
     hub.publish(second, COMMIT)
     with pytest.raises(WeightsCorruptError, match="was first used with"):
         pull(spec, accept_licence=True)

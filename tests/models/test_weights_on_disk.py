@@ -14,7 +14,8 @@ from checkpoints import unet_content, write_spec, write_weights
 from meddift.errors import ModelError, OutputError, WeightsCorruptError, WeightsMissingError
 from meddift.geometry import Grid
 from meddift.models import find_spec, import_weights, load_model, locate_weights, model_status, verify
-from meddift.models.store import file_sha256, home, provenance_path, read_provenance, replacing, weights_folder
+from meddift.models.store import file_sha256, provenance_path, read_provenance, weights_folder
+from meddift.system.homes import data_folder
 from meddift.volume import Volume
 
 
@@ -53,7 +54,7 @@ def test_missing_weights_say_where_was_looked_and_what_to_do(published, tmp_path
         locate_weights(spec)
     with pytest.raises(FileNotFoundError):
         load_model("maisi-ct-ddpm")
-    assert not home().exists() or not any(home().iterdir())
+    assert not data_folder().exists() or not any(data_folder().iterdir())
 
 
 def test_published_names_older_names_and_flat_folders_are_found(published, tmp_path) -> None:
@@ -197,22 +198,6 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch) -> 
     assert file_sha256(path, fresh=True) == hashlib.sha256(b"two").hexdigest()
 
 
-def test_replacing_is_all_or_nothing(tmp_path) -> None:
-    path = tmp_path / "deep" / "file.txt"
-    with replacing(path) as temporary:
-        temporary.write_text("old")
-
-    def fail() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert path.read_text() == "old"
-    assert list(path.parent.iterdir()) == [path]
-
-
 def test_a_store_that_cannot_be_written_is_said(published, tmp_path, monkeypatch) -> None:
     spec, folder = published
     (tmp_path / "file").write_text("not a folder")
@@ -221,14 +206,6 @@ def test_a_store_that_cannot_be_written_is_said(published, tmp_path, monkeypatch
         import_weights(spec, folder)
     # Reading needs no store.
     assert load_model(spec, weights=folder).weights_hash
-
-
-def test_home_follows_the_environment(monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("MEDDIFT_HOME", str(tmp_path))
-    assert home() == tmp_path
-    monkeypatch.delenv("MEDDIFT_HOME")
-    assert home().name == "meddift"
-    assert home().is_absolute()
 
 
 def test_status_needs_no_torch(published) -> None:

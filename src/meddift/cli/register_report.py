@@ -100,7 +100,7 @@ class Carried:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; coordinates in world RAS mm."""
-        from meddift.pipeline.resources import peak_memory_bytes
+        from meddift.system.memory import peak_memory_bytes
 
         content = self.registration.summary()
         content["peak_memory_bytes"] = peak_memory_bytes()

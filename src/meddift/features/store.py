@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from meddift.features.extraction import ExtractionOptions, Progress, extract_pyr
 from meddift.features.pyramid import Pyramid
 from meddift.features.stored_file import read_pyramid, write_pyramid
 from meddift.system.atomic import atomic_write, write_json
+from meddift.system.homes import cache_folder
+from meddift.system.temporary import sweep_store
 
 if TYPE_CHECKING:
     from meddift.models import DiffusionModel, ModelSpec
@@ -23,16 +24,12 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Environment variable that names the folder for everything meddift keeps.
-CACHE_VARIABLE = "MEDDIFT_CACHE"
 #: Bytes that stored pyramids may take by default: some thirty chests with the `builtin` model.
 DEFAULT_BUDGET = 20_000_000_000
 
 _FILE = "pyramid.safetensors"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NOTE = re.compile(r"[A-Za-z0-9-]+")
-#: Temporary files older than this were left by a run that was killed, seconds.
-_STALE_AFTER = 24 * 3600.0
 
 
 class FeatureStore:
@@ -58,9 +55,14 @@ class FeatureStore:
     def __init__(self, folder: Path | str | None = None, *, budget_bytes: int = DEFAULT_BUDGET) -> None:
         if budget_bytes < 0:
             raise OptionsError(f"the budget of the feature store must be 0 bytes or more, got {budget_bytes}")
-        self.folder = _default_folder() if folder is None else Path(folder)
         self.budget_bytes = int(budget_bytes)
         self._writable = True
+        try:
+            self.folder = cache_folder() / "pyramids" if folder is None else Path(folder)
+        except OutputError as error:
+            # A folder in which there is nothing, and in which nothing can be made.
+            self.folder, self._writable = Path(os.devnull, "pyramids"), False
+            _LOGGER.warning("features are not kept, going on without: %s", error)
 
     def __repr__(self) -> str:
         """Folder."""
@@ -75,7 +77,7 @@ class FeatureStore:
             key: What `pyramid_key` returns.
         """
         path = self._path(key)
-        if not path.is_file():
+        if not self._is_there(path):
             return None
         try:
             pyramid = read_pyramid(path, key)
@@ -96,10 +98,11 @@ class FeatureStore:
             return False
         path = self._path(pyramid.digest)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as temporary:
+            with atomic_write(path, make_folder=True) as temporary:
                 write_pyramid(temporary, pyramid)
-        except (OSError, OutputError) as error:
+        except Exception as error:  # safetensors has errors of its own for a full disk; the pyramid is here anyhow
+            if not _replaces_mapped_files() and self._is_there(path):
+                return True  # another process is using it, and it holds the same
             self._writable = False
             _LOGGER.warning("features are not kept in %s, going on without: %s", self.folder, error)
             return False
@@ -149,11 +152,11 @@ class FeatureStore:
         Returns:
             Whether it was kept: not where there is no such pyramid, or the folder cannot be written to.
         """
-        if not self._path(key).is_file():
+        if not self._is_there(self._path(key)):
             return False
         try:
             write_json(content, self._note_path(key, name))
-        except (OSError, OutputError) as error:
+        except OSError as error:
             _LOGGER.info("%s is not kept in %s: %s", name, self.folder, error)
             return False
         return True
@@ -192,22 +195,34 @@ class FeatureStore:
             raise OptionsError(f"a key of the feature store is 64 hexadecimal digits, got {key!r}")
         return self.folder / key / _FILE
 
+    def _folders(self) -> list[Path]:
+        """The folders of stored pyramids."""
+        try:
+            return [folder for folder in self.folder.iterdir() if _KEY.fullmatch(folder.name)]
+        except OSError:
+            return []
+
+    def _is_there(self, path: Path) -> bool:
+        """Whether there is a file; none that may not be looked at."""
+        try:
+            return path.is_file()
+        except OSError:
+            return False
+
     def _entries(self) -> list[tuple[Path, int, float]]:
         """(file, bytes, time of last use) of each stored pyramid, the one used longest ago first."""
         entries = []
-        for path in self.folder.glob(f"*/{_FILE}") if self.folder.is_dir() else ():
-            if _KEY.fullmatch(path.parent.name):
-                with suppress(OSError):  # another process may have removed it
-                    status = path.stat()
-                    entries.append((path, status.st_size, status.st_mtime))
+        for folder in self._folders():
+            path = folder / _FILE
+            with suppress(OSError):  # another process may have removed it
+                status = path.stat()
+                entries.append((path, status.st_size, status.st_mtime))
         return sorted(entries, key=lambda entry: entry[2])
 
     def _evict(self, *, keep: Path) -> None:
         """Remove what a killed run left, then pyramids beyond the budget, never the one at `keep`."""
-        for left in self.folder.glob(f"*/.tmp-*{_FILE}"):
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _STALE_AFTER:
-                    left.unlink()
+        for folder in self._folders():
+            sweep_store(folder)
         entries = self._entries()
         total = sum(size for _, size, _ in entries)
         for path, size, _ in entries:
@@ -220,14 +235,9 @@ class FeatureStore:
                     _LOGGER.info("removed the stored features in %s to stay within the budget", path.parent)
 
 
-def _default_folder() -> Path:
-    """Where pyramids are kept unless the user says otherwise."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named) / "pyramids"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("meddift")) / "pyramids"
+def _replaces_mapped_files() -> bool:
+    """Whether this system lets a file take the place of one that a process has mapped into its memory."""
+    return os.name != "nt"
 
 
 def _remove(path: Path) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from meddift.errors import LicenceError, ModelError, OutputError, WeightsCorruptError, WeightsMissingError
 from meddift.models.spec import ModelSpec, WeightFile
-from meddift.models.store import StoredFile, file_sha256, home, read_provenance, write_provenance
+from meddift.models.store import StoredFile, file_sha256, read_provenance, write_provenance
 from meddift.models.weights import check_unchanged, is_stored, refuse_packaged, store_file
+from meddift.system.homes import data_folder
 
 #: How long to wait for the first answer of the server, seconds.
 _TIMEOUT = 20.0
@@ -79,10 +80,10 @@ def pull(
     known = read_provenance(spec)
     files: dict[str, StoredFile] = {}
     try:
-        home().mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=home(), prefix=".download-"))
+        data_folder().mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=data_folder(), prefix=".download-"))
     except OSError as error:
-        raise OutputError(f"cannot write to {home()}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write to {data_folder()}: {error.strerror or error}") from error
     try:
         for file in spec.weights.files:
             earlier = known.get(file.role)

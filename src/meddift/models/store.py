@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from meddift.errors import OutputError, WeightsCorruptError
 from meddift.models.spec import ModelSpec
+from meddift.system.atomic import atomic_write, json_text
+from meddift.system.homes import data_folder
 
 _CHUNK = 1 << 22
+_HASHES = "hashes.json"
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,14 @@ class StoredFile:
     converted_sha256: str
 
 
-def home() -> Path:
-    """The folder that meddift keeps things in: MEDDIFT_HOME, or the user's data folder of this system."""
-    chosen = os.environ.get("MEDDIFT_HOME", "").strip()
-    if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("meddift", appauthor=False)
-
-
 def weights_folder() -> Path:
     """Where converted weights lie, named by role and sha256 of the published file, shared by all models."""
-    return home() / "weights"
+    return data_folder() / "weights"
 
 
 def provenance_path(spec: ModelSpec) -> Path:
     """The file that says which weights a model uses and where they came from."""
-    return home() / "models" / spec.name / "provenance.json"
+    return data_folder() / "models" / spec.name / "provenance.json"
 
 
 def read_provenance(spec: ModelSpec) -> dict[str, StoredFile]:
@@ -69,7 +60,10 @@ def read_provenance(spec: ModelSpec) -> dict[str, StoredFile]:
     Raises:
         WeightsCorruptError: if the provenance file is damaged.
     """
-    path = provenance_path(spec)
+    try:
+        path = provenance_path(spec)
+    except OutputError:  # nobody can have stored anything where there is no folder for it
+        return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {str(role): StoredFile(**entry) for role, entry in entries.items()}
@@ -88,8 +82,8 @@ def write_provenance(spec: ModelSpec, files: Mapping[str, StoredFile]) -> None:
         "licence": asdict(spec.licence),
         "files": {role: asdict(file) for role, file in sorted(files.items())},
     }
-    with replacing(provenance_path(spec)) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(provenance_path(spec), make_folder=True) as temporary:
+        temporary.write_text(json_text(record), encoding="utf-8")
 
 
 def file_sha256(path: Path, *, fresh: bool = False) -> str:
@@ -105,8 +99,7 @@ def file_sha256(path: Path, *, fresh: bool = False) -> str:
     stamp = path.stat()
     place = str(path.resolve())
     key = [place, stamp.st_size, stamp.st_mtime_ns, stamp.st_ctime_ns, stamp.st_ino]
-    memory = home() / "hashes.json"
-    known = _remembered(memory)
+    known = _remembered()
     entry = known.get(place)
     if not fresh and isinstance(entry, dict) and entry.get("file") == key and isinstance(entry.get("sha256"), str):
         return str(entry["sha256"])
@@ -116,38 +109,15 @@ def file_sha256(path: Path, *, fresh: bool = False) -> str:
             state.update(chunk)
     known[place] = {"file": key, "sha256": state.hexdigest()}
     # Only a memory aid: on a machine where it cannot be written, files are hashed anew.
-    with suppress(OSError), replacing(memory) as temporary:
+    with suppress(OSError), atomic_write(data_folder() / _HASHES, make_folder=True) as temporary:
         temporary.write_text(json.dumps(known), encoding="utf-8")
     return state.hexdigest()
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
-
-    Raises:
-        OutputError: if the file cannot be written; what was there before is untouched.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def _remembered(path: Path) -> dict[str, Any]:
+def _remembered() -> dict[str, Any]:
     """Hashes computed earlier; empty if there are none or they cannot be read."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads((data_folder() / _HASHES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

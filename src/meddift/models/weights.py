@@ -14,10 +14,11 @@ from meddift.models.store import (
     file_sha256,
     provenance_path,
     read_provenance,
-    replacing,
     weights_folder,
     write_provenance,
 )
+from meddift.system.atomic import atomic_write
+from meddift.system.temporary import sweep_store
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def store_file(
     # One entry at most: safetensors writes several in random order, and equal files should have equal hashes.
     metadata = {"scale_factor": repr(scale_factor_of(spec, checkpoint, [path]))} if role == "unet" else None
     target = weights_folder() / f"{role}-{sha256}.safetensors"
-    with replacing(target) as temporary:
+    sweep_store(target.parent)
+    with atomic_write(target, make_folder=True) as temporary:
         save_file({key: tensor.contiguous() for key, tensor in checkpoint.tensors.items()}, temporary, metadata)
     return StoredFile(
         name=name,

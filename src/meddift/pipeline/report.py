@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meddift.pipeline.resources import peak_memory_bytes
+from meddift.system.memory import peak_memory_bytes
 
 if TYPE_CHECKING:
     from meddift.matching import Matches

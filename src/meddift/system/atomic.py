@@ -1,4 +1,4 @@
-"""Writing files so that an interrupted run leaves the old file or the new one, never half a file."""
+"""Writing files so that an interrupted run leaves the old files or the new ones, never half a file or a mixture."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import contextlib
 import errno
 import json
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meddift.errors import MeddiftError, OutputError
+from meddift.system.signals import signals_held
+from meddift.system.targets import Target
+from meddift.system.temporary import discard, keep_in_use, sweep, temporary_path
+
+Writer = Callable[[Path], None]
 
 #: What an operating system error means for the person who waits for the file.
 _REASONS = {
@@ -25,49 +31,63 @@ _REASONS = {
     errno.EFBIG: "the file grows beyond what the file system or the user limits allow",
 }
 
+_UNCHANGED = "Nothing at this path was changed."
+
 
 @contextmanager
-def atomic_write(path: Path | str, *, suffix: str | None = None) -> Iterator[Path]:
+def atomic_write(path: Path | str, *, suffix: str | None = None, make_folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to; at the end of the block it takes the place of `path`.
 
     If the block fails in any way, Ctrl-C included, the temporary file is removed and what stood at `path`
-    before is still there, untouched.
+    before is still there, untouched. Links are written through: the file that they lead to gets the new content.
+    To a pipe or an open file, such as /dev/stdout, the content is sent at the end. The file has the permissions that
+    any other new file gets in this folder, or those of the file that it replaces.
 
     Args:
-        path: Where the file shall be in the end. Its folder must exist.
+        path: Where the file shall be in the end.
         suffix: What the temporary name ends with. By default it ends with the name of `path`, so that writers
             which look at the suffix (`.nii.gz`, `.mrk.json`) recognise it.
+        make_folder: Whether to make the folder of the file; without, it must exist.
 
     Yields:
-        A path in the same folder that does not exist yet.
+        A path that does not exist yet, in the folder of the file.
 
     Raises:
         OutputError: if the folder is missing, `path` is a folder or a device, nothing was written,
             or the operating system (disk full, no permission) or SimpleITK refuses to write.
     """
-    path = Path(path)
-    # The last 64 characters keep every suffix, and the temporary name within the limit of the file system.
-    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name[-64:]}{suffix or ''}")
-    try:
-        _check_target(path)
-        yield temporary
-        if not temporary.exists():
-            raise OutputError(f"cannot write {path}: the writer finished without creating a file")
-        _flush_to_disk(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 - the name under which it is known as atomic
-    except MeddiftError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(error)}. Nothing at this path was changed.") from error
-    except RuntimeError as error:
-        # SimpleITK raises bare RuntimeErrors with C++ texts of many lines; others are programming errors.
-        if "SimpleITK" not in str(error) and "itk::" not in str(error):
-            raise
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise OutputError(f"cannot write {path}: {reason} Nothing at this path was changed.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with _staged(Path(path), suffix or "", make_folder=make_folder) as staged:
+        yield staged.temporary
+        _complete(staged)
+        _commit([staged])
+
+
+def write_together(writers: Mapping[Path, Writer]) -> None:
+    """Write several files: all of them, or none.
+
+    Each is written under a temporary name; when all are complete they take their places. If one cannot, those that
+    have are put back. Ctrl-C is held back meanwhile. As for one file, links are written through; streams are
+    written to before any file takes its place.
+
+    Args:
+        writers: Path -> what writes a file to the path that it is given.
+
+    Raises:
+        OutputError: if a file cannot be written; says so if something was changed all the same.
+        MeddiftError: what a writer raises, with the path that the user knows.
+    """
+    with ExitStack() as stack:
+        every = []
+        for path, writer in writers.items():
+            staged = stack.enter_context(_staged(path))
+            try:
+                writer(staged.temporary)
+            except MeddiftError as error:
+                # The user knows nothing of the temporary name.
+                raise type(error)(str(error).replace(str(staged.temporary), str(path))) from error
+            _complete(staged)
+            every.append(staged)
+        _commit(every)
 
 
 def write_text(text: str, path: Path | str) -> None:
@@ -110,26 +130,150 @@ def json_text(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _check_target(path: Path) -> None:
-    """Refuse what can be known to fail before any work is done for it."""
-    folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file in it")
-    if path.exists() and not path.is_file():
-        # os.replace would remove the device itself, /dev/null for instance.
-        raise OutputError(f"cannot write {path}: it is a device, not a file")
-    if not folder.exists():
-        raise OutputError(f"cannot write {path}: the folder {folder} does not exist; create it first")
-    if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: {folder} is a file, not a folder")
+def check_writable(path: Path) -> None:
+    """Raise OutputError unless a file can be made at `path`, or its stream be written to; leaves nothing behind."""
+    target = Target.of(path)
+    if target.stream:
+        return
+    try:
+        # Asking for permissions is not enough: read-only file systems and network shares answer otherwise.
+        with tempfile.TemporaryFile(dir=target.place.parent):
+            pass
+        with contextlib.suppress(FileNotFoundError):
+            target.place.stat()  # a name that is too long
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
 
 
-def _flush_to_disk(temporary: Path) -> None:
-    """Wait until the data is on the disk: only then is replacing the old file safe against a power cut."""
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """One clause that says why the operating system refused."""
     return _REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+
+
+# ---------------------------------------------------------------------- one file, and how it takes its place
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A file that is being written under a temporary name.
+
+    Attributes:
+        target: Where it goes.
+        temporary: Where it is.
+        mode: The permissions that it shall have.
+    """
+
+    target: Target
+    temporary: Path
+    mode: int
+
+
+@contextmanager
+def _staged(path: Path, suffix: str = "", *, make_folder: bool = False) -> Iterator[_Staged]:
+    """A temporary path; whatever goes wrong, in the block too, is said with the path that the user knows."""
+    temporary: Path | None = None
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        target = Target.of(path)
+        if target.stream:
+            temporary = temporary_path(Path(tempfile.gettempdir()) / path.name, suffix)
+        else:
+            sweep(target.place.parent)
+            temporary = temporary_path(target.place, suffix)
+        keep_in_use(temporary)
+        yield _Staged(target, temporary, _permissions(target, temporary))
+    except (MeddiftError, BrokenPipeError):
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {reason_of(error)}. {_UNCHANGED}") from error
+    except RuntimeError as error:
+        # SimpleITK raises bare RuntimeErrors with C++ texts of many lines; others are programming errors.
+        if "SimpleITK" not in str(error) and "itk::" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise OutputError(f"cannot write {path}: {reason} {_UNCHANGED}") from error
+    finally:
+        if temporary is not None:
+            discard(temporary)
+
+
+def _permissions(target: Target, temporary: Path) -> int:
+    """Those of the file that is replaced, else of a new file in this folder.
+
+    Some libraries write files that only their owner can read, which is wrong in a folder that a group shares.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not target.stream:
+            return target.place.stat().st_mode & 0o777
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode & 0o777
+    temporary.unlink()
+    return mode
+
+
+def _complete(staged: _Staged) -> None:
+    """See to it that the temporary file is there, on the disk, and readable for whom it shall be."""
+    if not staged.temporary.exists():
+        raise OutputError(f"cannot write {staged.target.asked}: the writer finished without creating a file")
+    # Only when the data is on the disk is replacing the old file safe against a power cut.
+    with staged.temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    with contextlib.suppress(OSError):  # file systems without permissions
+        staged.temporary.chmod(staged.mode)
+
+
+def _commit(every: Sequence[_Staged]) -> None:
+    """Let complete files take their places: all of them, or none."""
+    for staged in every:
+        if staged.target.stream:
+            staged.target.send(staged.temporary)
+    changed: list[tuple[Path, Path | None]] = []
+    with signals_held():
+        at = None
+        try:
+            for staged in every:
+                if not staged.target.stream:
+                    at = staged.target
+                    kept = _keep_old(at.place) if len(every) > 1 else None
+                    changed.append((at.place, kept))
+                    os.replace(staged.temporary, at.place)  # noqa: PTH105 - the name under which it is known as atomic
+        except OSError as error:
+            changed_still = _put_back(changed, at.place if at is not None else None)
+            said = _UNCHANGED if len(every) == 1 else "Nothing was changed, at no path."
+            if changed_still:
+                said = f"These files were changed already and could not be put back: {', '.join(changed_still)}."
+            asked = at.asked if at is not None else every[0].target.asked
+            raise OutputError(f"cannot write {asked}: {reason_of(error)}. {said}") from error
+        for _, kept in changed:
+            if kept is not None:
+                discard(kept)
+
+
+def _keep_old(place: Path) -> Path | None:
+    """A second name for the file at `place`, under which it outlives its replacement; None where there is none."""
+    if not place.exists():
+        return None
+    kept = temporary_path(place)
+    keep_in_use(kept)
+    try:
+        os.link(place, kept)
+    except OSError:
+        # File systems without hard links: for a moment there is no file at `place`.
+        place.rename(kept)
+    return kept
+
+
+def _put_back(changed: Sequence[tuple[Path, Path | None]], failed: Path | None) -> list[str]:
+    """Undo replacements, the last one first; names the files for which this failed."""
+    left = []
+    for place, kept in reversed(changed):
+        try:
+            if kept is not None:
+                os.replace(kept, place)  # noqa: PTH105
+                discard(kept)
+            elif place != failed:
+                place.unlink(missing_ok=True)
+        except OSError:
+            left.append(f"{place} (its old content is in {kept})" if kept is not None else str(place))
+    return left

@@ -1,22 +1,26 @@
-"""How much memory is left, so that a scan which does not fit is refused before it is read."""
+"""How much memory is left, so that what does not fit is refused before it is begun; and how much was taken."""
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 
 from meddift.errors import MemoryLimitError
+from meddift.system.memory_limits import batch_memory, container_memory, process_memory
 
 
-def available_memory() -> int | None:
+def available_memory(root: Path = Path("/")) -> int | None:
     """Bytes that this process can still take without swapping, or None where the system does not say.
 
-    The smaller of what the machine has left (`MemAvailable`) and what the container is still allowed
-    (control group version 2).
+    The least of what the machine has left, what the control groups of this process are still allowed (containers,
+    Slurm), what Slurm gave to the job, and what the limits of the process itself leave (`ulimit -v`).
+
+    Args:
+        root: Where /proc and /sys lie, for tests.
     """
-    amounts = [_machine_memory(), _container_memory()]
+    amounts = (_machine_memory(root), container_memory(root), batch_memory(root), process_memory(root))
     known = [amount for amount in amounts if amount is not None]
-    return min(known) if known else None
+    return max(min(known), 0) if known else None
 
 
 def require_memory(needed: int, purpose: str) -> None:
@@ -37,30 +41,42 @@ def require_memory(needed: int, purpose: str) -> None:
         )
 
 
-def _machine_memory() -> int | None:
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process has held so far, bytes; None where the system does not tell.
+
+    On a graphics card, its memory is added if torch was used there.
+    """
+    peak = _host_peak()
+    torch = sys.modules.get("torch")
+    if peak is not None and torch is not None and torch.cuda.is_available():
+        peak += int(torch.cuda.max_memory_allocated())
+    return peak
+
+
+def _machine_memory(root: Path) -> int | None:
     """Memory that the whole machine has left, bytes."""
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf, macOS not this value
+    import psutil
+
+    try:  # macOS, Windows, and kernels before 3.14
+        return int(psutil.virtual_memory().available)
+    except (psutil.Error, OSError, RuntimeError):
         return None
 
 
-def _container_memory() -> int | None:
-    """Memory that the control group of this process has left, bytes."""
-    group = Path("/sys/fs/cgroup")
+def _host_peak() -> int | None:
+    """Peak resident set size."""
     try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        reclaimable = 0
-        for line in (group / "memory.stat").read_text(encoding="ascii").splitlines():
-            if line.startswith("inactive_file "):
-                reclaimable = int(line.split()[1])
-        return None if limit == "max" else max(int(limit) - used + reclaimable, 0)
-    except (OSError, ValueError):
-        return None
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0)) or None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, kilobytes elsewhere (getrusage(2)).
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meddift.errors import MeddiftError, MissingFileError, OptionsError, OutputError
 from meddift.system.atomic import write_text
+from meddift.system.homes import data_folder
 from meddift_lab.sets.catalogue import DATA_SETS, Archive, DataSet
 
 Progress = Callable[[str], None]
@@ -15,9 +16,7 @@ Progress = Callable[[str], None]
 
 def default_folder() -> Path:
     """Where data sets are kept: the folder `datasets` of MEDDIFT_HOME, or of the user's data folder."""
-    from meddift.models.store import home
-
-    return home() / "datasets"
+    return data_folder() / "datasets"
 
 
 def find_data_set(name: str) -> DataSet:
