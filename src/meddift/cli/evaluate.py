@@ -106,6 +106,7 @@ def run(
     at any moment. A method that fails is a row of the table; the exit code is then 3.
     """
     from meddift_lab.methods import find_methods
+    from meddift_lab.running.commands import remember_command
     from meddift_lab.running.runner import RunSettings, run_methods
     from meddift_lab.running.tables import collect
 
@@ -113,6 +114,9 @@ def run(
     find_methods(redo)
     settings = RunSettings(threads, timeout, retry_failed, frozenset(redo or ()))
     cases = _chosen_cases(data, case, split, orientation)
+    chosen = [*(("--method", name) for name in method or ()), *_case_words(case, split, orientation)]
+    words = ["meddift", "evaluate", "run", "--data", data, "--out", str(out), "--threads", str(threads)]
+    remember_command(out, [*words, *(word for pair in chosen for word in pair)])
     with _progress(quiet=quiet) as report:
         run_methods(cases, methods, out, settings=settings, on_progress=report)
     tables = collect(out)
@@ -153,8 +157,13 @@ def ablate(
     """
     from meddift_lab.ablation import collect_ablation, run_ablation
     from meddift_lab.report import write_report
+    from meddift_lab.running.commands import remember_command
 
     cases = _chosen_cases(data, case, split, orientation)
+    chosen = [*(("--sweep", name) for name in sweep or ()), *_case_words(case, split, orientation)]
+    chosen += [("--points", str(points))] if points is not None else []
+    words = ["meddift", "evaluate", "ablate", "--data", data, "--out", str(out), "--base", base, "--model", model]
+    remember_command(out, [*words, *(word for pair in chosen for word in pair)])
     with _progress(quiet=quiet) as report:
         run_ablation(cases, out, base=base, model=model, sweeps=sweep, points=points, on_progress=report)
     tables = collect_ablation(out)
@@ -284,6 +293,13 @@ def _chosen_cases(data: str, names: list[str] | None, split: str | None, orienta
     if strange:
         raise OptionsError(f"there is no case {', '.join(strange)}; there are {', '.join(sorted(known))}")
     return [case for case in cases if case.name in names]
+
+
+def _case_words(names: list[str] | None, split: str | None, orientation: str) -> list[tuple[str, str]]:
+    """The options that chose the cases, where they were given."""
+    words = [("--case", name) for name in names or ()]
+    words += [("--split", split)] if split is not None else []
+    return words + ([("--orientation", orientation)] if orientation != "LPS" else [])
 
 
 @contextmanager

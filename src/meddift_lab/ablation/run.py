@@ -108,7 +108,7 @@ def _thinned(case: StoredCase, count: int | None) -> StoredCase:
 def thinned_set(points: PointSet, count: int) -> PointSet:
     """At most `count` points, evenly spread over the list."""
     rows = np.unique(np.linspace(0, len(points.fixed) - 1, min(count, len(points.fixed))).round().astype(np.int64))
-    return PointSet(points.kind, points.fixed.subset(rows), points.moving.subset(rows))
+    return PointSet(points.kind, points.fixed.subset(rows), points.moving.subset(rows), points.truth)
 
 
 def _key(case: StoredCase, model: str, weights: str, options: dict[str, Any]) -> str:

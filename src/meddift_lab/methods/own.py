@@ -8,6 +8,7 @@ from typing import Any
 
 from meddift.points import Points
 from meddift.registration import sampled
+from meddift.registration.carrying import carry_points
 from meddift.volume import Volume
 from meddift_lab.methods.answer import Answer, Floats
 
@@ -29,7 +30,10 @@ def register(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping
     """`Pair.register`, with features computed anew."""
     pair = _pair(fixed, moving, settings)
     found = pair.register()
+    carried = carry_points(found, Points(points), fixed.grid, moving.grid)
     details = {
+        "verdict": list(carried.verdict),
+        "reason": list(carried.reason),
         "timing_s": {**pair.timing, **found.timing},
         "provenance": pair.provenance,
         "registration": dict(found.provenance),

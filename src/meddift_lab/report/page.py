@@ -9,12 +9,13 @@ from typing import Any
 
 from meddift.system.atomic import write_text
 from meddift_lab.ablation import collect_ablation
-from meddift_lab.ablation.tables import AblationTables
 from meddift_lab.report import figures
 from meddift_lab.report.ablation import ablation_section, write_ablation_table
 from meddift_lab.report.pictures import worst_points
+from meddift_lab.running.case import KINDS
+from meddift_lab.running.commands import remembered_commands
 from meddift_lab.running.table_files import FILES, provenance
-from meddift_lab.running.tables import Tables
+from meddift_lab.running.tables import Tables, VerdictRow
 
 #: Name of the page in the folder of a run.
 PAGE = "report.html"
@@ -61,11 +62,15 @@ def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) 
         fields=[row for row in tables.method_rows if row.kind == kinds[0] and row.regularity],
         not_done=_not_done(tables),
         methods={
-            name: {**entry, "settings": json.dumps(entry["settings"], indent=1)}
+            name: {
+                **entry,
+                "settings": json.dumps(entry["settings"], indent=1),
+                "modality": _modality(entry["settings"].get("model")),
+            }
             for name, entry in known["methods"].items()
         },
         masks=sorted({str(row.result["regularity"]["mask"]) for row in tables.case_rows if row.result["regularity"]}),
-        commands=_commands(tables) + _ablation_commands(ablation),
+        commands=remembered_commands(folder),
         files=FILES,
     )
     write_text(text, folder / PAGE)
@@ -74,18 +79,17 @@ def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) 
 
 def _section(tables: Tables, kind: str, *, pictures: bool) -> dict[str, Any]:
     """Everything about points of one kind."""
-    from meddift_lab.running.case import KINDS
-
     rows = [row for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
     best = min((row.mean_mm.mean for row in rows if row.mean_mm is not None), default=None)
     shown = tables.reference or (rows[-1].method if rows else None)
     count = sum(len(points.fixed) for case in tables.cases.values() for points in case.sets if points.kind == kind)
     return {
         "kind": kind,
-        "meaning": KINDS[kind],
+        "meanings": _meanings(tables, kind),
         "count": count,
         "rows": rows,
         "best": best,
+        "verdicts": [v for row in rows if (v := VerdictRow.of(row.title, tables.rows(kind, row.method))) is not None],
         "comparisons": {m: c for (k, m), c in tables.comparisons.items() if k == kind},
         "figures": [
             (
@@ -111,6 +115,19 @@ def _section(tables: Tables, kind: str, *, pictures: bool) -> dict[str, Any]:
     }
 
 
+def _meanings(tables: Tables, kind: str) -> list[str]:
+    """How the true places of points of one kind were found."""
+    sets = [points for case in tables.cases.values() for points in case.sets if points.kind == kind]
+    return list(dict.fromkeys(points.truth or KINDS[kind] for points in sets))
+
+
+def _modality(model: str | None) -> str:
+    """What a model of meddift is for; empty for other methods."""
+    from meddift.models import find_spec
+
+    return "" if model is None else find_spec(model).modality
+
+
 def _not_done(tables: Tables) -> list[tuple[str, int, str]]:
     """Method, number of cases, and why."""
     found = []
@@ -121,29 +138,6 @@ def _not_done(tables: Tables) -> list[tuple[str, int, str]]:
                 reasons[why] = reasons.get(why, 0) + 1
             found += [(row.title, count, why) for why, count in reasons.items()]
     return found
-
-
-def _commands(tables: Tables) -> list[str]:
-    """How to repeat it."""
-    methods = list(dict.fromkeys(row.method for row in tables.method_rows))
-    threads = sorted({count for row in tables.method_rows for count in row.threads}) or [1]
-    names = " ".join(f"--method {name}" for name in methods)
-    return [
-        f"meddift evaluate run --data {data} --out RUN --threads {threads[0]} {names}"
-        for data in sorted({_data_argument(case.data_set) for case in tables.cases.values()})
-    ]
-
-
-def _ablation_commands(ablation: AblationTables | None) -> list[str]:
-    """How to repeat an ablation."""
-    bases = [] if ablation is None else list(dict.fromkeys(row.base for row in ablation.rows))
-    return [f"meddift evaluate ablate --data DATA --out RUN --base {base}" for base in bases]
-
-
-def _data_argument(data_set: str) -> str:
-    known = {"phantom-breathing": "phantom-breathing", "deformed": "deformed:SCAN.nii.gz"}
-    known |= {name: f"{name}:FOLDER" for name in ("dirlab-4dct", "dirlab-copd")}
-    return known.get(data_set, f"{data_set}: FOLDER or FILE.csv")
 
 
 def _mm(value: float | None) -> str:

@@ -36,6 +36,8 @@ class PointSet:
         kind: One of `KINDS`.
         fixed: On the fixed scan, world RAS mm.
         moving: Their true places on the moving scan, world RAS mm, same labels.
+        truth: How the true places were found, in words that finish "points of this kind are ..."; empty = as usual for
+            the kind.
 
     Raises:
         PointsError: if the numbers differ, there is none, or a place is missing.
@@ -44,6 +46,7 @@ class PointSet:
     kind: str
     fixed: Points
     moving: Points
+    truth: str = ""
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -185,7 +188,7 @@ def restore_case(folder: Path) -> StoredCase:
 
 
 #: Raised when the content of case.json changes.
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 def _stored(
@@ -217,6 +220,7 @@ def _check_inside(points: PointSet, fixed: Grid, moving: Grid, name: str) -> Non
 def _points_content(points: PointSet) -> dict[str, Any]:
     return {
         "kind": points.kind,
+        "truth": points.truth,
         "labels": list(points.fixed.labels),
         "fixed": points.fixed.positions.tolist(),
         "moving": points.moving.positions.tolist(),
@@ -236,7 +240,7 @@ def _restored(content: Mapping[str, Any], folder: Path) -> StoredCase:
     sets = []
     for item in content["points_ras_mm"]:
         fixed, moving = (Points(np.asarray(item[side]), tuple(item["labels"])) for side in ("fixed", "moving"))
-        sets.append(PointSet(item["kind"], fixed, moving))
+        sets.append(PointSet(item["kind"], fixed, moving, item["truth"]))
     labels = content["labels"]
     return StoredCase(
         name=content["name"],

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from meddift.errors import MissingFileError
 from meddift_lab.methods.registry import METHODS
@@ -19,6 +20,8 @@ from meddift_lab.running.runner import read_result
 
 #: The method that the others are compared with, if it is there.
 REFERENCE = "meddift"
+#: A point that is called "ok" should be at least this close, mm.
+OK_WITHIN_MM = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,7 @@ class CaseRow:
         moved: (N,) mm, how far the points really move.
         errors: Of the answers as they are.
         snapped: Of the answers moved to the centres of their voxels.
+        ok: (N,) bool, where the method calls its answer "ok"; None for methods that give no verdict.
         result: The whole result file.
     """
 
@@ -43,7 +47,41 @@ class CaseRow:
     moved: Floats
     errors: PointErrors
     snapped: PointErrors
+    ok: NDArray[np.bool_] | None
     result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """What the verdicts of one method are worth, over all points of all cases.
+
+    Attributes:
+        method: In words.
+        n: Number of points.
+        ok: How many of them are called "ok".
+        ok_beyond: Of those, how many are more than 5 mm off.
+        ok_max_mm: Largest error of a point called "ok", mm; None if there is none.
+        held_back: How many points are within 5 mm but not called "ok".
+    """
+
+    method: str
+    n: int
+    ok: int
+    ok_beyond: int
+    ok_max_mm: float | None
+    held_back: int
+
+    @classmethod
+    def of(cls, title: str, rows: Sequence[CaseRow]) -> VerdictRow | None:
+        """Sum up the rows of one method at points of one kind; None if it gives no verdict."""
+        judged = [(row.distances, row.ok) for row in rows if row.ok is not None]
+        if not judged:
+            return None
+        distances = np.concatenate([d for d, _ in judged])
+        ok = np.concatenate([o for _, o in judged])
+        near = distances <= OK_WITHIN_MM
+        largest = float(distances[ok].max()) if ok.any() else None
+        return cls(title, len(ok), int(ok.sum()), int((ok & ~near).sum()), largest, int((near & ~ok).sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +214,11 @@ def _case_rows(case: StoredCase, result: Mapping[str, Any]) -> list[CaseRow]:
     positions = np.array(
         [[np.nan] * 3 if place is None else place for place in result["positions_ras_mm"]], dtype=np.float64
     )
+    verdicts = result["details"].get("verdict")
+    ends = np.cumsum([len(points.fixed) for points in case.sets])[:-1]
+    called = [None] * len(case.sets) if verdicts is None else np.split(np.array(verdicts) == "ok", ends)
     rows = []
-    for points, found in zip(case.sets, case.split(positions), strict=True):
+    for points, found, ok in zip(case.sets, case.split(positions), called, strict=True):
         distances = target_errors(found, points.moving)
         snapped = target_errors(snapped_to_voxels(found, case.grids[1]), points.moving)
         rows.append(
@@ -189,6 +230,7 @@ def _case_rows(case: StoredCase, result: Mapping[str, Any]) -> list[CaseRow]:
                 moved=np.asarray(np.linalg.norm(points.moving.positions - points.fixed.positions, axis=1)),
                 errors=PointErrors.of(distances),
                 snapped=PointErrors.of(snapped),
+                ok=ok,
                 result=result,
             )
         )

@@ -1,8 +1,9 @@
 """`pairs.csv`: any pairs of scans with points, one pair a line.
 
 Columns: `fixed`, `moving` (scans), `fixed_points`, `moving_points`; and if wanted `id`, `kind` (one of the kinds of
-points), `points_space` (lps, ras, voxel, voxel1: for points files that do not say it), `fixed_mask`, `fixed_labels`,
-`moving_labels`. Paths count from the folder of the file. Several lines with one `id` give one pair several kinds.
+points), `truth` (how the true places were found, for the report), `points_space` (lps, ras, voxel, voxel1: for
+points files that do not say it), `fixed_mask`, `fixed_labels`, `moving_labels`. Paths count from the folder of the
+file. Several lines with one `id` give one pair several kinds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from meddift_lab.running.case import KINDS, Case, CaseData, PointSet
 from meddift_lab.sets.learn2reg import _origin
 
 NEEDED = ("fixed", "moving", "fixed_points", "moving_points")
-OPTIONAL = ("id", "kind", "points_space", "fixed_mask", "fixed_labels", "moving_labels")
+OPTIONAL = ("id", "kind", "truth", "points_space", "fixed_mask", "fixed_labels", "moving_labels")
 
 
 def pairs_from_csv(path: Path) -> list[Case]:
@@ -92,18 +93,19 @@ def _case(path: Path, name: str, rows: list[tuple[int, dict[str, str]]]) -> Case
                 read_points(path.parent / row[column], space=space, grid=grid)  # type: ignore[arg-type]
                 for column, grid in zip(("fixed_points", "moving_points"), grids, strict=True)
             )
-            sets.append(_paired(kind, fixed, moving, f"{path}, line {number}"))
+            sets.append(_paired(kind, fixed, moving, row.get("truth", ""), f"{path}, line {number}"))
         labels = None
         if first.get("fixed_labels"):
             labels = path.parent / first["fixed_labels"], path.parent / first["moving_labels"]
         mask = path.parent / first["fixed_mask"] if first.get("fixed_mask") else None
         return CaseData(*scans, tuple(sets), mask=mask, labels=labels)
 
+    truths = [row.get("truth", "") for _, row in rows]
     spaces = [row.get("points_space", "") for _, row in rows]
-    return Case(name, path.stem, load, {"kinds": kinds, "spaces": spaces, **_origin(files)})
+    return Case(name, path.stem, load, {"kinds": kinds, "spaces": spaces, "truths": truths, **_origin(files)})
 
 
-def _paired(kind: str, fixed: Points, moving: Points, where: str) -> PointSet:
+def _paired(kind: str, fixed: Points, moving: Points, how: str, where: str) -> PointSet:
     """Points that belong to each other: by label where both have the same labels, else row by row."""
     from meddift.pipeline.accuracy import align_truth
 
@@ -112,4 +114,4 @@ def _paired(kind: str, fixed: Points, moving: Points, where: str) -> PointSet:
     except PointsError as error:
         raise PointsError(f"{where}: {error}") from error
     known = ~fixed.missing & ~truth.missing
-    return PointSet(kind, fixed.subset(known), truth.subset(known))
+    return PointSet(kind, fixed.subset(known), truth.subset(known), how)
