@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from degrade_views import render
 from training_scans import draw_phantoms, load_scans
-from views import interp, random_view, render
+from views import draw_shape, random_view
 
 #: Keyword arguments of MONAI's AutoencoderKlMaisi: three stages, so stride 4.
 NETWORK = {
@@ -75,15 +76,14 @@ def main() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
     scans = load_scans(arguments.scans, spacing_mm=2.0) + draw_phantoms(arguments.phantoms, spacing_mm=2.0)
     weights = torch.tensor([s.weight * float(s.hu.numel()) ** 0.5 for s in scans])
-    knots, heights = torch.tensor([-1000.0, -200.0, 250.0, 1500.0]), torch.tensor([0.0, 0.45, 0.85, 1.0])
     began, running, spread = time.monotonic(), 0.0, []
     for step in range(arguments.steps):
         scan = scans[int(torch.multinomial(weights, 1, generator=generator))]
         size = torch.tensor(scan.hu.shape, dtype=torch.float32) * scan.spacing_mm
         view = random_view(scan, (0.2 + 0.6 * torch.rand(3, generator=generator)) * size, generator,
-                           budget=arguments.voxels)  # fmt: skip
+                           shape=draw_shape(generator, budget=arguments.voxels))  # fmt: skip
         render(view, scan, generator)
-        image = interp(view.image, knots, heights)[None, None]
+        image = view.image[None, None]
         rate = arguments.learning_rate * min(1, (step + 1) / 20) * (1 + math.cos(math.pi * step / arguments.steps)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate

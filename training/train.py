@@ -1,8 +1,9 @@
 """Train the built-in model: denoising and dense correspondence on one U-Net, on CPU or GPU.
 
-    python training/train.py --scans FOLDER --run training/runs/first --hours 2
+    python training/train.py --scans FOLDER --run training/runs/first --steps 2000
 
-Stops after `--hours` of training in all; run again with the same `--run` to go on from the last checkpoint.
+Stops after `--steps` in all; run again with the same `--run` to go on from the last checkpoint. Samples depend on the
+seed and the number of the step alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import argparse
 import json
 import math
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -18,10 +23,11 @@ from safetensors.torch import load_file
 
 from autoencoder import NETWORK, encode_mean, load_autoencoder
 from meddift.models import find_spec
+from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
 from objectives import correspondence
-from training_scans import draw_phantoms, load_scans
-from views import interp, make_pair
+from training_scans import draw_phantoms, load_mr, load_scans
+from views import ViewPair, make_pair
 
 
 def with_channels(channels: list[int]) -> dict:
@@ -39,8 +45,7 @@ DEFAULTS = {
     **with_channels([32, 64, 128, 144]),
     "residual_blocks": 1,
     "groups": 16,
-    "window_hu": [-1000.0, -200.0, 250.0, 1500.0],
-    "window_value": [0.0, 0.45, 0.85, 1.0],
+    "normalisation": "scan",
     "spacing_mm": 2.0,
     "beta_start": 0.0015,
     "beta_end": 0.0195,
@@ -50,6 +55,10 @@ DEFAULTS = {
 }
 #: On latents of stride 4 a stage less reaches as far.
 ON_AUTOENCODER = with_channels([64, 128, 144])
+
+
+#: Of the noisy views that train beside correspondence: how many have any timestep and not a low one.
+ANY_NOISE = 0.4
 
 
 def haar(image: torch.Tensor) -> torch.Tensor:
@@ -64,7 +73,9 @@ def haar(image: torch.Tensor) -> torch.Tensor:
     return torch.stack(parts)
 
 
-def denoising_target(prediction: str, latent: torch.Tensor, noise: torch.Tensor, signal: float) -> torch.Tensor:
+def denoising_target(
+    prediction: str, latent: torch.Tensor, noise: torch.Tensor, signal: torch.Tensor | float
+) -> torch.Tensor:
     """What the network is asked for: the clean latent, the noise that was added, or v (Salimans and Ho 2022).
 
     Args:
@@ -77,7 +88,7 @@ def denoising_target(prediction: str, latent: torch.Tensor, noise: torch.Tensor,
         return latent
     if prediction == "epsilon":
         return noise
-    return signal * noise - math.sqrt(1 - signal**2) * latent
+    return signal * noise - (1 - signal**2) ** 0.5 * latent
 
 
 def build_network(config: dict) -> torch.nn.Module:
@@ -96,6 +107,8 @@ def build_network(config: dict) -> torch.nn.Module:
     for module in network.modules():
         if isinstance(module, SABlock):
             module.use_flash_attention = True  # PyTorch's scaled_dot_product_attention; the same numbers
+    if config["normalisation"] == "voxel":
+        normalise_by_voxel(network)
     return network
 
 
@@ -119,15 +132,62 @@ def weights_digest(folder: Path) -> str:
     return locate_weights(find_spec("builtin"), folder).digest()[:16]
 
 
+def upcoming_pairs(make: Callable[[int], ViewPair], first: int, *, ahead: int = 2) -> Iterator[ViewPair]:
+    """Pairs number `first`, `first + 1` and so on, drawn on a thread of their own while the network trains."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(make, first + i) for i in range(ahead))
+        for number in count(first + ahead):
+            waiting.append(pool.submit(make, number))
+            yield waiting.popleft().result()
+
+
+def train_on(
+    network: torch.nn.Module, pair: ViewPair, config: dict, kept: torch.Tensor, *, generator: torch.Generator,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, dict[str, float]]:  # fmt: skip
+    """The loss of one pair, both views in one pass, and figures to log."""
+    latent = torch.stack([encode(view.image) for view in pair.views])
+    device = latent.device
+    noisy = [not config["correspondence"] or float(torch.rand((), generator=generator)) < 0.35 for _ in range(2)]
+    timesteps = []
+    for is_noisy in noisy:
+        # Noise that leaves correspondence to be seen, or, now and then, any: the network is a diffusion model.
+        anything = not config["correspondence"] or float(torch.rand((), generator=generator)) < ANY_NOISE
+        most = 50 if not is_noisy else 1000 if anything else 150
+        timesteps.append(int(torch.randint(most, (), generator=generator)))
+    noise = torch.randn(latent.shape, generator=generator).to(device)
+    noise = noise * torch.tensor(noisy, device=device).reshape(2, 1, 1, 1, 1)
+    signal = kept[timesteps].sqrt().to(device).reshape(2, 1, 1, 1, 1)
+    given = signal * latent + (1 - signal**2).sqrt() * noise
+    output, levels = read_levels(network, given, torch.tensor(timesteps, device=device))
+    wanted = denoising_target(config["prediction"], latent, noise, signal)
+    loss = (output.float() - wanted).square().mean((1, 2, 3, 4)).sum()
+    figures = {"denoising": float(loss.detach())}
+    if config["correspondence"] and all(not n or t < 60 for n, t in zip(noisy, timesteps, strict=True)):
+        matching, extra = correspondence(
+            ({name: f[:1] for name, f in levels.items()}, {name: f[1:] for name, f in levels.items()}),
+            pair.points, pair.extra, (pair.views[0].half_extent, pair.views[1].half_extent), generator=generator,
+        )  # fmt: skip
+        loss = loss + matching
+        kind = pair.modality.lower()
+        figures |= {f"{kind} {name}": value for name, value in extra.items()}
+        figures[f"{kind} matching"] = float(matching.detach())
+    return loss, figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", type=Path, required=True, help="folder of *.nii.gz")
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
-    parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--steps", type=int, help="stop after so many instead, for comparisons at equal length")
+    parser.add_argument("--mr", type=Path, help="folder of MR patients, PATIENT_CONTRAST.nii.gz")
+    parser.add_argument("--mr-share", type=float, default=0.5, help="of the pairs, with --mr")
+    parser.add_argument("--steps", type=int, default=2000, help="in all; the learning rate falls towards them")
+    parser.add_argument("--pairs", type=int, default=1, help="of each step")
+    parser.add_argument("--normalisation", choices=["scan", "voxel"], default="scan",
+                        help="over the field of view, or over the channels of each voxel")  # fmt: skip
     parser.add_argument("--prediction", choices=["sample", "epsilon", "v"], default="sample")
     parser.add_argument("--learning-rate", type=float, default=4e-4)
-    parser.add_argument("--voxels", type=int, default=110**3, help="at most, of one view")
+    parser.add_argument("--voxels", type=int, default=110**3, help="of one view, about")
     parser.add_argument("--points", type=int, default=400)
     parser.add_argument("--phantoms", type=int, default=0, help="number of drawn chests beside the scans")
     parser.add_argument("--phantom-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
@@ -143,7 +203,8 @@ def main() -> None:
     arguments.run.mkdir(parents=True, exist_ok=True)
     config = {**DEFAULTS, "correspondence": not arguments.denoising_only, "seed": arguments.seed,
               "prediction": arguments.prediction, "residual_blocks": arguments.residual_blocks,
-              "spacing_mm": arguments.spacing_mm}  # fmt: skip
+              "spacing_mm": arguments.spacing_mm, "normalisation": arguments.normalisation,
+              "pairs": arguments.pairs}  # fmt: skip
     autoencoder, scale_factor = None, 1.0
     if arguments.autoencoder:
         autoencoder, scale_factor = load_autoencoder(arguments.autoencoder)
@@ -154,6 +215,8 @@ def main() -> None:
         config |= {"started_from": weights_digest(arguments.start_from)}
     if arguments.phantoms:
         config |= {"phantoms": arguments.phantoms, "phantom_weight": arguments.phantom_weight}
+    if arguments.mr:
+        config |= {"mr_share": arguments.mr_share}
     (arguments.run / "config.json").write_text(json.dumps(config, indent=1))
 
     torch.manual_seed(arguments.seed)
@@ -166,7 +229,6 @@ def main() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
     betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, 1000, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, 0).float()
-    knots, heights = torch.tensor(config["window_hu"]), torch.tensor(config["window_value"])
 
     step, trained = 0, 0.0
     checkpoint = arguments.run / "checkpoint.pt"
@@ -176,10 +238,22 @@ def main() -> None:
         average = {name: value.to(device) for name, value in state["average"].items()}
         optimizer.load_state_dict(state["optimizer"])
         step, trained = state["step"], state["seconds"]
-    generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + step)
     scans = load_scans(arguments.scans, spacing_mm=config["spacing_mm"])
     scans += draw_phantoms(arguments.phantoms, spacing_mm=config["spacing_mm"], weight=arguments.phantom_weight)
-    print(f"{len(scans)} scans, {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, step {step}")
+    scans += load_mr(arguments.mr, spacing_mm=config["spacing_mm"]) if arguments.mr else []
+    scans = [scan.to(device) for scan in scans]
+    print(f"{len(scans)} scans, {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, step {step}",
+          flush=True)  # fmt: skip
+
+    def draw(number: int) -> ViewPair:
+        generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + number)
+        return make_pair(scans, generator, budget=arguments.voxels, count=arguments.points,
+                         mr_share=arguments.mr_share)  # fmt: skip
+
+    def encode(image: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            code = haar(image) if autoencoder is None else encode_mean(autoencoder, image) * scale_factor
+        return code.float()
 
     def save() -> None:
         temporary = checkpoint.with_suffix(".tmp")
@@ -190,47 +264,27 @@ def main() -> None:
         )  # fmt: skip
         temporary.replace(checkpoint)
 
-    budget, saved, running = arguments.hours * 3600, time.monotonic(), {}
+    saved, running = time.monotonic(), {}
     network.train()
-    while (done := step / arguments.steps if arguments.steps else trained / budget) < 1:
+    pairs = upcoming_pairs(draw, step * arguments.pairs)
+    while step < arguments.steps:
         began = time.monotonic()
-        pair = make_pair(scans, generator, budget=arguments.voxels, count=arguments.points)
-        prepared = time.monotonic() - began
-        # Linear warm-up, then a cosine over the time that is left: the end is reached however fast the machine is.
-        fall = 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
-        rate = arguments.learning_rate * min(1, (step + 1) / 60) * fall
+        # Linear warm-up, then a cosine over all steps.
+        fall = 0.02 + 0.98 * (1 + math.cos(math.pi * step / arguments.steps)) / 2
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        levels, denoising, usable = [], torch.zeros((), device=device), True
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            for view in pair.views:
-                shown = interp(view.image, knots, heights)
-                with torch.no_grad():
-                    latent = haar(shown) if autoencoder is None else encode_mean(autoencoder, shown) * scale_factor
-                latent = latent[None].float().to(device)
-                noisy = arguments.denoising_only or float(torch.rand((), generator=generator)) < 0.35
-                low, high = (0, 1000) if arguments.denoising_only else (0, 150)
-                timestep = torch.randint(low, high if noisy else 50, (1,), generator=generator)
-                signal = kept[timestep].sqrt().item()
-                noise = (
-                    torch.randn(latent.shape, generator=generator).to(device) if noisy else torch.zeros_like(latent)
-                )
-                given = signal * latent + math.sqrt(1 - signal**2) * noise
-                output, read = read_levels(network, given, timestep.to(device))
-                wanted = denoising_target(arguments.prediction, latent, noise, signal)
-                denoising = denoising + (output.float() - wanted).square().mean()
-                usable = usable and (not noisy or int(timestep) < 60)
-                levels.append(read)
-        loss, figures = denoising, {"denoising": float(denoising.detach())}
-        if usable and not arguments.denoising_only:
-            matching, extra = correspondence(
-                (levels[0], levels[1]), (pair.points[0].to(device), pair.points[1].to(device)), pair.extra.to(device),
-                (pair.views[0].half_extent.to(device), pair.views[1].half_extent.to(device)), generator=generator,
-            )  # fmt: skip
-            loss = loss + matching
-            figures |= extra | {"matching": float(matching.detach())}
+            group["lr"] = arguments.learning_rate * min(1, (step + 1) / 60) * fall
+        generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + 500_000_000 + step)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        waited = 0.0
+        for _ in range(arguments.pairs):
+            asked = time.monotonic()
+            pair = next(pairs)
+            waited += time.monotonic() - asked
+            with torch.autocast(device.type, dtype=torch.bfloat16):
+                loss, figures = train_on(network, pair, config, kept, generator=generator, encode=encode)
+            (loss / arguments.pairs).backward()
+            for name, value in figures.items():
+                running[name] = 0.95 * running.get(name, value) + 0.05 * value
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         if torch.isfinite(norm):
             optimizer.step()
@@ -240,14 +294,11 @@ def main() -> None:
                 average[name].lerp_(value, 1 - decay) if value.is_floating_point() else average[name].copy_(value)
         step += 1
         trained += time.monotonic() - began
-        for name, value in figures.items():
-            running[name] = 0.95 * running.get(name, value) + 0.05 * value
         if step % 10 == 0 or step < 5:
-            shown = " ".join(f"{name} {value:.3f}" for name, value in running.items())
-            print(
-                f"step {step} {trained:.0f} s (data {prepared:.2f} s, step {time.monotonic() - began:.2f} s) {shown}",
-                flush=True,
-            )
+            told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(running.items()))
+            spent = time.monotonic() - began
+            print(f"step {step}, {trained:.0f} s (this one {spent:.1f} s, of which waiting for views "
+                  f"{waited:.1f} s): {told}", flush=True)  # fmt: skip
         if time.monotonic() - saved > 240:
             save()
             saved = time.monotonic()

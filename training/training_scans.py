@@ -1,16 +1,19 @@
-"""Scans for training: read or drawn once, turned to RAS, at the working spacing, kept in memory as HU."""
+"""Scans for training: read or drawn once, turned to RAS, at the working spacing, kept in memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
 import torch
 
+from contrast import interp, tissue_classes
 from meddift.body import body_mask
 from meddift.geometry import Grid
+from meddift.models import find_spec
 from meddift.volume import Volume
 from meddift_lab.synthetic import chest_phantom
 from meddift_lab.synthetic.degrade import replace_table
@@ -18,6 +21,19 @@ from meddift_lab.synthetic.noise import noise_level, remove_noise
 
 #: Never trained on: validation scans, and the one patient whose crops test matching across fields of view.
 HELD_OUT = ("LIDC-0314", "CMB-CRC", "TotalSeg", "native")
+#: MR is mapped to the range of the window of CT: 0 to its low end, this percentile inside the body to its high end.
+MR_PERCENTILE = 99.5
+#: Inside the body of an MR scan: brighter than this share of its 99th percentile.
+MR_BODY = 0.1
+
+#: The window of the model: HU, and what is shown for it.
+WINDOW = tuple(torch.tensor(column) for column in zip(*find_spec("builtin").intensity.knots, strict=True))
+AIR_HU, TOP_HU = float(WINDOW[0][0]), float(WINDOW[0][-1])
+
+
+def shown(hu: torch.Tensor) -> torch.Tensor:
+    """What the network is shown for HU: the model's window."""
+    return interp(hu, *WINDOW)
 
 
 @dataclass(frozen=True)
@@ -26,10 +42,13 @@ class Scan:
 
     Attributes:
         name: File name without suffix.
-        hu: (X, Y, Z) float32, HU, RAS axes.
+        hu: (X, Y, Z) float32, RAS axes: HU; MR is mapped to the range of the window, 0 to -1000.
         spacing_mm: Isotropic.
         weight: How often it is drawn, relative to others of its size.
-        others: The same anatomy again, on the same lattice: without its noise, on another table.
+        others: The same anatomy again, on the same lattice: without its noise, on another table; or MR of the same
+            patient in another contrast.
+        modality: What it is.
+        classes: By version, `hu` first: centres of its classes of intensity, as shown; found where not given.
     """
 
     name: str
@@ -37,17 +56,27 @@ class Scan:
     spacing_mm: float
     weight: float = 1.0
     others: tuple[torch.Tensor, ...] = ()
+    modality: Literal["CT", "MR"] = "CT"
+    classes: tuple[torch.Tensor, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Find the classes."""
+        if not self.classes:
+            found = tuple(tissue_classes(shown(version)) for version in (self.hu, *self.others))
+            object.__setattr__(self, "classes", found)
+
+    def to(self, device: torch.device) -> Scan:
+        """The same, where views are rendered."""
+        return replace(self, hu=self.hu.to(device), others=tuple(version.to(device) for version in self.others))
 
 
 def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
-    """Read every training scan of a folder."""
+    """Read every training scan of a folder of CT."""
     scans = []
     for path in sorted(folder.glob("*.nii.gz")):
         if any(word in path.name for word in HELD_OUT):
             continue
-        image = nibabel.load(path)
-        volume = Volume(np.asarray(image.dataobj, dtype=np.float32), Grid(image.shape, image.affine)).reoriented("RAS")
-        volume = volume.resampled_along_axes(volume.grid.respaced(spacing_mm))
+        volume = _read(path, spacing_mm)
         # Noise that both views show would be texture to match by: most views start from a scan without it.
         body = body_mask(volume)
         smooth = remove_noise(volume, std_hu=noise_level(volume, body=body))
@@ -61,6 +90,48 @@ def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
     if not scans:
         raise SystemExit(f"no training scans (*.nii.gz) in {folder}")
     return scans
+
+
+def load_mr(folder: Path, *, spacing_mm: float) -> list[Scan]:
+    """Read MR patients: `PATIENT_CONTRAST.nii.gz`, whose contrasts share world coordinates; one `Scan` a patient.
+
+    The first contrast gives the lattice; the others are read on it, where they show it, and are dark elsewhere.
+    """
+    patients: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*_*.nii.gz")):
+        patients.setdefault(path.name.rsplit("_", 1)[0], []).append(path)
+    scans = []
+    for name, paths in patients.items():
+        # T1 first: it has the largest field of view where they differ.
+        paths.sort(key=lambda path: ("_T1" not in path.name, path.name))
+        volumes = [_read(path, spacing_mm) for path in paths]
+        versions = []
+        for volume in volumes:
+            data = map_mr(volume.data)
+            if not volume.grid.same_as(volumes[0].grid):
+                places = volumes[0].grid.voxel_centers().reshape(-1, 3)
+                read = Volume(data, volume.grid).at(places)
+                read[~volume.grid.contains(places)] = AIR_HU
+                data = read.reshape(volumes[0].grid.shape).astype(np.float32)
+            versions.append(torch.from_numpy(np.ascontiguousarray(data)))
+        scans.append(Scan(name, versions[0], spacing_mm, others=tuple(versions[1:]), modality="MR"))
+    if not scans:
+        raise SystemExit(f"no MR scans (PATIENT_CONTRAST.nii.gz) in {folder}")
+    return scans
+
+
+def map_mr(data: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) float32 in the range of the window: 0 and less to its low end, the percentile to its high end."""
+    body = data[data > MR_BODY * np.percentile(data, 99)]
+    high = float(np.percentile(body, MR_PERCENTILE))
+    return (AIR_HU + (TOP_HU - AIR_HU) * np.clip(data / high, 0, 1)).astype(np.float32)
+
+
+def _read(path: Path, spacing_mm: float) -> Volume:
+    """A scan as the package sees it: RAS axes, at the working spacing."""
+    image = nibabel.load(path)
+    volume = Volume(np.asarray(image.dataobj, dtype=np.float32), Grid(image.shape, image.affine)).reoriented("RAS")
+    return volume.resampled_along_axes(volume.grid.respaced(spacing_mm))
 
 
 def draw_phantoms(count: int, *, spacing_mm: float, weight: float = 1.0, first_seed: int = 0) -> list[Scan]:

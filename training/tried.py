@@ -209,7 +209,8 @@ def spec_of(folder: Path) -> ModelSpec:
         levels = UP[: len(told["channels"])]
         return replace(
             spec, unet=unet, levels=levels, defaults=replace(spec.defaults, levels=levels),
-            grid=replace(spec.grid, spacing_mm=told["spacing_mm"]),
+            grid=replace(spec.grid, spacing_mm=told["spacing_mm"]), normalisation=told["normalisation"],
+            schedule=replace(spec.schedule, prediction=told["prediction"]),
         )  # fmt: skip
     settings = json.loads((folder / "autoencoder.json").read_text())
     latent = LatentStage("autoencoder", 4, NETWORK["latent_channels"], settings["scale_factor"], settings["network"])

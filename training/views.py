@@ -1,4 +1,4 @@
-"""Two views of one scan with exact correspondence: deformed, rescaled, cropped and re-noised independently.
+"""Two views of one scan with exact correspondence: deformed, rescaled, cropped, and shown anew independently.
 
 A view is a box of voxels. `View.to_scan` takes its millimetres (origin in the middle of the box) to scan
 millimetres: `g(y) = center + M (y + u(y))`, with M a rotation and scaling and u a smooth displacement. A point
@@ -13,9 +13,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from training_scans import Scan
+from degrade_views import render
+from training_scans import AIR_HU, Scan, shown
 
-AIR_HU = -1000.0
+#: Edges of boxes relative to the cube root of their voxels: few shapes, so that a GPU plans its convolutions once.
+SHAPES = ((1.0, 1.0, 1.0), (1.25, 1.25, 0.64), (1.25, 0.9, 0.9), (0.9, 1.25, 0.9), (0.8, 0.8, 1.56))
+#: So many pairs show a larger part of the body, by this factor in voxels.
+LARGE_SHARE, LARGE = 0.05, 4
+#: Shown values above this are body: lungs in CT, all but the noise around the head in MR.
+BODY_SHOWN = {"CT": 0.028, "MR": 0.07}
 
 
 @dataclass
@@ -28,7 +34,8 @@ class View:
         center: (3,) scan mm, where the middle of the box lies.
         matrix: (3, 3) rotation and scaling.
         fields: Displacements u: (1, 3, a, b, c) control values in mm over the box.
-        image: (X, Y, Z) HU after all changes; set by `render`.
+        image: (X, Y, Z) what the network is shown, 0 to 1, after all changes; set by `render`.
+        plain: (X, Y, Z) what it would be shown without any but the cut field of view; set by `render`.
     """
 
     shape: tuple[int, int, int]
@@ -37,11 +44,12 @@ class View:
     matrix: torch.Tensor
     fields: list[torch.Tensor]
     image: torch.Tensor | None = None
+    plain: torch.Tensor | None = None
 
     @property
     def half_extent(self) -> torch.Tensor:
         """(3,) mm from the middle of the box to its faces."""
-        return torch.tensor(self.shape, dtype=torch.float32) * self.spacing_mm / 2
+        return torch.tensor(self.shape, dtype=torch.float32, device=self.center.device) * self.spacing_mm / 2
 
     def displacement(self, y: torch.Tensor) -> torch.Tensor:
         """(..., 3) mm of u at (..., 3) view mm; constant beyond the box."""
@@ -66,40 +74,25 @@ class View:
 
     def lattice(self) -> torch.Tensor:
         """(X, Y, Z, 3) view mm of the voxel centres."""
-        axes = [(torch.arange(n) - (n - 1) / 2) * self.spacing_mm for n in self.shape]
+        axes = [(torch.arange(n, device=self.center.device) - (n - 1) / 2) * self.spacing_mm for n in self.shape]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
 
-#: How often a view starts from the scan as it came, where there are versions without its noise.
-AS_IT_CAME = 0.25
-
-
-def sample_scan(hu: torch.Tensor, spacing_mm: float, x: torch.Tensor) -> torch.Tensor:
-    """HU at (..., 3) scan mm (origin at voxel 0); air beyond the scan."""
-    size = torch.tensor(hu.shape, dtype=torch.float32)
-    grid = (((x / spacing_mm) * 2 + 1) / size - 1).flip(-1)
-    value = F.grid_sample(
-        (hu - AIR_HU)[None, None], grid.reshape(1, -1, 1, 1, 3), padding_mode="zeros", align_corners=False
-    )
-    return value.reshape(x.shape[:-1]) + AIR_HU
-
-
-def random_shape(generator: torch.Generator, *, budget: int) -> tuple[int, int, int]:
-    """A box from about 100 mm up to a chest, each axis a multiple of 16 voxels, at most `budget` voxels."""
-    choices = [48, 64, 80, 96, 112, 128, 144, 160, 176]
-    while True:
-        picked = [choices[int(i)] for i in torch.randint(len(choices), (3,), generator=generator)]
-        if 0.25 * budget <= math.prod(picked) <= budget:
-            return (picked[0], picked[1], picked[2])
+def draw_shape(generator: torch.Generator, *, budget: int) -> tuple[int, int, int]:
+    """One of few boxes of about `budget` voxels, each axis a multiple of 16 voxels."""
+    if float(torch.rand((), generator=generator)) < LARGE_SHARE:
+        budget *= LARGE
+    edges = SHAPES[int(torch.randint(len(SHAPES), (), generator=generator))]
+    a, b, c = (max(32, round(edge * budget ** (1 / 3) / 16) * 16) for edge in edges)
+    return a, b, c
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def random_view(scan: Scan, center: torch.Tensor, generator: torch.Generator, *, budget: int) -> View:
+def random_view(scan: Scan, center: torch.Tensor, generator: torch.Generator, *, shape: tuple[int, int, int]) -> View:
     """A view around a scan point, without its image."""
-    shape = random_shape(generator, budget=budget)
     angles = (torch.rand(3, generator=generator) * 2 - 1) * math.radians(15)
     rotation = torch.eye(3)
     for axis, angle in enumerate(angles.tolist()):
@@ -120,92 +113,23 @@ def random_view(scan: Scan, center: torch.Tensor, generator: torch.Generator, *,
     along = torch.randn(control[2], generator=generator).clamp(-1.5, 1.5) * _uniform(generator, 0, 12)
     breath[:, 2] = along + torch.randn(1, *control, generator=generator).clamp(-1.5, 1.5) * 3
     fields.append(breath)
-    return View(shape, scan.spacing_mm, center, rotation @ torch.diag(scale), fields)
+    device = scan.hu.device
+    matrix = (rotation @ torch.diag(scale)).to(device)
+    return View(shape, scan.spacing_mm, center.to(device), matrix, [field.to(device) for field in fields])
 
 
-def _blur(image: torch.Tensor, sigma: float, axes: tuple[int, ...] = (0, 1, 2)) -> torch.Tensor:
-    radius = max(1, math.ceil(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    result = image[None, None]
-    for axis in axes:
-        shape = [1, 1, 1, 1, 1]
-        shape[2 + axis] = len(kernel)
-        padding = [0, 0, 0, 0, 0, 0]
-        padding[2 * (2 - axis)] = padding[2 * (2 - axis) + 1] = radius
-        result = F.conv3d(F.pad(result, padding, mode="replicate"), kernel.reshape(shape))
-    return result[0, 0]
-
-
-def interp(values: torch.Tensor, knots: torch.Tensor, heights: torch.Tensor) -> torch.Tensor:
-    """Piecewise-linear map, clamped outside the knots."""
-    right = torch.bucketize(values, knots).clamp(1, len(knots) - 1)
-    left = right - 1
-    part = ((values - knots[left]) / (knots[right] - knots[left])).clamp(0, 1)
-    return heights[left] + part * (heights[right] - heights[left])
-
-
-def change_lung_density(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Parenchyma with more or less air in it, by up to a factor of two, more so behind or before; vessels stay.
-
-    As in `meddift_lab.synthetic.density`: HU + 1000 is multiplied; between -700 and 0 HU the change fades out.
-    """
-    share = (-image / 700).clamp(0, 1)
-    overall = _uniform(generator, -0.55, 0.45)
-    across = torch.linspace(-1, 1, image.shape[1])[None, :, None] * _uniform(generator, -0.3, 0.3)
-    # Beyond 1.6 thin vessels would end darker than the lung around them.
-    factor = (overall + across).exp().clamp(0.4, 1.6)
-    return (image + 1000) * (1 + share * (factor - 1)) - 1000
-
-
-def render(view: View, scan: Scan, generator: torch.Generator) -> None:
-    """Make the image of a view: sample, then another scanner, kernel, slice thickness, dose and field of view."""
-
-    def chance(probability: float) -> bool:
-        return float(torch.rand((), generator=generator)) < probability
-
-    version = scan.hu
-    if scan.others and not chance(AS_IT_CAME):
-        version = scan.others[int(torch.randint(len(scan.others), (), generator=generator))]
-    image = sample_scan(version, scan.spacing_mm, view.to_scan(view.lattice()))
-    if chance(0.7):
-        image = change_lung_density(image, generator)
-    # HU jitter: another calibration, contrast phase, tissue composition.
-    knots = torch.tensor([-1000.0, -850, -500, -100, 60, 250, 1200])
-    jitter = torch.tensor([5.0, 35, 50, 25, 25, 80, 150]) * torch.randn(7, generator=generator)
-    image = image + interp(image, knots, jitter)
-    if chance(0.5):
-        image = _blur(image, _uniform(generator, 0.3, 0.9))
-    elif chance(0.3):  # a sharp kernel
-        image = image + _uniform(generator, 0.2, 0.8) * (image - _blur(image, 0.7))
-    if chance(0.4):
-        thickness = int(torch.randint(2, 4, (), generator=generator))  # 4 or 6 mm
-        if view.shape[2] % thickness == 0 or thickness == 2:
-            thin = F.avg_pool3d(image[None, None], (1, 1, thickness))
-            image = F.interpolate(thin, size=view.shape, mode="trilinear", align_corners=False)[0, 0]
-    noise = torch.randn(view.shape, generator=generator)
-    if chance(0.7):
-        noise = _blur(noise, _uniform(generator, 0.35, 0.8))
-    level = math.exp(_uniform(generator, math.log(5), math.log(70)))
-    image = image + noise * (level / noise.std())
-    if chance(0.25):  # reconstruction circle or a cut field of view
-        y = view.lattice()[..., :2]
-        middle = (torch.rand(2, generator=generator) - 0.5) * view.half_extent[:2]
-        radius = _uniform(generator, 0.75, 1.2) * float(view.half_extent[:2].max())
-        image = torch.where((y - middle).norm(dim=-1) < radius, image, torch.tensor(AIR_HU))
-    view.image = image.clamp(AIR_HU, 3000)
-
-
-def pick_points(image: torch.Tensor, lattice: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+def pick_points(view: View, modality: str, count: int, generator: torch.Generator) -> torch.Tensor:
     """(count, 3) view mm: half where there is texture (vessels, edges), half anywhere in the body; sub-voxel."""
-    shown = interp(image, torch.tensor([-1000.0, -200, 250, 1500]), torch.tensor([0.0, 0.45, 0.85, 1.0]))[None, None]
-    mean = F.avg_pool3d(shown, 3, 1, 1)
-    spread = (F.avg_pool3d(shown * shown, 3, 1, 1) - mean * mean).clamp(min=0).sqrt().flatten()
-    body = (F.avg_pool3d(((image > -950) & (image < 2000)).float()[None, None], 5, 1, 2) > 0.5).flatten().float()
+    values = view.plain[None, None]
+    mean = F.avg_pool3d(values, 3, 1, 1)
+    spread = (F.avg_pool3d(values * values, 3, 1, 1) - mean * mean).clamp(min=0).sqrt().flatten().cpu()
+    body = (F.avg_pool3d((values > BODY_SHOWN[modality]).float(), 5, 1, 2) > 0.5).flatten().float().cpu()
     texture = torch.multinomial((spread.clamp(max=0.15) * body) + 1e-9, count // 2, generator=generator)
     anywhere = torch.multinomial(body + 1e-9, count - count // 2, generator=generator)
-    picked = lattice.reshape(-1, 3)[torch.cat([texture, anywhere])]
-    return picked + (torch.rand(picked.shape, generator=generator) - 0.5) * 2.0
+    place = torch.stack(torch.unravel_index(torch.cat([texture, anywhere]), view.shape), 1).float()
+    place = place + torch.rand(place.shape, generator=generator) - 0.5
+    half = (torch.tensor(view.shape, dtype=torch.float32) - 1) / 2
+    return ((place - half) * view.spacing_mm).to(view.center.device)
 
 
 @dataclass
@@ -217,49 +141,70 @@ class ViewPair:
         points: Two (N, 3) tensors, view mm; row i shows the same anatomy in both.
         extra: (M, 3) view mm in the second view: points without a partner, as negatives: far and wide, and a
             centimetre or two beside true ones, where mistakes are made.
+        modality: Of the scan.
     """
 
     views: tuple[View, View]
     points: tuple[torch.Tensor, torch.Tensor]
     extra: torch.Tensor
+    modality: str
 
 
-def make_pair(scans: list[Scan], generator: torch.Generator, *, budget: int, count: int) -> ViewPair:
-    """Draw a scan and two views of it that overlap, and at least 64 corresponding points."""
-    weights = torch.tensor([s.weight * float(s.hu.numel()) ** 0.5 for s in scans])
+def draw_scan(scans: list[Scan], generator: torch.Generator, *, mr_share: float) -> Scan:
+    """A scan: MR in this share of the cases where there is any, larger ones more often."""
+    kinds = {scan.modality for scan in scans}
+    wanted = "MR" if float(torch.rand((), generator=generator)) < mr_share else "CT"
+    among = [scan for scan in scans if scan.modality == wanted or len(kinds) == 1]
+    weights = torch.tensor([s.weight * float(s.hu.numel()) ** 0.5 for s in among])
+    return among[int(torch.multinomial(weights, 1, generator=generator))]
+
+
+def make_pair(
+    scans: list[Scan], generator: torch.Generator, *, budget: int, count: int, mr_share: float = 0.5
+) -> ViewPair:
+    """Draw a scan and two views of it that overlap, and at least 64 corresponding points.
+
+    Args:
+        scans: To draw from.
+        generator: Decides everything.
+        budget: Voxels of a view, about.
+        count: Points at most.
+        mr_share: Share of pairs that show MR, where there are scans of both kinds.
+    """
     while True:
-        scan = scans[int(torch.multinomial(weights, 1, generator=generator))]
+        scan = draw_scan(scans, generator, mr_share=mr_share)
         size = torch.tensor(scan.hu.shape, dtype=torch.float32) * scan.spacing_mm
         center = (0.2 + 0.6 * torch.rand(3, generator=generator)) * size
-        first = random_view(scan, center, generator, budget=budget)
-        shift = (torch.rand(3, generator=generator) * 2 - 1) * 0.5 * first.half_extent
-        second = random_view(scan, center + shift, generator, budget=budget)
+        shape = draw_shape(generator, budget=budget)
+        first = random_view(scan, center, generator, shape=shape)
+        shift = (torch.rand(3, generator=generator) * 2 - 1) * 0.5 * first.half_extent.cpu()
+        second = random_view(scan, center + shift, generator, shape=shape)
         render(first, scan, generator)
-        points = pick_points(first.image, first.lattice(), 4 * count, generator)
+        points = pick_points(first, scan.modality, 4 * count, generator)
         x = first.to_scan(points)
         other, residual = second.from_scan(x)
         inside = (
             (residual < 0.2)
             & (other.abs() < second.half_extent - 2).all(-1)
             & (points.abs() < first.half_extent - 2).all(-1)
-            & ((x > 0) & (x < size)).all(-1)
+            & ((x > 0) & (x < size.to(x.device))).all(-1)
         )
         if int(inside.sum()) < 64:
             continue
         render(second, scan, generator)
-        # A point that a cut field of view has erased has no partner.
+        # A point that a cut field of view has erased, or that this contrast does not show, has no partner.
         seen = F.grid_sample(
-            (second.image - AIR_HU)[None, None],
+            second.plain[None, None],
             (other / second.half_extent).flip(-1).reshape(1, -1, 1, 1, 3),
             align_corners=False,
         ).flatten()
-        keep = torch.nonzero(inside & (seen > 20)).flatten()
+        keep = torch.nonzero(inside & (seen > float(shown(torch.tensor(AIR_HU + 20))))).flatten()
         if len(keep) < 64:
             continue
-        keep = keep[torch.randperm(len(keep), generator=generator)[:count]]
-        far = pick_points(second.image, second.lattice(), 3 * count, generator)
+        keep = keep[torch.randperm(len(keep), generator=generator).to(keep.device)[:count]]
+        far = pick_points(second, scan.modality, 3 * count, generator)
         beside = other[keep].repeat(3, 1)
         step = torch.randn(beside.shape, generator=generator)
         step = step / step.norm(dim=1, keepdim=True) * (8 + 17 * torch.rand(len(step), 1, generator=generator))
-        near = (beside + step).clamp(-second.half_extent, second.half_extent)
-        return ViewPair((first, second), (points[keep], other[keep]), torch.cat([far, near]))
+        near = (beside + step.to(beside.device)).clamp(-second.half_extent, second.half_extent)
+        return ViewPair((first, second), (points[keep], other[keep]), torch.cat([far, near]), scan.modality)

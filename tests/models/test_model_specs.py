@@ -135,8 +135,9 @@ def test_digest_changes_with_what_decides_the_features_and_with_nothing_else(tmp
         dataclasses.replace(spec, intensity=window),
         dataclasses.replace(spec, conditioning=told),
         dataclasses.replace(spec, schedule=dataclasses.replace(spec.schedule, beta_end=0.02)),
+        dataclasses.replace(spec, normalisation="voxel"),
     ]
-    assert len({spec.digest(), *(other.digest() for other in others)}) == 4
+    assert len({spec.digest(), *(other.digest() for other in others)}) == 5
 
 
 def test_unet_traits_differ_between_the_variants() -> None:

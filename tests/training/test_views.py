@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+import degrade_views
 import views
+from degrade_views import change_lung_density, sample_scan
 from meddift.models import haar_forward
 from objectives import correspondence, read_level
-from train import denoising_target, haar
-from training_scans import Scan, draw_phantoms, load_scans
-from views import make_pair, random_view, sample_scan
+from train import denoising_target, haar, upcoming_pairs
+from training_scans import Scan, draw_phantoms, load_scans, shown
+from views import make_pair, random_view
 
 SPACING = 2.0
 SHAPE = (110, 100, 90)
@@ -35,6 +37,7 @@ def scan() -> Scan:
 
 def undegraded(view, scan, generator) -> None:
     view.image = sample_scan(scan.hu, scan.spacing_mm, view.to_scan(view.lattice()))
+    view.plain = shown(view.image)
 
 
 def read_intensity(view, points: torch.Tensor) -> torch.Tensor:
@@ -89,7 +92,7 @@ def test_degraded_views_still_correspond(scan):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_view_is_inverted_and_never_folds(scan, seed):
     generator = torch.Generator().manual_seed(seed)
-    view = random_view(scan, torch.tensor([110.0, 100.0, 90.0]), generator, budget=80**3)
+    view = random_view(scan, torch.tensor([110.0, 100.0, 90.0]), generator, shape=(80, 80, 80))
     inside = (torch.rand(400, 3, generator=generator) - 0.5) * 1.8 * view.half_extent
     back, residual = view.from_scan(view.to_scan(inside))
     found = residual < 0.2
@@ -107,7 +110,7 @@ def test_lungs_change_density_and_vessels_do_not():
     image[15:] = -1000.0  # an airway
     lungs = []
     for _ in range(40):
-        changed = views.change_lung_density(image, generator)
+        changed = change_lung_density(image, generator)
         assert torch.equal(changed[8:11], image[8:11])
         assert (changed[15:] + 1000).abs().max() < 1e-3
         lungs.append(float(changed[:8].mean()))
@@ -120,7 +123,7 @@ def test_shades_keep_their_order_when_density_changes():
     ramp = torch.linspace(-1000, 300, 200).reshape(1, 1, -1).expand(4, 6, -1)
     generator = torch.Generator().manual_seed(1)
     for _ in range(40):
-        assert (views.change_lung_density(ramp, generator).diff(dim=2) > 0).all()
+        assert (change_lung_density(ramp, generator).diff(dim=2) > 0).all()
 
 
 def test_views_of_a_scan_start_from_its_versions(scan, monkeypatch):
@@ -130,7 +133,7 @@ def test_views_of_a_scan_start_from_its_versions(scan, monkeypatch):
         seen.append(float(hu.mean()))
         return sample_scan(hu, spacing_mm, x)
 
-    monkeypatch.setattr(views, "sample_scan", remember)
+    monkeypatch.setattr(degrade_views, "sample_scan", remember)
     three = Scan("three", scan.hu, SPACING, others=(scan.hu + 1, scan.hu + 2))
     generator = torch.Generator().manual_seed(2)
     for _ in range(10):
@@ -255,3 +258,16 @@ def test_drawn_chests_join_the_scans(scan):
     silent = [Scan(p.name, torch.full_like(p.hu, 2500.0), p.spacing_mm, 0.0) for p in drawn]
     pair = make_pair([scan, *silent], torch.Generator().manual_seed(0), budget=48**3 * 2, count=100)
     assert pair.views[0].spacing_mm == SPACING
+
+
+def test_pairs_drawn_ahead_come_in_order_and_depend_on_their_number_alone():
+    drawn = []
+
+    def draw(number: int) -> int:
+        drawn.append(number)
+        return 10 * number
+
+    pairs = upcoming_pairs(draw, 3)  # type: ignore[arg-type]
+    assert [next(pairs) for _ in range(4)] == [30, 40, 50, 60]
+    pairs.close()
+    assert drawn == sorted(drawn)

@@ -18,6 +18,7 @@ from meddift.models.fingerprint import check_fingerprint
 from meddift.models.monai_import import monai_networks
 from meddift.models.network import DiffusionModel, Precision, checked_device, checked_precision
 from meddift.models.spec import ModelSpec
+from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
 
 #: Tensors that the DDPM model's file holds although its network never used them (MONAI issue 7991).
@@ -171,6 +172,8 @@ def _empty_network(spec: ModelSpec, role: str) -> torch.nn.Module:
         with torch.device("meta"):
             if role == "unet":
                 network: torch.nn.Module = unet_class(spatial_dims=3, **spec.unet, use_flash_attention=False)
+                if spec.normalisation == "voxel":
+                    normalise_by_voxel(network)
             else:
                 network = autoencoder_class(
                     spatial_dims=3,

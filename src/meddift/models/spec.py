@@ -280,6 +280,8 @@ class ModelSpec:
         levels: Names of all levels that can be read, coarse to fine.
         defaults: What works best.
         conditioning: What the network is told.
+        normalisation: What the U-Net's norms take their statistics from: groups of channels over the whole scan, as
+            MONAI builds them, or the channels of each voxel, which are the same in every crop.
         origin: The file that this spec was read from; "" for specs of the catalogue.
 
     Raises:
@@ -299,6 +301,7 @@ class ModelSpec:
     levels: tuple[str, ...]
     defaults: Defaults
     conditioning: Conditioning = Conditioning()
+    normalisation: Literal["scan", "voxel"] = "scan"
     origin: str = ""
 
     def __post_init__(self) -> None:

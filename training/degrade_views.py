@@ -1,0 +1,164 @@
+"""What a view shows: another contrast, kernel, slice thickness, dose and field of view, drawn for each view."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from contrast import bias_field, interp, random_map
+from training_scans import AIR_HU, TOP_HU, Scan, shown
+
+if TYPE_CHECKING:
+    from views import View
+
+#: How often a view of CT starts from the scan as it came, where there are versions without its noise.
+AS_IT_CAME = 0.25
+#: How often a view is shown with a random map of contrast: of CT, of MR.
+REMAPPED = {"CT": 0.35, "MR": 0.45}
+#: Of MR that is not: how often the mapped values pass the window of CT; otherwise they are shown as the package does.
+WINDOWED = 0.3
+#: Shown values for one HU of noise in soft tissue.
+SHOWN_PER_HU = 0.4 / 450
+
+
+def render(view: View, scan: Scan, generator: torch.Generator) -> None:
+    """Make the images of a view: sample, then change what another scanner would show otherwise."""
+    version = _draw_version(scan, generator)
+    hu = sample_scan((scan.hu, *scan.others)[version], scan.spacing_mm, view.to_scan(view.lattice()))
+    view.plain = shown(hu)
+    if scan.modality == "CT":
+        hu = _another_ct(hu, generator)
+    if _chance(generator, REMAPPED[scan.modality]):
+        image = interp(shown(hu), *random_map(scan.classes[version], generator))
+        scale, in_hu = SHOWN_PER_HU, False
+    elif scan.modality == "MR":
+        image = shown(hu) if _chance(generator, WINDOWED) else (hu - AIR_HU) / (TOP_HU - AIR_HU)
+        scale, in_hu = SHOWN_PER_HU, False
+    else:
+        image, scale, in_hu = hu, 1.0, True
+    if not in_hu and _chance(generator, 0.6):
+        image = (image * bias_field(view.shape, generator, device=image.device)).clamp(0, 1)
+    image = _another_scanner(image, generator, noise_per_hu=scale, any_axis=not in_hu)
+    image = shown(image) if in_hu else image.clamp(0, 1)
+    cut = _cut(view, generator)
+    if cut is not None:
+        # Beyond the field of view some scanners write air, others 0 HU.
+        fill = 0.0 if not in_hu or _chance(generator, 0.7) else float(shown(torch.tensor(0.0)))
+        image = torch.where(cut, torch.full_like(image, fill), image)
+        view.plain = torch.where(cut, torch.zeros_like(view.plain), view.plain)
+    view.image = image
+
+
+def sample_scan(hu: torch.Tensor, spacing_mm: float, x: torch.Tensor) -> torch.Tensor:
+    """HU at (..., 3) scan mm (origin at voxel 0); air beyond the scan."""
+    size = torch.tensor(hu.shape, dtype=torch.float32, device=hu.device)
+    grid = (((x / spacing_mm) * 2 + 1) / size - 1).flip(-1)
+    value = F.grid_sample(
+        (hu - AIR_HU)[None, None], grid.reshape(1, -1, 1, 1, 3), padding_mode="zeros", align_corners=False
+    )
+    return value.reshape(x.shape[:-1]) + AIR_HU
+
+
+def change_lung_density(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Parenchyma with more or less air in it, by up to a factor of two, more so behind or before; vessels stay.
+
+    As in `meddift_lab.synthetic.density`: HU + 1000 is multiplied; between -700 and 0 HU the change fades out.
+    """
+    share = (-image / 700).clamp(0, 1)
+    overall = _uniform(generator, -0.55, 0.45)
+    across = torch.linspace(-1, 1, image.shape[1], device=image.device)[None, :, None]
+    across = across * _uniform(generator, -0.3, 0.3)
+    # Beyond 1.6 thin vessels would end darker than the lung around them.
+    factor = (overall + across).exp().clamp(0.4, 1.6)
+    return (image + 1000) * (1 + share * (factor - 1)) - 1000
+
+
+def thicken(image: torch.Tensor, axis: int, slices: int) -> torch.Tensor:
+    """The image as thick slices along an axis would show it: averaged, then interpolated back."""
+    n = image.shape[axis]
+    moved = image.movedim(axis, -1)[None, None]
+    missing = -n % slices
+    if missing:
+        moved = F.pad(moved, (0, missing, 0, 0, 0, 0), mode="replicate")
+    thin = F.avg_pool3d(moved, (1, 1, slices))
+    whole = F.interpolate(thin, size=moved.shape[2:], mode="trilinear", align_corners=False)
+    return whole[0, 0, ..., :n].movedim(-1, axis)
+
+
+def _draw_version(scan: Scan, generator: torch.Generator) -> int:
+    """Which version of a scan a view starts from: any contrast of MR, of CT mostly one without its noise."""
+    if not scan.others:
+        return 0
+    if scan.modality == "MR":
+        return int(torch.randint(1 + len(scan.others), (), generator=generator))
+    if _chance(generator, AS_IT_CAME):
+        return 0
+    return 1 + int(torch.randint(len(scan.others), (), generator=generator))
+
+
+def _another_ct(hu: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """More or less air in the lungs; another calibration, contrast phase, tissue composition."""
+    if _chance(generator, 0.7):
+        hu = change_lung_density(hu, generator)
+    knots = torch.tensor([-1000.0, -850, -500, -100, 60, 250, 1200])
+    jitter = torch.tensor([5.0, 35, 50, 25, 25, 80, 150]) * torch.randn(7, generator=generator)
+    return hu + interp(hu, knots, jitter)
+
+
+def _another_scanner(
+    image: torch.Tensor, generator: torch.Generator, *, noise_per_hu: float, any_axis: bool
+) -> torch.Tensor:
+    """Another kernel, slice thickness and dose."""
+    if _chance(generator, 0.5):
+        image = _blur(image, _uniform(generator, 0.3, 0.9))
+    elif _chance(generator, 0.3):  # a sharp kernel
+        image = image + _uniform(generator, 0.2, 0.8) * (image - _blur(image, 0.7))
+    if _chance(generator, 0.4):
+        axis = int(torch.randint(3, (), generator=generator)) if any_axis else 2
+        image = thicken(image, axis, int(torch.randint(2, 4, (), generator=generator)))  # 4 or 6 mm
+    noise = torch.randn(image.shape, generator=generator).to(image.device)
+    if _chance(generator, 0.7):
+        noise = _blur(noise, _uniform(generator, 0.35, 0.8))
+    level = noise_per_hu * math.exp(_uniform(generator, math.log(5), math.log(70)))
+    return image + noise * (level / noise.std())
+
+
+def _cut(view: View, generator: torch.Generator) -> torch.Tensor | None:
+    """What a view does not show: beyond a reconstruction circle, or beyond a plane; None = it shows all."""
+    place = view.lattice()
+    kind = float(torch.rand((), generator=generator))
+    if kind < 0.2:
+        middle = (torch.rand(2, generator=generator) - 0.5).to(place.device) * view.half_extent[:2]
+        radius = _uniform(generator, 0.75, 1.2) * float(view.half_extent[:2].max())
+        return (place[..., :2] - middle).norm(dim=-1) >= radius
+    if kind < 0.35:
+        axis = int(torch.randint(3, (), generator=generator))
+        side = 1 if _chance(generator, 0.5) else -1
+        return side * place[..., axis] > _uniform(generator, 0.3, 0.8) * float(view.half_extent[axis])
+    return None
+
+
+def _blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Smoothed by a Gaussian along all axes."""
+    radius = max(1, math.ceil(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    result = image[None, None]
+    for axis in range(3):
+        shape = [1, 1, 1, 1, 1]
+        shape[2 + axis] = len(kernel)
+        padding = [0, 0, 0, 0, 0, 0]
+        padding[2 * (2 - axis)] = padding[2 * (2 - axis) + 1] = radius
+        result = F.conv3d(F.pad(result, padding, mode="replicate"), kernel.reshape(shape))
+    return result[0, 0]
+
+
+def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def _chance(generator: torch.Generator, probability: float) -> bool:
+    return float(torch.rand((), generator=generator)) < probability
