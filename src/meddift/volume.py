@@ -21,6 +21,7 @@ class Volume:
     Attributes:
         data: (..., X, Y, Z) array; the last three axes are those of `grid`, leading axes are channels.
         grid: The lattice in world RAS mm.
+        notes: Sentences about what reading changed or left out, for provenance: "the gantry was tilted by ...".
 
     Raises:
         GeometryError: if the last three axes of `data` are not `grid.shape`.
@@ -28,6 +29,7 @@ class Volume:
 
     data: NDArray[Any]
     grid: Grid
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate."""

@@ -175,25 +175,22 @@ def test_a_missing_slice(tmp_path):
 
 
 def test_small_unevenness_is_rounding_and_larger_is_not(tmp_path):
-    heights = np.arange(SLICES) + np.array([0, 0.003, -0.003, 0.002, 0, 0])
+    """Up to a tenth of a voxel; the lattice is the line of least squares through what is stated."""
+    heights = np.arange(SLICES) + np.array([0, 0.03, -0.03, 0.02, 0, 0])
     volume = read_volume(_write_series(tmp_path / "fine", heights=heights))
-    np.testing.assert_allclose(volume.grid.spacing, [*SPACING, STEP], rtol=1e-6)
-    heights = np.arange(SLICES) + np.array([0, 0.03, 0, 0, 0, 0])
-    _refused(_write_series(tmp_path / "coarse", heights=heights), GeometryError, "uneven distances")
+    slope, first = np.polyfit(np.arange(SLICES), heights * STEP - 870, 1)
+    np.testing.assert_allclose(volume.grid.spacing, [*SPACING, slope], rtol=1e-6)
+    np.testing.assert_allclose(volume.grid.origin[2], first, atol=1e-4)
+    assert "rounded" in volume.notes[0]
+    heights = np.arange(SLICES) + np.array([0, 0.3, 0, 0, 0, 0])
+    text = _refused(_write_series(tmp_path / "coarse", heights=heights), GeometryError, "uneven distances")
+    assert "missing" not in text
 
 
 def test_two_time_points(tmp_path):
     folder = _write_series(tmp_path / "scan")
     _write_series(folder, prefix="again")
     _refused(folder, ImageError, "12 slices at only 6 places")
-
-
-@pytest.mark.parametrize("degrees", [0.05, 1.0, 15.0, -20.0])
-def test_a_tilted_gantry(tmp_path, degrees):
-    angle = np.radians(degrees)
-    step = np.array([0, np.sin(angle), np.cos(angle)]) * STEP
-    text = _refused(_write_series(tmp_path / "scan", step=step), GeometryError, "tilted gantry.*dcm2niix")
-    assert f"{abs(degrees):g} degrees" in text
 
 
 def test_a_tilted_image_is_not_a_tilted_gantry(tmp_path):
@@ -205,7 +202,6 @@ def test_a_tilted_image_is_not_a_tilted_gantry(tmp_path):
 
 def test_slices_that_do_not_belong_together(tmp_path):
     for name, tags, error, says in [
-        ("turned", {"direction": rotation((0, 90, 0))}, GeometryError, "mixes orientations.*localizer"),
         ("spacing", {"spacing": (0.8, 0.7)}, GeometryError, "mixes pixel spacings"),
     ]:
         folder = _write_series(tmp_path / name)
@@ -217,6 +213,9 @@ def test_slices_that_do_not_belong_together(tmp_path):
     folder = _write_series(tmp_path / "moved")
     _write_slice(folder / "odd.dcm", _values(6), (-100.5, 33.25, -855.0))
     _refused(folder, GeometryError, "straight lattice")
+    folder = _write_series(tmp_path / "turned")
+    _write_series(folder, prefix="turned", direction=rotation((0, 90, 0)))
+    _refused(folder, GeometryError, "mixes orientations.*localizer")
 
 
 def test_a_single_slice_is_no_scan(tmp_path):

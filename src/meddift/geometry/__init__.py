@@ -3,6 +3,7 @@
 from meddift.geometry.frames import flip_affine_ras_lps, flip_ras_lps
 from meddift.geometry.grid import Grid
 from meddift.geometry.interpolation import interpolate, resampling_matrix
+from meddift.geometry.shift import shifted
 from meddift.geometry.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "flip_ras_lps",
     "interpolate",
     "resampling_matrix",
+    "shifted",
 ]

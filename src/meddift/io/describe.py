@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meddift.errors import GeometryError, ImageError
+from meddift.errors import GeometryError
+from meddift.io.dicom_series import SeveralSeriesError
 from meddift.io.header import ImageHeader
 from meddift.io.images import read_header
 
@@ -19,6 +21,7 @@ def describe_image(
     nifti_form: NiftiForm | None = None,
     assume_geometry: bool = False,
     series: str | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
     """Describe an image by its header.
 
@@ -27,13 +30,15 @@ def describe_image(
         nifti_form: "sform" or "qform".
         assume_geometry: Accept files that do not state where they lie in space.
         series: Which DICOM series.
+        progress: Called with a sentence and the share that is done, while headers of a DICOM folder are read.
 
     Returns:
         Entries ready for JSON: `path`, `format`, `bytes` (on disk), `shape`, `dtype`, `kind`,
         `spacing_mm`, `origin_ras_mm` (centre of the first voxel), `center_ras_mm`, `extent_mm` (outer voxel faces),
         `orientation`, `obliqueness_degrees`, `affine_ras` (rows), `details` (codes and descriptions of the format),
-        `problems` (sentences: why `read_volume` would refuse it), `readable`. What cannot be told is None. For a
-        folder with several DICOM series and none chosen, `details["series"]` lists them.
+        `notes` (sentences: what reading changes or leaves out), `problems` (sentences: why `read_volume` would refuse
+        it), `readable`. What cannot be told is None. For a folder with several DICOM series and none chosen,
+        `details["series"]` lists them.
 
     Raises:
         MissingFileError: if there is nothing at `path`.
@@ -41,17 +46,12 @@ def describe_image(
     """
     path = Path(path)
     try:
-        header = read_header(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
-    except ImageError as error:
-        if not path.is_dir() or series is not None:
-            raise
-        from meddift.io.dicom import list_dicom_series
-
-        found = list_dicom_series(path)
-        if len(found) < 2:
-            raise
-        listing = [str(one) for one in found]
-        size = sum(file.stat().st_size for one in found for file in one.files)
+        header = read_header(
+            path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series, progress=progress
+        )
+    except SeveralSeriesError as error:
+        listing = [str(one) for one in error.series]
+        size = sum(file.stat().st_size for one in error.series for file in one.files)
         return _entries(path, "DICOM", size, problems=[str(error)], details={"series": listing})
     details = {key: value for key, value in header.details.items() if key != "files"}
     files = header.details.get("files", [header.path])
@@ -89,6 +89,7 @@ def _entries(
         ),
         "affine_ras": None,
         "details": details,
+        "notes": [] if header is None else list(header.notes),
         "problems": problems,
         "readable": not problems,
     }

@@ -1,114 +1,130 @@
-"""From DICOM slices to one lattice, or to a sentence that says why they lie on none."""
+"""From DICOM slices to one lattice, or to a sentence that says why they lie on none.
+
+The lattice is built from where each slice says it lies (ImagePositionPatient, DICOM PS3.3 C.7.6.2), not from slice
+thickness, instance numbers or file names.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError
-from meddift.geometry import flip_affine_ras_lps
+from meddift.geometry import Grid, flip_affine_ras_lps
+from meddift.io.dicom_file import DicomSlice
 from meddift.io.header import SHEAR_TOLERANCE
 
 _SEPARATE = "Put the slices of one scan into a folder of their own."
 
+#: Distance from its place on the lattice, in voxels, up to which a slice is read there. Beyond it, a point on that
+#: slice would be told at a place that is wrong by more than people notice.
+_ROUNDING_VOXELS = 0.1
+
+#: Distances that nobody needs to hear of, mm: decimal strings of DICOM are rounded by less.
+_UNSAID_MM = 1e-3
+
+#: No gantry is tilted further; beyond it an orientation is wrong.
+_LARGEST_TILT_DEGREES = 45.0
+
 
 @dataclass(frozen=True, eq=False)
-class DicomSlice:
-    """The header of one DICOM image: what decides about geometry and grouping.
+class SliceLayout:
+    """Slices in order, and the lattice that they are read onto.
 
     Attributes:
-        path: The file.
-        uid: SeriesInstanceUID.
-        description: SeriesDescription, may be empty.
-        modality: "CT", "MR", ...
-        size: Columns and rows.
-        frames: NumberOfFrames.
-        dtype: Type of the values after rescaling.
-        kind: "scalar", "color" or "complex".
-        position: (3,) float64, ImagePositionPatient, LPS mm; NaN where it is not stated.
-        row: (3,) float64, direction in which the column index grows, LPS; NaN where it is not stated.
-        column: (3,) float64, direction in which the row index grows, LPS; NaN where it is not stated.
-        spacing: (2,) float64, PixelSpacing: between rows, then between columns, mm; NaN where it is not stated.
+        slices: In order along their normal.
+        grid: The lattice: that of the slices, or, where the gantry was tilted, an orthogonal one around them.
+        tilt_degrees: Angle between the normal of the slices and the way from one to the next; 0 where it is none.
+        shift: (2,) float64, how far each slice lies beyond the one before, in columns and rows; zeros without tilt.
+        first: (2,) int, column and row of the first slice that voxel (0, 0, 0) of `grid` is.
+        notes: Sentences about rounding and resampling.
     """
 
-    path: Path
-    uid: str
-    description: str
-    modality: str
-    size: tuple[int, int]
-    frames: int
-    dtype: np.dtype[Any]
-    kind: str
-    position: NDArray[np.float64]
-    row: NDArray[np.float64]
-    column: NDArray[np.float64]
-    spacing: NDArray[np.float64]
+    slices: tuple[DicomSlice, ...]
+    grid: Grid
+    tilt_degrees: float
+    shift: NDArray[np.float64]
+    first: tuple[int, int]
+    notes: tuple[str, ...]
 
 
-def lattice_of_slices(slices: Sequence[DicomSlice], name: str) -> tuple[list[DicomSlice], NDArray[np.float64]]:
-    """Order slices along their normal and build the affine from where they say they lie.
+def lattice_of_slices(slices: Sequence[DicomSlice], name: str) -> SliceLayout:
+    """Order slices along their normal and lay a lattice through the places that they state.
 
-    The step between slices is (last position - first position) / (number of slices - 1).
+    First place and step are those of the straight line with the smallest squared distances from all of them.
 
     Args:
         slices: At least two slices of one series, in any order.
         name: What to call the series in messages.
 
-    Returns:
-        The slices in order, and the (4, 4) float64 affine from (column, row, slice) index to world RAS mm.
-
     Raises:
         ImageError: if slices have different sizes, or several lie at one place.
-        GeometryError: if positions are missing, orientations or spacings are mixed, slices are missing, or the
-            gantry was tilted.
+        GeometryError: if positions are missing, orientations or spacings are mixed, slices are missing, or positions
+            are rounded by more than a tenth of a voxel.
     """
-    _require_one_plane(slices, name)
-    first = slices[0]
-    lengths = np.array([np.linalg.norm(first.row), np.linalg.norm(first.column)])
-    if np.abs(lengths - 1).max() > 1e-2 or abs(first.row @ first.column) > SHEAR_TOLERANCE:
-        orientation = [*first.row.tolist(), *first.column.tolist()]
-        raise GeometryError(f"{name}: ImageOrientationPatient is no rotation: {orientation}.")
-    row, column = first.row / lengths[0], first.column / lengths[1]
+    row, column = _require_one_plane(slices, name)
+    spacing = slices[0].spacing[::-1]  # PixelSpacing is the distance between rows, then between columns
     normal = np.cross(row, column)
     ordered = sorted(slices, key=lambda item: float(item.position @ normal))
-    positions = np.array([item.position for item in ordered])
-    tolerance = _require_even_gaps(ordered, positions @ normal, name)
-
-    step = (positions[-1] - positions[0]) / (len(ordered) - 1)
-    away = np.linalg.norm(positions - (positions[0] + np.arange(len(ordered))[:, None] * step), axis=1)
-    if away.max() > 2 * tolerance:
-        k = int(np.argmax(away))
+    # In mm along rows, columns and normal.
+    placed = np.array([item.position for item in ordered]) @ np.stack([row, column, normal], axis=1)
+    index = np.arange(len(ordered)) - (len(ordered) - 1) / 2
+    step = index @ placed / (index @ index)
+    middle = placed.mean(axis=0)
+    voxel = np.array([*spacing, max(float(np.median(np.diff(placed[:, 2]))), 1e-6)])
+    away = np.abs(placed - (middle + index[:, None] * step))
+    if (away > _ROUNDING_VOXELS * voxel).any() or (np.diff(placed[:, 2]) < 1e-3).any():
+        _explain(ordered, placed, away, voxel, name)
+    drift = np.abs(placed - (middle + index[:, None] * [0.0, 0.0, step[2]]))
+    tilted = bool((drift[:, :2] > _ROUNDING_VOXELS * spacing).any())
+    tilt = float(np.degrees(np.arctan2(np.hypot(step[0], step[1]), step[2]))) if tilted else 0.0
+    if tilt > _LARGEST_TILT_DEGREES:
         raise GeometryError(
-            f"{name} does not lie on one straight lattice: {ordered[k].path.name} (slice {k + 1}) is {away[k]:.3g} mm "
-            "from its place. The table may have moved between slices; meddift cannot use such a series."
+            f"{name}: its slices are shifted against each other by {tilt:.3g} degrees, more than any gantry "
+            "is tilted; ImageOrientationPatient or ImagePositionPatient is wrong. Export the scan again."
         )
-    cosine = max(abs(step @ row), abs(step @ column)) / np.linalg.norm(step)
-    if cosine > SHEAR_TOLERANCE:
-        tilt = np.degrees(np.arcsin(np.clip(np.linalg.norm(np.cross(step, normal)) / np.linalg.norm(step), 0, 1)))
-        raise GeometryError(
-            f"{name} was taken with a tilted gantry: its slices are shifted against each other by an angle of "
-            f"{tilt:.3g} degrees, so that the axes are not orthogonal. Convert it with dcm2niix, which corrects the "
-            "tilt (use the file whose name says Tilt), and give that file."
+    off = float(np.linalg.norm(away if tilted else drift, axis=1).max())
+    notes = []
+    if off > _UNSAID_MM:
+        notes.append(
+            f"the positions of its slices are rounded: they lie up to {off:.2g} mm from the even lattice that is used"
         )
+    shift = step[:2] / spacing if tilted else np.zeros(2)
+    ends = np.stack([np.zeros(2), shift * (len(ordered) - 1)])
+    low, high = np.floor(ends.min(axis=0) + 1e-6).astype(int), np.ceil(ends.max(axis=0) - 1e-6).astype(int)
+    if tilted:
+        notes.append(
+            f"the gantry was tilted by {tilt:.3g} degrees: its slices were resampled (linearly, within their planes) "
+            "onto a lattice with orthogonal axes; what lies outside of them holds the smallest value"
+        )
+    else:
+        step = np.array([0.0, 0.0, step[2]])
+    corner = middle + index[0] * step  # of the first slice
+    corner[:2] += low * spacing
+    axes = np.stack([row, column, normal], axis=1)
     affine = np.eye(4)
-    # PixelSpacing is the distance between rows, then between columns: the second one is the step along a row.
-    affine[:3, 0] = row * first.spacing[1]
-    affine[:3, 1] = column * first.spacing[0]
-    affine[:3, 2] = step
-    affine[:3, 3] = positions[0]
-    return ordered, flip_affine_ras_lps(affine)
+    affine[:3, :3] = axes * [*spacing, step[2]]
+    affine[:3, 3] = axes @ corner
+    columns, rows = ordered[0].size
+    shape = (columns + int(high[0] - low[0]), rows + int(high[1] - low[1]), len(ordered))
+    grid = Grid(shape, flip_affine_ras_lps(affine))
+    return SliceLayout(tuple(ordered), grid, tilt, shift, (int(low[0]), int(low[1])), tuple(notes))
 
 
-def _require_one_plane(slices: Sequence[DicomSlice], name: str) -> None:
-    """Refuse slices that do not belong together, or say too little."""
+def heights(slices: Sequence[DicomSlice]) -> NDArray[np.float64]:
+    """(N,) float64, mm of each slice along the normal of the first one."""
+    normal = np.cross(slices[0].row, slices[0].column)
+    return np.asarray(np.array([item.position for item in slices]) @ normal)
+
+
+def _require_one_plane(slices: Sequence[DicomSlice], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Refuse slices that do not belong together, or say too little; the unit vectors along rows and columns."""
     first = slices[0]
     for item in slices:
-        if not np.isfinite([*item.position, *item.row, *item.column, *item.spacing]).all():
+        if not item.placed:
             raise GeometryError(
                 f"{name}: the slice {item.path.name} does not state where it lies (ImagePositionPatient, "
                 "ImageOrientationPatient and PixelSpacing are needed). Secondary captures cannot be used; "
@@ -132,35 +148,95 @@ def _require_one_plane(slices: Sequence[DicomSlice], name: str) -> None:
                 f"{name} mixes pixel spacings: {first.path.name} has {_times(first.spacing)} mm and "
                 f"{item.path.name} has {_times(item.spacing)} mm. {_SEPARATE}"
             )
+    lengths = np.array([np.linalg.norm(first.row), np.linalg.norm(first.column)])
+    if np.abs(lengths - 1).max() > 1e-2 or abs(first.row @ first.column) > SHEAR_TOLERANCE:
+        orientation = [*first.row.tolist(), *first.column.tolist()]
+        raise GeometryError(f"{name}: ImageOrientationPatient is no rotation: {orientation}.")
+    row = first.row / lengths[0]
+    column = first.column - (first.column @ row) * row
+    return row, column / np.linalg.norm(column)
 
 
-def _require_even_gaps(ordered: Sequence[DicomSlice], heights: NDArray[np.float64], name: str) -> float:
-    """Refuse slices at one place or at uneven distances; return the tolerance in mm that was applied."""
-    gaps = np.diff(heights)
+def _explain(
+    ordered: Sequence[DicomSlice],
+    placed: NDArray[np.float64],
+    away: NDArray[np.float64],
+    voxel: NDArray[np.float64],
+    name: str,
+) -> None:
+    """Say why slices lie on no even lattice; always raises."""
+    unit = _rounded_to(ordered, placed)
+    if unit is not None:
+        raise GeometryError(
+            f"{name}: the positions of its slices are rounded to {unit:g} mm, so that they lie up to "
+            f"{float(away.max()):.2g} mm from an even lattice, more than a tenth of a voxel. Export it with exact "
+            "positions."
+        )
+    gaps = np.diff(placed[:, 2])
     same = gaps < 1e-3
     if same.any():
         k = int(np.argmax(same))
         raise ImageError(
             f"{name} has {len(ordered)} slices at only {len(ordered) - int(same.sum())} places: "
-            f"{ordered[k].path.name} and {ordered[k + 1].path.name}, for instance, lie at the same one. It may hold "
+            f"{_named(ordered[k])} and {_named(ordered[k + 1])}, for instance, lie at the same one. It may hold "
             f"several time points, echoes or reconstructions. {_SEPARATE}"
         )
     usual = float(np.median(gaps))
-    tolerance = max(0.01, 0.01 * usual)
-    odd = np.flatnonzero(np.abs(gaps - usual) > tolerance)
-    if len(odd):
+    odd = np.flatnonzero(np.abs(gaps - usual) > max(0.01, _ROUNDING_VOXELS * usual / 2))
+    if (away[:, 2] > _ROUNDING_VOXELS * voxel[2]).any() and len(odd):
         shown = "; ".join(
-            f"{gaps[k]:.4g} mm between slices {k + 1} and {k + 2} ({ordered[k].path.name}, {ordered[k + 1].path.name})"
+            f"{gaps[k]:.4g} mm between slices {k + 1} and {k + 2} ({_named(ordered[k])}, {_named(ordered[k + 1])})"
             for k in odd[:5]
         )
         more = f"; and {len(odd) - 5} more" if len(odd) > 5 else ""
-        raise GeometryError(
-            f"{name} has slices at uneven distances, {usual:.4g} mm as a rule but {shown}{more}. "
-            "Slices are missing or come from different scans; export the whole series again."
+        times = gaps[odd] / usual
+        missing = (np.abs(times - np.rint(times)) < 0.2).all() and (times > 1.5).all()
+        reason = (
+            "Slices are missing; export the whole series again."
+            if missing
+            else f"Its slices were not taken at even distances or come from different scans. {_SEPARATE}"
         )
-    return tolerance
+        raise GeometryError(
+            f"{name} has slices at uneven distances, {usual:.4g} mm as a rule but {shown}{more}. {reason}"
+        )
+    k = int(np.argmax((away / voxel).max(axis=1)))
+    raise GeometryError(
+        f"{name} does not lie on one straight lattice: {_named(ordered[k])} (slice {k + 1}) is "
+        f"{np.linalg.norm(away[k]):.3g} mm from its place. The table may have moved between slices; meddift cannot "
+        "use such a series."
+    )
 
 
-def _times(values: Iterable[Any]) -> str:
+def _rounded_to(ordered: Sequence[DicomSlice], placed: NDArray[np.float64]) -> float | None:
+    """The unit to which positions are rounded, if that alone explains why they are not even.
+
+    Rounded even positions have gaps of two neighbouring multiples of the unit. A missing slice, or one that is there
+    twice, can look the same where the unit is as large as the gaps; then the instance numbers must be consecutive.
+    """
+    stated = np.array([item.position for item in ordered])
+    gaps, index = np.diff(placed[:, 2]), np.arange(len(ordered))
+    instances = np.array([item.instance for item in ordered])
+    consecutive = bool((np.diff(instances) == 1).all() or (np.diff(instances) == -1).all())
+    _, counts = np.unique(np.round(placed[:, 2], 4), return_counts=True)
+    if counts[0] > 1 and (counts == counts[0]).all():  # each place as often as the others: several scans
+        return None
+    for unit in (1.0, 0.5, 0.1, 0.05, 0.01):
+        if np.abs(stated / unit - np.rint(stated / unit)).max() > 1e-4:
+            continue
+        line = np.polynomial.Polynomial.fit(index, placed[:, 2], 1)
+        flat = placed[:, :2] - placed[:, :2].mean(axis=0)
+        even = np.abs(placed[:, 2] - line(index)).max() <= unit and np.abs(flat).max() <= unit
+        several = int((np.abs(gaps - np.median(gaps)) > unit / 2).sum()) > 1
+        clear = float(np.median(gaps)) >= 2 * unit * 0.999 or (consecutive and several)
+        return unit if even and clear and np.ptp(gaps) <= 1.001 * unit else None
+    return None
+
+
+def _named(item: DicomSlice) -> str:
+    """A slice as messages call it."""
+    return item.path.name if not item.frame else f"{item.path.name} frame {item.frame + 1}"
+
+
+def _times(values: Iterable[float]) -> str:
     """Numbers with a times sign between them."""
     return " x ".join(f"{value:g}" for value in values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ def read_volume(
     """Read a scan: NIfTI, NRRD, MetaImage, MGH, or a folder with a DICOM series.
 
     Args:
-        path: The file, or the folder of a DICOM series (its files directly in it, or one level down).
+        path: The file, or the folder of a DICOM series (its files in it or below it, in any layout).
         nifti_form: "sform" or "qform": which one to believe where a NIfTI file states two geometries.
         assume_geometry: Accept files that do not state where they lie in space.
         series: Which DICOM series, where a folder holds several: its UID, a unique beginning of it, or its
@@ -63,10 +64,12 @@ def read_volume(
     header = read_header(path, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series)
     if header.problems:
         raise header.problems[0]
+    for note in header.notes:
+        logger.warning("%s", note)
     # The stored voxels, and beside them the array handed out.
     voxels = header.grid.size
     require_memory(voxels * (header.dtype.itemsize + min(header.dtype.itemsize, 8) + 4), f"reading {header.path}")
-    volume = Volume(plain_array(_voxels(header)), header.grid)
+    volume = Volume(plain_array(_voxels(header)), header.grid, notes=header.notes)
     return check_scan(volume, str(path)) if check else volume
 
 
@@ -133,7 +136,7 @@ def check_scan(volume: Volume, name: str = "the scan") -> Volume:
                 "%s: %d of %d voxels (%.2g %%) are not finite numbers; they were set to the smallest value, %g",
                 name, count, data.size, 100 * count / data.size, low,
             )  # fmt: skip
-            volume = Volume(np.where(finite, data, low), volume.grid)
+            volume = Volume(np.where(finite, data, low), volume.grid, notes=volume.notes)
             data = volume.data
     if data.size and data.min() == data.max():
         raise ImageError(f"{name} is constant: every voxel is {data.flat[0]}. There is nothing to find in it.")
@@ -146,8 +149,11 @@ def read_header(
     nifti_form: NiftiForm | None = None,
     assume_geometry: bool = False,
     series: str | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> ImageHeader:
     """Read and judge the header of an image of any known format; arguments as for `read_volume`.
+
+    `progress` is called with a sentence and the share that is done, while headers of a DICOM folder are read.
 
     Raises:
         MissingFileError: if there is nothing at `path`.
@@ -155,10 +161,12 @@ def read_header(
     """
     path = Path(path)
     _require_existing(path)
+    if path.name.upper() == "DICOMDIR" and path.is_file():  # the table of contents of the folder that it lies in
+        path = path.parent
     if path.is_dir():
         from meddift.io.dicom import read_dicom_header
 
-        return read_dicom_header(path, series=series)
+        return read_dicom_header(path, series=series, progress=progress)
     suffix = suffix_of(path, (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES))
     if suffix in NIFTI_SUFFIXES:
         from meddift.io.nifti import read_nifti_header
@@ -177,6 +185,11 @@ def read_header(
 
         return read_mgh_header(path)
     if suffix in DICOM_SUFFIXES or _is_dicom(path):
+        from meddift.io.dicom import read_dicom_header
+
+        header = read_dicom_header(path, series=series)
+        if header.details["number_of_slices"] > 1:  # an enhanced object: all of a scan in one file
+            return header
         raise ImageError(f"{path} is one DICOM file, not a scan; give the folder that holds its series: {path.parent}")
     known = ", ".join((*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES))
     raise ImageError(

@@ -1,0 +1,346 @@
+"""One DICOM file: what its header says about geometry, values and grouping, read by pydicom without its pixels."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import ImageError
+from meddift.io.compressed import AGAIN
+from meddift.io.dicom_values import TAGS, DicomValues, FrameValues
+
+#: Classes of DICOM objects that lie beside images and are none (PS3.6 annex A): directory, structured report,
+#: presentation state, radiotherapy structures, plans and doses, registration, value mapping, document, raw data.
+_NOT_IMAGES = (
+    "1.2.840.10008.1.3.10",
+    "1.2.840.10008.5.1.4.1.1.88.",
+    "1.2.840.10008.5.1.4.1.1.11.",
+    "1.2.840.10008.5.1.4.1.1.481.",
+    "1.2.840.10008.5.1.4.1.1.66",
+    "1.2.840.10008.5.1.4.1.1.67",
+    "1.2.840.10008.5.1.4.1.1.104.",
+    "1.2.840.10008.5.1.4.1.1.9.",
+)
+#: CT, MR and PET, classic and enhanced: such an object without pixels is a damaged file.
+_SCANS = tuple(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "2.1", "4", "4.1", "128", "130"))
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+_IMPLICIT, _BIG, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+_NATIVE = (_IMPLICIT, "1.2.840.10008.1.2.1", _BIG)
+_PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+
+#: Header values that tell apart what was recorded at the same place twice: one scan has one value of each, or values
+#: that change from one range of slices to the next.
+TELLING_APART = (
+    ("acquisition", "acquisition"), ("temporal", "time point"), ("echo", "echo"), ("echo_time", "echo time"),
+    ("b_value", "b-value"), ("kvp", "tube voltage"), ("kernel", "kernel"), ("trigger", "trigger time"),
+    ("image_type", "image type"), ("frame_of_reference", "frame of reference"),
+)  # fmt: skip
+
+_MOST_FRAMES = 100_000
+_quiet = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class PixelFormat:
+    """How the pixels of one DICOM image are stored.
+
+    Attributes:
+        dtype: Type of a stored value, with its byte order.
+        stored: Number of bits that are used.
+        high: Number of the highest of them.
+        offset: Where the pixels begin in the file; None where they are compressed.
+        slope: Rescale slope.
+        intercept: Rescale intercept.
+    """
+
+    dtype: np.dtype[Any]
+    stored: int
+    high: int
+    offset: int | None
+    slope: float
+    intercept: float
+
+    @property
+    def scaled_dtype(self) -> np.dtype[Any]:
+        """The type that holds every value after rescaling: integer where slope and intercept are whole numbers."""
+        if self.dtype.kind == "f" or not (self.slope.is_integer() and self.intercept.is_integer()):
+            return np.dtype(np.float32)
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return self.dtype.newbyteorder("=")
+        low, high = (-(1 << self.stored - 1), (1 << self.stored - 1) - 1) if self.dtype.kind == "i" else (
+            0, (1 << self.stored) - 1,
+        )  # fmt: skip
+        ends = sorted((low * self.slope + self.intercept, high * self.slope + self.intercept))
+        for name in ("i2", "u2", "i4"):
+            limits = np.iinfo(name)
+            if limits.min <= ends[0] and ends[1] <= limits.max:
+                return np.dtype(name)
+        return np.dtype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSlice:
+    """The header of one DICOM image (one frame): what decides about geometry and grouping.
+
+    Attributes:
+        path: The file.
+        frame: Its number in the file, from 0.
+        uid: SeriesInstanceUID.
+        sop: SOPInstanceUID.
+        description: SeriesDescription, may be empty.
+        modality: "CT", "MR", ...
+        size: Columns and rows.
+        kind: "scalar" or "color".
+        captured: Whether it is a secondary capture: a picture of something, not a recorded slice.
+        localizer: Whether it calls itself a localizer (scout, topogram).
+        position: (3,) float64, ImagePositionPatient, LPS mm; NaN where it is not stated.
+        row: (3,) float64, direction in which the column index grows, LPS; NaN where it is not stated.
+        column: (3,) float64, direction in which the row index grows, LPS; NaN where it is not stated.
+        spacing: (2,) float64, PixelSpacing: between rows, then between columns, mm; NaN where it is not stated.
+        thickness: SliceThickness, mm; NaN where it is not stated.
+        instance: InstanceNumber; NaN where it is not stated.
+        pixels: How its pixels are stored.
+        marks: Values of `TELLING_APART` that it has.
+        problem: A sentence that says why it cannot be used, or "".
+    """
+
+    path: Path
+    frame: int
+    uid: str
+    sop: str
+    description: str
+    modality: str
+    size: tuple[int, int]
+    kind: str
+    captured: bool
+    localizer: bool
+    position: NDArray[np.float64]
+    row: NDArray[np.float64]
+    column: NDArray[np.float64]
+    spacing: NDArray[np.float64]
+    thickness: float
+    instance: float
+    pixels: PixelFormat
+    marks: dict[str, str]
+    problem: str = ""
+
+    @property
+    def placed(self) -> bool:
+        """Whether it says where it lies."""
+        return bool(np.isfinite(np.concatenate([self.position, self.row, self.column, self.spacing])).all())
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Read without pydicom's remarks about values: odd values are judged here, once, by what they mean."""
+    from pydicom import config
+
+    with _quiet, warnings.catch_warnings(), config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_slices(path: Path) -> list[DicomSlice] | None:
+    """Headers of the images in one file, within `quiet_pydicom`.
+
+    Returns:
+        One for each frame; an empty list for a DICOM object that is no image; None if the file is not DICOM.
+
+    Raises:
+        ImageError: if the file is damaged, and an image could be lost by leaving it out.
+    """
+    named = path.suffix.lower() in (".dcm", ".ima")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(132)
+            if start.startswith(b"\x00\x05\x16\x07"):  # AppleDouble: what macOS keeps beside a file
+                return None
+            marked = start[128:] == b"DICM"
+            # Files without preamble begin with a tag of group 2 or 8.
+            if not marked and not (start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00"):
+                if named:
+                    raise ImageError(
+                        f"{path} is no DICOM file, whatever its name says, or damaged; remove or replace it."
+                    )
+                return None
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _parse(content, path)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file makes pydicom raise almost anything
+        if not (marked or named):
+            return None
+        if isinstance(error, ImageError):
+            raise
+        told = f"{type(error).__name__}: {str(error)[:100]}"
+        raise ImageError(f"the DICOM file {path} is damaged ({told}). {AGAIN}") from error
+
+
+def _parse(content: mmap.mmap, path: Path) -> list[DicomSlice]:
+    """Headers of the images in an open file."""
+    import pydicom
+
+    dataset = pydicom.dcmread(content, stop_before_pixels=True, force=True, specific_tags=list(TAGS.values()))
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
+    header = DicomValues(dataset)
+    sop_class = header.text("sop_class") or str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    if sop_class.startswith(_NOT_IMAGES):
+        return []
+    columns, rows = header.integer("columns"), header.integer("rows")
+    if syntax == _DEFLATED:
+        raise ImageError(f"{path} is a deflated DICOM file, which meddift does not read; convert it with dcmconv.")
+    place = _pixel_place(content, explicit=not dataset.is_implicit_VR, little=bool(dataset.is_little_endian))
+    if place is None or not columns or not rows:
+        if sop_class in _SCANS or not sop_class or (columns and rows):
+            raise ImageError(f"the DICOM file {path} is cut off: it holds no pixels. {AGAIN}")
+        return []
+    offset, length, tag = place
+    pixels = _pixel_format(header, syntax, offset, tag, dataset)
+    frames = header.number("frames", 1.0)
+    count = int(frames) if frames == frames and 1 <= frames <= _MOST_FRAMES else 1
+    samples = header.integer("samples", 1)
+    needed = rows * columns * samples * count * pixels.dtype.itemsize
+    if pixels.offset is not None and (needed > length or offset + needed > len(content)):
+        raise ImageError(
+            f"the DICOM file {path} is cut off: {needed} bytes of pixels are announced, and "
+            f"{max(min(length, len(content) - offset), 0)} are there. {AGAIN}"
+        )
+    photometric = header.text("photometric").upper()
+    first = DicomSlice(
+        path=path,
+        frame=0,
+        uid=header.text("series"),
+        sop=header.text("sop"),
+        description=header.decoded("description"),
+        modality=header.text("modality"),
+        size=(columns, rows),
+        kind="scalar" if samples == 1 and photometric in ("MONOCHROME1", "MONOCHROME2", "") else "color",
+        captured=sop_class.startswith(_SECONDARY_CAPTURE),
+        localizer="LOCALIZER" in header.text("image_type").upper(),
+        pixels=pixels,
+        problem=_problem(header, pixels),
+        **_place(header),
+    )
+    if TAGS["per_frame"] not in dataset:
+        if count > 1:
+            said = f"the {count} frames do not say where each of them lies"
+            return [replace(first, problem=first.problem or said)]
+        return [first]
+    return _frames(first, dataset, count)
+
+
+def _pixel_place(content: mmap.mmap, *, explicit: bool, little: bool) -> tuple[int, int, int] | None:
+    """Where the value of the pixel data element begins, its length as stated, and its tag."""
+    start = content.tell()
+    head = content[start : start + 12]
+    if len(head) < 8:
+        return None
+    order = "<" if little else ">"
+    group, element = struct.unpack(order + "HH", head[:4])
+    tag = group << 16 | element
+    if tag not in _PIXELS:
+        return None
+    if explicit and head[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN"):
+        return (start + 12, struct.unpack(order + "L", head[8:12])[0], tag) if len(head) == 12 else None
+    return start + 8, struct.unpack(order + "L", head[4:8])[0], tag
+
+
+def _pixel_format(header: DicomValues, syntax: str, offset: int, tag: int, dataset: Any) -> PixelFormat:
+    """How the pixels are stored; a type of 0 bits where the header makes no sense, which `_problem` tells."""
+    allocated, stored = header.integer("allocated", 16), header.integer("stored")
+    stored = stored if 1 <= stored <= allocated else allocated
+    high = header.integer("high")
+    high = high if stored - 1 <= high < allocated else stored - 1
+    order = "<" if dataset.is_little_endian else ">"
+    kind = "f" if tag != _PIXELS[0] else "i" if header.integer("signed") == 1 else "u"
+    size = {8: 1, 16: 2, 32: 4}.get(allocated, 4 if kind == "f" else 0)
+    if tag == _PIXELS[2]:
+        size = 8
+    dtype = np.dtype(f"{order}{kind}{size}") if size else np.dtype("V1")
+    native = syntax in _NATIVE or not syntax
+    slope, intercept = header.number("slope", 1.0), header.number("intercept", 0.0)
+    return PixelFormat(dtype, stored, high, offset if native else None, slope, intercept)
+
+
+def _problem(header: DicomValues, pixels: PixelFormat) -> str:
+    """What a header says that cannot be used, as a clause; "" if there is nothing."""
+    if pixels.dtype.kind == "V":
+        return f"pixels are stored in {header.integer('allocated')} bits each"
+    if not (np.isfinite(pixels.slope) and np.isfinite(pixels.intercept)) or pixels.slope == 0:
+        said = f"slope {header.text('slope')!r}, intercept {header.text('intercept')!r}"
+        return f"the values cannot be rescaled ({said})"
+    if header.raw("table") is not None and header.raw("slope") is None:
+        return "the values are mapped by a table (Modality LUT Sequence), which meddift does not apply"
+    for name, tag, count in (
+        ("position", "ImagePositionPatient", 3),
+        ("orientation", "ImageOrientationPatient", 6),
+        ("spacing", "PixelSpacing", 2),
+    ):
+        if header.raw(name) is not None and not np.isfinite(header.numbers(name, count)).all():
+            return f"the {tag} is not {count} numbers: {header.text(name)[:60]!r}"
+    return ""
+
+
+def _place(header: DicomValues) -> dict[str, Any]:
+    """Where an image lies, and what tells it apart from others at the same place."""
+    orientation = header.numbers("orientation", 6)
+    return {
+        "position": header.numbers("position", 3),
+        "row": orientation[:3],
+        "column": orientation[3:],
+        "spacing": header.numbers("spacing", 2),
+        "thickness": header.number("thickness"),
+        "instance": header.number("instance"),
+        "marks": {name: header.text(name) for name, _ in TELLING_APART if header.raw(name) is not None},
+    }
+
+
+def _frames(first: DicomSlice, dataset: Any, count: int) -> list[DicomSlice]:
+    """The frames of an enhanced object, each with its own place (PS3.3 C.7.6.16)."""
+    shared = dataset[TAGS["shared"]].value[0] if TAGS["shared"] in dataset and dataset[TAGS["shared"]].value else None
+    groups = dataset[TAGS["per_frame"]].value
+    if len(groups) != count:
+        said = f"of {count} frames, {len(groups)} are described"
+        return [replace(first, problem=first.problem or said)]
+    result = []
+    for number, own in enumerate(groups):
+        merged = FrameValues(own, shared)
+        orientation = merged.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
+        scaling = merged.item("PixelValueTransformationSequence")
+        pixels = first.pixels
+        if scaling is not None:
+            slope, intercept = float(scaling.get("RescaleSlope", 1)), float(scaling.get("RescaleIntercept", 0))
+            pixels = replace(pixels, slope=slope, intercept=intercept)
+        content = merged.item("FrameContentSequence")
+        marks = dict(first.marks)
+        for name, keyword in (("acquisition", "FrameAcquisitionNumber"), ("temporal", "TemporalPositionIndex")):
+            if content is not None and content.get(keyword) is not None:
+                marks[name] = str(content.get(keyword))
+        measures = merged.item("PixelMeasuresSequence")
+        thickness = measures.get("SliceThickness") if measures is not None else None
+        one = replace(
+            first,
+            frame=number,
+            position=merged.numbers("PlanePositionSequence", "ImagePositionPatient", 3),
+            row=orientation[:3],
+            column=orientation[3:],
+            spacing=merged.numbers("PixelMeasuresSequence", "PixelSpacing", 2),
+            thickness=float("nan") if thickness is None else float(thickness),
+            pixels=pixels,
+            marks=marks,
+        )
+        if not one.problem and (not np.isfinite([pixels.slope, pixels.intercept]).all() or pixels.slope == 0):
+            one = replace(one, problem="the values cannot be rescaled")
+        result.append(one)
+    return result

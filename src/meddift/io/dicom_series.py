@@ -1,0 +1,350 @@
+"""Which of the many things in a folder of DICOM files is the scan.
+
+Folders come as archives export them: nested by patient, study and series, with scouts, secondary captures, reports
+and vendors' objects beside the scan. The one 3D series is taken, and what was left out is said.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from meddift.errors import ImageError, MeddiftError, MissingFileError
+from meddift.io.dicom_file import TELLING_APART, DicomSlice, quiet_pydicom, read_slices
+from meddift.io.dicom_lattice import heights
+from meddift.system.text import printable
+
+Progress = Callable[[str, float], None]
+
+_DEEPEST = 12
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSeries:
+    """One series of a DICOM folder, or one of several acquisitions that share a series.
+
+    Attributes:
+        uid: SeriesInstanceUID; with ":1", ":2", ... behind it where a series holds several acquisitions of one place.
+        description: SeriesDescription, may be empty.
+        modality: "CT", "MR", ...
+        size: Columns and rows of its first slice.
+        slices: Its slices, in the order of their files.
+        part: What tells this acquisition from the others of its series, or "".
+        rank: 0 for a 3D scan, 1 for what may be one (two slices, a localizer, captures), 2 for what is none.
+    """
+
+    uid: str
+    description: str
+    modality: str
+    size: tuple[int, int]
+    slices: tuple[DicomSlice, ...]
+    part: str
+    rank: int
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its files, in the order of their names."""
+        return tuple(dict.fromkeys(item.path for item in self.slices))
+
+    @property
+    def number_of_slices(self) -> int:
+        """Number of slices: files, or frames where one file holds several."""
+        return len(self.slices)
+
+    def __str__(self) -> str:
+        """One line for people."""
+        text = f'"{printable(self.description)}"' if self.description else "no description"
+        columns, rows = self.size
+        modality = printable(self.modality) or "unknown modality"
+        part = f", {printable(self.part)}" if self.part else ""
+        return f"{printable(self.uid)}: {modality}, {text}{part}, {len(self.slices)} slices of {columns} x {rows}"
+
+
+@dataclass(frozen=True, eq=False)
+class FolderContent:
+    """What a folder holds.
+
+    Attributes:
+        series: Series of images, 3D scans first, then by number of slices.
+        others: How many files were left out before, by what they are.
+    """
+
+    series: tuple[DicomSeries, ...]
+    others: Counter[str]
+
+
+class SeveralSeriesError(ImageError):
+    """A folder holds several scans, and none was chosen.
+
+    Attributes:
+        series: The scans to choose from.
+    """
+
+    def __init__(self, series: Sequence[DicomSeries], message: str) -> None:
+        super().__init__(message)
+        self.series = tuple(series)
+
+
+def read_folder(folder: Path, *, progress: Progress | None = None) -> FolderContent:
+    """Read the headers of all DICOM files in a folder and below it.
+
+    Args:
+        folder: The folder, or one DICOM file.
+        progress: Called with a sentence and the share that is done.
+
+    Raises:
+        MissingFileError: if the folder does not exist.
+        ImageError: if a DICOM image in it cannot be read.
+    """
+    try:
+        files = [folder] if folder.is_file() else _files_below(folder)
+        slices, others = [], Counter[str]()
+        with quiet_pydicom():
+            for number, path in enumerate(files):
+                if progress is not None and number % 50 == 0:
+                    progress(f"reading {len(files)} headers", number / len(files))
+                found = read_slices(path)
+                if found:
+                    slices += found
+                elif found is not None:
+                    others["DICOM objects that are no images"] += 1
+    except MeddiftError:
+        raise
+    except OSError as error:
+        where = printable(str(error.filename or folder))
+        raise ImageError(f"{where} cannot be read: {error.strerror or error}.") from error
+    unique: dict[tuple[object, ...], DicomSlice] = {}
+    for item in slices:
+        key = (item.uid, item.sop, item.frame, item.position.tobytes()) if item.sop else (item.path, item.frame)
+        unique.setdefault(key, item)
+    if len(unique) < len(slices):
+        others["copies of images that are there already"] = len(slices) - len(unique)
+    groups: dict[str, list[DicomSlice]] = {}
+    for item in unique.values():
+        groups.setdefault(item.uid, []).append(item)
+    series: list[DicomSeries] = []
+    for group in groups.values():
+        series += _series_of(group, others)
+    return FolderContent(tuple(sorted(series, key=lambda one: (one.rank, -len(one.slices)))), others)
+
+
+def choose_series(content: FolderContent, folder: Path, wanted: str | None) -> DicomSeries:
+    """The one series that is there or was asked for.
+
+    Args:
+        content: What the folder holds.
+        folder: For messages.
+        wanted: UID, unique beginning of a UID, or description; None to take the only 3D scan.
+
+    Raises:
+        ImageError: if there is none, or several and none was asked for.
+    """
+    if not content.series:
+        left = _counted(content.others)
+        beside = f" It holds {left}." if left else ""
+        raise ImageError(f"the folder {folder} holds no DICOM images, neither directly nor below.{beside}")
+    best = content.series[0].rank
+    candidates = [one for one in content.series if one.rank == best]
+    if wanted is None:
+        if len(candidates) == 1:
+            return candidates[0]
+        listing = "\n".join(f"  {one}{_where(one, folder)}" for one in candidates)
+        what = "DICOM series" if best < 2 else "DICOM series, none of them a 3D scan"
+        raise SeveralSeriesError(
+            candidates,
+            f"the folder {folder} holds {len(candidates)} {what}; choose one by its UID, the beginning of its UID or "
+            f"its description, with --series (in match and register --fixed-series and --moving-series):\n{listing}\n"
+            f"for instance: meddift info {shlex.quote(str(folder))} --series {shlex.quote(candidates[0].uid)}",
+        )
+    text = _folded(wanted)
+    listing = "\n".join(f"  {one}" for one in content.series)
+    for fits in (
+        [one for one in content.series if one.uid == wanted],
+        [one for one in content.series if wanted and one.uid.startswith(wanted)],
+        [
+            one
+            for one in content.series
+            if text and text in (_folded(one.description), _folded(printable(one.description)))
+        ],
+    ):
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            raise ImageError(f"{len(fits)} DICOM series in {folder} fit {wanted!r}; give a whole UID:\n{listing}")
+    raise ImageError(f"no DICOM series in {folder} fits {wanted!r}; there are:\n{listing}")
+
+
+def left_out(content: FolderContent, chosen: DicomSeries, *, asked: bool) -> str:
+    """A sentence about what is not part of the chosen series; "" if there is nothing to say.
+
+    Args:
+        content: What the folder holds.
+        chosen: The series that is read.
+        asked: Whether it was asked for: other scans are not left out then, they were not wanted.
+    """
+    counts = Counter[str]()
+    for one in content.series:
+        if one is chosen or (asked and one.rank == 0):
+            continue
+        counts[_name_of(one)] += len(one.slices)
+    told = _counted(counts + content.others)
+    return f"left out of the folder: {told}" if told else ""
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files that may be DICOM, in the order of their names."""
+    if not folder.is_dir():
+        raise MissingFileError(f"the folder {folder} does not exist")
+    found: list[Path] = []
+    seen: set[str] = set()
+
+    def complain(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=complain):
+        real = os.path.realpath(place)  # noqa: PTH - Path.resolve is many times slower
+        if real in seen or len(Path(place).relative_to(folder).parts) > _DEEPEST:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        # macOS puts a ._ file beside each file on foreign disks.
+        found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+    return [path for path in found if path.is_file()]
+
+
+def _series_of(group: list[DicomSlice], others: Counter[str]) -> list[DicomSeries]:
+    """What one SeriesInstanceUID stands for: mostly one scan, sometimes with a scout, sometimes several scans."""
+    usable = [item for item in group if item.kind == "scalar" and item.placed]
+    if not usable:
+        return [_series(group, rank=2)]
+    rest = len(group) - len(usable)
+    # Some slices without a place, or with words where numbers belong, are damage in the scan itself, not leftovers.
+    captures = [item for item in group if item not in usable and (item.captured or item.kind != "scalar")]
+    if rest > len(captures):
+        return [_series([item for item in group if item not in captures], rank=0)]
+    if captures:
+        others["secondary captures"] += len(captures)
+    turned = _by_orientation(usable)
+    main = max(turned, key=len)
+    scouts = [item for part in turned if part is not main for item in part]
+    if len(main) >= 3 and all(len(part) <= 2 for part in turned if part is not main):
+        if scouts:
+            others["localizers (scouts)"] += len(scouts)
+        usable = main
+    elif scouts:
+        return [_series(usable, rank=0 if len(main) >= 3 and not all(item.localizer for item in usable) else 1)]
+    captured = [item for item in usable if item.captured]
+    if captured and len(captured) < len(usable):
+        others["secondary captures"] += len(captured)
+        usable = [item for item in usable if not item.captured]
+    parts = _acquisitions(usable)
+    if len(parts) > 1:
+        return [
+            _series(part, rank=_rank(part), number=number, part=told) for number, (told, part) in enumerate(parts, 1)
+        ]
+    return [_series(usable, rank=_rank(usable))]
+
+
+def _series(slices: Sequence[DicomSlice], *, rank: int, number: int | None = None, part: str = "") -> DicomSeries:
+    """The public face of a group of slices."""
+    first = slices[0]
+    uid = first.uid if number is None else f"{first.uid}:{number}"
+    return DicomSeries(uid, first.description, first.modality, first.size, tuple(slices), part, rank)
+
+
+def _rank(slices: Sequence[DicomSlice]) -> int:
+    """How much of a 3D scan it is."""
+    if len(slices) < 2:
+        return 2
+    if len(slices) < 3 or all(item.localizer or item.captured for item in slices):
+        return 1
+    return 0
+
+
+def _by_orientation(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
+    """Slices whose planes are parallel, together."""
+    groups: list[list[DicomSlice]] = []
+    for item in slices:
+        axes = np.concatenate([item.row, item.column])
+        for group in groups:
+            if np.abs(axes - np.concatenate([group[0].row, group[0].column])).max() < 1e-2:
+                group.append(item)
+                break
+        else:
+            groups.append([item])
+    return groups
+
+
+def _acquisitions(slices: Sequence[DicomSlice]) -> list[tuple[str, list[DicomSlice]]]:
+    """Parts of a series that cover the same place, told apart by one header value; one part if there are none.
+
+    A scan recorded in several steps has parts that follow one another. Parts that reach into one another by more than
+    a slice are several scans, except for MR slices that are recorded in two interleaved passes: these lie side by
+    side, with no more than their thickness between them.
+    """
+    whole = [("", list(slices))]
+    if len(slices) < 4 or any(item.size != slices[0].size for item in slices):
+        return whole
+    height = dict(zip(map(id, slices), heights(slices), strict=True))
+    for name, told in TELLING_APART:
+        parts: dict[str, list[DicomSlice]] = {}
+        for item in slices:
+            parts.setdefault(item.marks.get(name, ""), []).append(item)
+        if not 2 <= len(parts) <= len(slices) // 2 or min(map(len, parts.values())) < 2:
+            continue
+        ranges = sorted(
+            (min(height[id(item)] for item in part), max(height[id(item)] for item in part)) for part in parts.values()
+        )
+        step = (max(height.values()) - min(height.values())) / (len(slices) - 1)
+        reach = max(before[1] - after[0] for before, after in itertools.pairwise(ranges))
+        if reach <= 1.5 * step:
+            continue
+        thickness = (
+            float(np.nanmedian([item.thickness for item in slices]))
+            if slices[0].thickness == slices[0].thickness
+            else 0.0
+        )
+        if slices[0].modality == "MR" and 0 < thickness <= step * 1.1:
+            continue
+        ordered = sorted(parts.items(), key=lambda pair: (len(pair[0]), pair[0]))
+        return [(f"{told} {value or 'not stated'}", part) for value, part in ordered]
+    return whole
+
+
+def _where(one: DicomSeries, folder: Path) -> str:
+    """In which folder a series lies, where all of it lies in one below."""
+    places = {path.parent for path in one.files}
+    if len(places) != 1:
+        return ""
+    place = places.pop()
+    return "" if place == folder or not place.is_relative_to(folder) else f", in {place.relative_to(folder)}"
+
+
+def _name_of(one: DicomSeries) -> str:
+    """What a series that is left out is, in the plural."""
+    first = one.slices[0]
+    if first.captured:
+        return "secondary captures"
+    if first.localizer or (one.rank == 2 and first.kind == "scalar" and first.placed):
+        return "localizers (scouts)" if first.localizer else "single images"
+    return "color images" if first.kind == "color" else "images of other series"
+
+
+def _counted(counts: Counter[str]) -> str:
+    """Numbers and names, the largest first."""
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _folded(text: str) -> str:
+    """Text as people compare it: without case, in one Unicode form, with single blanks."""
+    import unicodedata
+
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

@@ -1,0 +1,35 @@
+"""Text of files and headers, made fit to be shown."""
+
+from __future__ import annotations
+
+import unicodedata
+
+#: Control and format characters, surrogates (bytes of a file name that are no text), private and unassigned ones, and
+#: the separators of lines and paragraphs, by their Unicode category.
+_UNSHOWN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: str) -> str:
+    r"""Text without characters that a terminal obeys or that cannot be seen, each written as an escape.
+
+    Text from files reaches people only through this: an escape sequence in a label or in a series description could
+    otherwise clear the screen, hide a line, or type into some terminals.
+
+    Args:
+        text: Anything. Line breaks and tabs stay.
+
+    Returns:
+        The text with `\x1b`, `\u202e`, `\udcff` and their like in the place of such characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter in "\n\t" or not _unshown(letter) else _escaped(letter) for letter in text)
+
+
+def _unshown(letter: str) -> bool:
+    # Zero-width joiners belong to the spelling of Persian and of several Indian languages.
+    return unicodedata.category(letter) in _UNSHOWN and letter not in "\u200c\u200d"
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape", errors="surrogatepass").decode("ascii")

@@ -1,0 +1,353 @@
+"""Folders as archives and scanners export them: the scan in them is found, and what was left out is said."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from dicom_files import (
+    CSA,
+    ENHANCED,
+    ORIGIN,
+    REPORT,
+    SECONDARY,
+    SHAPE,
+    SPACING,
+    above,
+    image,
+    no_image,
+    save,
+    scout,
+    series,
+)
+from dicom_files import stored as stored_values
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+
+from meddift.errors import GeometryError, ImageError
+from meddift.io import describe_image, list_dicom_series, read_volume
+
+HU = stored_values().astype(int) - 1024
+
+
+def _read(folder, **options):
+    """The scan that `series` writes, in the right place: LPS, voxel (0, 0, 0) at ORIGIN."""
+    volume = read_volume(folder, **options)
+    np.testing.assert_array_equal(volume.data, HU)
+    assert volume.data.dtype == np.int16
+    ends = np.add(ORIGIN, ((0, 0, 0), np.multiply(SPACING, np.array(SHAPE) - 1)))
+    np.testing.assert_allclose(volume.grid.index_to_world([[0, 0, 0], np.array(SHAPE) - 1]), ends * [-1, -1, 1])
+    return volume
+
+
+# ------------------------------------------------------------------ what lies beside the scan
+
+BESIDE = {
+    "scout": lambda folder: save(scout(), folder / "SCOUT.dcm"),
+    "scout_in_series": lambda folder: save(scout(SeriesInstanceUID="1.2.3.1"), folder / "SCOUT.dcm"),
+    "two_scouts": lambda folder: [
+        save(scout(), folder / "S1"),
+        save(scout(ImageOrientationPatient=[1, 0, 0, 0, 0, -1]), folder / "S2"),
+    ],
+    "capture": lambda folder: save(image(stored_values()[..., 0], SOPClassUID=SECONDARY), folder / "sc"),
+    "captures": lambda folder: series(folder / "sc", SOPClassUID=SECONDARY, SeriesInstanceUID="1.2.8"),
+    "color_capture": lambda folder: save(
+        image(
+            np.zeros((8, 7), np.uint16),
+            SOPClassUID=SECONDARY,
+            SamplesPerPixel=3,
+            PhotometricInterpretation="RGB",
+            BitsAllocated=8,
+            BitsStored=8,
+            HighBit=7,
+            PixelData=bytes(8 * 7 * 3),
+            PlanarConfiguration=0,
+        ),
+        folder / "sc.dcm",
+    ),
+    "capture_without_place": lambda folder: save(
+        image(stored_values()[..., 0], SOPClassUID=SECONDARY, ImagePositionPatient=None, PixelSpacing=None),
+        folder / "sc.dcm",
+    ),
+    "report": lambda folder: save(no_image(REPORT), folder / "sr.dcm"),
+    "vendor": lambda folder: save(no_image(CSA, SeriesInstanceUID="1.2.8"), folder / "csa.dcm"),
+    "unknown_vendor": lambda folder: save(no_image("1.2.752.24.3.1"), folder / "x.dcm"),
+    "copy": lambda folder: (folder / "copy.dcm").write_bytes((folder / "IM001.dcm").read_bytes()),
+}
+SILENT = {
+    "appledouble": lambda folder: [
+        (folder / f"._IM{k:03d}.dcm").write_bytes(b"\0\x05\x16\x07" + bytes(120)) for k in range(6)
+    ],
+    "appledouble_renamed": lambda folder: (folder / "IM999.dcm").write_bytes(b"\0\x05\x16\x07" + bytes(120)),
+    "macosx": lambda folder: [
+        (folder / "__MACOSX").mkdir(),
+        (folder / "__MACOSX" / "junk.dcm").write_bytes(b"junk"),
+    ],
+    "other_files": lambda folder: [
+        (folder / "viewer.exe").write_bytes(bytes(300)),
+        (folder / "README").write_text("hello"),
+        (folder / "short").write_bytes(b"\x08\0\x05\0"),
+    ],
+    "dicomdir": lambda folder: save(no_image("1.2.840.10008.1.3.10"), folder / "DICOMDIR"),
+}
+
+
+@pytest.mark.parametrize("what", [*BESIDE, *SILENT])
+def test_the_scan_is_read_and_what_lies_beside_it_is_said(tmp_path, what, caplog):
+    folder = series(tmp_path / "scan")
+    {**BESIDE, **SILENT}[what](folder)
+    volume = _read(folder)
+    told = [note for note in volume.notes if "left out of the folder" in note]
+    assert len(told) == (what in BESIDE or what == "dicomdir")
+    assert [record.message for record in caplog.records] == list(volume.notes)
+    description = describe_image(folder)
+    assert description["readable"]
+    assert description["notes"] == list(volume.notes)
+
+
+def test_archives_nest_patient_study_and_series(tmp_path):
+    series(tmp_path / "P1" / "ST1" / "SE1" / "deep" / "er")
+    save(scout(), tmp_path / "P1" / "ST1" / "SE0" / "IM0")
+    save(scout(SeriesInstanceUID="1.2.99"), tmp_path / "SCOUT.dcm")
+    for folder in (tmp_path, tmp_path / "P1" / "ST1"):
+        _read(folder)
+    save(no_image("1.2.840.10008.1.3.10"), tmp_path / "DICOMDIR")
+    _read(tmp_path / "DICOMDIR")
+
+
+def test_links_to_folders_are_followed_and_circles_do_not_matter(tmp_path):
+    series(tmp_path / "data")
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "scan" / "circle").symlink_to(tmp_path / "scan")
+    _read(tmp_path / "scan")
+
+
+def test_several_series_are_listed_with_a_command_that_works(tmp_path):
+    folder = tmp_path / "a folder's name"
+    series(folder / "one")
+    series(folder / "two", SeriesInstanceUID="1.2.3.2", SeriesDescription="Lung")
+    save(scout(), folder / "IM0")
+    with pytest.raises(ImageError, match="2 DICOM series") as caught:
+        read_volume(folder)
+    text = str(caught.value)
+    assert ", in one" in text
+    assert "--fixed-series and --moving-series" in text
+    words = shlex.split(text.rpartition("for instance: ")[2])
+    assert words[0] == "meddift"
+    program = [sys.executable, "-c", "from meddift.cli import main; main()", *words[1:], "--json"]
+    told = json.loads(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+    assert told["readable"]
+    assert told["shape"] == list(SHAPE)
+
+
+def test_a_folder_with_scouts_only_says_so(tmp_path):
+    save(scout(), tmp_path / "S1")
+    save(scout(SeriesInstanceUID="1.2.10"), tmp_path / "S2")
+    with pytest.raises(ImageError, match="none of them a 3D scan"):
+        read_volume(tmp_path)
+    (tmp_path / "S2").unlink()
+    with pytest.raises(ImageError, match="2D"):
+        read_volume(tmp_path)
+
+
+# ------------------------------------------------------------------ text
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("ISO_IR 100", "Thorax nativ für Ärzte"), ("ISO_IR 192", "胸部 CT"), ("ISO_IR 144", "Грудь"),
+        ("GB18030", "胸部"), (["", "ISO 2022 IR 87"], "胸部"),
+    ],
+)  # fmt: skip
+def test_descriptions_of_every_alphabet_choose_a_series(tmp_path, charset, text):
+    series(tmp_path / "a", SpecificCharacterSet=charset, SeriesDescription=text)
+    series(tmp_path / "b", SeriesInstanceUID="1.2.3.2")
+    assert {one.description for one in list_dicom_series(tmp_path)} == {text, "Thorax"}
+    _read(tmp_path, series=text.upper())
+    assert json.loads(json.dumps(describe_image(tmp_path, series=text)))["details"]["description"] == text
+
+
+def test_a_description_whose_alphabet_is_not_named(tmp_path):
+    for number, raw in enumerate(("Größe".encode(), "Größe".encode("latin-1"))):
+        folder = series(tmp_path / str(number))
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes().replace(b"Thorax", (raw + b" ")[:6].ljust(6)))
+        assert list_dicom_series(folder)[0].description.startswith("Größ")
+
+
+# ------------------------------------------------------------------ values
+
+
+def test_monochrome1_changes_nothing_about_values(tmp_path):
+    _read(series(tmp_path / "scan", PhotometricInterpretation="MONOCHROME1"))
+
+
+def test_unused_bits_do_not_count(tmp_path):
+    """Overlays in the upper bits, and a sign in the twelfth."""
+    values = stored_values() | np.uint16(0xA000)
+    _read(series(tmp_path / "unsigned", values=values, BitsStored=12, HighBit=11))
+    signed = (stored_values().astype(np.int16) - 100) & 0xFFF | 0x3000
+    folder = series(tmp_path / "signed", values=signed.astype(np.int16), BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(read_volume(folder).data, HU - 100)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_transfer_syntaxes(tmp_path, syntax):
+    for k in range(SHAPE[2]):
+        one = image(stored_values()[..., k], above(k))
+        if syntax == ExplicitVRBigEndian:
+            one.PixelData = stored_values()[..., k].T.astype(">u2").tobytes()
+        one.file_meta.TransferSyntaxUID = syntax
+        one.save_as(tmp_path / f"{k}", implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+    _read(tmp_path)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_compressed_slices(tmp_path, photometric):
+    """Compressed by SimpleITK's GDCM, which is the independent witness of the stored values."""
+    folder = series(tmp_path / "scan")
+    import pydicom
+
+    for k, path in enumerate(sorted(folder.iterdir())):
+        plain = sitk.GetImageFromArray(stored_values()[..., k].T[None])
+        plain.SetMetaData("0008|0060", "OT")
+        writer = sitk.ImageFileWriter()
+        writer.SetUseCompression(True)
+        writer.SetCompressor("JPEG2000")
+        writer.SetFileName(str(tmp_path / "packed.dcm"))
+        writer.Execute(plain)
+        packed = pydicom.dcmread(tmp_path / "packed.dcm")
+        assert packed.file_meta.TransferSyntaxUID == JPEG2000Lossless
+        one = pydicom.dcmread(path)
+        one.PixelData = packed.PixelData
+        one["PixelData"].VR = "OB"
+        one["PixelData"].is_undefined_length = True
+        one.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        one.PhotometricInterpretation = photometric
+        one.save_as(path, enforce_file_format=True)
+    _read(folder)
+
+
+@pytest.mark.parametrize(
+    ("tags", "says"),
+    [
+        ({"RescaleSlope": 0}, "rescaled"),
+        ({"PixelSpacing": None}, "does not state where it lies"),
+        ({"BitsAllocated": 12}, "12 bits"),
+    ],
+)
+def test_values_and_places_that_make_no_sense(tmp_path, tags, says):
+    with pytest.raises((ImageError, GeometryError), match=says):
+        read_volume(series(tmp_path / "scan", **tags))
+
+
+def test_a_spacing_that_is_no_number_is_told_as_such(tmp_path):
+    folder = series(tmp_path / "scan")
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert content.count(b"0.8\\0.9 ") == 1
+        path.write_bytes(content.replace(b"0.8\\0.9 ", b"a.b\\0,9 "))
+    with pytest.raises(ImageError, match=r"PixelSpacing is not 2 numbers: 'a\.b"):
+        read_volume(folder)
+
+
+# ------------------------------------------------------------------ several scans in one series
+
+
+def test_two_interleaved_acquisitions_are_not_one_scan(tmp_path):
+    """Each with a step of 2.5 mm, the second one between the slices of the first: an even lattice, and nonsense."""
+    series(tmp_path, AcquisitionNumber=1)
+    between = [above(k + 0.5) for k in range(SHAPE[2])]
+    series(tmp_path, prefix="B", positions=between, AcquisitionNumber=2)
+    with pytest.raises(ImageError, match="acquisition 2"):
+        read_volume(tmp_path)
+    keys = [one.uid for one in list_dicom_series(tmp_path)]
+    assert keys == ["1.2.3.1:1", "1.2.3.1:2"]
+    _read(tmp_path, series=keys[0])
+    assert read_volume(tmp_path, series=keys[1]).grid.origin[2] == pytest.approx(101.25)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"AcquisitionNumber": 2},
+        {"TemporalPositionIdentifier": 2},
+        {"KVP": 80},
+        {"ImageType": ["DERIVED", "SECONDARY"]},
+    ],
+)
+def test_two_scans_of_one_place_in_one_series_can_be_chosen(tmp_path, tags):
+    series(tmp_path)
+    series(tmp_path, prefix="B", values=stored_values() + np.uint16(1000), **tags)
+    with pytest.raises(ImageError, match=r"2 DICOM series[\s\S]*1\.2\.3\.1:2"):
+        read_volume(tmp_path)
+    _read(tmp_path, series="1.2.3.1:1")
+    np.testing.assert_array_equal(read_volume(tmp_path, series="1.2.3.1:2").data, HU + 1000)
+
+
+def test_a_scan_recorded_in_steps_is_one_scan(tmp_path):
+    _read(series(tmp_path / "steps", AcquisitionNumber=(1, 1, 1, 2, 2, 2)))
+    volume = _read(series(tmp_path / "passes", AcquisitionNumber=(1, 2, 1, 2, 1, 2), Modality="MR"))
+    assert volume.notes == ()
+
+
+# ------------------------------------------------------------------ enhanced objects
+
+
+def _enhanced(numbers, positions, *, shared_slope=1.0) -> Dataset:
+    """Frames of one enhanced CT object (PS3.3 A.38): places and rescaling stand in functional groups only."""
+    one = image(
+        stored_values()[..., 0], SOPClassUID=ENHANCED, ImagePositionPatient=None, ImageOrientationPatient=None,
+        PixelSpacing=None, SliceThickness=None, RescaleSlope=None, RescaleIntercept=None,
+    )  # fmt: skip
+
+    def item(**values):
+        inner = Dataset()
+        for name, value in values.items():
+            setattr(inner, name, value)
+        return Sequence([inner])
+
+    shared = Dataset()
+    shared.PlaneOrientationSequence = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    shared.PixelMeasuresSequence = item(PixelSpacing=[SPACING[1], SPACING[0]], SliceThickness=SPACING[2])
+    shared.PixelValueTransformationSequence = item(RescaleIntercept=-1024, RescaleSlope=shared_slope)
+    frames = []
+    for place in positions:
+        own = Dataset()
+        own.PlanePositionSequence = item(ImagePositionPatient=list(place))
+        frames.append(own)
+    one.SharedFunctionalGroupsSequence = Sequence([shared])
+    one.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    one.NumberOfFrames = len(frames)
+    one.PixelData = b"".join(np.ascontiguousarray(stored_values()[..., k].T).tobytes() for k in numbers)
+    return one
+
+
+def test_enhanced_ct_one_frame_a_file(tmp_path):
+    for k in range(SHAPE[2]):
+        save(_enhanced([k], [above(k)]), tmp_path / f"{k}.dcm")
+    _read(tmp_path)
+
+
+def test_enhanced_ct_all_frames_in_one_file_in_any_order(tmp_path):
+    order = [3, 0, 5, 1, 4, 2]
+    path = save(_enhanced(order, map(above, order)), tmp_path / "scan" / "all.dcm")
+    _read(path.parent)
+    _read(path)
+    assert describe_image(path)["shape"] == list(SHAPE)
+
+
+def test_frames_without_places_are_refused_with_the_reason(tmp_path):
+    one = image(stored_values()[..., 0], NumberOfFrames=6)
+    one.PixelData = one.PixelData * 6
+    save(one, tmp_path / "a.dcm")
+    with pytest.raises(ImageError, match="the 6 frames do not say where"):
+        read_volume(tmp_path)
