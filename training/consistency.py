@@ -9,10 +9,11 @@ import numpy as np
 
 from contestants import AS_USED, RANDOM, Contestant, Describer
 from evaluation_pairs import VALIDATION
+from meddift.features import Level
 from meddift.features.extraction import MIND
+from meddift.geometry import sample
 from meddift.io import read_volume
 from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps
-from meddift.matching.index import read_descriptors
 from meddift.models import network_grid
 from meddift.volume import Volume
 from meddift_lab.synthetic import pick_points
@@ -43,11 +44,16 @@ def crop_consistency(describer: Describer, label: str, scans: Path) -> list[dict
                 centers = level.grid.voxel_centers().reshape(-1, 3)
                 keep = _inside(crop, centers)
                 here = level.matrix[keep].astype(np.float64)
-                there = read_descriptors(full.level(level.name), centers[keep]).astype(np.float64)
+                there = _read(full.level(level.name), centers[keep])
                 change[level.name] = float(np.linalg.norm(here - there) / np.linalg.norm(there))
             results.append({"scan": word, "crop": name, "relative_change": change})
             print(f"crop of {word}, {name}: {change}", flush=True)
     return results
+
+
+def _read(level: Level, positions: np.ndarray) -> np.ndarray:
+    """(N, C) float64, descriptors at world points."""
+    return sample(np.moveaxis(level.features, -1, 0), level.grid.world_to_index(positions)).T
 
 
 def _crop(whole: Volume, describer: Describer, shift: int) -> Volume:

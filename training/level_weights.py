@@ -19,8 +19,9 @@ from evaluate import PRIOR_RADIUS_MM
 from evaluation_pairs import make_task
 from meddift.features import ExtractionOptions, extract_pyramid, whiten_pair
 from meddift.features.extraction import MIND
+from meddift.geometry import window_distances, windows_around
 from meddift.io import read_volume
-from meddift.matching import SearchIndex, distances, lattice_of, similarity_maps, window_similarity, windows_around
+from meddift.matching import SearchIndex, lattice_of, similarity_maps, window_similarity
 from meddift.models import find_spec, load_model
 from meddift_lab.synthetic import scan_pair
 
@@ -41,13 +42,16 @@ def similarities(pyramids: tuple, task: object, levels: tuple[str, ...]) -> tupl
         whole = pyramids[1]
         near = SearchIndex(moving, lattice_of(whole, kind="network"))
         queries = SearchIndex(fixed, lattice_of(pyramids[0], kind=finest)).describe(task.points.positions)
-        start, shape = windows_around(near, task.expected, PRIOR_RADIUS_MM)
+        start, shape = windows_around(near.lattice, task.expected, PRIOR_RADIUS_MM)
         cosines["prior"].append(window_similarity(near, queries, start, shape).flatten(1))
         far = SearchIndex(moving, lattice_of(whole, kind=finest))
         everywhere.append(similarity_maps(far, queries).flatten(1).half())
         if name == finest:
-            beyond = distances(near, start, shape, task.expected).flatten(1) > PRIOR_RADIUS_MM
-            away["prior"] = distances(near, start, shape, task.truth).flatten(1).masked_fill(beyond, torch.inf)
+            expected, true = (
+                torch.from_numpy(window_distances(near.lattice, start, shape, places)).flatten(1)
+                for places in (task.expected, task.truth)
+            )
+            away["prior"] = true.masked_fill(expected > PRIOR_RADIUS_MM, torch.inf)
             centers = torch.from_numpy(far.lattice.voxel_centers().reshape(-1, 3)).float()
             distance = torch.cdist(torch.from_numpy(task.truth).float(), centers)
     kept = (distance < NEAR_MM) | (torch.arange(distance.shape[1]) % EVERY == 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from meddift.geometry import Grid, ball_offsets, steps_of
 from meddift.volume import Volume
 
 Floats = NDArray[np.float64]
@@ -29,7 +30,7 @@ def body_mask(volume: Volume, *, threshold_hu: float = -500.0) -> Volume:
     from scipy import ndimage
 
     thinned = _thinned_out(volume)
-    opened = ndimage.binary_opening(thinned.data > threshold_hu, structure=_ball(4.0, thinned.grid.spacing))
+    opened = ndimage.binary_opening(thinned.data > threshold_hu, structure=_ball(4.0, thinned.grid))
     body = _largest_components(opened, 1)
     for k in range(body.shape[2]):
         body[:, :, k] = ndimage.binary_fill_holes(body[:, :, k])
@@ -56,9 +57,9 @@ def lung_mask(volume: Volume, *, threshold_hu: float = -400.0, body: Volume | No
 
     thinned = _thinned_out(volume)
     inside = _thinned_out(body_mask(volume) if body is None else body).data
-    air = ndimage.binary_opening((thinned.data < threshold_hu) & inside, structure=_ball(1.5, thinned.grid.spacing))
+    air = ndimage.binary_opening((thinned.data < threshold_hu) & inside, structure=_ball(1.5, thinned.grid))
     lungs = _largest_components(air, 2, least=SMALLEST_LUNG_MM3 / float(np.prod(thinned.grid.spacing)))
-    lungs = ndimage.binary_closing(np.pad(lungs, 4), structure=_ball(4.0, thinned.grid.spacing))[4:-4, 4:-4, 4:-4]
+    lungs = ndimage.binary_closing(np.pad(lungs, 4), structure=_ball(4.0, thinned.grid))[4:-4, 4:-4, 4:-4]
     for k in range(lungs.shape[2]):
         lungs[:, :, k] = ndimage.binary_fill_holes(lungs[:, :, k])
     return _spread_out(lungs & inside, volume)
@@ -97,12 +98,13 @@ def _closed(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_fill_holes(walled)[1:-1, 1:-1])
 
 
-def _ball(radius_mm: float, spacing: Floats) -> NDArray[np.bool_]:
+def _ball(radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
     """Structuring element of about this radius; at least the voxel itself."""
-    reach = np.floor(radius_mm / spacing + 1e-6).astype(int)
-    axes = [np.arange(-r, r + 1) * s for r, s in zip(reach, spacing, strict=True)]
-    x, y, z = np.meshgrid(*axes, indexing="ij")
-    return np.asarray(x**2 + y**2 + z**2 <= radius_mm**2 + 1e-6)
+    offsets = ball_offsets(grid, radius_mm)
+    reach = offsets.max(axis=0)
+    ball = np.zeros(2 * reach + 1, dtype=bool)
+    ball[tuple((offsets + reach).T)] = True
+    return ball
 
 
 def _largest_components(mask: NDArray[np.bool_], count: int, *, least: float = 1) -> NDArray[np.bool_]:
@@ -120,7 +122,7 @@ def _largest_components(mask: NDArray[np.bool_], count: int, *, least: float = 1
 
 def _steps(volume: Volume) -> NDArray[np.int64]:
     """Every how many voxels a mask is computed: about every 2 mm, which is fine enough and fast."""
-    return np.asarray(np.maximum(np.rint(2.0 / volume.grid.spacing), 1), dtype=np.int64)
+    return steps_of(volume.grid, 2.0)
 
 
 def _thinned_out(volume: Volume) -> Volume:
@@ -133,7 +135,7 @@ def _thinned_out(volume: Volume) -> Volume:
 def _spread_out(mask: NDArray[np.bool_], like: Volume) -> Volume:
     """A mask computed on the upright, thinned-out lattice, on the grid of the original."""
     upright, _, _ = like.grid.reoriented("RAS")
-    steps = np.maximum(np.rint(2.0 / upright.spacing), 1).astype(int)
+    steps = steps_of(upright, 2.0)
     # The kept voxel stands for the block around it, not for the block after it.
     picks = [
         np.minimum((np.arange(n) + step // 2) // step, mask.shape[axis] - 1)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError
-from meddift.geometry import Grid, interpolate, resampling_matrix
+from meddift.geometry import Grid, resampling_matrix, sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ class Volume:
         Returns:
             (..., N) float64.
         """
-        return interpolate(self.data, self.grid.world_to_index(positions))
+        return sample(self.data, self.grid.world_to_index(positions))
 
     def digest(self) -> str:
         """sha256 of voxel values and geometry, as 64 hexadecimal digits; equal scans have equal digests."""

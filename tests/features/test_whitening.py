@@ -6,7 +6,7 @@ from scipy.linalg import fractional_matrix_power
 
 from meddift.errors import ModelError, OptionsError
 from meddift.features import Level, Pyramid, whiten_pair
-from meddift.geometry import Grid, interpolate
+from meddift.geometry import Grid, sample
 from meddift.volume import Volume
 
 MIX = np.random.default_rng(5).standard_normal((6, 6)) @ np.diag([10, 5, 2, 1, 0.5, 0.3])
@@ -107,11 +107,11 @@ def test_whitening_commutes_with_interpolation():
     one, two = scan(0), scan(1)
     white = whiten_pair(one, two)[0].levels[0]
     positions = np.random.default_rng(2).uniform(2, 8, (50, 3))
-    raw = interpolate(np.moveaxis(one.levels[0].features, -1, 0), positions).T
+    raw = sample(np.moveaxis(one.levels[0].features, -1, 0), positions).T
     known = inside(one), white.features[2:-2, 2:-2, 2:-2].reshape(-1, 6)
     design = np.column_stack([known[0], np.ones(len(known[0]))])
     affine_map = np.linalg.lstsq(design, known[1].astype(np.float64), rcond=None)[0]
-    found = interpolate(np.moveaxis(white.features, -1, 0), positions).T
+    found = sample(np.moveaxis(white.features, -1, 0), positions).T
     np.testing.assert_allclose(found, np.column_stack([raw, np.ones(len(raw))]) @ affine_map, atol=1e-2)
 
 

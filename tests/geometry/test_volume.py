@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lattices import grids
 
 from meddift.errors import GeometryError
-from meddift.geometry import Grid, interpolate
+from meddift.geometry import Grid, sample
 from meddift.volume import Volume
 
 
@@ -41,7 +41,7 @@ def test_a_linear_ramp_is_read_exactly(grid):
 
 
 def test_a_missing_point_has_no_value():
-    assert np.isnan(interpolate(np.ones((2, 2, 2)), [[np.nan, 0, 0]])).all()
+    assert np.isnan(sample(np.ones((2, 2, 2)), [[np.nan, 0, 0]])).all()
 
 
 @settings(max_examples=50, deadline=None)

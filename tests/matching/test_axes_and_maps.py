@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from meddift.errors import GeometryError, OptionsError
 from meddift.features import Level, Pyramid
-from meddift.geometry import Grid
+from meddift.geometry import Grid, read_axes
 from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps, similarity_maps
-from meddift.matching.axes import read_axes
 
 
 def turned(spacing, angle=0.3):
@@ -31,9 +30,11 @@ spacings = st.tuples(*[st.floats(0.5, 5.0)] * 3)
 def read(values, readings):
     """Apply the three readings to (X, Y, Z) values through their matrices."""
     for axis, reading in enumerate(readings):
-        weights, first, last = reading.matrix(0, len(reading.low))
-        part = np.take(values, np.arange(first, last), axis=axis)
-        values = np.moveaxis(np.moveaxis(part, axis, -1) @ weights.T.astype(np.float64), -1, axis)
+        first, weights = reading.windows(np.arange(len(reading.low))[None])
+        part = np.take(values, first[0] + np.arange(weights.shape[2]), axis=axis)
+        along = reading.read(torch.from_numpy(values), axis).numpy()
+        values = np.moveaxis(np.moveaxis(part, axis, -1) @ weights[0].T.astype(np.float64), -1, axis)
+        np.testing.assert_allclose(along, values, atol=1e-5)
     return values
 
 
@@ -66,17 +67,20 @@ def test_reading_anywhere_is_torch_grid_sample_clamped_at_the_border(shape, leve
 
 @settings(max_examples=40, deadline=None)
 @given(sizes, sizes, spacings, st.data())
-def test_a_part_of_the_matrix_is_that_part_of_the_lattice(shape, level_shape, spacing, data):
+def test_windows_read_what_the_whole_lattice_reads(shape, level_shape, spacing, data):
     lattice = Grid(shape, turned(spacing))
     reading = read_axes(lattice, lattice.resized(level_shape))[0]
-    start = data.draw(st.integers(0, shape[0] - 1))
-    stop = data.draw(st.integers(start + 1, shape[0]))
-    weights, first, last = reading.matrix(start, stop)
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+    length = data.draw(st.integers(1, shape[0]))
+    start = np.arange(shape[0] - length + 1)
+    first, weights = reading.windows(start[:, None] + np.arange(length))
+    np.testing.assert_allclose(weights.sum(axis=2), 1, atol=1e-6)
+    assert (first >= 0).all()
+    assert (first + weights.shape[2] <= level_shape[0]).all()
     line = np.random.default_rng(2).normal(size=level_shape[0])
-    everything, low, high = reading.matrix(0, shape[0])
-    np.testing.assert_allclose(weights @ line[first:last], (everything @ line[low:high])[start:stop], atol=1e-5)
-    assert ((reading.low >= 0) & (reading.high < level_shape[0]) & (reading.part >= 0) & (reading.part <= 1)).all()
+    everything = reading.read(torch.from_numpy(line), 0).numpy()
+    for begin, low, weight in zip(start, first, weights, strict=True):
+        read_there = weight @ line[low : low + weights.shape[2]]
+        np.testing.assert_allclose(read_there, everything[begin : begin + length], atol=1e-5)
 
 
 @pytest.mark.parametrize("affine", [turned((2, 2, 2), 0.31), np.diag([-1, 1, 1, 1.0])])

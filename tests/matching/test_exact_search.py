@@ -6,15 +6,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from meddift.features import Level, Pyramid, whiten_pair, whitening_maps
-from meddift.geometry import Grid
+from meddift.geometry import Grid, window_distances, windows_around
 from meddift.matching import (
     GlobalSearch,
     SearchIndex,
-    distances,
     search_maps,
     similarity_maps,
     window_similarity,
-    windows_around,
 )
 
 
@@ -123,9 +121,9 @@ def test_windows_hold_the_brute_force_values():
     index = SearchIndex(pyramid, pyramid.image_grid)
     positions = pyramid.image_grid.index_to_world(generator.uniform(0, 16, (12, 3)))
     queries = index.describe(positions)
-    start, shape = windows_around(index, positions, 9.0)
+    start, shape = windows_around(index.lattice, positions, 9.0)
     values = window_similarity(index, queries, start, shape).numpy()
-    away = distances(index, start, shape, positions).numpy()
+    away = window_distances(index.lattice, start, shape, positions)
     expected = brute_force(pyramid, queries)
     for row, first in enumerate(start):
         box = tuple(slice(f, f + n) for f, n in zip(first, shape, strict=True))
@@ -149,7 +147,7 @@ def test_whitening_what_is_touched_is_whitening_everything(coarse):
     queries = lazy.describe(positions)
     for one, two in zip(queries, eager.describe(positions), strict=True):
         np.testing.assert_allclose(one, two, atol=2e-5)
-    start, shape = windows_around(lazy, positions, 9.0)
+    start, shape = windows_around(lazy.lattice, positions, 9.0)
     expected = window_similarity(eager, queries, start, shape)
     np.testing.assert_allclose(window_similarity(lazy, queries, start, shape), expected, atol=2e-5)
     np.testing.assert_allclose(similarity_maps(lazy, queries), similarity_maps(eager, queries), atol=2e-5)
@@ -165,7 +163,7 @@ def test_windows_of_several_queries_hold_each_query(monkeypatch, whole_maps):
     monkeypatch.setitem(index.__dict__, "has_maps", whole_maps)
     positions = pyramid.image_grid.index_to_world(generator.uniform(0, 16, (12, 3)))
     queries = index.describe(positions)
-    start, shape = windows_around(index, positions[:4], 7.0)
+    start, shape = windows_around(index.lattice, positions[:4], 7.0)
     expected = brute_force(pyramid, queries).reshape(4, 3, *pyramid.image_grid.shape)
     values = window_similarity(index, [q.reshape(4, 3, -1) for q in queries], start, shape)
     for row, first in enumerate(start):

@@ -207,7 +207,7 @@ def _plan_image(
     from meddift.registration import warp_labels, warp_volume
 
     if labels:
-        warped = warp_labels(source, through, grid.grid, fill=0 if fill is None else int(fill))
+        warped = warp_labels(source, through, grid.grid, fill=0 if fill is None else fill)
     else:
         warped = warp_volume(source, through, grid.grid, fill=fill)
     outputs.required[out] = lambda place: write_volume(warped, place)

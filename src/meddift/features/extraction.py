@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import ModelError, OptionsError
 from meddift.features.mind import mind_level
-from meddift.features.pyramid import Level, Pyramid, voxels_inside
+from meddift.features.pyramid import Level, Pyramid
 from meddift.models import find_spec, prepare_volume
 from meddift.volume import Volume
 
@@ -192,11 +192,11 @@ def extract_pyramid(
         levels += _network_levels(volume, prepared, model, options, role, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
-        levels.append(mind_level(_without_padding(prepared, volume), name=MIND))
+        levels.append(mind_level(prepared.cropped(*prepared.grid.box_within(volume.grid)), name=MIND))
     for level in levels:
         _check_finite(level)
     # Of levels of the same spacing, the network's come first, in the order in which it makes them.
-    levels.sort(key=lambda level: -round(float(np.prod(level.grid.spacing)), 6))
+    levels.sort(key=lambda level: -round(level.grid.voxel_volume, 6))
     pyramid = Pyramid(
         tuple(levels),
         image_grid=volume.grid,
@@ -237,19 +237,6 @@ def _network_levels(
             grids[name] = features.grid
             total[name] = total[name] + data if name in total else data
     return [Level(name, np.moveaxis(total[name], 0, -1) / np.float32(len(seeds)), grids[name]) for name in order]
-
-
-def _without_padding(prepared: Volume, volume: Volume) -> Volume:
-    """The part of the prepared scan that holds the scan itself."""
-    inside = voxels_inside(prepared.grid, volume.grid)
-    bounds = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        hit = np.flatnonzero(inside.any(axis=others))
-        if len(hit) == 0:  # a scan thinner than half a voxel of the network's lattice
-            return prepared
-        bounds.append((int(hit[0]), int(hit[-1]) + 1))
-    return prepared.cropped([low for low, _ in bounds], [high - low for low, high in bounds])
 
 
 def _check_finite(level: Level) -> None:

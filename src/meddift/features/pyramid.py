@@ -101,7 +101,7 @@ class Pyramid:
         if len(set(self.names)) != len(levels):
             raise OptionsError(f"levels of a pyramid need different names, got {', '.join(self.names)}")
         for coarse, fine in pairwise(levels):
-            if np.prod(fine.grid.spacing) > 1.001 * np.prod(coarse.grid.spacing):
+            if fine.grid.voxel_volume > 1.001 * coarse.grid.voxel_volume:
                 raise GeometryError(f"levels must go from coarse to fine, but {fine!r} comes after {coarse!r}")
 
     def __repr__(self) -> str:

@@ -1,20 +1,35 @@
-"""Lattices, frames and transforms. Everything that knows about spacing, flips and half voxels."""
+"""Lattices, frames, transforms and the sampler. Everything that knows about spacing, flips and half voxels."""
 
+from meddift.geometry.axes import AxisReading, read_axes, resampling_matrix, spline_matrix
 from meddift.geometry.frames import flip_affine_ras_lps, flip_ras_lps
 from meddift.geometry.grid import Grid
-from meddift.geometry.interpolation import interpolate, resampling_matrix
+from meddift.geometry.sampling import as_type, check_fill, nearest, sample, sample_with_gradient, scatter, window
 from meddift.geometry.shift import shifted
 from meddift.geometry.transforms import AffineTransform, CompositeTransform, DisplacementField, Transform
+from meddift.geometry.windows import ball_offsets, steps_of, window_distances, windows_around
 
 __all__ = [
     "AffineTransform",
+    "AxisReading",
     "CompositeTransform",
     "DisplacementField",
     "Grid",
     "Transform",
+    "as_type",
+    "ball_offsets",
+    "check_fill",
     "flip_affine_ras_lps",
     "flip_ras_lps",
-    "interpolate",
+    "nearest",
+    "read_axes",
     "resampling_matrix",
+    "sample",
+    "sample_with_gradient",
+    "scatter",
     "shifted",
+    "spline_matrix",
+    "steps_of",
+    "window",
+    "window_distances",
+    "windows_around",
 ]

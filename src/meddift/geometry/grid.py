@@ -167,6 +167,31 @@ class Grid:
         """
         return np.asarray(positions, dtype=np.float64) @ self.inverse[:3, :3].T + self.inverse[:3, 3]
 
+    def vectors_to_world(self, vectors: ArrayLike) -> Floats:
+        """Convert (..., 3) differences of voxel indices to differences of world points, float64, RAS mm."""
+        return np.asarray(vectors, dtype=np.float64) @ self.affine[:3, :3].T
+
+    def vectors_to_index(self, vectors: ArrayLike) -> Floats:
+        """Convert (..., 3) differences of world points, RAS mm, to differences of voxel indices, float64."""
+        return np.asarray(vectors, dtype=np.float64) @ self.inverse[:3, :3].T
+
+    def in_voxels(self, length_mm: float) -> Floats:
+        """(3,) float64, a length in voxels along each index axis; not rounded."""
+        return np.asarray(length_mm / self.spacing, dtype=np.float64)
+
+    def rim_distance_mm(self, positions: ArrayLike) -> Floats:
+        """How far inside the field of view (bounded by the outer voxel faces) world points lie.
+
+        Args:
+            positions: (..., 3) float, world RAS mm.
+
+        Returns:
+            (...,) float64, mm along the index axes to the closest face; negative outside.
+        """
+        index = self.world_to_index(positions)
+        inside = np.minimum(index + 0.5, np.asarray(self.shape) - 0.5 - index)
+        return np.asarray((inside * self.spacing).min(axis=-1))
+
     def contains(self, positions: ArrayLike, *, margin_mm: float = 0.0) -> NDArray[np.bool_]:
         """Whether world points lie in the field of view (bounded by the outer voxel faces).
 
@@ -248,6 +273,32 @@ class Grid:
         step = target / self.spacing
         middle = (np.asarray(self.shape) - 1) / 2
         return self._derived(shape.tolist(), step=step, first=middle - step * (shape - 1) / 2)
+
+    def coarsened(self, spacing: float) -> Grid:
+        """`respaced`, but along no axis finer than it is; `spacing` in mm."""
+        return self.respaced(np.maximum(spacing, self.spacing).tolist())
+
+    def box_within(self, other: Grid) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """The voxels of this lattice whose centres lie in the field of view of another with the same axes.
+
+        Args:
+            other: The lattice of a scan of which this one is a resized, padded copy.
+
+        Returns:
+            First voxel and shape of the box, for `cropped`; along an axis where no centre lies inside, as with scans
+            thinner than a voxel, the voxel closest to the middle of `other`.
+        """
+        start, shape = [], []
+        middle = self.world_to_index(other.center)
+        for axis in range(3):
+            line = np.tile(middle, (self.shape[axis], 1))
+            line[:, axis] = np.arange(self.shape[axis])
+            inside = np.flatnonzero(other.contains(self.index_to_world(line)))
+            if len(inside) == 0:
+                inside = np.clip(np.rint(middle[axis : axis + 1]), 0, self.shape[axis] - 1).astype(np.int64)
+            start.append(int(inside[0]))
+            shape.append(int(inside[-1] - inside[0] + 1))
+        return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
 
     def padded_to_multiple(self, multiple: int) -> tuple[Grid, tuple[int, int, int]]:
         """Extend each axis on both sides until its length is a multiple.

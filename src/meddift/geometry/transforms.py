@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import TransformError
 from meddift.geometry.grid import Grid
-from meddift.geometry.interpolation import interpolate
+from meddift.geometry.sampling import sample
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +39,10 @@ class AffineTransform:
         matrix = np.array(self.matrix, dtype=np.float64)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
             raise TransformError(f"an affine transform needs a finite, invertible (4, 4) matrix, got\n{matrix}")
+        if not np.allclose(matrix[3], [0, 0, 0, 1]):
+            raise TransformError(
+                f"the last row of an affine transform must be 0 0 0 1, got {matrix[3]}; is it the transpose of one?"
+            )
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
@@ -103,7 +107,7 @@ class DisplacementField:
         """
         world = np.asarray(positions, dtype=np.float64)
         flat = world.reshape(-1, 3)
-        moved = flat + interpolate(self.displacement, self.grid.world_to_index(flat)).T
+        moved = flat + sample(self.displacement, self.grid.world_to_index(flat)).T
         return moved.reshape(world.shape)
 
 

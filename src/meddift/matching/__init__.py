@@ -11,7 +11,7 @@ from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.matching.index import SearchIndex, lattice_of
-    from meddift.matching.local import distances, window_similarity, windows_around
+    from meddift.matching.local import window_similarity
     from meddift.matching.maps import search_maps, similarity_maps
     from meddift.matching.matches import Matches, Verdict
     from meddift.matching.robust import RobustAffine, fit_robust_affine
@@ -26,14 +26,12 @@ _HOME = {
     "RobustAffine": "meddift.matching.robust",
     "SearchIndex": "meddift.matching.index",
     "Verdict": "meddift.matching.matches",
-    "distances": "meddift.matching.local",
     "fit_robust_affine": "meddift.matching.robust",
     "lattice_of": "meddift.matching.index",
     "peak_offsets": "meddift.matching.subvoxel",
     "search_maps": "meddift.matching.maps",
     "similarity_maps": "meddift.matching.maps",
     "window_similarity": "meddift.matching.local",
-    "windows_around": "meddift.matching.local",
 }
 
 __all__ = [
@@ -43,14 +41,12 @@ __all__ = [
     "RobustAffine",
     "SearchIndex",
     "Verdict",
-    "distances",
     "fit_robust_affine",
     "lattice_of",
     "peak_offsets",
     "search_maps",
     "similarity_maps",
     "window_similarity",
-    "windows_around",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME, __all__)

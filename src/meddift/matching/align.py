@@ -12,7 +12,6 @@ moving voxels, and the voxels around the moving place with places between fixed 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Self
 
 import numpy as np
@@ -20,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.features import Level
-from meddift.matching.reading import read, read_unit_with_slope, unit
+from meddift.geometry import ball_offsets, sample, steps_of
+from meddift.matching.descriptors import sample_unit_with_gradient, unit
 from meddift.system.threads import for_each
 
 #: Points whose neighbourhoods are read at a time: what is gathered for them fits into a processor's cache.
@@ -144,16 +144,13 @@ class _Voxels:
     def around(cls, level: Level, points: NDArray[np.float64]) -> Self:
         """Every second voxel or so of a ball around the voxel that is closest to each point."""
         grid = level.grid
-        step = np.maximum(1, np.round(SPACING_MM / grid.spacing))
         # Points lie beside their voxels: some that lie half a voxel beyond the ball of one are inside that of another.
         reach = REACH_MM + float(np.linalg.norm(grid.spacing)) / 2
-        sides = [np.arange(-n, n + 1) for n in (reach / (step * grid.spacing)).astype(int)]
-        ball = np.array(list(product(*sides)), dtype=np.float64) * step
-        ball = ball[np.linalg.norm(ball * grid.spacing, axis=1) <= reach]
+        ball = ball_offsets(grid, reach, step=steps_of(grid, SPACING_MM)).astype(np.float64)
         voxels = np.rint(grid.world_to_index(points))[:, None] + ball
-        exist = ((voxels >= 0) & (voxels < grid.shape)).all(axis=-1)
+        exist: NDArray[np.bool_] = np.asarray(((voxels >= 0) & (voxels < grid.shape)).all(axis=-1))
         index = torch.from_numpy(voxels.reshape(-1, 3)).float()
-        described = unit(read(torch.from_numpy(level.features), index)).reshape(*voxels.shape[:2], -1)
+        described = unit(sample(torch.from_numpy(level.features), index)).reshape(*voxels.shape[:2], -1)
         return cls(grid.index_to_world(voxels.reshape(-1, 3)).reshape(voxels.shape), described, exist)
 
 
@@ -166,7 +163,7 @@ def _share(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
 def _slopes(level: Level, positions: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, K, C) unit descriptors at (N, K, 3) world mm, and their (N, K, C, 3) derivatives by mm."""
     index = torch.from_numpy(level.grid.world_to_index(positions.reshape(-1, 3))).float()
-    value, by_index = read_unit_with_slope(torch.from_numpy(level.features), index)
+    value, by_index = sample_unit_with_gradient(torch.from_numpy(level.features), index)
     slope = by_index @ torch.from_numpy(level.grid.inverse[:3, :3]).float()
     return value.reshape(*positions.shape[:2], -1), slope.reshape(*positions.shape[:2], -1, 3)
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from meddift.errors import OptionsError
 from meddift.features import Level, Pyramid, Whitening
-from meddift.geometry import Grid
-from meddift.matching.axes import AxisReading, read_axes
-from meddift.matching.norms import gram_maps, squared_norms
+from meddift.geometry import AxisReading, Grid, read_axes, sample
+from meddift.matching.norms import squared_norms
 
 #: A descriptor shorter than this share of the level's root mean square length says nothing; its cosine counts as 0.
 SMALLEST_NORM = 1e-6
@@ -57,9 +56,7 @@ class IndexedLevel:
     @cached_property
     def inverse_norms(self) -> torch.Tensor:
         """(n0, n1, n2) float32 on the lattice, `share / |f|`; 0 where there is nothing to compare."""
-        between = [bool(reading.part.any()) for reading in self.readings]
-        maps = gram_maps(self.features.cpu(), (between[0], between[1], between[2]))
-        return self.inverted(squared_norms(maps, self.readings)).to(self.raw.device)
+        return self.inverted(squared_norms(self.features, self.readings))
 
     @property
     def has_inverse_norms(self) -> bool:
@@ -160,31 +157,16 @@ class SearchIndex:
         """
         described = []
         for indexed in self.levels:
-            value = torch.from_numpy(read_descriptors(indexed.level, positions)).to(self.device)
-            value = indexed.whitened(value)
+            value = indexed.whitened(read_descriptors(indexed.raw, indexed.level.grid, positions))
             norm = value.norm(dim=1, keepdim=True)
             described.append(torch.where(norm > 0, value / norm.clamp(min=1e-30), value))
         return described
 
 
-def read_descriptors(level: Level, positions: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(N, C) float32, a level at (N, 3) world RAS mm: trilinear, clamped at the border, not normalised."""
-    index = level.grid.world_to_index(positions)
-    last = np.asarray(level.grid.shape) - 1
-    index = np.clip(index, 0, last)
-    low = np.minimum(np.floor(index).astype(np.int64), np.maximum(last - 1, 0))
-    high = np.minimum(low + 1, last)
-    part = index - low
-    _, y, z = level.grid.shape
-    matrix = torch.from_numpy(level.matrix)
-    result = torch.zeros((len(index), level.channels))
-    for corner in range(8):
-        pick = [(corner >> axis) & 1 for axis in range(3)]
-        at = [high[:, a] if pick[a] else low[:, a] for a in range(3)]
-        weight = np.prod([part[:, a] if pick[a] else 1 - part[:, a] for a in range(3)], axis=0).astype(np.float32)
-        rows = torch.from_numpy((at[0] * y + at[1]) * z + at[2])
-        result.addcmul_(matrix.index_select(0, rows), torch.from_numpy(weight)[:, None])
-    return result.numpy()
+def read_descriptors(features: torch.Tensor, grid: Grid, positions: NDArray[np.float64]) -> torch.Tensor:
+    """(N, C), a level's (X, Y, Z, C) features at (N, 3) world RAS mm: clamped at the border, not normalised."""
+    index = torch.from_numpy(grid.world_to_index(positions)).to(features.device)
+    return sample(features, index)
 
 
 def unravel(flat: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -207,14 +189,4 @@ def lattice_of(pyramid: Pyramid, *, kind: str) -> Grid:
     if kind == "image":
         return pyramid.image_grid.reoriented("RAS")[0]
     grid = pyramid.network_grid if kind == "network" else pyramid.level(kind).grid
-    start, shape = [], []
-    for axis in range(3):
-        line = np.zeros((grid.shape[axis], 3))
-        line[:] = grid.world_to_index(pyramid.image_grid.center)
-        line[:, axis] = np.arange(grid.shape[axis])
-        inside = np.flatnonzero(pyramid.image_grid.contains(grid.index_to_world(line)))
-        if len(inside) == 0:  # a scan thinner than a voxel of the lattice
-            inside = np.clip(np.round(line[:1, axis]), 0, grid.shape[axis] - 1).astype(np.int64)
-        start.append(int(inside[0]))
-        shape.append(int(inside[-1] - inside[0] + 1))
-    return grid.cropped(start, shape)
+    return grid.cropped(*grid.box_within(pyramid.image_grid))

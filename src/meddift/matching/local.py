@@ -8,14 +8,14 @@ whole scan has to be made. Windows are worked on a few at a time, so that all of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meddift.matching.axes import AxisReading
+from meddift.geometry import AxisReading
 from meddift.matching.index import IndexedLevel, SearchIndex
+from meddift.matching.norms import gram_lattice, squared_weights
 
 #: Bytes that the patches and similarities of one batch of windows may take: on a processor, about its cache; on a
 #: graphics card, enough to keep it busy.
@@ -70,21 +70,12 @@ class _AxisWindows:
 
     @classmethod
     def of(cls, reading: AxisReading, start: NDArray[np.int64], length: int, device: str) -> _AxisWindows:
+        if reading.first_sample is not None:
+            return cls(reading.first_sample + start, length, None, None)
         voxel = start[:, None] + np.arange(length)
-        low, high, part = reading.low[voxel], reading.high[voxel], reading.part[voxel]
-        if not part.any() and (np.diff(low, axis=1) == 1).all():
-            return cls(low[:, 0], length, None, None)
-        width = int((high[:, -1] - low[:, 0]).max()) + 1
-        first = np.minimum(low[:, 0], reading.length - width)
-        rows, columns = np.indices(voxel.shape)
-        low, high = low - first[:, None], high - first[:, None]
-        weights = np.zeros((*voxel.shape, width), dtype=np.float32)
-        weights[rows, columns, low] = 1 - part
-        weights[rows, columns, high] += part
-        squares = np.zeros((*voxel.shape, 2 * width - 1), dtype=np.float32)
-        squares[rows, columns, 2 * low] = (1 - part) ** 2
-        squares[rows, columns, 2 * high] += part**2
-        squares[rows, columns, low + high] += np.where(low < high, 2 * part * (1 - part), 0)
+        first, weights = reading.windows(voxel)
+        width = weights.shape[2]
+        squares = squared_weights(reading, voxel, first, width)
         return cls(first, width, torch.from_numpy(weights).to(device), torch.from_numpy(squares).to(device))
 
 
@@ -128,7 +119,8 @@ class _LevelWindows:
             boxes = [tuple(slice(s, s + n) for s, n in zip(corner, shape, strict=True)) for corner in start]
             inverse = torch.stack([self.inverse_norms[box] for box in boxes])[:, :, None]
         else:
-            gram = patch_gram(patch, [axis.weights is not None for axis in self.axes])[:, None]
+            between = [axis.weights is not None for axis in self.axes]
+            gram = gram_lattice(patch, (between[0], between[1], between[2]))[:, None]
             inverse = self.level.inverted(_read(gram, [axis.squares for axis in self.axes], rows).clamp_(min=0))
         total.addcmul_(dots, inverse)
 
@@ -157,73 +149,3 @@ def _read(values: torch.Tensor, weights: list[torch.Tensor | None], rows: slice)
         flat = torch.bmm(weight[rows], values.reshape(now, k0, -1))
         values = flat.reshape(now, weight.shape[1], *values.shape[2:])
     return values
-
-
-def patch_gram(patch: torch.Tensor, between: list[bool]) -> torch.Tensor:
-    """Dot products of neighbouring descriptors, as `gram_maps` has them, woven into one lattice.
-
-    Args:
-        patch: (n, k0, k1, k2, C) float32.
-        between: Axes along which anything is read between samples.
-
-    Returns:
-        (n, m0, m1, m2) float32, m = 2 k - 1 along axes that are read between samples (even places are samples, odd
-        places lie between two), else k.
-    """
-    widths = patch.shape[1:4]
-    size = [2 * k - 1 if b else k for k, b in zip(widths, between, strict=True)]
-    gram = patch.new_empty((len(patch), *size))
-    ones = patch.new_ones(patch.shape[4])
-    for kind in product(*[(0, 1) if b and k > 1 else (0,) for k, b in zip(widths, between, strict=True)]):
-        edges = [axis for axis in range(3) if kind[axis]]
-        total: torch.Tensor | None = None
-        # Fix the direction of the first edge axis: the other half of the pairs are the same pairs swapped.
-        for signs in product((0, 1), repeat=max(0, len(edges) - 1)):
-            here, there = [0, 0, 0], [0, 0, 0]
-            for axis, sign in zip(edges, (0, *signs), strict=False):
-                here[axis], there[axis] = sign, 1 - sign
-            one, two = (
-                patch[(slice(None), *(slice(s, s + k - e) for s, k, e in zip(shift, widths, kind, strict=True)))]
-                for shift in (here, there)
-            )
-            dots = torch.matmul(one * two, ones)
-            total = dots if total is None else total.add_(dots)
-        if total is not None:
-            places = tuple(slice(k, None, 2) if b else slice(None) for k, b in zip(kind, between, strict=True))
-            gram[(slice(None), *places)] = total / 2 ** max(0, len(edges) - 1)
-    return gram
-
-
-def windows_around(
-    index: SearchIndex, positions: NDArray[np.float64], radius_mm: float
-) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
-    """The smallest windows of one common shape that hold all lattice voxels within a radius, shifted onto the lattice.
-
-    Args:
-        index: The scan that is searched.
-        positions: (N, 3) float64, world RAS mm.
-        radius_mm: Of the ball.
-
-    Returns:
-        (N, 3) int64 first voxels, and the common shape.
-    """
-    lattice = index.lattice
-    reach = np.ceil(radius_mm / lattice.spacing).astype(np.int64)
-    shape = np.minimum(2 * reach + 1, lattice.shape)
-    center = np.round(lattice.world_to_index(positions)).astype(np.int64)
-    start = np.clip(center - reach, 0, np.asarray(lattice.shape) - shape)
-    return start, (int(shape[0]), int(shape[1]), int(shape[2]))
-
-
-def distances(
-    index: SearchIndex, start: NDArray[np.int64], shape: tuple[int, int, int], positions: NDArray[np.float64]
-) -> torch.Tensor:
-    """(N, n0, n1, n2) float32, mm from each voxel of a window to the position that goes with the window."""
-    lattice = index.lattice
-    offset = lattice.world_to_index(positions) - start
-    axes = [
-        torch.from_numpy((((np.arange(shape[a]) - offset[:, a, None]) * lattice.spacing[a]) ** 2).astype(np.float32))
-        for a in range(3)
-    ]
-    squared = axes[0][:, :, None, None] + axes[1][:, None, :, None] + axes[2][:, None, None, :]
-    return squared.sqrt_().to(index.device)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meddift.geometry import Grid, Transform
+from meddift.geometry import Grid, Transform, steps_of, window_distances, windows_around
 from meddift.matching.index import SearchIndex
-from meddift.matching.local import distances, window_similarity, windows_around
+from meddift.matching.local import window_similarity
 from meddift.matching.maps import search_maps
 from meddift.matching.search import GlobalSearch
 from meddift.matching.subvoxel import peak_offsets
@@ -117,9 +117,10 @@ def locate_nearby(
     offsets = _neighbours(lattice, support_mm)
     # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
     back = np.linalg.inv(local_linear(prior, positions))
-    shifts = np.einsum("nij,kj->nki", back, offsets @ lattice.affine[:3, :3].T)
-    start, shape = windows_around(moving, expected, radius_mm + support_mm + lattice.spacing.max())
-    inner, core = windows_around(moving, expected, radius_mm + lattice.spacing.max())
+    shifts = np.einsum("nij,kj->nki", back, lattice.vectors_to_world(offsets))
+    voxel_mm = float(lattice.spacing.max())
+    start, shape = windows_around(lattice, expected, radius_mm + support_mm + voxel_mm)
+    inner, core = windows_around(lattice, expected, radius_mm + voxel_mm)
     last = np.asarray(lattice.shape) - 1
     at_once = max(1, WINDOW_NUMBERS // (len(offsets) * int(np.prod(shape))))
     # Both scans are read from several threads: what they keep for later is computed before. Lengths of descriptors on
@@ -134,7 +135,7 @@ def locate_nearby(
         queries = [q.reshape(now, len(offsets), -1) for q in fixed.describe(around)]
         wide = window_similarity(moving, queries, start[rows], shape)
         values = _average_shifted(wide, offsets, inner[rows] - start[rows], core)
-        away = distances(moving, inner[rows], core, expected[rows])
+        away = _distances(moving, inner[rows], core, expected[rows])
         # An expected place beyond the scan may have no voxel within the radius: then the whole window counts.
         reachable = (away <= radius_mm).flatten(1).any(dim=1)[:, None, None, None]
         searched = values.masked_fill((away > radius_mm) & reachable, -torch.inf)
@@ -142,10 +143,10 @@ def locate_nearby(
         place = np.stack(np.unravel_index(flat.cpu().numpy(), core), axis=1)
         voxel = inner[rows] + place
         found = lattice.index_to_world(voxel)
-        beyond = distances(moving, inner[rows], core, found) > RIVAL_MM
+        beyond = _distances(moving, inner[rows], core, found) > RIVAL_MM
         rival = searched.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1)
         rim = ((voxel == 0) | (voxel == last)) & (last > 0)
-        far = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - lattice.spacing.max()
+        far = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - voxel_mm
         located.positions[rows] = lattice.index_to_world(voxel + peak_offsets(_cubes(values.cpu().numpy(), place)))
         located.similarity[rows] = located.first_similarity[rows] = top.double().cpu().numpy()
         located.margin[rows] = (top - rival).double().cpu().numpy()
@@ -157,7 +158,7 @@ def locate_nearby(
 
 def _neighbours(lattice: Grid, support_mm: float) -> NDArray[np.int64]:
     """(K, 3) int64 offsets in voxels, the point itself first, then those around it: a cube of three a side."""
-    step = np.maximum(1, np.round(support_mm / lattice.spacing)).astype(np.int64)
+    step = steps_of(lattice, support_mm)
     sides = (0, -1, 1) if support_mm > 0 else (0,)
     offsets = np.array(list(product(sides, repeat=3)), dtype=np.int64) * step
     # A thin scan has no neighbours across.
@@ -221,9 +222,8 @@ def local_linear(prior: Transform, positions: NDArray[np.float64], *, step_mm: f
     return np.where(healthy[:, None, None], linear, np.eye(3))
 
 
-def rim_distance_mm(grid: Grid, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) float64, how far inside the field of view points lie, mm; negative outside."""
-    index = grid.world_to_index(positions)
-    low = (index + 0.5) * grid.spacing
-    high = (np.asarray(grid.shape) - 0.5 - index) * grid.spacing
-    return np.asarray(np.minimum(low, high).min(axis=-1))
+def _distances(
+    index: SearchIndex, start: NDArray[np.int64], shape: tuple[int, int, int], positions: NDArray[np.float64]
+) -> torch.Tensor:
+    """(N, n0, n1, n2) float32, mm from each voxel of a window to its position, on the device."""
+    return torch.from_numpy(window_distances(index.lattice, start, shape, positions)).to(index.device)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meddift.matching.axes import AxisReading
 from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 from meddift.matching.search import Found
 
@@ -34,7 +33,7 @@ def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torc
         # The axis that shrinks most comes first: less to read for the others.
         order = sorted(range(3), key=lambda axis: len(level.readings[axis].low) / level.readings[axis].length)
         for axis in order:
-            dots = _read(dots, axis + 1, level.readings[axis])
+            dots = level.readings[axis].read(dots, axis + 1)
         total.addcmul_(dots, level.inverse_norms)
     return total
 
@@ -89,7 +88,7 @@ def _sweep(
     voxels = torch.stack(unravel(place, shape), dim=1)
     rival = torch.full_like(best, -torch.inf)
     if exclusion_mm is not None:
-        radius = exclusion_mm / index.lattice.spacing
+        radius = index.lattice.in_voxels(exclusion_mm)
         reach = int(radius[0])
         for x in range(shape[0]):
             near = torch.nonzero((voxels[:, 0] - x).abs() <= reach)[:, 0]
@@ -132,7 +131,7 @@ class _Planes:
     @staticmethod
     def _unit(level: IndexedLevel, x: int) -> torch.Tensor:
         """(n1 * n2, C), descriptors of a plane of a level that coincides with the lattice, times `share / |f|`."""
-        first = [int(reading.low[0]) for reading in level.readings]
+        first = [reading.first_sample or 0 for reading in level.readings]
         shape = level.inverse_norms.shape
         plane = level.features[first[0] + x, first[1] : first[1] + shape[1], first[2] : first[2] + shape[2]]
         return (plane * level.inverse_norms[x][..., None]).reshape(-1, plane.shape[2])
@@ -150,7 +149,7 @@ class _Planes:
                 plane = level.features[sample]
                 dots = (plane.reshape(-1, plane.shape[2]) @ query.T).reshape(1, *plane.shape[:2], len(query))
                 for axis in (1, 2):
-                    dots = _read(dots, axis, level.readings[axis])
+                    dots = level.readings[axis].read(dots, axis)
                 kept[sample] = dots.reshape(-1, len(query))
         if len(wanted) == 1:
             return next(iter(kept.values()))
@@ -158,22 +157,8 @@ class _Planes:
 
 
 def _coincides(level: IndexedLevel) -> bool:
-    """Whether the lattice is a box of the level's own voxels, all read from below."""
-    return all(not reading.part.any() and bool((np.diff(reading.low) == 1).all()) for reading in level.readings)
-
-
-def _read(values: torch.Tensor, axis: int, reading: AxisReading) -> torch.Tensor:
-    """Linear interpolation along one axis of (N, X, Y, Z)."""
-    place = reading.low + reading.part  # the last voxel is read as the upper neighbour of the one before
-    if place[0] == int(place[0]) and (place == place[0] + np.arange(len(place))).all():
-        # The lattice lies on the level's own voxels: there is nothing to interpolate.
-        return values.narrow(axis, int(place[0]), len(place))
-    shape = [1, 1, 1, 1]
-    shape[axis] = -1
-    low = torch.from_numpy(reading.low).to(values.device)
-    high = torch.from_numpy(reading.high).to(values.device)
-    part = torch.from_numpy(reading.part).to(values.device).reshape(shape)
-    return torch.lerp(values.index_select(axis, low), values.index_select(axis, high), part)
+    """Whether the lattice is a box of the level's own voxels."""
+    return all(reading.first_sample is not None for reading in level.readings)
 
 
 def _blank_disc(values: torch.Tensor, middle: tuple[int, int], radius: NDArray[np.float64], away: float) -> None:

@@ -2,106 +2,115 @@
 
 At a lattice point f = sum_i w_i f_i over the eight corners i of its cell, so |f|^2 = sum_ij w_i w_j <f_i, f_j>.
 Along one axis the products of weights are (1-t)^2, 2 t (1-t) and t^2: those of "node with itself" and of "edge between
-two nodes". Products over three axes give eight coarse scalar maps (node or edge along each axis), each read
-separably with quadratic weights. Exact, and independent of the number of channels on the fine lattice.
+two nodes". Products over three axes give eight coarse scalar maps (node or edge along each axis), here woven into one
+lattice of twice the density and read separably with quadratic weights. Exact, and independent of the number of
+channels on the fine lattice.
 """
 
 from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from meddift.matching.axes import AxisReading
+from meddift.geometry import AxisReading
 
 #: Coarse planes handled at a time: bounds the temporaries to some tens of MB.
 _PLANES = 4
 
 
-def gram_maps(
-    features: torch.Tensor, edges_along: tuple[bool, bool, bool] = (True, True, True)
-) -> dict[tuple[int, int, int], torch.Tensor]:
+def gram_lattice(patches: torch.Tensor, between: tuple[bool, bool, bool]) -> torch.Tensor:
     """Mean dot products of neighbouring descriptors.
 
     Args:
-        features: (X, Y, Z, C) float32.
-        edges_along: Axes along which anything is read between voxels; along the others edges are left out.
+        patches: (n, k0, k1, k2, C) float32.
+        between: Axes along which anything is read between samples.
 
     Returns:
-        For each (a, b, c) in {0, 1}^3 a map (X - a, Y - b, Z - c) float32: 0 = node, 1 = edge along that axis.
-        Where several pairs of corners share the same weights (diagonals), their mean.
+        (n, m0, m1, m2) float32, m = 2 k - 1 along axes that are read between samples (even places are samples, odd
+        places lie between two), else k. Where several pairs of corners share the same weights (diagonals), their mean.
     """
-    shape = features.shape[:3]
-    maps: dict[tuple[int, int, int], torch.Tensor] = {}
-    for kind in ((a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)):
-        if any(k and not wanted for k, wanted in zip(kind, edges_along, strict=True)):
-            continue
-        size = [n - k for n, k in zip(shape, kind, strict=True)]
+    widths = patches.shape[1:4]
+    size = [2 * k - 1 if b else k for k, b in zip(widths, between, strict=True)]
+    gram = patches.new_empty((len(patches), *size))
+    ones = patches.new_ones(patches.shape[4])
+    for kind in product(*[(0, 1) if b and k > 1 else (0,) for k, b in zip(widths, between, strict=True)]):
         edges = [axis for axis in range(3) if kind[axis]]
-        total = features.new_zeros(size)
+        total: torch.Tensor | None = None
         # Fix the direction of the first edge axis: the other half of the pairs are the same pairs swapped.
-        free = edges[1:]
-        for signs in product((0, 1), repeat=len(free)):
-            start_a, start_b = [0, 0, 0], [0, 0, 0]
-            if edges:
-                start_b[edges[0]] = 1
-            for axis, sign in zip(free, signs, strict=True):
-                start_a[axis], start_b[axis] = sign, 1 - sign
-            for x in range(0, size[0], _PLANES):
-                count = min(_PLANES, size[0] - x)
-                cut = [slice(start_a[i], start_a[i] + size[i]) for i in (1, 2)]
-                cut_b = [slice(start_b[i], start_b[i] + size[i]) for i in (1, 2)]
-                a = features[start_a[0] + x : start_a[0] + x + count, cut[0], cut[1]]
-                b = features[start_b[0] + x : start_b[0] + x + count, cut_b[0], cut_b[1]]
-                total[x : x + count] += (a * b).sum(-1)
-        maps[kind] = total / 2 ** len(free)
-    return maps
+        for signs in product((0, 1), repeat=max(0, len(edges) - 1)):
+            here, there = [0, 0, 0], [0, 0, 0]
+            for axis, sign in zip(edges, (0, *signs), strict=False):
+                here[axis], there[axis] = sign, 1 - sign
+            one, two = (
+                patches[(slice(None), *(slice(s, s + k - e) for s, k, e in zip(shift, widths, kind, strict=True)))]
+                for shift in (here, there)
+            )
+            dots = torch.matmul(one * two, ones)
+            total = dots if total is None else total.add_(dots)
+        if total is not None:
+            places = tuple(slice(k, None, 2) if b else slice(None) for k, b in zip(kind, between, strict=True))
+            gram[(slice(None), *places)] = total / 2 ** max(0, len(edges) - 1)
+    return gram
 
 
-def squared_norms(
-    maps: dict[tuple[int, int, int], torch.Tensor], readings: tuple[AxisReading, AxisReading, AxisReading]
-) -> torch.Tensor:
-    """|f|^2 on the lattice.
+def squared_weights(
+    reading: AxisReading, positions: NDArray[np.int64], first: NDArray[np.int64], width: int
+) -> NDArray[np.float32]:
+    """Weights by which windows read their `gram_lattice` along one axis.
 
     Args:
-        maps: From `gram_maps`.
+        reading: How the lattice reads the level along this axis.
+        positions: (N, n) int64, positions of the windows on the lattice.
+        first: (N,) int64, first sample of each window.
+        width: Samples of each window.
+
+    Returns:
+        (N, n, 2 * width - 1) float32.
+    """
+    low, high, part = (each[positions] for each in (reading.low, reading.high, reading.part))
+    low, high = low - first[:, None], high - first[:, None]
+    rows, columns = np.indices(positions.shape)
+    weights = np.zeros((*positions.shape, 2 * width - 1), dtype=np.float32)
+    weights[rows, columns, 2 * low] = (1 - part) ** 2
+    weights[rows, columns, 2 * high] += part**2
+    weights[rows, columns, low + high] += np.where(low < high, 2 * part * (1 - part), 0)
+    return weights
+
+
+def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReading, AxisReading]) -> torch.Tensor:
+    """|f|^2 on the whole lattice.
+
+    Args:
+        features: (X, Y, Z, C) float32.
         readings: How the lattice reads the level.
 
     Returns:
-        (n0, n1, n2) float32, not below 0.
+        (n0, n1, n2) float32 on the same device, not below 0.
     """
-    tables = []
-    for reading in readings:
-        low = torch.from_numpy(reading.low)
-        high = torch.from_numpy(reading.high)
-        part = torch.from_numpy(reading.part)
-        edge = low.clamp(max=max(reading.length - 2, 0))
-        tables.append((low, high, edge, part))
+    between = [reading.first_sample is None and reading.length > 1 for reading in readings]
+    flags = (between[0], between[1], between[2])
+    slabs = []
+    for start in range(0, len(features), _PLANES):
+        slab = gram_lattice(features[None, start : start + _PLANES + 1], flags)[0]
+        # The plane that the next slab begins with is there only for what lies between.
+        slabs.append(slab if start + _PLANES + 1 > len(features) else slab[: _PLANES * (2 if flags[0] else 1)])
+    gram = torch.cat(slabs)
+    for axis, reading in enumerate(readings):
+        gram = _read_squared(gram, axis, reading, between=flags[axis])
+    return gram.clamp_(min=0)
 
-    def along(values: torch.Tensor, axis: int, kind: int) -> torch.Tensor:
-        low, high, edge, part = tables[axis]
-        shape = [1, 1, 1]
-        shape[axis] = -1
-        weight = part.reshape(shape)
-        if kind:
-            return values.index_select(axis, edge) * (2 * weight * (1 - weight))
-        result = values.index_select(axis, low) * (1 - weight).square()
-        return result.addcmul_(values.index_select(axis, high), weight.square().expand_as(result))
 
-    def usable(kind: tuple[int, int, int]) -> bool:
-        return kind in maps and all(readings[axis].length > 1 or not kind[axis] for axis in range(3))
-
-    total = None
-    for c in (0, 1):
-        inner = None
-        for b in (0, 1):
-            parts = [along(maps[(a, b, c)], 0, a) for a in (0, 1) if usable((a, b, c))]
-            if parts:
-                read = along(sum(parts[1:], parts[0]), 1, b)
-                inner = read if inner is None else inner.add_(read)
-        if inner is not None:
-            read = along(inner, 2, c)
-            total = read if total is None else total.add_(read)
-    if total is None:  # not reachable: the all-node map always exists
-        raise RuntimeError("no map to read")
-    return total.clamp_(min=0)
+def _read_squared(gram: torch.Tensor, axis: int, reading: AxisReading, *, between: bool) -> torch.Tensor:
+    """Read one axis of the woven lattice with quadratic weights."""
+    if not between:
+        return reading.read(gram, axis)
+    low, high, part = (torch.from_numpy(a).to(gram.device) for a in (reading.low, reading.high, reading.part))
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    weight = part.reshape(shape)
+    total = gram.index_select(axis, 2 * low).mul_((1 - weight).square())
+    total.addcmul_(gram.index_select(axis, 2 * high), weight.square().expand_as(total))
+    return total.addcmul_(gram.index_select(axis, low + high), (2 * weight * (1 - weight)).expand_as(total))

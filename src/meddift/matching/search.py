@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meddift.matching.axes import AxisReading
+from meddift.geometry import AxisReading
 from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 
 #: Edge of a block in lattice voxels.
@@ -58,7 +58,7 @@ class _BlockAxis:
     """How the blocks along one axis read a level.
 
     Attributes:
-        samples: (blocks, k) int64, level samples that a block touches; the last one is repeated to fill k.
+        samples: (blocks, k) int64, level samples, those that a block touches among them.
         weights: (blocks, BLOCK, k) float32.
     """
 
@@ -69,13 +69,8 @@ class _BlockAxis:
 def _block_axis(reading: AxisReading, device: str) -> _BlockAxis:
     n = len(reading.low)
     voxel = np.minimum(np.arange(-(-n // BLOCK) * BLOCK), n - 1).reshape(-1, BLOCK)
-    first, last = reading.low[voxel[:, 0]], reading.high[voxel[:, -1]]
-    width = int((last - first).max()) + 1
-    samples = np.minimum(first[:, None] + np.arange(width), last[:, None])
-    weights = np.zeros((*voxel.shape, width), dtype=np.float32)
-    rows, columns = np.indices(voxel.shape)
-    weights[rows, columns, reading.low[voxel] - first[:, None]] = 1 - reading.part[voxel]
-    weights[rows, columns, reading.high[voxel] - first[:, None]] += reading.part[voxel]
+    first, weights = reading.windows(voxel)
+    samples = first[:, None] + np.arange(weights.shape[2])
     return _BlockAxis(torch.from_numpy(samples).to(device), torch.from_numpy(weights).to(device))
 
 
@@ -91,7 +86,6 @@ class GlobalSearch:
         self._index = index
         self._shape = index.lattice.shape
         self._blocks = tuple(-(-n // BLOCK) for n in self._shape)
-        self._exclusion_mm = exclusion_mm
         self._axes = [[_block_axis(reading, index.device) for reading in level.readings] for level in index.levels]
         self._norm_range = [self._block_range(level.inverse_norms) for level in index.levels]
         # Lattice voxel of each place in a block, repeated at the far end.
@@ -99,7 +93,8 @@ class GlobalSearch:
             torch.from_numpy(np.minimum(np.arange(b * BLOCK), n - 1).reshape(b, BLOCK)).to(index.device)
             for b, n in zip(self._blocks, self._shape, strict=True)
         ]
-        self._spacing = torch.tensor(index.lattice.spacing, dtype=torch.float32, device=index.device)
+        # The sphere in which no rival counts, in voxels along each axis.
+        self._radius = torch.tensor(index.lattice.in_voxels(exclusion_mm), dtype=torch.float32, device=index.device)
 
     def __call__(self, descriptors: list[torch.Tensor], *, rivals: bool = True) -> Found:
         """Find the best voxel for each query.
@@ -257,9 +252,9 @@ class GlobalSearch:
         b0, b1, b2 = unravel(block, self._blocks)
         places = [self._voxel[axis][b] for axis, b in enumerate((b0, b1, b2))]
         if center is not None:
-            away = [((p - center[query, a][:, None]) * self._spacing[a]).square() for a, p in enumerate(places)]
+            away = [((p - center[query, a][:, None]) / self._radius[a]).square() for a, p in enumerate(places)]
             distance = away[0][:, :, None, None] + away[1][:, None, :, None] + away[2][:, None, None, :]
-            similarity = torch.where(distance > self._exclusion_mm**2, similarity, -torch.inf)
+            similarity = torch.where(distance > 1, similarity, -torch.inf)
         value, inside = similarity.reshape(len(query), -1).max(dim=1)
         i, j, k = unravel(inside, (BLOCK, BLOCK, BLOCK))
         rows = torch.arange(len(query), device=query.device)

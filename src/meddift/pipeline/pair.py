@@ -20,7 +20,7 @@ from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching import Matches, SearchIndex, lattice_of, similarity_maps
 from meddift.matching.align import align_neighbourhoods
-from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby, rim_distance_mm
+from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby
 from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.models import prepare_volume
 from meddift.pipeline.confidence import Evidence, Limits, judge
@@ -321,7 +321,7 @@ class Pair:
             found = self._locate(positions, None, forward=True) if count else Located.empty(0)
             return found, expected, reachable
         places = prior.apply(positions)
-        reachable = rim_distance_mm(self.moving.grid, places) >= -self._outside_tolerance()
+        reachable = self.moving.grid.rim_distance_mm(places) >= -self._outside_tolerance()
         found = Located.empty(count)
         if reachable.any():
             found.put(reachable, self._locate(positions[reachable], prior, forward=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from meddift.geometry import Grid
+from meddift.geometry import Grid, nearest
 from meddift.matching import Matches, Verdict
 from meddift.points import Points
 from meddift.registration.result import Registration
@@ -37,10 +37,8 @@ def carry_points(registration: Registration, points: Points, fixed: Grid, moving
     back = registration.inverse.apply(places[shown])
     inverse_error[shown] = np.linalg.norm(back - points.positions[shown], axis=1)
     maps = registration.body.grid
-    last = np.asarray(maps.shape) - 1
-    at = np.clip(np.rint(np.nan_to_num(maps.world_to_index(points.positions))), 0, last).astype(np.int64)
-    where = tuple(at.T)
-    supported, uncertainty = registration.supported.data[where], registration.uncertainty.data[where]
+    index = np.nan_to_num(maps.world_to_index(points.positions))
+    supported, uncertainty = nearest(registration.supported.data, index), nearest(registration.uncertainty.data, index)
     verdicts: list[Verdict] = []
     reasons: list[str] = []
     for row in range(count):

@@ -124,4 +124,4 @@ def _slices(count: int, size: int) -> list[slice]:
 def as_world(displacement: torch.Tensor, work: Grid) -> NDArray[np.float64]:
     """(..., 3) displacements in voxels of a lattice as world RAS mm."""
     values = displacement.double().numpy()
-    return np.asarray(work.index_to_world(values) - work.index_to_world(np.zeros(3)))
+    return work.vectors_to_world(values)

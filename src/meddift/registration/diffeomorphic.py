@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
-from meddift.matching.reading import chunks, read
+from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform, sample
 
 #: Velocities are halved until none is longer than this, voxels.
 LARGEST_STEP = 0.25
@@ -48,7 +47,7 @@ class VelocityField:
     def flow(self, time: float = 1.0) -> DisplacementField:
         """Where points are after following the field; `time` -1 is the inverse."""
         moved = _exponential(self.velocity * time).double().numpy()
-        world = self.grid.index_to_world(moved) - self.grid.index_to_world(np.zeros(3))
+        world = self.grid.vectors_to_world(moved)
         return DisplacementField(np.moveaxis(world, -1, 0).astype(np.float32), self.grid)
 
     def averaged(self, other: VelocityField) -> VelocityField:
@@ -76,13 +75,10 @@ def _indices(grid: Grid) -> torch.Tensor:
 def _composed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Displacement of `second o first`; both (X, Y, Z, 3) in voxels of one lattice."""
     shape = first.shape[:3]
-    flat = first.reshape(-1, 3)
     axes = [torch.arange(n, dtype=torch.float32) for n in shape]
     here = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    result = torch.empty_like(flat)
-    for rows in chunks(len(flat)):
-        result[rows] = flat[rows] + read(second, here[rows] + flat[rows])
-    return result.reshape(first.shape)
+    flat = first.reshape(-1, 3)
+    return (flat + sample(second, here + flat)).reshape(first.shape)
 
 
 def _exponential(velocity: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.features import Level, Pyramid
-from meddift.geometry import Grid
-from meddift.matching.reading import chunks, read, unit
+from meddift.geometry import Grid, sample
+from meddift.matching.descriptors import unit
 from meddift.volume import Volume
 
 
@@ -39,11 +39,7 @@ class FeatureMap:
 
     def at(self, positions: NDArray[np.float64]) -> torch.Tensor:
         """(N, C) float32 at (N, 3) world RAS mm: trilinear, clamped at the border."""
-        index = torch.from_numpy(self.grid.world_to_index(positions)).float()
-        result = torch.empty((len(index), self.channels))
-        for rows in chunks(len(index)):
-            result[rows] = read(self.values, index[rows])
-        return result
+        return sample(self.values, torch.from_numpy(self.grid.world_to_index(positions)).float())
 
 
 def on_lattice(level: Level, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
@@ -75,7 +71,7 @@ def common_basis(
         for name in names:
             level = pyramid.level(name)
             index = torch.from_numpy(level.grid.world_to_index(positions)).float()
-            parts.append(unit(read(torch.from_numpy(level.features), index)))
+            parts.append(unit(sample(torch.from_numpy(level.features), index)))
         rows.append(torch.cat(parts, dim=1))
     stacked = torch.cat(rows).double()
     _, vectors = torch.linalg.eigh(stacked.T @ stacked)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from meddift.geometry import AffineTransform, Grid
-from meddift.matching.reading import chunks, read_unit_with_slope
+from meddift.geometry.sampling import chunks
+from meddift.matching.descriptors import sample_unit_with_gradient
 from meddift.registration.feature_map import FeatureMap
 from meddift.registration.smoothness import Smoothness, conjugate_gradient
 from meddift.registration.spline import ControlLattice
@@ -68,7 +69,7 @@ def refine(
     """
     on_places = lattice.on(places.grid)
     base = affine.apply(places.grid.index_to_world(_indices(places)))
-    share = float(np.prod(places.grid.spacing) / np.prod(lattice.grid.spacing))
+    share = places.grid.voxel_volume / lattice.grid.voxel_volume
     for _ in range(steps):
         shift = on_places.expand(coefficients).reshape(-1, 3)[places.rows]
         hessian, slope = _normal_equations(places, moving, moving_shown, base, shift)
@@ -99,7 +100,7 @@ def _normal_equations(
     def ask(rows: slice) -> None:
         world = base[rows] + shift[rows].double().numpy()
         index = torch.from_numpy(moving.grid.world_to_index(world)).float()
-        value, by_index = read_unit_with_slope(moving.values, index)
+        value, by_index = sample_unit_with_gradient(moving.values, index)
         jacobian = by_index @ inverse  # (N, C, 3), by mm
         difference = places.described[rows] - value
         weight = places.weight[rows] * shown.at(world)[:, 0]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from meddift.errors import NoCorrespondenceError, OptionsError
 from meddift.features import Pyramid
 from meddift.features.extraction import MIND
-from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Grid, Transform, interpolate
+from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Grid, Transform, nearest
 from meddift.matching.cost_volume import cost_volume
-from meddift.matching.reading import unit
+from meddift.matching.descriptors import unit
 from meddift.registration.dense import as_world, couple
 from meddift.registration.diffeomorphic import VelocityField, WithoutAffine
 from meddift.registration.feature_map import FeatureMap, fused_maps
@@ -272,8 +272,7 @@ class _Work:
         """(N,) bool, whether moving places lie in the field of view and the mask of the moving scan."""
         grid = self.moving_mask.grid
         inside = self.moving.image_grid.contains(positions)
-        index = np.clip(np.rint(grid.world_to_index(positions)), 0, np.asarray(grid.shape) - 1).astype(np.int64)
-        return np.asarray(inside & self.moving_mask.data[tuple(index.T)])
+        return np.asarray(inside & nearest(self.moving_mask.data, grid.world_to_index(positions)))
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -289,7 +288,7 @@ def _on(mask: Volume, grid: Grid) -> NDArray[np.bool_]:
     result = np.empty(grid.shape, dtype=bool)
     for i, centres in enumerate(grid.planes()):
         world = centres.reshape(-1, 3)
-        values = interpolate(mask.data, mask.grid.world_to_index(world))
+        values = mask.at(world)
         result[i] = ((values >= 0.25) & mask.grid.contains(world)).reshape(grid.shape[1:])
     return result
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from meddift.geometry import Grid
+from meddift.geometry import Grid, spline_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +27,7 @@ class ControlLattice:
     @classmethod
     def over(cls, dense: Grid, spacing_mm: float) -> ControlLattice:
         """Control points this far apart, two beyond the lattice on each side: every voxel has four along each axis."""
-        inner = dense.respaced(np.maximum(spacing_mm, dense.spacing).tolist())
+        inner = dense.coarsened(spacing_mm)
         grid = inner.cropped((-2, -2, -2), tuple(n + 4 for n in inner.shape))
         return cls(grid, _matrices(grid, dense), dense)
 
@@ -68,13 +67,5 @@ def _matrices(grid: Grid, dense: Grid) -> tuple[torch.Tensor, torch.Tensor, torc
     made = []
     for axis in range(3):
         place = relation[axis, 3] + relation[axis, axis] * np.arange(dense.shape[axis])
-        made.append(torch.from_numpy(_cubic(place[:, None] - np.arange(grid.shape[axis])[None, :])).float())
+        made.append(torch.from_numpy(spline_matrix(grid.shape[axis], place)).float())
     return made[0], made[1], made[2]
-
-
-def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic B-spline of unit width."""
-    away = np.abs(distance)
-    near = 2 / 3 - away**2 + away**3 / 2
-    far = np.maximum(2 - away, 0) ** 3 / 6
-    return np.where(away < 1, near, far)

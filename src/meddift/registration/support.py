@@ -59,9 +59,9 @@ def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torc
     from scipy import ndimage
 
     at = tuple(volume.nodes.T)
-    step = grid.spacing / volume.stride
     smooth = field.displacement.numpy()[at]
-    away = np.linalg.norm((field.first.numpy() - smooth) * step, axis=1)
+    # Displacements are told in voxels of the compared lattice, of which every so many are nodes.
+    away = np.linalg.norm(grid.vectors_to_world((field.first.numpy() - smooth) / volume.stride), axis=1)
     total, weight = np.zeros(volume.shape, np.float32), np.zeros(volume.shape, np.float32)
     total[at] = away
     weight[at] = 1.0

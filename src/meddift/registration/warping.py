@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.geometry import Grid, Transform
+from meddift.geometry import Grid, Transform, as_type, check_fill, nearest, sample
 from meddift.volume import Volume
 
 
@@ -22,13 +23,15 @@ def warp_volume(volume: Volume, transform: Transform, grid: Grid, *, fill: float
         fill: What stands where `volume` shows nothing; None = its least value (air, in CT).
 
     Returns:
-        Volume on `grid`, of the type of `volume`: trilinear, rounded for integers.
+        Volume on `grid`, of the type of `volume`: trilinear, rounded and clipped for integers.
+
+    Raises:
+        GeometryError: if the type of `volume` cannot hold `fill`.
     """
-    value = float(volume.data.min()) if fill is None else fill
-    return _warped(volume, transform, grid, order=1, fill=value)
+    return _warped(volume, transform, grid, sample, fill=float(volume.data.min()) if fill is None else fill)
 
 
-def warp_labels(volume: Volume, transform: Transform, grid: Grid, *, fill: int = 0) -> Volume:
+def warp_labels(volume: Volume, transform: Transform, grid: Grid, *, fill: float = 0) -> Volume:
     """A label map as it looks from the other scan; every label stays what it is (nearest neighbour).
 
     Args:
@@ -36,25 +39,18 @@ def warp_labels(volume: Volume, transform: Transform, grid: Grid, *, fill: int =
         transform: As for `warp_volume`.
         grid: Where labels are wanted.
         fill: What stands where `volume` shows nothing.
+
+    Raises:
+        GeometryError: if `fill` is no whole number, or the type of `volume` cannot hold it.
     """
-    return _warped(volume, transform, grid, order=0, fill=float(fill))
+    check_fill(fill, volume.data.dtype if np.issubdtype(volume.data.dtype, np.integer) else np.int64)
+    return _warped(volume, transform, grid, nearest, fill=fill)
 
 
-def _warped(volume: Volume, transform: Transform, grid: Grid, *, order: int, fill: float) -> Volume:
-    from scipy import ndimage
-
+def _warped(volume: Volume, transform: Transform, grid: Grid, read: Callable[..., Any], *, fill: float) -> Volume:
+    check_fill(fill, volume.data.dtype)
     result: NDArray[Any] = np.empty(grid.shape, dtype=volume.data.dtype)
-    data = volume.data.astype(np.float32) if order else volume.data
     for i, centres in enumerate(grid.planes()):
-        moved = transform.apply(centres.reshape(-1, 3))
-        index = volume.grid.world_to_index(moved)
-        if order:
-            values = ndimage.map_coordinates(data, index.T, order=1, mode="nearest")
-        else:
-            nearest = np.clip(np.rint(index), 0, np.asarray(volume.grid.shape) - 1).astype(np.int64)
-            values = data[tuple(nearest.T)]
-        values = np.where(volume.grid.contains(moved), values, fill)
-        if np.issubdtype(result.dtype, np.integer):
-            values = np.rint(values)
-        result[i] = values.reshape(grid.shape[1:])
+        index = volume.grid.world_to_index(transform.apply(centres.reshape(-1, 3)))
+        result[i] = as_type(read(volume.data, index, fill=fill), result.dtype).reshape(grid.shape[1:])
     return Volume(result, grid)

@@ -82,9 +82,7 @@ class Encodings:
             [volume.digest(), MIND],
             lambda: extract_pyramid(volume, None, replace(options, levels=(MIND,)), spec=self.keeper.spec),
         )
-        levels = sorted(
-            (*learned.levels, *made.levels), key=lambda level: -round(float(np.prod(level.grid.spacing)), 6)
-        )
+        levels = sorted((*learned.levels, *made.levels), key=lambda level: -round(level.grid.voxel_volume, 6))
         moments = {**learned.moments, **made.moments}
         return replace(learned, levels=tuple(levels), moments=moments, digest=self._key(parts))
 

@@ -43,7 +43,7 @@ def convexadam(fixed: Volume, moving: Volume, points: Floats, *, settings: Mappi
 
     affine = from_itk(fit_affine(*as_images(fixed, moving), settings["affine"]), Path("the affine of SimpleITK"))
     upright = fixed.reoriented("RAS")
-    grid = upright.grid.respaced(np.maximum(upright.grid.spacing, settings["smallest_voxel_mm"]).tolist())
+    grid = upright.grid.coarsened(settings["smallest_voxel_mm"])
     start = upright.resampled_along_axes(grid)
     pulled = np.empty(grid.shape, dtype=np.float32)
     for first in range(0, grid.shape[0], 16):

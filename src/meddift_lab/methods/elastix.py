@@ -15,7 +15,7 @@ import numpy as np
 
 from meddift.body import lung_mask
 from meddift.errors import TransformError
-from meddift.geometry import DisplacementField, Grid, interpolate
+from meddift.geometry import DisplacementField, Grid, sample
 from meddift.io import read_points, write_points, write_volume
 from meddift.points import Points
 from meddift.volume import Volume
@@ -115,7 +115,7 @@ def elastix(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[
         if grid.same_as(fixed.grid):
             return made
         centers = grid.voxel_centers().reshape(-1, 3)
-        read = interpolate(made.displacement, fixed.grid.world_to_index(centers))
+        read = sample(made.displacement, fixed.grid.world_to_index(centers))
         return DisplacementField(read.reshape(3, *grid.shape), grid)
 
     return Answer(moved, field, {"lung_mask": mask is not None})

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from meddift.body import body_mask, lung_mask
 from meddift.errors import OptionsError
+from meddift.geometry import as_type
 from meddift.volume import Volume
 from meddift_lab.synthetic.profiles import smoothing_gain
 from meddift_lab.synthetic.table import table_hounsfield
-from meddift_lab.synthetic.warp import as_type
 
 #: Full width at half maximum of a Gaussian over its standard deviation: 2 sqrt(2 ln 2).
 FWHM_PER_SIGMA = 2.3548200450309493

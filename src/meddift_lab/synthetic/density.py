@@ -34,7 +34,7 @@ def follow_volume(volume: Volume, transform: KnownTransform, *, lungs: Volume) -
     hounsfield = volume.data.astype(np.float32)
     if not lungs.data.any():
         return Volume(hounsfield, volume.grid)
-    coarse = volume.grid.respaced(np.maximum(LATTICE_MM, volume.grid.spacing).tolist())
+    coarse = volume.grid.coarsened(LATTICE_MM)
     factor = 1 / transform.jacobian_determinant(coarse.voxel_centers().reshape(-1, 3)).reshape(coarse.shape)
     factor = np.clip(factor, LEAST_FACTOR, GREATEST_FACTOR).astype(np.float32)
     full = Volume(factor, coarse).resampled_along_axes(volume.grid).data

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meddift.geometry import Grid
+from meddift.geometry import Grid, spline_matrix
 from meddift_lab.synthetic.profiles import smoothing_gain
-from meddift_lab.synthetic.warp import spline_matrix
 
 Floats = NDArray[np.float64]
 Layer = NDArray[np.float32]

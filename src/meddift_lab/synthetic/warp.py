@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import ImageError, OptionsError
-from meddift.geometry import Grid
+from meddift.geometry import Grid, as_type, spline_matrix
 from meddift.volume import Volume
 from meddift_lab.synthetic.deformation import KnownTransform
 
@@ -94,7 +92,7 @@ class InverseField:
         from scipy import ndimage
 
         self.grid = grid
-        coarse = grid.respaced(np.maximum(lattice_mm, grid.spacing).tolist())
+        coarse = grid.coarsened(lattice_mm)
         # Four cells beyond the border: splines assume mirrored ends, which is wrong for a displacement,
         # and the trace of a wrong end fades by 0.27 a cell.
         coarse = coarse.cropped([-4, -4, -4], [n + 8 for n in coarse.shape])
@@ -122,25 +120,3 @@ class InverseField:
             shape[axis] = -1
             world += self.grid.affine[:3, axis].reshape(3, 1, 1, 1) * indices.reshape(1, *shape)
         return np.asarray(world)
-
-
-def spline_matrix(count: int, positions: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Weights of `count` cubic B-spline coefficients at continuous positions at least 2 from both ends.
-
-    The uniform cubic B-spline of M. Unser, Splines: a perfect fit for signal and image processing, 1999.
-
-    Returns:
-        (len(positions), count) float64.
-    """
-    distance = np.abs(np.asarray(positions)[:, None] - np.arange(count)[None, :])
-    near = 2 / 3 - distance**2 * (1 - distance / 2)
-    far = (2 - distance) ** 3 / 6
-    return np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
-
-
-def as_type(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Values in the wanted type; integers are rounded and clipped to the range of the type."""
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        return np.asarray(np.clip(np.rint(values), limits.min, limits.max).astype(dtype))
-    return values.astype(dtype)

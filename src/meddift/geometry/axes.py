@@ -1,0 +1,133 @@
+"""Lattices whose axes run along each other: one reads the other axis by axis, which takes no eight corners.
+
+Whatever comes from one scan by resizing, cropping and padding is so related. Weights are worked out once for a pair of
+lattices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import GeometryError
+from meddift.geometry.grid import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AxisReading:
+    """Reads one axis of a level at every position of a lattice, clamped at the border: linear interpolation.
+
+    Attributes:
+        low: (n,) int64, index of the lower neighbour on the level.
+        part: (n,) float32, weight of the upper neighbour, 0..1; the lower one has 1 - part.
+        length: Number of voxels of the level along this axis.
+    """
+
+    low: NDArray[np.int64]
+    part: NDArray[np.float32]
+    length: int
+
+    @property
+    def high(self) -> NDArray[np.int64]:
+        """(n,) int64, index of the upper neighbour."""
+        return np.minimum(self.low + 1, self.length - 1)
+
+    @property
+    def first_sample(self) -> int | None:
+        """Where the lattice begins, if it lies on consecutive samples of the level and nothing is interpolated."""
+        place = self.low + self.part  # the last sample is read as the upper neighbour of the one before
+        begin = int(place[0])
+        return begin if (place == begin + np.arange(len(place))).all() else None
+
+    def windows(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Weights of the samples that some windows of the lattice read.
+
+        Args:
+            positions: (N, n) int64, positions on the lattice, ascending in each row.
+
+        Returns:
+            (N,) int64, the first sample of each window, and (N, n, width) float32 weights of it and the next.
+        """
+        low, high, part = self.low[positions], self.high[positions], self.part[positions]
+        width = int((high[:, -1] - low[:, 0]).max()) + 1
+        first = np.minimum(low[:, 0], self.length - width)
+        rows, columns = np.indices(positions.shape)
+        weights = np.zeros((*positions.shape, width), dtype=np.float32)
+        weights[rows, columns, low - first[:, None]] = 1 - part
+        weights[rows, columns, high - first[:, None]] += part
+        return first, weights
+
+    def read(self, values: Tensor, axis: int) -> Tensor:
+        """Interpolate a tensor along one of its axes."""
+        import torch
+
+        first = self.first_sample
+        if first is not None:
+            return values.narrow(axis, first, len(self.low))
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        low, high, part = (torch.from_numpy(each).to(values.device) for each in (self.low, self.high, self.part))
+        weight = part.to(values.dtype).reshape(shape)
+        return torch.lerp(values.index_select(axis, low), values.index_select(axis, high), weight)
+
+
+def read_axes(lattice: Grid, level: Grid) -> tuple[AxisReading, AxisReading, AxisReading]:
+    """Work out how `lattice` reads `level` along each axis.
+
+    Raises:
+        GeometryError: if their axes are not parallel and equally directed.
+    """
+    relation = level.inverse @ lattice.affine
+    step, first = np.diag(relation)[:3], relation[:3, 3]
+    off_diagonal = np.abs(relation[:3, :3] - np.diag(step)).max()
+    # Over the whole lattice the axes may drift apart by a thousandth of a level voxel, not more.
+    if off_diagonal * max(lattice.shape) > 1e-3 or (step <= 0).any():
+        raise GeometryError(f"the search lattice {lattice!r} and the level {level!r} have different axes")
+    readings = []
+    for axis in range(3):
+        length = level.shape[axis]
+        position = first[axis] + step[axis] * np.arange(lattice.shape[axis])
+        # A lattice that coincides with the level reads samples, not mixtures with a 1e-13 of the neighbour.
+        nearest = np.round(position)
+        position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
+        position = np.clip(position, 0, length - 1)
+        low = np.minimum(np.floor(position).astype(np.int64), max(length - 2, 0))
+        readings.append(AxisReading(low, (position - low).astype(np.float32), length))
+    return readings[0], readings[1], readings[2]
+
+
+def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> NDArray[np.float32]:
+    """Weights that read a line of `n_in` samples at indices `first + step * j`, j < `n_out`.
+
+    Linear interpolation where `step` <= 1. Where it is larger, the triangle is widened by `step`, so that
+    samples in between are averaged instead of skipped (the antialiasing of PIL and of
+    `torch.nn.functional.interpolate(antialias=True)`). Positions beyond the border read the border sample.
+
+    Returns:
+        (n_out, n_in) float32; rows sum to one.
+    """
+    position = np.clip(first + step * np.arange(n_out), 0, n_in - 1)
+    width = max(1.0, step)
+    distance = np.abs(position[:, None] - np.arange(n_in)[None, :]) / width
+    weight = np.maximum(0.0, 1.0 - distance)
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def spline_matrix(count: int, positions: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Weights of `count` cubic B-spline coefficients at continuous positions; splines beyond the ends count as 0.
+
+    The uniform cubic B-spline of M. Unser, Splines: a perfect fit for signal and image processing, 1999.
+
+    Returns:
+        (len(positions), count) float64.
+    """
+    distance = np.abs(np.asarray(positions)[:, None] - np.arange(count)[None, :])
+    near = 2 / 3 - distance**2 * (1 - distance / 2)
+    far = np.maximum(2 - distance, 0) ** 3 / 6
+    return np.where(distance < 1, near, far)

@@ -1,0 +1,320 @@
+"""The one sampler: reading lattices between their voxels, with gradient and adjoint; numpy and torch, any device.
+
+Arrays are laid out as in `Volume`, (..., X, Y, Z) with channels first; tensors as in `Level`, (X, Y, Z, C) with
+channels last, so that what one place reads lies side by side in memory. Indices are continuous voxel indices, centres
+at integers. Interpolation is trilinear. Beyond the border voxels repeat, or `fill` stands there from the outer voxel
+faces on. A place whose index is not finite has no value: NaN, or `fill`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeGuard, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from meddift.errors import GeometryError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Places that are read at a time: on a processor what is gathered stays in its cache; elsewhere memory counts.
+CHUNK, DEVICE_CHUNK = 16_384, 1_000_000
+#: A place this little beyond an outer voxel face still lies on it, voxels: rounding in an affine.
+_ON_THE_FACE = 1e-6
+
+
+def is_tensor(values: Any) -> TypeGuard[Tensor]:
+    """Whether something is a tensor; does not load torch to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(values, torch.Tensor)
+
+
+def chunks(count: int, *, size: int = CHUNK) -> Iterator[slice]:
+    """Row ranges of at most `size`."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+@overload
+def sample(data: NDArray[Any], indices: ArrayLike, *, fill: float | None = ...) -> NDArray[np.float64]: ...
+@overload
+def sample(data: Tensor, indices: Tensor, *, fill: float | None = ...) -> Tensor: ...
+def sample(data: Any, indices: Any, *, fill: float | None = None) -> Any:
+    """Trilinear interpolation.
+
+    Args:
+        data: (..., X, Y, Z) array of any real type, or (X, Y, Z, C) tensor of floats, C-contiguous.
+        indices: (N, 3) float; for a tensor a tensor on the same device.
+        fill: Value outside the outer voxel faces; None = the border repeats.
+
+    Returns:
+        (..., N) float64 of an array, (N, C) of the tensor's type and device of a tensor.
+    """
+    rows = _Rows(data, indices)
+    result = rows.empty(len(rows.index))
+    for part in rows.parts():
+        read = _lerped(*rows.corners(part))
+        result[part] = read if fill is None else rows.filled(read, part, fill)
+    return rows.as_given(result)
+
+
+def sample_with_gradient(data: Any, indices: Any) -> tuple[Any, Any]:
+    """Values, and how they change with the index; inside a voxel's cell the exact derivative of `sample`.
+
+    Args:
+        data: As for `sample`.
+        indices: As for `sample`. Beyond the border the derivative is that at the border.
+
+    Returns:
+        The values as of `sample`, and their derivatives by index along a further, last axis: (..., N, 3) float64 of an
+        array, (N, C, 3) of a tensor.
+    """
+    rows = _Rows(data, indices)
+    parts = [_with_slope(*rows.corners(part), rows.xp) for part in rows.parts()]
+    if len(parts) == 1:
+        value, slope = parts[0]
+    else:
+        value, slope = (rows.xp.concatenate(each) for each in zip(*parts, strict=True))
+    if is_tensor(data):
+        return value, slope
+    return rows.as_given(value), np.moveaxis(slope, 1, 0).reshape(*data.shape[:-3], -1, 3)
+
+
+def scatter(values: Any, indices: Any, shape: Sequence[int]) -> Any:
+    """The adjoint of `sample` without fill: each value is spread over the voxels that would be read for it.
+
+    For all data, `(sample(data, i) * values).sum() == (data * scatter(values, i, shape)).sum()`.
+
+    Args:
+        values: (..., N) array, or (N, C) tensor of floats.
+        indices: (N, 3), as for `sample`; places that are not finite add nothing.
+        shape: (X, Y, Z) of the result.
+
+    Returns:
+        (..., X, Y, Z) float64 of an array, (X, Y, Z, C) of the type of a tensor.
+    """
+    tensor = is_tensor(values)
+    flat: Any = values if tensor else np.asarray(values, dtype=np.float64).reshape(-1, np.shape(values)[-1]).T
+    xp = _library(values)
+    size = (int(np.prod(shape)), flat.shape[1])
+    total: Any = flat.new_zeros(size) if tensor else np.zeros(size)
+    base, step, part = _cells(indices, tuple(shape), flat.dtype, xp)
+    missing = xp.isnan(part).any(axis=1)
+    part, flat = (xp.where(missing[:, None], xp.zeros_like(each), each) for each in (part, flat))
+    for corner in product((0, 1), repeat=3):
+        weight: Any = 1
+        for axis, upper in enumerate(corner):
+            weight = weight * (part[:, axis] if upper else 1 - part[:, axis])
+        rows = base + sum(s for s, upper in zip(step, corner, strict=True) if upper)
+        if tensor:
+            total.index_add_(0, rows, flat * weight[:, None])
+        else:
+            np.add.at(total, rows, flat * weight[:, None])
+    if tensor:
+        return total.reshape(*shape, -1)
+    return total.T.reshape(*np.shape(values)[:-1], *shape)
+
+
+def nearest(data: NDArray[Any], indices: ArrayLike, *, fill: float | None = None) -> NDArray[Any]:
+    """The value of the voxel in which a place lies; of halves the even index.
+
+    Args:
+        data: (..., X, Y, Z) array of any type.
+        indices: (N, 3) float.
+        fill: Value outside the outer voxel faces and of places that are not finite; None = the border repeats.
+
+    Returns:
+        (..., N) of the type of `data`.
+
+    Raises:
+        GeometryError: if `fill` is no value of the type of `data`, or an index is not finite and there is no fill.
+    """
+    index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
+    inside = _inside(index, data.shape[-3:], np)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(index).all(axis=1))
+    if fill is None and not known.all():
+        raise GeometryError("a place whose index is not finite has no voxel; say with fill what stands there")
+    last = np.asarray(data.shape[-3:]) - 1
+    voxel = np.clip(np.rint(np.where(known[:, None], index, 0)), 0, last).astype(np.int64)
+    values = data[..., voxel[:, 0], voxel[:, 1], voxel[:, 2]]
+    if fill is not None:
+        check_fill(fill, data.dtype)
+        values[..., ~inside] = fill
+    return np.asarray(values)
+
+
+def window(data: Tensor, start: Tensor, shape: Sequence[int], *, fill: float | None = None) -> Tensor:
+    """Copies of boxes of voxels.
+
+    Args:
+        data: (X, Y, Z, C) tensor, C-contiguous.
+        start: (N, 3) int64, first voxel of each box, on the same device; may lie outside.
+        shape: Voxels of every box along the three axes.
+        fill: Value outside; None = the border repeats.
+
+    Returns:
+        (N, *shape, C).
+    """
+    import torch
+
+    lines, inside = [], []
+    for axis in range(3):
+        line = start[:, axis, None] + torch.arange(shape[axis], device=data.device)
+        inside.append((line >= 0) & (line < data.shape[axis]))
+        lines.append(line.clamp(0, data.shape[axis] - 1))
+    _, y, z, channels = data.shape
+    rows = (lines[0][:, :, None, None] * y + lines[1][:, None, :, None]) * z + lines[2][:, None, None, :]
+    boxes = data.reshape(-1, channels).index_select(0, rows.reshape(-1)).reshape(*rows.shape, channels)
+    if fill is not None:
+        known = inside[0][:, :, None, None] & inside[1][:, None, :, None] & inside[2][:, None, None, :]
+        boxes.masked_fill_(~known[..., None], fill)
+    return boxes
+
+
+def check_fill(fill: float, dtype: DTypeLike) -> None:
+    """Refuse a fill value that a type cannot hold.
+
+    Raises:
+        GeometryError: if `dtype` is one of integers and `fill` is not a whole number in its range.
+    """
+    kind = np.dtype(dtype)
+    if np.issubdtype(kind, np.integer):
+        limits = np.iinfo(kind)
+        if not (np.isfinite(fill) and float(fill).is_integer() and limits.min <= fill <= limits.max):
+            raise GeometryError(
+                f"the image holds whole numbers from {limits.min} to {limits.max} ({kind}): {fill:g} cannot stand "
+                "where nothing is known; give a fill value in that range"
+            )
+
+
+def as_type(values: NDArray[np.floating], dtype: DTypeLike) -> NDArray[Any]:
+    """Values in the wanted type; integers are rounded and clipped to the range of the type.
+
+    Raises:
+        GeometryError: if integers are wanted and a value is NaN.
+    """
+    kind = np.dtype(dtype)
+    if not np.issubdtype(kind, np.integer):
+        return values.astype(kind, copy=False)
+    if np.isnan(values).any():
+        raise GeometryError(f"whole numbers ({kind}) cannot tell a missing value; say with fill what stands there")
+    limits = np.iinfo(kind)
+    # float64: int32's greatest value is none of float32's, and would be rounded beyond the range.
+    return np.asarray(np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(kind))
+
+
+# ---------------------------------------------------------------------- internals
+
+
+class _Rows:
+    """Data as rows of channels, and the places that are read from it."""
+
+    def __init__(self, data: Any, indices: Any) -> None:
+        self.tensor = is_tensor(data)
+        self.xp = _library(data)
+        self._lead: tuple[int, ...] = () if self.tensor else data.shape[:-3]
+        self._shape = data.shape[:3] if self.tensor else data.shape[-3:]
+        if self.tensor:
+            self._flat, self._dtype = data.reshape(-1, data.shape[3]), data.dtype
+            self.index = indices.reshape(-1, 3)
+        else:
+            # A view: one row a voxel, its channels far apart in memory.
+            self._flat, self._dtype = data.reshape(-1, int(np.prod(self._shape))).T, np.dtype(np.float64)
+            self.index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
+
+    def parts(self) -> Iterator[slice]:
+        """Rows of places that are read at a time."""
+        on_processor = not self.tensor or self._flat.device.type == "cpu"
+        yield from chunks(max(1, len(self.index)), size=CHUNK if on_processor else DEVICE_CHUNK)
+
+    def empty(self, count: int) -> Any:
+        """(count, C) for the values."""
+        if self.tensor:
+            return self._flat.new_empty((count, self._flat.shape[1]))
+        return np.empty((count, self._flat.shape[1]))
+
+    def corners(self, part: slice) -> tuple[list[Any], Any]:
+        """What interpolation reads: eight (n, C), the last axis fastest, and (n, 3) weights of the upper ones."""
+        base, step, weight = _cells(self.index[part], tuple(self._shape), self._dtype, self.xp)
+        found = []
+        for corner in product((0, 1), repeat=3):
+            rows = base + sum(s for s, upper in zip(step, corner, strict=True) if upper)
+            found.append(self._taken(rows))
+        return found, weight
+
+    def _taken(self, rows: Any) -> Any:
+        if self.tensor:
+            return self._flat.index_select(0, rows)
+        taken = self._flat.take(rows, axis=0) if self._flat.shape[1] == 1 else self._flat[rows]
+        # Integers become floats here, a few at a time: differences of unsigned ones would wrap around.
+        return taken.astype(np.float64, copy=False)
+
+    def filled(self, values: Any, part: slice, fill: float) -> Any:
+        """Values with `fill` where the place lies outside or is not known."""
+        inside = _inside(self.index[part], tuple(self._shape), self.xp)
+        return self.xp.where(inside[:, None], values, self.xp.full_like(values, fill))
+
+    def as_given(self, values: Any) -> Any:
+        """(N, C) in the layout of what was given."""
+        return values if self.tensor else np.ascontiguousarray(values.T).reshape(*self._lead, -1)
+
+
+def _library(values: Any) -> Any:
+    return sys.modules["torch"] if is_tensor(values) else np
+
+
+def _inside(index: Any, shape: tuple[int, ...], xp: Any) -> Any:
+    """(N,) bool, whether places lie within the outer voxel faces; False where they are not finite."""
+    last = _vector(index, [n - 0.5 + _ON_THE_FACE for n in shape], xp)
+    return ((index >= -0.5 - _ON_THE_FACE) & (index <= last)).all(axis=1)
+
+
+def _vector(like: Any, numbers: list[float], xp: Any) -> Any:
+    return np.asarray(numbers) if xp is np else like.new_tensor(numbers)
+
+
+def _cells(index: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> tuple[Any, tuple[int, int, int], Any]:
+    """The cell in which each place lies.
+
+    Returns:
+        (N,) int64 flat voxel of its lower corner; what has to be added for the upper one along each axis; and (N, 3)
+        weights of the upper ones, NaN where the index is not finite.
+    """
+    x, y, z = shape
+    last = _vector(index, [float(n - 1) for n in shape], xp)
+    missing = ~xp.isfinite(index)
+    clamped = xp.minimum(xp.where(missing, 0 * last, index).clip(0, None), last)
+    low = xp.minimum(xp.floor(clamped), (last - 1).clip(0, None))
+    part = clamped - low
+    part[missing] = float("nan")
+    whole = xp.asarray(low, dtype=xp.int64)
+    base = (whole[:, 0] * y + whole[:, 1]) * z + whole[:, 2]
+    return base, (y * z if x > 1 else 0, z if y > 1 else 0, 1 if z > 1 else 0), xp.asarray(part, dtype=dtype)
+
+
+def _mixed(low: Any, high: Any, part: Any) -> Any:
+    return sys.modules["torch"].lerp(low, high, part) if is_tensor(low) else low + (high - low) * part
+
+
+def _lerped(found: list[Any], part: Any) -> Any:
+    """(n, C), what eight corners give, one axis after the other."""
+    for axis in (2, 1, 0):
+        weight = part[:, axis : axis + 1]
+        found = [_mixed(a, b, weight) for a, b in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
+
+
+def _with_slope(found: list[Any], part: Any, xp: Any) -> tuple[Any, Any]:
+    """(n, C) and (n, C, 3), values and derivatives by index."""
+    wx, wy, wz = (part[:, axis : axis + 1] for axis in range(3))
+    along_z = [_mixed(found[i], found[i + 1], wz) for i in (0, 2, 4, 6)]
+    slope_z = [found[i + 1] - found[i] for i in (0, 2, 4, 6)]
+    along_y = [_mixed(along_z[i], along_z[i + 1], wy) for i in (0, 2)]
+    slope_y = [along_z[i + 1] - along_z[i] for i in (0, 2)]
+    slope_z = [_mixed(slope_z[i], slope_z[i + 1], wy) for i in (0, 2)]
+    slopes = (along_y[1] - along_y[0], _mixed(slope_y[0], slope_y[1], wx), _mixed(slope_z[0], slope_z[1], wx))
+    return _mixed(along_y[0], along_y[1], wx), xp.stack(slopes, -1)

@@ -1,0 +1,60 @@
+"""Boxes and balls of voxels around places."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.geometry.grid import Grid
+
+
+def steps_of(grid: Grid, length_mm: float) -> NDArray[np.int64]:
+    """(3,) int64, the whole number of voxels along each axis that comes closest to a length, at least 1."""
+    return np.asarray(np.maximum(1, np.rint(grid.in_voxels(length_mm))), dtype=np.int64)
+
+
+def ball_offsets(grid: Grid, radius_mm: float, *, step: NDArray[np.int64] | int = 1) -> NDArray[np.int64]:
+    """(K, 3) int64, voxels no farther than a radius from a voxel: every `step`-th along each axis, itself included."""
+    steps = np.broadcast_to(np.asarray(step, dtype=np.int64), (3,))
+    sides = [np.arange(-n, n + 1) for n in np.floor(grid.in_voxels(radius_mm) / steps + 1e-6).astype(int)]
+    ball = np.array(list(product(*sides)), dtype=np.int64) * steps
+    return np.asarray(ball[np.linalg.norm(ball * grid.spacing, axis=1) <= radius_mm + 1e-6])
+
+
+def windows_around(
+    grid: Grid, positions: NDArray[np.float64], radius_mm: float
+) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
+    """The smallest windows of one common shape that hold all voxels within a radius, shifted onto the lattice.
+
+    Args:
+        grid: The lattice.
+        positions: (N, 3) float64, world RAS mm.
+        radius_mm: Of the ball.
+
+    Returns:
+        (N, 3) int64 first voxels, and the common shape.
+    """
+    reach = np.ceil(grid.in_voxels(radius_mm)).astype(np.int64)
+    shape = np.minimum(2 * reach + 1, grid.shape)
+    center = np.round(grid.world_to_index(positions)).astype(np.int64)
+    start = np.clip(center - reach, 0, np.asarray(grid.shape) - shape)
+    return start, (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def window_distances(
+    grid: Grid, start: NDArray[np.int64], shape: tuple[int, int, int], positions: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """(N, n0, n1, n2) float32, mm from each voxel of a window to the position that goes with the window.
+
+    Args:
+        grid: The lattice; its axes count as orthogonal.
+        start: (N, 3) int64, first voxels.
+        shape: Of all windows.
+        positions: (N, 3) float64, world RAS mm.
+    """
+    offset = grid.world_to_index(positions) - start
+    axes = [(((np.arange(shape[a]) - offset[:, a, None]) * grid.spacing[a]) ** 2).astype(np.float32) for a in range(3)]
+    squared = axes[0][:, :, None, None] + axes[1][:, None, :, None] + axes[2][:, None, None, :]
+    return np.asarray(np.sqrt(squared, out=squared))
