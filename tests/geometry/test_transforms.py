@@ -108,3 +108,11 @@ def test_all_of_them_are_transforms():
     for transform in (AffineTransform.identity(), field, CompositeTransform((field,))):
         assert isinstance(transform, Transform)
     assert not isinstance("affine", Transform)
+
+
+def test_a_transposed_affine_is_refused():
+    """Its translation stands in the last row, where it would be lost."""
+    shift = np.eye(4)
+    shift[:3, 3] = [40.0, -3.0, 12.0]
+    with pytest.raises(TransformError, match="last row"):
+        AffineTransform(shift.T)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from meddift.body import body_of
+from meddift.errors import GeometryError
 from meddift.geometry import AffineTransform, DisplacementField, Grid
 from meddift.io.itk_transforms import to_itk
 from meddift.registration import warp_labels, warp_volume
@@ -91,3 +93,23 @@ def test_the_default_fill_is_the_least_value() -> None:
     far = np.eye(4)
     far[0, 3] = 5000
     assert (warp_volume(moving, AffineTransform(far), fixed).data == moving.data.min()).all()
+
+
+def test_whole_numbers_do_not_wrap_around() -> None:
+    moving, fixed, field, _ = scene()
+    bright = Volume(np.where(moving.data > 0, 255, 0).astype(np.uint8), moving.grid)
+    found = warp_volume(bright, field, fixed, fill=0)
+    exact = warp_volume(Volume(bright.data.astype(np.float64), moving.grid), field, fixed, fill=0)
+    np.testing.assert_array_equal(found.data, np.rint(exact.data))
+    for warp, fill in ((warp_volume, -1000), (warp_labels, 300), (warp_labels, np.nan)):
+        with pytest.raises(GeometryError, match="whole numbers from 0 to 255"):
+            warp(bright, field, fixed, fill=fill)
+
+
+def test_labels_stored_as_floats_take_whole_numbers_only() -> None:
+    moving, fixed, field, _ = scene()
+    labels = Volume((moving.data % 4).astype(np.float32), moving.grid)
+    assert set(np.unique(warp_labels(labels, field, fixed, fill=9).data)) <= {0, 1, 2, 3, 9}
+    for fill in (np.nan, 0.5):
+        with pytest.raises(GeometryError, match="whole numbers"):
+            warp_labels(labels, field, fixed, fill=fill)
