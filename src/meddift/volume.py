@@ -22,6 +22,7 @@ class Volume:
         data: (..., X, Y, Z) array; the last three axes are those of `grid`, leading axes are channels.
         grid: The lattice in world RAS mm.
         notes: Sentences about what reading changed or left out, for provenance: "the gantry was tilted by ...".
+        modality: What it was recorded with, in DICOM's words ("CT", "MR", ...); "" where nothing says it.
 
     Raises:
         GeometryError: if the last three axes of `data` are not `grid.shape`.
@@ -30,6 +31,7 @@ class Volume:
     data: NDArray[Any]
     grid: Grid
     notes: tuple[str, ...] = ()
+    modality: str = ""
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -46,7 +48,8 @@ class Volume:
         lead = self.data.ndim - 3
         data = self.data.transpose(*range(lead), *(lead + a for a in axes))
         flipped = [lead + i for i in range(3) if flips[i]]
-        return Volume(np.ascontiguousarray(np.flip(data, tuple(flipped)) if flipped else data), grid)
+        turned = np.ascontiguousarray(np.flip(data, tuple(flipped)) if flipped else data)
+        return Volume(turned, grid, modality=self.modality)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int], *, fill: float = 0.0) -> Volume:
         """Cut out a box of voxels; where it reaches beyond the border, it holds `fill`."""
@@ -56,11 +59,11 @@ class Volume:
         for first, length, n in zip(start, grid.shape, self.grid.shape, strict=True):
             low, high = max(int(first), 0), min(int(first) + length, n)
             if low >= high:
-                return Volume(data, grid)
+                return Volume(data, grid, modality=self.modality)
             source.append(slice(low, high))
             target.append(slice(low - int(first), high - int(first)))
         data[..., target[0], target[1], target[2]] = self.data[..., source[0], source[1], source[2]]
-        return Volume(data, grid)
+        return Volume(data, grid, modality=self.modality)
 
     def resampled_along_axes(self, grid: Grid) -> Volume:
         """Read this volume on another lattice whose axes run in the same directions.
@@ -89,7 +92,7 @@ class Volume:
                 continue
             matrix = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
             data = np.moveaxis(np.moveaxis(data, axis - 3, -1) @ matrix.T, -1, axis - 3)
-        return Volume(np.ascontiguousarray(data), grid)
+        return Volume(np.ascontiguousarray(data), grid, modality=self.modality)
 
     def at(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """Values at world points by trilinear interpolation, clamped at the border.

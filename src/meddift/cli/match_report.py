@@ -79,6 +79,7 @@ class MatchReport:
         lines: list[Any] = [table]
         if len(verdicts) > ROWS_SHOWN:
             lines.append(f"... and {len(verdicts) - ROWS_SHOWN} more points")
+        lines += intensity_lines(self.pair)
         if self.accuracy is not None:
             lines += accuracy_lines(self.accuracy)
         show(*lines, to_stdout=to_stdout)
@@ -87,6 +88,12 @@ class MatchReport:
 def counted(verdicts: Sequence[str]) -> str:
     """How many points have which verdict, in words."""
     return ", ".join(f"{verdicts.count(v)} {v}" for v in ("ok", "uncertain", "outside") if v in verdicts)
+
+
+def intensity_lines(pair: Pair) -> list[str]:
+    """How scans were shown to the model, where that is not the rule for CT."""
+    roles = zip(("fixed", "moving"), pair.intensity, strict=True)
+    return [f"intensities of the {role} scan: {choice.reason}" for role, choice in roles if not choice.hounsfield]
 
 
 def accuracy_lines(accuracy: Accuracy) -> list[str]:

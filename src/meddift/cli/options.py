@@ -22,6 +22,7 @@ Space = Literal["lps", "ras", "voxel", "voxel1"]
 NiftiForm = Literal["sform", "qform"]
 Preset = Literal["default", "paper"]
 Latent = Literal["mean", "sample"]
+Modality = Literal["ct", "mr", "other"]
 
 # ---------------------------------------------------------------------- single options
 
@@ -213,6 +214,16 @@ class Engine:
             "--search-radius", metavar="MM", help="How far from the expected place to look.", show_default=False
         ),
     ] = None
+    modality: Annotated[
+        Modality | None,
+        typer.Option(
+            "--modality",
+            case_sensitive=False,
+            help="What both scans are, where files and values do not tell: ct is shown to the model in Hounsfield "
+            "units, anything else is spread over its range.",
+            show_default=False,
+        ),
+    ] = None
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto"
     model: Annotated[
         str,
@@ -320,6 +331,7 @@ class Engine:
             "noise_samples": self.noise_samples,
             "latent": self.latent,
             "whiten": self.whiten,
+            "modality": self.modality,
         }
         return meddift.Matcher(
             self.model,

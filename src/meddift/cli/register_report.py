@@ -115,7 +115,7 @@ class Carried:
 
     def show(self, *, to_stdout: bool) -> None:
         """The summary."""
-        from meddift.cli.match_report import accuracy_lines, counted
+        from meddift.cli.match_report import accuracy_lines, counted, intensity_lines
         from meddift.cli.terminal import show
 
         found = self.registration
@@ -131,6 +131,7 @@ class Carried:
         if self.matches is not None:
             verdicts = self.matches.verdict
             lines.append(f"{len(verdicts)} points: {counted(verdicts)}")
+        lines += intensity_lines(self.pair)
         if self.accuracy is not None:
             lines += accuracy_lines(self.accuracy)
         show(*lines, to_stdout=to_stdout)

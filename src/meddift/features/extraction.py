@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MIND = "mind"
 
 #: Raised whenever the same options give other features than before, so that stored ones are not mistaken for new.
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 
 #: Called with what is being done and the share of the work that is finished, 0 to 1.
 Progress = Callable[[str, float], None]
@@ -136,6 +136,7 @@ def pyramid_key(
         {
             "version": FEATURE_VERSION,
             "volume": volume.digest(),
+            "modality": volume.modality,
             "spec": _specification(model, spec).digest(),
             "weights": network.weights_hash if network is not None else "",
             "precision": getattr(network, "precision", ""),

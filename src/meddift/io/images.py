@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ def read_volume(
     # The stored voxels, and beside them the array handed out.
     voxels = header.grid.size
     require_memory(voxels * (header.dtype.itemsize + min(header.dtype.itemsize, 8) + 4), f"reading {header.path}")
-    volume = Volume(plain_array(_voxels(header)), header.grid, notes=header.notes)
+    modality = str(header.details.get("modality", ""))
+    volume = Volume(plain_array(_voxels(header)), header.grid, notes=header.notes, modality=modality)
     return check_scan(volume, str(path)) if check else volume
 
 
@@ -136,7 +138,7 @@ def check_scan(volume: Volume, name: str = "the scan") -> Volume:
                 "%s: %d of %d voxels (%.2g %%) are not finite numbers; they were set to the smallest value, %g",
                 name, count, data.size, 100 * count / data.size, low,
             )  # fmt: skip
-            volume = Volume(np.where(finite, data, low), volume.grid, notes=volume.notes)
+            volume = replace(volume, data=np.where(finite, data, low))
             data = volume.data
     if data.size and data.min() == data.max():
         raise ImageError(f"{name} is constant: every voxel is {data.flat[0]}. There is nothing to find in it.")

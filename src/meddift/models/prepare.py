@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import ImageError
 from meddift.geometry import Grid
+from meddift.models.intensity import choose_intensity
 from meddift.models.spec import GridPolicy, Intensity, ModelSpec
 from meddift.volume import Volume
 
@@ -33,10 +34,9 @@ def prepare_volume(volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy |
     """
     policy = grid_policy or spec.grid
     scan = _checked(volume).reoriented("RAS")
+    window = Window(choose_intensity(scan, spec).rule, scan.data)
     if policy.kind == "resize_128":
-        window = Window(spec.intensity, scan.data)
         return resize_trilinear(Volume(window(scan.data), scan.grid), resized_128(scan.grid.shape))
-    window = Window(spec.intensity, scan.data)
     scan = scan.resampled_along_axes(scan.grid.respaced(policy.spacing_mm))
     values = Volume(window(scan.data), scan.grid)
     multiple = int(np.lcm(policy.multiple, spec.multiple))

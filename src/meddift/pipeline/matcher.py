@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,10 +128,15 @@ class Matcher:
 
         started = time.perf_counter()
         self.report("reading the scans", 0.0)
-        scans = as_volume(fixed), as_volume(moving)
-        pair = Pair(self, *scans)
+        pair = Pair(self, self._said(as_volume(fixed)), self._said(as_volume(moving)))
         pair.timing["read"] = time.perf_counter() - started
         return pair
+
+    def _said(self, volume: Volume) -> Volume:
+        """The scan with the modality that the options give it."""
+        if self.options.modality is None:
+            return volume
+        return replace(volume, modality={"ct": "CT", "mr": "MR", "other": "OT"}[self.options.modality])
 
     def pyramid(self, volume: Volume, *, role: str, progress: Progress | None = None) -> Pyramid:
         """The features of one scan, from the store where they are there.

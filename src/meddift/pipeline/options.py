@@ -44,6 +44,7 @@ class Options:
         refine: Whether fine levels and neighbouring points decide in the end, between voxels.
         confidence: Whether each point is matched back, so that it can be said how sure it is.
         seed: Of all that is drawn.
+        modality: What both scans are; None = what their files say, or else what their values can be.
 
     Raises:
         OptionsError: if a value makes no sense.
@@ -63,6 +64,7 @@ class Options:
     refine: bool = True
     confidence: bool = True
     seed: int = 0
+    modality: Literal["ct", "mr", "other"] | None = None
 
     def __post_init__(self) -> None:
         """Validate; a prior given as text that is no keyword is the path of a transform file."""
@@ -160,6 +162,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "latent": ("mean", "sample"),
     "spacing": (None, "network", "original"),
     "lattice": ("image", "network"),
+    "modality": (None, "ct", "mr", "other"),
 }
 
 _PRESETS: dict[str, dict[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from meddift.matching.align import align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby
 from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.models import prepare_volume
+from meddift.models.intensity import choose_intensity
 from meddift.pipeline.confidence import Evidence, Limits, judge
 from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.landmarks import textured_points
@@ -32,6 +34,8 @@ from meddift.volume import Volume
 if TYPE_CHECKING:
     from meddift.pipeline.matcher import Matcher
     from meddift.registration import Registration
+
+_LOGGER = logging.getLogger(__name__)
 
 #: Places that are matched to find out how the scans lie to each other.
 PRIOR_POINTS = 256
@@ -54,7 +58,7 @@ class Pair:
         fixed: The scan in which points are given.
         moving: The scan in which they are looked for.
         timing: Seconds that each stage has taken so far.
-        modality: What the model is for: "CT" or "MR".
+        intensity: Which intensity rule each scan is given, and why.
         report: Where progress is told.
         without_prior: Why no affine could be fitted, although one was wanted; else empty.
     """
@@ -65,7 +69,10 @@ class Pair:
         self.fixed = fixed
         self.moving = moving
         self.timing: dict[str, float] = {}
-        self.modality = matcher.spec.modality
+        self.intensity = choose_intensity(fixed, matcher.spec), choose_intensity(moving, matcher.spec)
+        for role, choice in zip(("fixed", "moving"), self.intensity, strict=True):
+            if choice.warning:
+                _LOGGER.warning("the %s scan: %s", role, choice.warning)
         self.report = matcher.report
         self.without_prior = ""
 
@@ -225,6 +232,7 @@ class Pair:
             },
             "seed": self._options.seed,
             "images": {"fixed_sha256": self._digests[0], "moving_sha256": self._digests[1]},
+            "intensity": {"fixed": self.intensity[0].reason, "moving": self.intensity[1].reason},
             "space": "RAS",
             "unit": "mm",
         }
@@ -398,8 +406,8 @@ class Pair:
         return OUTSIDE_TOLERANCE_MM if self._options.prior == "affine" else self._options.radius_mm()
 
     def _in_tissue(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether there is tissue within a few mm of points; always True for other modalities than CT."""
-        if self._matcher.spec.modality != "CT" or len(positions) == 0:
+        """Whether there is tissue within a few mm of points; always True where air is not known by its value."""
+        if not self.intensity[0].hounsfield or len(positions) == 0:
             return np.ones(len(positions), dtype=bool)
         around = np.array([[x, y, z] for x in (-5, 0, 5) for y in (-5, 0, 5) for z in (-5, 0, 5)], dtype=float)
         values = self.fixed.at((positions[:, None] + around).reshape(-1, 3)).reshape(len(positions), -1)

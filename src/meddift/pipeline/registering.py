@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from meddift.body import body_of
+from meddift.body import body_of, foreground_of
 from meddift.errors import GeometryError, NoCorrespondenceError
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching.prior import MatchedPrior
+from meddift.models.intensity import IntensityChoice
 from meddift.registration import Registration, register_pyramids
 from meddift.registration.inverse import NumericalInverse
 from meddift.registration.register import check_stages
@@ -33,8 +34,10 @@ def register_pair(
     """See `Pair.register`."""
     check_stages(stages)
     masks = [
-        _mask(pair, volume, mask, role, symmetric)
-        for volume, mask, role in ((pair.fixed, fixed_mask, "fixed"), (pair.moving, moving_mask, "moving"))
+        _mask(volume, choice, mask, role, symmetric)
+        for volume, choice, mask, role in zip(
+            (pair.fixed, pair.moving), pair.intensity, (fixed_mask, moving_mask), ("fixed", "moving"), strict=True
+        )
     ]
     fixed, moving = pair.pyramids
     start = pair.prior
@@ -61,7 +64,7 @@ def register_pair(
     return replace(result, timing=timing, provenance={**pair.provenance, "registration": made})
 
 
-def _mask(pair: Pair, volume: Volume, mask: Volume | None, role: str, symmetric: bool) -> Volume:
+def _mask(volume: Volume, choice: IntensityChoice, mask: Volume | None, role: str, symmetric: bool) -> Volume:
     """The mask that was given, or the body in the fixed scan and everything in the moving one."""
     if mask is not None:
         if mask.data.ndim != 3:
@@ -71,8 +74,8 @@ def _mask(pair: Pair, volume: Volume, mask: Volume | None, role: str, symmetric:
             raise NoCorrespondenceError(f"the {role} mask is empty: nothing in it is above 0")
         return given
     # Of the moving scan everything counts: a mask found automatically may miss what is needed.
-    if pair.modality == "CT" and (role == "fixed" or symmetric):
-        return body_of(volume)
+    if role == "fixed" or symmetric:
+        return body_of(volume) if choice.hounsfield else foreground_of(volume)
     return Volume(np.ones(volume.grid.shape, dtype=bool), volume.grid)
 
 
