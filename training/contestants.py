@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoencoder import load_autoencoder
-from export import write_parts
+from autoencoder import NETWORK, load_autoencoder
+from export import weights_metadata, write_parts
 from meddift.features import ExtractionOptions, Level, Pyramid, extract_pyramid, whiten_pair
-from meddift.models import ModelSpec, load_model, prepare_volume
+from meddift.models import LatentStage, ModelSpec, WeightFile, find_spec, load_model, prepare_volume
 from meddift.models.weights import locate_weights
 from meddift.pipeline import Matcher
 from meddift.volume import Volume
-from train import build_network
+from train import DEFAULTS, ON_AUTOENCODER, build_network
 
+UP = ("up0", "up1", "up2", "up3")
 MIND = "mind"
 RANDOM = "random weights"
 #: No descriptor at all: the voxel closest to the truth, which is the least error that whole voxels can have.
@@ -96,17 +98,53 @@ def write_random_weights(spec: ModelSpec, out: Path, *, seed: int) -> Path:
         "head_channels": list(unet["num_head_channels"]),
         "residual_blocks": unet["num_res_blocks"],
         "groups": unet["norm_num_groups"],
+        "normalisation": spec.normalisation,
     }
-    write_parts(build_network(config).state_dict(), out, metadata={"steps": "0", "hours": "0.00"})
+    write_parts(build_network(config).state_dict(), out, metadata={"steps": "0", "config": json.dumps(config)})
     return out
+
+
+def spec_of(folder: Path) -> ModelSpec:
+    """The built-in specification with the network and spacing that weights were trained with."""
+    spec = find_spec("builtin")
+    if not (folder / "autoencoder.json").exists():
+        told = {**DEFAULTS, **json.loads(weights_metadata(folder).get("config", "{}"))}
+        unet = {
+            **spec.unet,
+            "num_channels": told["channels"],
+            "attention_levels": told["attention"],
+            "num_head_channels": told["head_channels"],
+            "num_res_blocks": told["residual_blocks"],
+        }
+        levels = UP[: len(told["channels"])]
+        return replace(
+            spec, unet=unet, levels=levels, defaults=replace(spec.defaults, levels=levels),
+            grid=replace(spec.grid, spacing_mm=told["spacing_mm"]), normalisation=told["normalisation"],
+            schedule=replace(spec.schedule, prediction=told["prediction"]),
+        )  # fmt: skip
+    settings = json.loads((folder / "autoencoder.json").read_text())
+    latent = LatentStage("autoencoder", 4, NETWORK["latent_channels"], settings["scale_factor"], settings["network"])
+    unet = {
+        **spec.unet,
+        "in_channels": NETWORK["latent_channels"],
+        "out_channels": NETWORK["latent_channels"],
+        "num_channels": ON_AUTOENCODER["channels"],
+        "attention_levels": ON_AUTOENCODER["attention"],
+        "num_head_channels": ON_AUTOENCODER["head_channels"],
+    }
+    files = (*spec.weights.files, WeightFile("autoencoder", "autoencoder.safetensors"))
+    return replace(
+        spec, name="autoencoder", latent=latent, unet=unet, levels=UP[:3], weights=replace(spec.weights, files=files),
+        defaults=replace(spec.defaults, levels=UP[:3]),
+    )  # fmt: skip
 
 
 class Describer:
     """Computes the pyramids of scans, each once, and remembers those of the scans at hand.
 
     Args:
-        spec: The model.
-        folders: Label -> folder of weights; has to hold `RANDOM`.
+        spec: The model whose lattice and defaults all have.
+        folders: Label -> folder of weights; has to hold `RANDOM`. Each may be a network of its own, see `spec_of`.
         autoencoder: Folder of `autoencoder.py`, where its features are compared as well.
         precision: In which networks compute.
     """
@@ -116,6 +154,7 @@ class Describer:
     ) -> None:
         self.spec, self.autoencoder, self.precision = spec, autoencoder, precision
         self.folders = folders
+        self.specs = {label: spec_of(folder) for label, folder in folders.items()}
         self.hashes = {label: locate_weights(spec, folder).digest() for label, folder in folders.items()}
         self._models: dict[str, Any] = {}
         self._kept: dict[tuple[str, int], Pyramid] = {}
@@ -155,7 +194,7 @@ class Describer:
 
         whiten = True if source == RANDOM else None
         return Remembering(
-            self.spec, weights=self.folders[source], device="cpu", store=False, seed=seed,
+            self.specs[source], weights=self.folders[source], device="cpu", store=False, seed=seed,
             levels=contestant.levels, whiten=whiten,
         )  # fmt: skip
 
@@ -170,7 +209,7 @@ class Describer:
             return Pyramid(levels, scan.grid, prepared.grid, digest=f"{source} {scan.digest()}")
         if source not in self._models:
             self._models[source] = load_model(
-                self.spec, weights=self.folders[source], precision=self.precision  # type: ignore[arg-type]
+                self.specs[source], weights=self.folders[source], precision=self.precision  # type: ignore[arg-type]
             )  # fmt: skip
         model = self._models[source]
         mind = next((p.level(MIND) for (_, i), p in self._kept.items() if i == id(scan) and MIND in p.names), None)

@@ -3,7 +3,8 @@
     python training/evaluate.py --weights trained=src/meddift/models/weights/builtin --scans FOLDER --out RESULTS
 
 Pairs: validation scans that no training has seen, deformed by known breathing-like fields and scanned again
-(other noise, kernel, slice thickness, field of view and table, table shift of 35 mm), and drawn chests likewise.
+(other noise, kernel, slice thickness, field of view and table, table shift of 35 mm), and drawn chests likewise;
+with --pairs real ones, whose points are known from elsewhere.
 Results of each pair and contestant are kept under `--out`; a run that was stopped goes on where it was.
 """
 
@@ -22,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 import consistency
 import meddift
+import meddift_lab
 from contestants import CLOSEST, RANDOM, Contestant, Describer, list_contestants, write_random_weights
 from evaluation_pairs import FIRST_PHANTOM, PRIOR_ERROR_MM, Task, list_pairs, make_task
-from export import export_run
+from export import export_run, weights_metadata
 from meddift.features import Pyramid
 from meddift.geometry import Grid
 from meddift.matching import (
@@ -115,12 +116,6 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def weights_metadata(folder: Path) -> dict[str, str]:
-    """What was written into weights when they were exported."""
-    with safe_open(str(sorted(folder.glob("unet-*.safetensors"))[0]), framework="pt") as file:
-        return dict(file.metadata() or {})
-
-
 def _locate(given: list[str], out: Path) -> dict[str, Path]:
     """Label -> folder of weights; runs of the trainer are exported first."""
     folders = {}
@@ -145,9 +140,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="deformations of each validation scan")
     parser.add_argument("--harder", type=int, default=0, help="harder deformations of each validation scan besides")
     parser.add_argument("--phantoms", type=int, default=2, help="drawn pairs")
+    parser.add_argument("--pairs", type=Path, help="pairs.csv of real pairs, as `meddift evaluate` reads it")
     parser.add_argument("--points", type=int, default=30, help="of each kind in each pair")
     parser.add_argument("--seed", type=int, default=0, help="of points, expected places, random weights, resampling")
     parser.add_argument("--quick", action="store_true", help="one pair of each kind, 20 points, fewer contestants")
+    parser.add_argument(
+        "--search-only", action="store_true", help="leave the `default` preset out, which takes longest"
+    )
     parser.add_argument("--card", type=Path, help="model card that the tables are written into, between its markers")
     parser.add_argument("--crop-consistency", action="store_true", help="how much features change with the crop")
     parser.add_argument("--totalseg", action="store_true", help="match two crops of one scan to each other")
@@ -168,11 +167,13 @@ def main() -> None:
     folders[RANDOM] = write_random_weights(spec, arguments.out / "weights" / "random", seed=arguments.seed)
     describer = Describer(spec, folders, autoencoder=arguments.autoencoder, precision=arguments.precision)
     contestants = list_contestants(labels, spec, quick=arguments.quick, autoencoder=arguments.autoencoder is not None)
+    contestants = [c for c in contestants if not (arguments.search_only and c.end_to_end)]
     began = time.monotonic()
     parts: list[dict[str, Any]] = []
     for recipe in list_pairs(
-        arguments.scans, seeds=arguments.seeds, phantoms=arguments.phantoms, harder=arguments.harder
-    ):
+        arguments.scans, seeds=arguments.seeds, phantoms=arguments.phantoms, harder=arguments.harder,
+        real=arguments.pairs,
+    ):  # fmt: skip
         keys = {c: _key(c, recipe.name, describer, arguments) for c in contestants}
         kept = {c: _kept(arguments.out, keys[c]) for c in contestants}
         task: Task | None = None
@@ -245,7 +246,7 @@ def _key(contestant: Contestant, pair: str, describer: Describer, arguments: arg
         "code": _code_digest(end_to_end=contestant.end_to_end),
         "contestant": repr(contestant),
         "weights": describer.hashes.get(contestant.source, ""),
-        "spec": describer.spec.digest(),
+        "spec": describer.specs[contestant.source if contestant.source in describer.specs else RANDOM].digest(),
         "defaults": repr(describer.spec.defaults),
         "points": arguments.points,
         "seed": arguments.seed,
@@ -257,9 +258,10 @@ def _key(contestant: Contestant, pair: str, describer: Describer, arguments: arg
 @cache
 def _code_digest(*, end_to_end: bool) -> str:
     """sha256 of the code that decides results: after a change nothing is taken from an earlier run."""
-    package = Path(meddift.__file__).parent
-    rooms = ["geometry", "features", "matching", "models", "synthetic"] + ["pipeline"] * end_to_end
-    files = [*sorted(path for room in rooms for path in (package / room).rglob("*.py")), package / "volume.py"]
+    package, laboratory = (Path(module.__file__).parent for module in (meddift, meddift_lab))
+    rooms = [package / name for name in ("geometry", "features", "matching", "models")]
+    rooms += [laboratory / "synthetic"] + [package / "pipeline"] * end_to_end
+    files = [*sorted(path for room in rooms for path in room.rglob("*.py")), package / "volume.py"]
     files += [Path(__file__).with_name(f"{name}.py") for name in ("contestants", "evaluation_pairs")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
@@ -273,7 +275,7 @@ def _introduction(record: dict[str, Any], labels: list[str]) -> str:
     """What the tables show."""
     weights = [
         f"{label}: sha256 `{record['weights'][label]['sha256'][:16]}`, {record['weights'][label].get('steps', '?')} "
-        f"steps, {record['weights'][label].get('hours', '?')} hours of training"
+        "steps of training"
         for label in labels
     ]
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 #: Bytes of one part at most: small enough for every version control host and proxy.
@@ -45,12 +46,17 @@ def export_run(run: Path, out: Path) -> str:
     config = json.loads((run / "config.json").read_text())
     metadata = {
         "steps": str(state["step"]),
-        "hours": f"{state['seconds'] / 3600:.2f}",
         "config": json.dumps(config, sort_keys=True),
     }
     parts = write_parts(state["average"], out, metadata=metadata)
     total = 2 * sum(value.numel() for value in state["average"].values())
     return f"{len(state['average'])} tensors, {total / 1e6:.1f} MB in {parts} parts, after {state['step']} steps"
+
+
+def weights_metadata(folder: Path) -> dict[str, str]:
+    """What was written into weights when they were exported."""
+    with safe_open(str(sorted(folder.glob("unet-*.safetensors"))[0]), framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from contestants import AS_USED
 Floats = NDArray[np.float64]
 
 RESAMPLES = 1000
-KIND_WORDS = {"vessels": "points on vessels", "body": "points anywhere in the body"}
+KIND_WORDS = {"vessels": "points on vessels", "body": "points anywhere in the body", "landmarks": "landmarks"}
 SETTINGS = {
     "global": "global search, no prior, whole voxels of the 2 mm lattice",
     "prior": "search within 25 mm of the truth displaced at random by up to 12 mm, whole voxels",

@@ -24,19 +24,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from autoencoder import NETWORK
-from contestants import encoder_levels, write_random_weights
-from evaluate import measure, weights_metadata
+from contestants import UP, encoder_levels, spec_of, write_random_weights
+from evaluate import measure
 from evaluation_pairs import list_pairs, make_task
-from export import export_run
+from export import export_run, weights_metadata
 from meddift.features import ExtractionOptions, Pyramid, extract_pyramid, whiten_pair
 from meddift.io import read_volume
-from meddift.models import LatentStage, ModelSpec, WeightFile, find_spec, load_model, prepare_volume
+from meddift.models import find_spec, load_model, prepare_volume
 from meddift.volume import Volume
 from summary import STATISTICS, figure, put_between_markers, resampled_rows
-from train import DEFAULTS, ON_AUTOENCODER
 
-UP = ("up0", "up1", "up2", "up3")
 #: Short runs that the table compares.
 RUNS = ("joint", "denoising", "epsilon", "v", "half", "wide", "two-blocks", "three-stages", "1.5mm", "3mm", "ae-joint")
 #: Scans from which statistics of whitening are kept: training data.
@@ -194,41 +191,6 @@ def _whitening(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.mean(axis=0, dtype=np.float64).astype(np.float32), matrix.astype(np.float32)
 
 
-def spec_of(folder: Path) -> ModelSpec:
-    """The built-in specification with the network and spacing that weights were trained with."""
-    spec = find_spec("builtin")
-    if not (folder / "autoencoder.json").exists():
-        told = {**DEFAULTS, **json.loads(weights_metadata(folder).get("config", "{}"))}
-        unet = {
-            **spec.unet,
-            "num_channels": told["channels"],
-            "attention_levels": told["attention"],
-            "num_head_channels": told["head_channels"],
-            "num_res_blocks": told["residual_blocks"],
-        }
-        levels = UP[: len(told["channels"])]
-        return replace(
-            spec, unet=unet, levels=levels, defaults=replace(spec.defaults, levels=levels),
-            grid=replace(spec.grid, spacing_mm=told["spacing_mm"]), normalisation=told["normalisation"],
-            schedule=replace(spec.schedule, prediction=told["prediction"]),
-        )  # fmt: skip
-    settings = json.loads((folder / "autoencoder.json").read_text())
-    latent = LatentStage("autoencoder", 4, NETWORK["latent_channels"], settings["scale_factor"], settings["network"])
-    unet = {
-        **spec.unet,
-        "in_channels": NETWORK["latent_channels"],
-        "out_channels": NETWORK["latent_channels"],
-        "num_channels": ON_AUTOENCODER["channels"],
-        "attention_levels": ON_AUTOENCODER["attention"],
-        "num_head_channels": ON_AUTOENCODER["head_channels"],
-    }
-    files = (*spec.weights.files, WeightFile("autoencoder", "autoencoder.safetensors"))
-    return replace(
-        spec, name="autoencoder", latent=latent, unet=unet, levels=UP[:3], weights=replace(spec.weights, files=files),
-        defaults=replace(spec.defaults, levels=UP[:3]),
-    )  # fmt: skip
-
-
 def gather(runs: Path, shipped: Path, out: Path) -> dict[str, Path]:
     """Label -> folder of weights; runs are exported. Runs that are not there are left out."""
     folders = {"shipped": shipped}
@@ -325,11 +287,9 @@ def _part(row: Row, recipe: Any, task: Callable[[], Any], sources: Sources, argu
 
 def _length(folder: Path) -> str:
     """How long weights were trained, and how many they are."""
-    told = weights_metadata(folder)
-    minutes = 60 * float(told.get("hours", 0))
+    steps = weights_metadata(folder).get("steps", "0")
     count = sum(tensor.numel() for path in folder.glob("unet-*.safetensors") for tensor in load_file(path).values())
-    length = f"{told.get('steps', '?')} steps, {minutes:.0f} min" if minutes else "none"
-    return f"{length} | {count / 1e6:.1f}"
+    return f"{'none' if steps == '0' else f'{steps} steps'} | {count / 1e6:.1f}"
 
 
 if __name__ == "__main__":

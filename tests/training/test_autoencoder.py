@@ -10,14 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from autoencoder import NETWORK, build_autoencoder, encode_mean, load_autoencoder
-from contestants import encoder_levels
+from contestants import UP, encoder_levels, spec_of
 from export import write_parts
 from meddift.features import ExtractionOptions, extract_pyramid
 from meddift.geometry import Grid
 from meddift.models import load_model, prepare_volume
 from meddift.volume import Volume
 from train import DEFAULTS, ON_AUTOENCODER, build_network
-from tried import UP, spec_of
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def folder(tmp_path_factory):
     save_file(tensors, path / "autoencoder.safetensors")
     (path / "autoencoder.json").write_text(json.dumps({"network": NETWORK, "scale_factor": 1.7}))
     network = build_network({**DEFAULTS, **ON_AUTOENCODER})
-    write_parts(network.state_dict(), path, metadata={"steps": "0", "hours": "0"})
+    write_parts(network.state_dict(), path, metadata={"steps": "0"})
     return path
 
 

@@ -179,3 +179,47 @@ def small_pair() -> SyntheticPair:
     from meddift_lab.synthetic import phantom_pair
 
     return phantom_pair(3, spacing_mm=4.0, n_points=1)
+
+
+def test_real_pairs_bring_their_own_points_and_tell_their_contrasts_by_name(tmp_path):
+    import nibabel
+
+    from evaluation_pairs import PRIOR_ERROR_MM, list_pairs, make_task
+
+    data = np.random.default_rng(0).integers(0, 200, (8, 9, 10)).astype(np.int16)
+    affine = np.diag([-2.0, -2.0, 3.0, 1.0])
+    for name in ("study1_t1w", "study2_t1w", "study2_t2w"):
+        nibabel.save(nibabel.Nifti1Image(data, affine), tmp_path / f"{name}.nii.gz")
+    places = np.array([[-3.0, -5.0, 6.0], [-10.0, -2.0, 20.0]])
+    for name, shift in (("fixed", 0.0), ("moving", 4.0)):
+        lines = [",".join(map(str, row)) for row in places + shift]
+        (tmp_path / f"{name}.csv").write_text("r,a,s\n" + "\n".join(lines) + "\n")
+    (tmp_path / "pairs.csv").write_text(
+        "id,fixed,moving,fixed_points,moving_points,points_space\n"
+        "same,study1_t1w.nii.gz,study2_t1w.nii.gz,fixed.csv,moving.csv,ras\n"
+        "across,study1_t1w.nii.gz,study2_t2w.nii.gz,fixed.csv,moving.csv,ras\n"
+    )
+    same, across = list_pairs(None, seeds=1, phantoms=0, real=tmp_path / "pairs.csv")
+    assert (same.name, same.group) == ("same", "real pairs, one contrast")
+    assert (across.name, across.group) == ("across", "real pairs, two contrasts")
+    task = make_task(across.make(), count=1, seed=0)
+    np.testing.assert_allclose(task.points.positions, places)
+    np.testing.assert_allclose(task.truth, places + 4.0)
+    assert set(task.kinds) == {"landmarks"}
+    assert len(task.kinds) == 2
+    assert len(task.absent) == 0
+    assert 0 < np.linalg.norm(task.expected - task.truth, axis=1).max() <= PRIOR_ERROR_MM
+    np.testing.assert_array_equal(task.pair.fixed.data.shape, data.shape)
+
+
+def test_weights_say_what_network_they_are_of(tmp_path):
+    from contestants import spec_of
+    from train import DEFAULTS, with_channels
+
+    config = {**DEFAULTS, **with_channels([16, 32]), "residual_blocks": 2, "normalisation": "voxel", "prediction": "v"}
+    write_parts({"a": torch.zeros(3)}, tmp_path, metadata={"steps": "1", "config": json.dumps(config)})
+    spec = spec_of(tmp_path)
+    assert tuple(spec.unet["num_channels"]) == (16, 32)
+    assert spec.unet["num_res_blocks"] == 2
+    assert (spec.normalisation, spec.schedule.prediction) == ("voxel", "v")
+    assert spec.levels == spec.defaults.levels == ("up0", "up1")

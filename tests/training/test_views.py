@@ -271,3 +271,15 @@ def test_pairs_drawn_ahead_come_in_order_and_depend_on_their_number_alone():
     assert [next(pairs) for _ in range(4)] == [30, 40, 50, 60]
     pairs.close()
     assert drawn == sorted(drawn)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v"])
+def test_the_picture_of_samples_undoes_what_training_asks_for(prediction):
+    from denoised_samples import clean_estimate
+
+    generator = torch.Generator().manual_seed(4)
+    latent, noise = torch.randn(2, 1, 8, 4, 4, 4, generator=generator, dtype=torch.float64).unbind(0)
+    signal, spread = 0.6, 0.8
+    output = denoising_target(prediction, latent, noise, signal)
+    found = clean_estimate(prediction, signal * latent + spread * noise, output, signal, spread)
+    torch.testing.assert_close(found, latent)
