@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,14 +19,16 @@ class Points:
     Attributes:
         positions: (N, 3) float64, world RAS mm; a row of NaN is a point that has a label but no position.
         labels: N strings; `"1"`, `"2"`, ... where none are given.
+        columns: What else is known of each point, N strings by name: further columns of a table, descriptions.
 
     Raises:
         PointsError: if the shape is not (N, 3), a coordinate is infinite, a row is NaN in part only,
-            or the number of labels differs from N.
+            or the number of labels or of the values of a column differs from N.
     """
 
     positions: NDArray[np.float64]
     labels: tuple[str, ...] = ()
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Validate and freeze."""
@@ -46,7 +48,12 @@ class Points:
         labels = tuple(str(label) for label in self.labels) or tuple(str(i + 1) for i in range(len(positions)))
         if len(labels) != len(positions):
             raise PointsError(f"{len(positions)} points cannot carry {len(labels)} labels")
+        columns = {str(name): tuple(map(str, values)) for name, values in self.columns.items()}
+        for name, values in columns.items():
+            if len(values) != len(positions):
+                raise PointsError(f"the column {name!r} has {len(values)} values for {len(positions)} points")
         positions.setflags(write=False)
+        object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "labels", labels)
 
@@ -73,4 +80,8 @@ class Points:
     def subset(self, keep: NDArray[np.bool_] | NDArray[np.integer] | Sequence[int]) -> Points:
         """The points picked by a mask or by row numbers."""
         rows = np.arange(len(self))[np.asarray(keep)]
-        return Points(self.positions[rows], tuple(self.labels[i] for i in rows))
+        return Points(
+            self.positions[rows],
+            tuple(self.labels[i] for i in rows),
+            {name: tuple(values[i] for i in rows) for name, values in self.columns.items()},
+        )

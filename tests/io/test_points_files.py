@@ -318,9 +318,9 @@ class TestMissingPoints:
         path = save(tmp_path, "a.csv", "label,l,p,s,defined\nA,1,2,3,1\nB,0,0,0,0\n")
         assert read_points(path).missing.tolist() == [False, True]
 
-    @pytest.mark.parametrize(("name", "form"), [("a.txt", None), ("a.fcsv", None), ("a.txt", "dirlab")])
+    @pytest.mark.parametrize(("name", "form"), [("a.txt", None), ("a.txt", "dirlab")])
     def test_formats_without_a_word_for_it_refuse(self, tmp_path: Path, name: str, form: Any) -> None:
-        with pytest.raises(PointsError, match=r"unseen.*\.mrk\.json or \.csv"):
+        with pytest.raises(PointsError, match=r"unseen.*\.mrk\.json, \.fcsv or \.csv"):
             write_points(self.POINTS, tmp_path / name, format=form, grid=oblique_grid())
         assert not (tmp_path / name).exists()
 
@@ -426,9 +426,10 @@ class TestMalformed:
             ("a.mrk.json", '{"markups": [3]}', "JSON object"),
             ("a.mrk.json", '{"markups": [{"coordinateUnits": "inch"}]}', "mm or um"),
             ("a.mrk.json", '{"markups": [{"coordinateUnits": ["mm", "DCM", "millimetre"]}]}', "mm or um"),
-            ("a.vtk", "# vtk DataFile Version 3.0\nASCII\n", "no format known"),
+            ("a.vtk", "# vtk DataFile Version 3.0\nASCII\n", "holds no points: it is a VTK file"),
             ("a.csv", b"\xff\xfea\x00", "UTF-16"),
-            ("a.csv", b"\x1f\x8b\x00\x00", "not a text file"),
+            ("a.csv", b"\x1f\x8b\x00\x00", "gzip archive"),
+            ("a.csv", b"\x01\x02\x00\x00", "not a text file"),
         ],
     )
     def test_message_names_file_and_cause(self, tmp_path: Path, name: str, content: str | bytes, message: str) -> None:

@@ -36,21 +36,24 @@ def convert_points(
 ) -> None:
     """Convert points between 3D Slicer, elastix, ANTs, Learn2Reg, DIR-Lab and meddift files.
 
-    Labels, missing points and extra columns survive where the format can hold them; where it cannot, nothing is
-    written and the reason is said.
+    Of a label map, the centre of every label is taken. elastix, Learn2Reg and DIR-Lab files hold coordinates only:
+    that labels or further columns are left out is said. Where a format cannot say that a point is missing, nothing
+    is written.
     """
+    from meddift.cli.failures import warn
     from meddift.cli.outputs import Outputs
     from meddift.io import read_points, write_points
-    from meddift.io.points import parse_points_file
+    from meddift.io.points import what_is_lost
 
     outputs = Outputs(inputs=tuple(path for path in (source, image) if path is not None))
     outputs.check([target])
-    content = parse_points_file(source)
     grid = None
     if image is not None:
         grid = reading.grid(image)
     points = read_points(source, space=points_space, grid=grid)
-    write_points(points, target, grid=grid, space=to_space, extra=content.extra, format=points_format)
+    write_points(points, target, grid=grid, space=to_space, format=points_format)
+    for lost in what_is_lost(points, target, points_format):
+        warn(f"{target}: this format holds coordinates only; {lost} are left out")
     if not quiet:
         missing = int(points.missing.sum())
         typer.echo(f"{target}: {len(points)} points{f', {missing} without position' if missing else ''}", err=True)

@@ -96,7 +96,7 @@ def match(
         moving_volume = reading.moving.read(moving)
         true_points = read_truth(truth, points_space, moving_volume, wanted)
         if target is not None:
-            target.rehearse(wanted, moving_volume.grid)
+            target.rehearse(wanted, fixed_volume.grid, moving_volume.grid)
         if not dry_run:
             pair = matcher.pair(fixed_volume, moving_volume)
             matches = pair.match(wanted)
@@ -104,7 +104,7 @@ def match(
         show_plan(matcher.plan(fixed_volume, moving_volume, len(wanted)), as_json=as_json)
         return
     result = MatchReport(pair=pair, matches=matches, truth=true_points)
-    missed = write(result, outputs, target=target, picture=picture, also=as_json)
+    missed = write(result, outputs, target=target, picture=picture)
     tell(result, missed, outputs.written, as_json=as_json, quiet=quiet)
 
 

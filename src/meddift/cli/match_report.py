@@ -113,9 +113,7 @@ def accuracy_lines(accuracy: Accuracy) -> list[str]:
     return lines
 
 
-def write(
-    report: MatchReport, outputs: Outputs, *, target: PointsTarget | None, picture: Path | None, also: bool = False
-) -> list[str]:
+def write(report: MatchReport, outputs: Outputs, *, target: PointsTarget | None, picture: Path | None) -> list[str]:
     """Write the files that were asked for.
 
     Args:
@@ -123,7 +121,6 @@ def write(
         outputs: Where to; `commit` is called.
         target: Points found.
         picture: Picture.
-        also: Whether the caller gets something else too, such as JSON on stdout.
 
     Returns:
         One sentence for each file that could not be written while the rest was.
@@ -136,9 +133,7 @@ def write(
         try:
             text = points_text(report.matches, target, report.pair.moving.grid)
         except PointsError as error:
-            # Such as a format that cannot say that a point has no counterpart.
-            if not also and picture is None:
-                raise
+            # A format that cannot say that a point has no counterpart, which nobody knew before.
             missed.append(str(error))
         else:
             outputs.required[target.path] = lambda path: write_text(text, path)
@@ -164,10 +159,12 @@ def points_text(matches: Matches, target: PointsTarget, grid: Grid) -> str:
 
 def _columns(matches: Matches, format: str) -> dict[str, list[Any]]:
     """Columns beside label and position, as far as a format has room for them."""
-    if format == "meddift":
+    if format in ("meddift", "ants"):
         rows = matches.rows()
         keys = ("similarity", "margin", "inverse_error_mm", "verdict", "reason")
-        return {key: [row[key] for row in rows] for key in keys}
+        found = {key: [row[key] for row in rows] for key in keys}
+        carried = {k: list(v) for k, v in matches.fixed.columns.items() if k.strip().lower() not in found}
+        return {**carried, **found}
     if format in ("slicer", "fcsv"):
         pairs = zip(matches.verdict, matches.reason, strict=True)
         return {"description": [f"{verdict}: {reason}" if reason else str(verdict) for verdict, reason in pairs]}

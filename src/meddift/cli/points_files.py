@@ -70,14 +70,23 @@ class PointsTarget:
     format: PointsFormat | None = None
     space: Space | None = None
 
-    def rehearse(self, points: Points, grid: Grid | None) -> None:
-        """Find out before the work begins that the file cannot hold points such as these.
+    def rehearse(self, points: Points, fixed: Grid, moving: Grid) -> None:
+        """Find out before the work begins that the file cannot hold answers to these points.
+
+        A point that lies outside the fixed scan will have no answer; where the others are found is not known yet.
 
         Args:
             points: The points that were given.
-            grid: Lattice of the scan on which the answers will lie, in which voxel indices are counted.
+            fixed: Grid of the scan on which they lie.
+            moving: Grid of the scan on which the answers will lie, in which voxel indices are counted.
         """
-        self.text(points, grid)
+        import numpy as np
+
+        from meddift.points import Points
+
+        middle = moving.index_to_world((np.asarray(moving.shape, dtype=np.float64) - 1) / 2)
+        answered = fixed.contains(points.positions)[:, None]
+        self.text(Points(np.where(answered, middle, np.nan), points.labels, points.columns), moving)
 
     def text(self, points: Points, grid: Grid | None, extra: Mapping[str, Sequence[Any]] | None = None) -> str:
         """The content of the file; arguments as for `format_points`."""

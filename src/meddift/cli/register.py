@@ -216,7 +216,7 @@ def register(
         fixed_volume, moving_volume = reading.fixed.read(fixed), reading.moving.read(moving)
         asked = None if points is None else read_points_on(points, points_space, fixed_volume, "fixed")
         if asked is not None and target is not None:
-            target.rehearse(asked, moving_volume.grid)
+            target.rehearse(asked, fixed_volume.grid, moving_volume.grid)
         true_points = None
         if truth is not None and asked is not None:
             true_points = read_truth(truth, points_space, moving_volume, asked)

@@ -2,7 +2,7 @@
 
 from meddift.io.points.content import Frame, PointsFile
 from meddift.io.points.reading import describe_points, looks_like_flipped, parse_points_file, read_points
-from meddift.io.points.writing import PointsFormat, format_points, write_points
+from meddift.io.points.writing import PointsFormat, format_points, what_is_lost, write_points
 
 __all__ = [
     "Frame",
@@ -13,5 +13,6 @@ __all__ = [
     "looks_like_flipped",
     "parse_points_file",
     "read_points",
+    "what_is_lost",
     "write_points",
 ]

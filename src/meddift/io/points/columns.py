@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,46 +17,55 @@ from meddift.io.points.content import (
     Frame,
     PointsFile,
     format_number,
+    has_decimal_comma,
     is_number,
+    is_set,
+    numbered_lines,
     parse_coordinates,
     points_file,
     quote_csv,
+    rows_in_use,
+    shown,
 )
 
 FORMAT_ANTS = "ANTs points, .csv"
 FORMAT_SLICER = "Slicer control point table"
 FORMAT_PLAIN = "table with a header"
 
+#: Names of the column that holds labels, in any case; where there are several, the first of these.
+_LABELS = ("label", "name", "lesion", "id")
+
+_MISSING = (math.nan, math.nan, math.nan)
+
 
 def parse(text: str, path: Path) -> PointsFile:
     """A table with a header.
 
-    `x,y,z,t` is ANTs: LPS mm. `l,p,s` and `r,a,s` are Slicer's control point table, whose column `defined` says
-    which points have a position. `x,y,z` alone does not say its frame. `label` names the points; other columns
-    are kept as extra columns.
+    `x,y,z,t` is ANTs: LPS mm. `l,p,s` and `r,a,s` are Slicer's control point table. `x,y,z` alone does not say its
+    frame. `label`, `name`, `lesion` or `id`, in any case, names the points; `defined` says which of them have a
+    position; other columns are kept as extra columns. A row without any content is a point without position.
 
     Raises:
         PointsError: if the header names no coordinates or two sets of them, or a row does not fit the header.
     """
-    records = read_records(text, path, delimiter="\t" if "\t" in text.lstrip().split("\n", 1)[0] else ",")
+    first = next((line for _, line in numbered_lines(text)), "")
+    records = read_records(text, path, delimiter=delimiter_of(first))
     header_line, header = next(records, (1, []))
     names = [name.strip().lower() for name in header]
     sets = [axes for axes in ("xyz", "lps", "ras") if set(axes) <= set(names)]
     if len(sets) != 1:
         what = "two sets of coordinates" if sets else "no coordinate columns (x,y,z or l,p,s or r,a,s)"
-        numeric = sum(is_number(name) for name in names)
-        hint = " Columns are separated by commas here." if ";" in ",".join(header) and not sets else ""
-        hint = hint or (" Is the header line missing?" if numeric >= 3 else "")
-        raise PointsError(f"{path}, line {header_line}: the header {','.join(header)!r} names {what}.{hint}")
+        raise PointsError(
+            f"{path}, line {header_line}: the header {shown(','.join(header))} names {what}.{_hint(header, sets)}"
+        )
     axes = sets[0]
     is_ants = axes == "xyz" and "t" in names
     frame: Frame | None = "ras" if axes == "ras" else "lps" if axes == "lps" or is_ants else None
     form = FORMAT_ANTS if is_ants else FORMAT_PLAIN if axes == "xyz" else FORMAT_SLICER
-    skipped = {"t"} if is_ants else {"defined", "selected", "visible", "locked"} if axes != "xyz" else set()
+    if is_ants:
+        records = _three_dimensional(records, names, path)
     rows, labels, extra = table_rows(records, names, header, axes=axes, path=path)
-    if axes != "xyz" and "defined" in names:
-        defined = extra[header[names.index("defined")]]
-        rows = [row if flag.strip() != "0" else (math.nan,) * 3 for row, flag in zip(rows, defined, strict=True)]
+    skipped = {"t"} if is_ants else {"selected", "visible", "locked"} if axes != "xyz" else set()
     extra = {name: values for name, values in extra.items() if name.strip().lower() not in skipped}
     return points_file(form, frame, rows, labels=labels, extra=extra, path=path)
 
@@ -87,10 +97,15 @@ def write_ants(
     return "\n".join(lines) + "\n"
 
 
+def delimiter_of(header: str) -> str:
+    """What separates the columns of a table, told from its header: tabulators or commas."""
+    return "\t" if header.count("\t") > header.count(",") else ","
+
+
 def read_records(
     text: str, path: Path, *, delimiter: str = ",", first_line: int = 1
 ) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not blank, each with the number of the line in which it ends.
+    """Records of all lines that are not empty, each with the number of the line in which it ends.
 
     Raises:
         PointsError: if the quoting is broken.
@@ -103,7 +118,8 @@ def read_records(
             raise PointsError(f"{path}, line {reader.line_num + first_line - 1}: {error}") from error
         if record is None:
             return
-        if any(field.strip() for field in record):
+        # A record of nothing but empty fields is a row all the same, such as the one of a point that was deleted.
+        if len(record) > 1 or any(field.strip() for field in record):
             yield reader.line_num + first_line - 1, record
 
 
@@ -112,7 +128,7 @@ def table_rows(
 ) -> tuple[list[tuple[float, float, float]], list[str] | None, dict[str, list[str]]]:
     """Rows below a header: positions, labels (None where there is no such column), and the other columns.
 
-    Three empty coordinates are a missing point.
+    Three empty coordinates are a missing point, and so is a row whose column `defined` says no.
 
     Args:
         records: What `read_records` still yields.
@@ -125,13 +141,15 @@ def table_rows(
         PointsError: if a name stands twice, a row has another number of columns than the header, or a coordinate
             is not a number.
     """
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if name and times > 1)
     if repeated:
-        raise PointsError(f"{path}: the header names the column {repeated[0]!r} twice")
+        raise PointsError(f"{path}: the header names the column {shown(repeated[0])} twice")
     at = [names.index(axis) for axis in axes]
-    at_label = names.index("label") if "label" in names else None
-    others = [i for i, name in enumerate(names) if name and i not in at and i != at_label]
+    at_label = next((names.index(name) for name in _LABELS if name in names), None)
+    at_defined = names.index("defined") if "defined" in names else None
+    others = [i for i, name in enumerate(names) if name and i not in (*at, at_label, at_defined)]
     rows: list[tuple[float, float, float]] = []
+    blank: list[bool] = []
     labels: list[str] = []
     extra: dict[str, list[str]] = {header[i]: [] for i in others}
     for number, record in records:
@@ -139,10 +157,52 @@ def table_rows(
         # Spreadsheet programs pad short lines with empty columns.
         surplus = record[len(names) :]
         if len(record) < len(names) or any(surplus):
-            raise PointsError(f"{where}: {len(record)} columns, but the header names {len(names)}")
+            hint = "; write decimals with a point, not a comma" if len(record) == len(names) + 3 else ""
+            raise PointsError(f"{where}: {len(record)} columns, but the header names {len(names)}{hint}")
         tokens = [record[i].strip() for i in at]
-        rows.append(parse_coordinates(tokens, where) if any(tokens) else (math.nan, math.nan, math.nan))
+        row = parse_coordinates(tokens, where) if any(tokens) else _MISSING
+        if at_defined is not None and not is_set(record[at_defined], where, "defined"):
+            row = _MISSING
+        rows.append(row)
+        blank.append(not any(field.strip() for field in record))
         labels.append(record[at_label] if at_label is not None else "")
         for i in others:
             extra[header[i]].append(record[i])
-    return rows, labels if at_label is not None else None, extra
+    count = rows_in_use(blank)
+    extra = {name: values[:count] for name, values in extra.items()}
+    return rows[:count], labels[:count] if at_label is not None else None, extra
+
+
+def _hint(header: Sequence[str], sets: Sequence[str]) -> str:
+    """What may have gone wrong with a header that names no coordinates."""
+    if sets:
+        return ""
+    if any(has_decimal_comma(word) for field in header for word in field.split(";")) or (
+        len(header) > 3 and all(is_number(word) for field in header for word in field.split())
+    ):
+        return " Write decimals with a point, not a comma."
+    if ";" in ",".join(header):
+        return " Columns are separated by commas here."
+    return " Is the header line missing?" if sum(is_number(name) for name in header) >= 3 else ""
+
+
+def _three_dimensional(
+    records: Iterator[tuple[int, list[str]]], names: Sequence[str], path: Path
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows of an ANTs file, whose `t` is 0 for points of a 3D image.
+
+    Where decimals were written with commas, the digits after them end up in other columns.
+    """
+    at_time, at = names.index("t"), [names.index(axis) for axis in "xyz"]
+    for number, record in records:
+        if len(record) > max(at_time, *at):
+            time = record[at_time].strip()
+            if time and not is_number(time):
+                raise PointsError(f"{path}, line {number}: t must be a number, got {shown(time)}")
+            whole = all(record[i].strip().lstrip("+-").isdecimal() for i in at)
+            if time and float(time) != 0 and whole:
+                raise PointsError(
+                    f"{path}, line {number}: t is {time}, but points of a 3D image have t = 0. Were decimals written "
+                    f"with commas? They need a point"
+                )
+        yield number, record

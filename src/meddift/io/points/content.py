@@ -12,13 +12,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.errors import MissingFileError, PointsError
+from meddift.errors import MeddiftError, MissingFileError, PointsError
 
 #: Frames in which a file may hold coordinates: world mm (RAS or LPS), voxel indices counted from 0 or from 1.
 Frame = Literal["ras", "lps", "voxel", "voxel1"]
 
 #: A decimal number in ASCII. Python's `float` would also take "1_000", other scripts' digits and "infinity".
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+#: More characters than any program writes for a number.
+_LONGEST_NUMBER = 400
+
+#: A number that a spreadsheet program of most of Europe has written.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+_FLAGS = {"1": True, "true": True, "yes": True, "": True, "0": False, "false": False, "no": False}
 
 #: A text file of landmarks is small; anything beyond this is an image or an archive by mistake.
 _LARGEST_FILE_BYTES = 256 * 1024**2
@@ -64,6 +71,17 @@ def points_file(
     return PointsFile(form, frame, np.array(rows, dtype=np.float64).reshape(-1, 3), names, columns)
 
 
+def rows_in_use(blank: Sequence[bool]) -> int:
+    """How many rows to keep of which some are blank: spreadsheet programs leave blank ones below a table.
+
+    Those in between stay; each is a point without position, so that the number of a row is that of its point.
+    """
+    count = len(blank)
+    while count and blank[count - 1]:
+        count -= 1
+    return count
+
+
 def read_text(path: Path) -> str:
     """The text of a file: UTF-8 with or without byte order mark, else Latin-1; line ends are left as they are.
 
@@ -71,14 +89,16 @@ def read_text(path: Path) -> str:
         MissingFileError: if there is no such file.
         PointsError: if it cannot be read, is empty, or is not text.
     """
-    if not path.exists():
-        raise MissingFileError(f"there is no points file {path}")
-    if not path.is_file():
-        raise PointsError(f"{path} is not a file; give a points file such as landmarks.mrk.json or landmarks.csv")
     try:
+        if not path.exists():
+            raise MissingFileError(f"there is no points file {path}")
+        if not path.is_file():
+            raise PointsError(f"{path} is not a file; give a points file such as landmarks.mrk.json or landmarks.csv")
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise PointsError(f"{path} is larger than 256 MiB, which no points file is; was an image meant?")
         content = path.read_bytes()
+    except MeddiftError:
+        raise
     except OSError as error:
         raise PointsError(f"cannot read the points file {path}: {error.strerror or error}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -107,7 +127,36 @@ def numbered_lines(text: str) -> list[tuple[int, str]]:
 
 def is_number(token: str) -> bool:
     """Whether a token is a decimal number or `nan`."""
-    return bool(_NUMBER.fullmatch(token.strip())) or token.strip().lower() == "nan"
+    token = token.strip()
+    return len(token) <= _LONGEST_NUMBER and (bool(_NUMBER.fullmatch(token)) or token.lower() == "nan")
+
+
+def has_decimal_comma(token: str) -> bool:
+    """Whether a token is a number with a comma in the place of the decimal point."""
+    return len(token) <= _LONGEST_NUMBER and bool(_DECIMAL_COMMA.fullmatch(token.strip()))
+
+
+def shown(text: object, most: int = 60) -> str:
+    """Something from a file as it stands in a message: quoted, and cut where it is long."""
+    written = repr(text)
+    return written if len(written) <= most + 2 else f"{written[:most]}...{written[-1]}"
+
+
+def is_flag(token: str) -> bool:
+    """Whether a token is one of the words for yes and no that programs write."""
+    return token.strip().lower() in _FLAGS
+
+
+def is_set(token: str, where: str, name: str) -> bool:
+    """The meaning of 1, 0, true, false, yes or no in any case; nothing at all means yes.
+
+    Raises:
+        PointsError: for any other word.
+    """
+    word = token.strip().lower()
+    if word not in _FLAGS:
+        raise PointsError(f"{where}: {name} is 1 or 0, true or false, got {shown(token)}")
+    return _FLAGS[word]
 
 
 def parse_coordinates(tokens: Sequence[str], where: str) -> tuple[float, float, float]:
@@ -125,8 +174,8 @@ def parse_coordinates(tokens: Sequence[str], where: str) -> tuple[float, float, 
     values = []
     for token in (t.strip() for t in tokens):
         if not is_number(token):
-            hint = "; write decimals with a point, not a comma" if re.fullmatch(r"[+-]?\d+,\d+", token) else ""
-            raise PointsError(f"{where}: {token!r} is not a finite number{hint}")
+            hint = "; write decimals with a point, not a comma" if has_decimal_comma(token) else ""
+            raise PointsError(f"{where}: {shown(token)} is not a finite number{hint}")
         values.append(float(token))
     return checked_position(values, where)
 

@@ -16,12 +16,15 @@ from meddift.io.points.content import (
     numbered_lines,
     parse_coordinates,
     points_file,
+    shown,
 )
 
 FORMAT = "elastix points"
 FORMAT_OUTPUT = "transformix output points"
 
-_OUTPUT_POINT = re.compile(r"OutputPoint\s*=\s*\[([^\]]*)\]")
+_OUTPUT_POINT = re.compile(r"OutputPoint\s*=\s*\[([^\[\]]*)\]")
+#: Digits of the greatest count that is believed.
+_LONGEST_COUNT = 18
 
 
 def recognises(text: str) -> bool:
@@ -51,8 +54,8 @@ def parse(text: str, path: Path) -> PointsFile:
     if len(words) <= int(named):
         raise PointsError(f"{path}, line {words[0][0]}: after {words[0][1]!r} comes the number of points")
     count_line, count = words[int(named)]
-    if not (count.isascii() and count.isdecimal()):
-        raise PointsError(f"{path}, line {count_line}: expected the number of points, got {count!r}")
+    if not (count.isascii() and count.isdecimal()) or len(count) > _LONGEST_COUNT:
+        raise PointsError(f"{path}, line {count_line}: expected the number of points, got {shown(count)}")
     header = 1 if lines[0][0] == count_line else 2
     if len(words) > int(named) + 1 and words[int(named) + 1][0] == count_line:
         raise PointsError(f"{path}, line {count_line}: the number of points stands alone in its line")
@@ -63,7 +66,7 @@ def parse(text: str, path: Path) -> PointsFile:
         rows.append(parse_coordinates(line.split(), where))
         if keyword == "index" and any(value != round(value) for value in rows[-1] if value == value):
             raise PointsError(
-                f"{where}: elastix rounds voxel indices to whole numbers, got {line.strip()}. Give mm after "
+                f"{where}: elastix rounds voxel indices to whole numbers, got {shown(line.strip())}. Give mm after "
                 f"the keyword 'point', or delete the header lines and name the frame with --points-space voxel"
             )
     if len(rows) != int(count):

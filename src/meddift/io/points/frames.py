@@ -90,6 +90,6 @@ def _needed(grid: Grid | None, frame: Frame, path: Path) -> Grid:
     if grid is None:
         raise FrameError(
             f"{path} holds voxel indices ({frame}), which mean nothing without the image they were counted in: "
-            f"give that image too (in Python: grid=read_volume(image).grid)"
+            f"give that image too (--image; --onto where points are warped; in Python: grid=read_volume(image).grid)"
         )
     return grid

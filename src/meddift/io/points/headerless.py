@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +13,47 @@ from meddift.errors import PointsError
 from meddift.io.points.content import (
     PointsFile,
     format_number,
+    has_decimal_comma,
     is_number,
     numbered_lines,
     parse_coordinates,
     points_file,
+    rows_in_use,
 )
 
 FORMAT = "three columns without header"
 
 
 def recognises(text: str) -> bool:
-    """Whether the first line that is no comment consists of numbers only."""
-    first = next((line for _, line in numbered_lines(text) if not line.lstrip().startswith("#")), "")
-    tokens = _split(first)
-    return bool(tokens) and all(is_number(token) for token in tokens)
+    """Whether the first line that is no comment consists of numbers only, whatever their decimals look like."""
+    lines = (line for _, line in numbered_lines(text) if not line.lstrip().startswith("#"))
+    first = next((line for line in lines if line.strip(", \t")), "")
+    return any(tokens and all(map(_is_numeric, tokens)) for tokens in (_split(first), re.split(r"[;\s]+", first)))
 
 
 def parse(text: str, path: Path) -> PointsFile:
     """One point a line, separated by commas or white space; lines that begin with # are comments.
 
+    A row of commas only, as spreadsheet programs write a blank one, is a point without position.
+
     Raises:
         PointsError: if a line does not hold three numbers.
     """
-    rows = []
+    rows: list[tuple[float, float, float]] = []
+    blank: list[bool] = []
     for number, line in numbered_lines(text):
         if line.lstrip().startswith("#"):
             continue
         where = f"{path}, line {number}"
         tokens = _split(line)
-        if len(tokens) != 3:
-            raise PointsError(f"{where}: {len(tokens)} columns; without a header there must be exactly 3 (x y z)")
-        rows.append(parse_coordinates(tokens, where))
-    return points_file(FORMAT, None, rows, path=path)
+        if len(tokens) != 3 and not (len(tokens) > 3 and not any(tokens[3:])):
+            hint = "; write decimals with a point, not a comma" if len(tokens) == 6 or ";" in line else ""
+            raise PointsError(
+                f"{where}: {len(tokens)} columns; without a header there must be exactly 3 (x y z){hint}"
+            )
+        blank.append(not any(tokens))
+        rows.append((math.nan, math.nan, math.nan) if blank[-1] else parse_coordinates(tokens[:3], where))
+    return points_file(FORMAT, None, rows[: rows_in_use(blank)], path=path)
 
 
 def write_learn2reg(coordinates: NDArray[np.float64]) -> str:
@@ -66,5 +77,12 @@ def write_dirlab(coordinates: NDArray[np.float64]) -> str:
 
 
 def _split(line: str) -> list[str]:
-    """Tokens of a line: by commas if there are any, else by white space."""
-    return [token.strip() for token in line.split(",")] if "," in line else line.split()
+    """Tokens of a line: by commas if there are any, else by white space; with decimal commas, by white space."""
+    words = line.split()
+    if "," not in line or (len(words) > 1 and all(map(_is_numeric, words))):
+        return words
+    return [token.strip() for token in line.split(",")]
+
+
+def _is_numeric(token: str) -> bool:
+    return is_number(token) or has_decimal_comma(token)

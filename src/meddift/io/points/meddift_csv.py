@@ -1,4 +1,4 @@
-"""Our own table, `.csv`: the first line names version, frame and unit, then a header and one row a point.
+"""Our own table, `.csv` or with tabulators `.tsv`: a line with version, frame and unit, a header, one row a point.
 
     # meddift points; version=1; space=RAS; unit=mm
     label,x,y,z,similarity
@@ -18,11 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import FrameError, PointsError
-from meddift.io.points.columns import read_records, table_rows
-from meddift.io.points.content import Frame, PointsFile, format_number, points_file, quote_csv
+from meddift.io.points.columns import delimiter_of, read_records, table_rows
+from meddift.io.points.content import (
+    Frame,
+    PointsFile,
+    format_number,
+    numbered_lines,
+    points_file,
+    quote_csv,
+    shown,
+)
 
 FORMAT = "meddift points, .csv"
 VERSION = 1
+
+_LINE = re.compile(r"([^\r\n]*)(\r\n|\n|\r|$)")
+_COMMENT = re.compile(r'[ \t]*"?#')
 
 _NAMES: dict[Frame, str] = {"ras": "RAS", "lps": "LPS", "voxel": "voxel", "voxel1": "voxel1"}
 
@@ -43,22 +54,23 @@ def parse(text: str, path: Path) -> PointsFile:
     fields = dict(part.strip().split("=", 1) for part in first.split(";") if "=" in part)
     values = {name.strip(): value.strip() for name, value in fields.items()}
     version = values.get("version", "1")
-    if not (version.isascii() and version.isdecimal()):
-        raise PointsError(f"{path}, line 1: the version must be a whole number, got {version!r}")
+    if not (version.isascii() and version.isdecimal() and len(version) < 10):
+        raise PointsError(f"{path}, line 1: the version must be a whole number, got {shown(version)}")
     if int(version) > VERSION:
         raise PointsError(f"{path}, line 1: written by a later meddift (version {version}); please update")
     frame = _frame(values.get("space"), path)
     unit = "voxel" if frame in ("voxel", "voxel1") else "mm"
     if frame is not None and values.get("unit", unit) != unit:
-        raise PointsError(f"{path}, line 1: the unit of {_NAMES[frame]} is {unit}, got {values['unit']!r}")
+        raise PointsError(f"{path}, line 1: the unit of {_NAMES[frame]} is {unit}, got {shown(values['unit'])}")
 
-    records = read_records(rest, path, first_line=rest_line)
+    table_begin = next((line for _, line in numbered_lines(rest)), "")
+    records = read_records(rest, path, delimiter=delimiter_of(table_begin), first_line=rest_line)
     header_line, header = next(records, (rest_line, []))
     names = [name.strip().lower() for name in header]
     if not {"label", "x", "y", "z"} <= set(names):
         hint = " (separated by commas, not semicolons)" if ";" in ",".join(header) else ""
         raise PointsError(
-            f"{path}, line {header_line}: the header must name label,x,y,z{hint}, got {','.join(header)!r}"
+            f"{path}, line {header_line}: the header must name label,x,y,z{hint}, got {shown(','.join(header))}"
         )
     rows, labels, extra = table_rows(records, names, header, axes="xyz", path=path)
     return points_file(FORMAT, frame, rows, labels=labels, extra=extra, path=path)
@@ -70,6 +82,7 @@ def write(
     extra: Mapping[str, Sequence[str]],
     *,
     frame: Frame,
+    delimiter: str = ",",
 ) -> str:
     """The text of a table of ours.
 
@@ -78,33 +91,34 @@ def write(
         labels: N strings.
         extra: Further columns by name, N strings each.
         frame: Any of the four.
+        delimiter: What separates columns: a comma or a tabulator.
     """
     unit = "voxel" if frame in ("voxel", "voxel1") else "mm"
     lines = [
         f"# meddift points; version={VERSION}; space={_NAMES[frame]}; unit={unit}",
-        ",".join(quote_csv(name) for name in ("label", "x", "y", "z", *extra)),
+        delimiter.join(quote_csv(name) for name in ("label", "x", "y", "z", *extra)),
     ]
     for index, (position, label) in enumerate(zip(coordinates, labels, strict=True)):
         # A row of empty fields only is what spreadsheet programs leave behind, and readers skip it.
         missing = "" if label.strip() else "nan"
         numbers = [format_number(value, missing=missing) for value in position]
         texts = [quote_csv(values[index]) for values in extra.values()]
-        lines.append(",".join([quote_csv(label), *numbers, *texts]))
+        lines.append(delimiter.join([quote_csv(label), *numbers, *texts]))
     return "\n".join(lines) + "\n"
 
 
 def _split_comments(text: str) -> tuple[str, str, int]:
     """The first line without its marks, the text after all leading comment lines, and the line it begins in."""
-    first, line, rest = "", 1, text
-    while re.match(r'[ \t]*"?#', rest) or (not first and not rest[:1].strip()):
-        found = re.match(r"([^\r\n]*)(\r\n|\n|\r|$)", rest)
-        comment = found.group(1).strip().strip(',"').strip() if found else ""
-        first = first or comment
-        rest = rest[found.end() :] if found else ""
-        line += 1
-        if not rest:
+    first, line, at = "", 1, 0
+    while at < len(text):
+        found = _LINE.match(text, at)
+        content = found.group(1) if found else ""
+        if not _COMMENT.match(content) and (first or content.strip()):
             break
-    return first, rest, line
+        first = first or content.strip().strip(',"').strip()
+        at = found.end() if found else len(text)
+        line += 1
+    return first, text[at:], line
 
 
 def _frame(space: str | None, path: Path) -> Frame | None:
@@ -114,4 +128,4 @@ def _frame(space: str | None, path: Path) -> Frame | None:
     for frame, name in _NAMES.items():
         if space.lower() == name.lower():
             return frame
-    raise FrameError(f"{path}, line 1: space must be one of {', '.join(_NAMES.values())}, got {space!r}")
+    raise FrameError(f"{path}, line 1: space must be one of {', '.join(_NAMES.values())}, got {shown(space)}")

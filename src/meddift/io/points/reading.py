@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from meddift.errors import FrameError, PointsError
+from meddift.errors import FrameError, MeddiftError, PointsError
 from meddift.geometry import Grid, flip_ras_lps
-from meddift.io.points import columns, elastix, headerless, meddift_csv, slicer_fcsv, slicer_json
+from meddift.io.points import (
+    columns,
+    elastix,
+    foreign,
+    headerless,
+    label_map,
+    meddift_csv,
+    slicer_fcsv,
+    slicer_json,
+)
 from meddift.io.points.content import Frame, PointsFile, read_text
 from meddift.io.points.frames import parse_space, settle_frame, to_world
 from meddift.points import Points
@@ -19,8 +28,9 @@ def read_points(path: Path | str, *, space: Frame | None = None, grid: Grid | No
     """Read labelled points of any supported format.
 
     Slicer `.mrk.json` and `.fcsv`; elastix `.txt` and `.pts`; `outputpoints.txt` of transformix (there, the points
-    in the *moving* image); ANTs `.csv`; Slicer control point tables; our own `.csv`; and three columns without
-    header (Learn2Reg, DIR-Lab). What the content says counts more than the suffix.
+    in the *moving* image); ANTs `.csv`; Slicer control point tables; our own `.csv` and `.tsv`; three columns
+    without header (Learn2Reg, DIR-Lab); and label maps of any image format, a point for each label. What the content
+    says counts more than the suffix.
 
     Args:
         path: The file.
@@ -29,7 +39,7 @@ def read_points(path: Path | str, *, space: Frame | None = None, grid: Grid | No
         grid: The grid of the image that voxel indices were counted in.
 
     Returns:
-        Points in world RAS mm; a point without position is NaN.
+        Points in world RAS mm, with the further columns of the file; a point without position is NaN.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -43,7 +53,7 @@ def read_points(path: Path | str, *, space: Frame | None = None, grid: Grid | No
     frame = settle_frame(content.frame, wanted, path)
     if content.frame is None and frame == "voxel1":
         _check_counted_from_one(content, path)
-    return Points(to_world(content.coordinates, frame, grid, path), content.labels)
+    return Points(to_world(content.coordinates, frame, grid, path), content.labels, content.extra)
 
 
 def parse_points_file(path: Path | str) -> PointsFile:
@@ -55,7 +65,9 @@ def parse_points_file(path: Path | str) -> PointsFile:
         FrameError: if it names a frame that is not known.
     """
     path = Path(path)
-    text = read_text(path)
+    text = _text_or_labels(path)
+    if isinstance(text, PointsFile):
+        return text
     name = path.name.lower()
     if text.lstrip()[0] in "{[" or name.endswith(".json"):
         return slicer_json.parse(text, path)
@@ -142,6 +154,27 @@ def looks_like_flipped(points: Points, grid: Grid) -> bool:
     outside = 1.0 - float(grid.contains(present).mean())
     outside_flipped = 1.0 - float(grid.contains(flip_ras_lps(present)).mean())
     return outside > 0.2 and outside_flipped <= outside / 4
+
+
+def _text_or_labels(path: Path) -> str | PointsFile:
+    """The text of a points file, or what a label map holds; anything else is refused by its name.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        PointsError: if it is neither.
+    """
+    try:
+        if path.exists():
+            if foreign.is_image(path):
+                return label_map.parse(path)
+            found = foreign.what_it_is(path) if path.is_file() else None
+            if found is not None:
+                raise PointsError(f"{path} holds no points: it is {found}")
+    except MeddiftError:
+        raise
+    except OSError as error:
+        raise PointsError(f"cannot read the points file {path}: {error.strerror or error}") from error
+    return read_text(path)
 
 
 def _check_counted_from_one(content: PointsFile, path: Path) -> None:

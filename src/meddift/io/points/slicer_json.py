@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import FrameError, PointsError
 from meddift.geometry import flip_ras_lps
-from meddift.io.points.content import Frame, PointsFile, checked_position, points_file, rounded
+from meddift.io.points.content import Frame, PointsFile, checked_position, points_file, rounded, shown
 
 FORMAT = "Slicer markups, .mrk.json"
 
@@ -124,13 +124,13 @@ def _header(markup: Any, where: str) -> tuple[Frame, float, list[Any]]:
         raise PointsError(f"{where}: a markup must be a JSON object, got {type(markup).__name__}")
     system = markup.get("coordinateSystem", "LPS")
     if system not in ("LPS", "RAS"):
-        raise FrameError(f"{where}: coordinateSystem must be LPS or RAS, got {system!r}")
+        raise FrameError(f"{where}: coordinateSystem must be LPS or RAS, got {shown(system)}")
     unit = markup.get("coordinateUnits", "mm")
     if isinstance(unit, list):
         # A coded entry: [code, coding scheme, meaning].
         unit = unit[0] if len(unit) == 3 and unit[1] == "UCUM" else unit
     if not isinstance(unit, str) or unit not in _MM_PER_UNIT:
-        raise PointsError(f"{where}: coordinateUnits must be mm or um, got {unit!r}")
+        raise PointsError(f"{where}: coordinateUnits must be mm or um, got {shown(unit)}")
     points = markup.get("controlPoints", [])
     if not isinstance(points, list):
         raise PointsError(f"{where}: controlPoints must be a list, got {type(points).__name__}")
@@ -143,7 +143,7 @@ def _position(point: Any, where: str) -> tuple[float, float, float]:
         raise PointsError(f"{where}: a control point must be a JSON object, got {type(point).__name__}")
     status = point.get("positionStatus", "defined")
     if not isinstance(status, str) or status not in _STATUS:
-        raise PointsError(f"{where}: positionStatus must be one of {', '.join(_STATUS)}, got {status!r}")
+        raise PointsError(f"{where}: positionStatus must be one of {', '.join(_STATUS)}, got {shown(status)}")
     position = point.get("position")
     if not _STATUS[status] or position in (None, "", []):
         return math.nan, math.nan, math.nan
@@ -151,7 +151,7 @@ def _position(point: Any, where: str) -> tuple[float, float, float]:
         isinstance(v, int | float) and not isinstance(v, bool) for v in position
     )
     if not numbers or len(position) != 3:
-        raise PointsError(f"{where}: position must be 3 numbers, got {position!r}")
+        raise PointsError(f"{where}: position must be 3 numbers, got {shown(position)}")
     try:
         return checked_position(position, where)
     except OverflowError as error:

@@ -26,7 +26,15 @@ _BY_SUFFIX: dict[str, PointsFormat] = {
     ".txt": "elastix",
     ".pts": "elastix",
     ".csv": "meddift",
+    ".tsv": "meddift",
 }
+
+#: Formats that hold coordinates and nothing else.
+_BARE: tuple[PointsFormat, ...] = ("elastix", "learn2reg", "dirlab")
+#: Formats that cannot say that a point has no position.
+_COMPLETE: tuple[PointsFormat, ...] = ("elastix", "dirlab")
+#: Names that columns of their own have, and others cannot.
+_TAKEN = {"label", "x", "y", "z", "t", "defined"}
 
 #: Frames that each format can hold; the first is written unless another is asked for.
 _FRAMES: dict[PointsFormat, tuple[Frame, ...]] = {
@@ -54,14 +62,15 @@ def write_points(
     | suffix | format | frame | labels | missing points | extra columns |
     |---|---|---|---|---|---|
     | `.mrk.json`, `.json` | slicer | LPS, or RAS by `space` | yes | yes | in the description |
-    | `.fcsv` | fcsv | LPS, or RAS by `space` | yes | error | in the description |
-    | `.csv` | meddift | RAS, or any by `space` | yes | yes | yes |
+    | `.fcsv` | fcsv | LPS, or RAS by `space` | yes | yes | in the description |
+    | `.csv`, `.tsv` | meddift | RAS, or any by `space` | yes | yes | yes |
     | `.csv`, `format="ants"` | ants | LPS | yes | `nan` | yes |
     | `.csv`, `format="learn2reg"` | learn2reg | voxels from 0 | no | `nan` | error |
     | `.txt`, `.pts` | elastix | LPS, keyword `point` | no | error | error |
     | `.txt`, `format="dirlab"` | dirlab | voxels from 1, **rounded to whole voxels** | no | error | error |
 
-    Coordinates have up to 9 decimals, with a point whatever the locale.
+    Coordinates have up to 9 decimals, with a point whatever the locale. The columns of the points themselves are
+    written where the format has room for them; `what_is_lost` says where it has not.
 
     Args:
         points: World RAS mm.
@@ -98,17 +107,17 @@ def format_points(
     path = Path(path)
     chosen = points_format(path, format)
     frame = _frame(chosen, parse_space(space), path)
-    texts = _checked_extra(points, extra or {}, path)
+    texts = {**_carried(points, chosen, extra or {}), **_checked_extra(points, extra or {}, path)}
     _check_text([*points.labels, *texts, *(value for values in texts.values() for value in values)], path)
     if not len(points):
         raise PointsError(f"there are no points to write to {path}")
-    if points.missing.any() and chosen in ("fcsv", "elastix", "dirlab"):
+    if points.missing.any() and chosen in _COMPLETE:
         names = [label for label, missing in zip(points.labels, points.missing, strict=True) if missing]
         raise PointsError(
             f"{path}: the {chosen} format cannot say that a point has no position, and {len(names)} have none "
-            f"({', '.join(names[:10])}{', ...' if len(names) > 10 else ''}); write .mrk.json or .csv"
+            f"({', '.join(names[:10])}{', ...' if len(names) > 10 else ''}); write .mrk.json, .fcsv or .csv"
         )
-    if texts and chosen in ("elastix", "learn2reg", "dirlab"):
+    if texts and chosen in _BARE:
         raise PointsError(f"{path}: the {chosen} format cannot hold {', '.join(texts)}; write .csv")
 
     coordinates = from_world(points.positions, frame, grid, path)
@@ -128,8 +137,27 @@ def format_points(
             _check_inside(points, coordinates, grid, path)
             text = headerless.write_dirlab(coordinates)
         case "meddift":
-            text = meddift_csv.write(coordinates, points.labels, texts, frame=frame)
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            text = meddift_csv.write(coordinates, points.labels, texts, frame=frame, delimiter=delimiter)
     return text
+
+
+def what_is_lost(points: Points, path: Path | str, format: PointsFormat | None = None) -> list[str]:
+    """What a format has no room for, in words: nothing, or "labels" and "columns a, b".
+
+    Args:
+        points: What would be written.
+        path: The file; the suffix decides the format unless `format` names it.
+        format: The format.
+
+    Raises:
+        OptionsError: if the format is unknown.
+    """
+    if points_format(Path(path), format) not in _BARE:
+        return []
+    numbered = points.labels == tuple(str(i + 1) for i in range(len(points)))
+    columns = [f"columns {', '.join(points.columns)}"] if points.columns else []
+    return ([] if numbered else ["labels"]) + columns
 
 
 def points_format(path: Path, wanted: PointsFormat | None) -> PointsFormat:
@@ -162,7 +190,7 @@ def _frame(chosen: PointsFormat, wanted: Frame | None, path: Path) -> Frame:
 def _checked_extra(points: Points, extra: Mapping[str, Sequence[Any]], path: Path) -> dict[str, list[str]]:
     """Extra columns as text, one value a point."""
     texts: dict[str, list[str]] = {}
-    taken = {"label", "x", "y", "z", "t"}
+    taken = set(_TAKEN)
     for name, values in extra.items():
         if not name.strip() or name.strip().lower() in taken:
             raise PointsError(f"{path}: an extra column needs a name of its own, got {name!r}")
@@ -171,6 +199,14 @@ def _checked_extra(points: Points, extra: Mapping[str, Sequence[Any]], path: Pat
         taken.add(name.strip().lower())
         texts[name] = [format_value(value) for value in values]
     return texts
+
+
+def _carried(points: Points, chosen: PointsFormat, extra: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[str]]:
+    """The columns that the points bring along, as far as the format has room and nothing newer has their name."""
+    if chosen in _BARE:
+        return {}
+    newer = {"", *_TAKEN, *(name.strip().lower() for name in extra)}
+    return {name: values for name, values in points.columns.items() if name.strip().lower() not in newer}
 
 
 def _check_text(texts: Sequence[str], path: Path) -> None:
