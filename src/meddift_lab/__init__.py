@@ -14,11 +14,10 @@ from meddift.system.lazy import lazy_names
 if TYPE_CHECKING:
     from meddift_lab.metrics.regularity import Regularity, measure_regularity
     from meddift_lab.metrics.statistics import compare_paired, mean_over_cases, tre30
-    from meddift_lab.metrics.tre import PointErrors, snapped_to_voxels, target_errors
+    from meddift_lab.metrics.tre import snapped_to_voxels, target_errors
 
 #: Public name -> module that defines it.
 _HOME = {
-    "PointErrors": "meddift_lab.metrics.tre",
     "Regularity": "meddift_lab.metrics.regularity",
     "compare_paired": "meddift_lab.metrics.statistics",
     "mean_over_cases": "meddift_lab.metrics.statistics",
@@ -29,7 +28,6 @@ _HOME = {
 }
 
 __all__ = [
-    "PointErrors",
     "Regularity",
     "compare_paired",
     "mean_over_cases",

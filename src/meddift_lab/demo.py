@@ -123,7 +123,7 @@ def write_demo(result: DemoResult, folder: Path, *, picture: bool = True) -> dic
         OutputError: if something cannot be written.
     """
     from meddift.io import write_points, write_volume
-    from meddift.pipeline.picture import draw_matches
+    from meddift.pipeline.picture import draw_matches, save_picture
     from meddift.system.atomic import write_json
 
     scans, matches = result.scans, result.matches
@@ -144,7 +144,8 @@ def write_demo(result: DemoResult, folder: Path, *, picture: bool = True) -> dic
             write_points(scans.truth, work / "true-points.mrk.json")
             write_json(dict(result.report), work / "matches.json")
             if picture:
-                draw_matches(work / "matches.png", scans.fixed, scans.moving, matches, truth=scans.truth)
+                figure = draw_matches(scans.fixed, scans.moving, matches, truth=scans.truth)
+                save_picture(figure, work / "matches.png")
             for file, what in _FILES.items():
                 if (work / file).exists():
                     (work / file).replace(folder / file)

@@ -69,7 +69,7 @@ def test_only_truth_inside_the_moving_scan_counts() -> None:
 def test_nothing_to_compare_gives_no_numbers() -> None:
     outside = Points(np.full((1, 3), 500.0))
     result = measure_accuracy(matches_at([[1, 1, 1]], ["ok"]), outside, GRID)
-    assert result.all == Errors(None, None, None, None, None, 0, 0)
+    assert result.all == Errors(0, 0, None, None, None, None, ((2.0, None), (5.0, None), (10.0, None)))
     unanswered = Errors.of(np.array([np.nan, np.nan]))
     assert unanswered.within_5mm == 0
     assert unanswered.mean is None

@@ -11,7 +11,7 @@ from PIL import Image
 from meddift.errors import OptionsError, OutputError
 from meddift.geometry import Grid
 from meddift.matching import Matches
-from meddift.pipeline.picture import choose_rows, draw_matches
+from meddift.pipeline.picture import choose_rows, draw_matches, save_picture
 from meddift.points import Points
 from meddift.volume import Volume
 
@@ -72,7 +72,7 @@ def bright_areas(path: Path) -> list[list[tuple[float, float, int]]]:
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "SAR", "IPL"])
 def test_the_patient_is_seen_as_radiologists_look(tmp_path: Path, orientation: str) -> None:
     path = tmp_path / "picture.png"
-    draw_matches(path, head_scan(), head_scan(orientation), matches_of(["ok"]))
+    save_picture(draw_matches(head_scan(), head_scan(orientation), matches_of(["ok"])), path)
     panels = bright_areas(path)
     for offset in (0, 3):
         axial, coronal, sagittal = panels[offset : offset + 3]
@@ -90,8 +90,8 @@ def test_the_patient_is_seen_as_radiologists_look(tmp_path: Path, orientation: s
 def test_proportions_are_those_of_the_body_not_of_the_voxels(tmp_path: Path) -> None:
     isotropic, flat = tmp_path / "isotropic.png", tmp_path / "flat.png"
     scan = head_scan()
-    draw_matches(isotropic, scan, scan, matches_of(["ok"]))
-    draw_matches(flat, head_scan(spacing=(2, 2, 8)), scan, matches_of(["ok"]))
+    save_picture(draw_matches(scan, scan, matches_of(["ok"])), isotropic)
+    save_picture(draw_matches(head_scan(spacing=(2, 2, 8)), scan, matches_of(["ok"])), flat)
     square, stretched = bright_areas(isotropic)[1], bright_areas(flat)[1]
     for (a, u, area), (b, v, other) in zip(sorted(square), sorted(stretched), strict=True):
         assert (a, u) == pytest.approx((b, v), abs=0.06)
@@ -101,7 +101,7 @@ def test_proportions_are_those_of_the_body_not_of_the_voxels(tmp_path: Path) -> 
 def test_the_true_place_is_ringed_at_its_distance(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     scan = head_scan()
-    draw_matches(path, scan, scan, matches_of(["ok"]), truth=Points(np.array([[-30.0, 0, 0]])))
+    save_picture(draw_matches(scan, scan, matches_of(["ok"]), truth=Points(np.array([[-30.0, 0, 0]]))), path)
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     ring = (np.abs(pixels - [0x36, 0xD1, 0xFF]).sum(axis=2) < 60).nonzero()
     inch = 120
@@ -114,8 +114,8 @@ def test_the_true_place_is_ringed_at_its_distance(tmp_path: Path) -> None:
 def test_points_without_an_answer_are_drawn_too(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     scan = head_scan()
-    draw_matches(path, scan, scan, matches_of(["ok", "outside"]), count=2)
-    draw_matches(path, scan, scan, matches_of(["outside"]), truth=Points(np.zeros((1, 3))))
+    save_picture(draw_matches(scan, scan, matches_of(["ok", "outside"]), count=2), path)
+    save_picture(draw_matches(scan, scan, matches_of(["outside"]), truth=Points(np.zeros((1, 3)))), path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
 
@@ -124,25 +124,26 @@ def test_scans_without_hounsfield_units_get_their_own_window(tmp_path: Path) -> 
     scan = head_scan()
     magnetic = Volume((scan.data.astype(np.float32) + 1000) * 0.01, scan.grid)
     path = tmp_path / "picture.png"
-    draw_matches(path, magnetic, magnetic, matches_of(["ok"]))
+    save_picture(draw_matches(magnetic, magnetic, matches_of(["ok"])), path)
     assert len(bright_areas(path)[0]) == 2
 
 
 def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     scan = head_scan()
     for name in ("a.png", "b.png"):
-        draw_matches(tmp_path / name, scan, scan, matches_of(["uncertain"]))
+        save_picture(draw_matches(scan, scan, matches_of(["uncertain"])), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_bad_arguments_leave_nothing_behind(tmp_path: Path) -> None:
     scan = head_scan()
+    figure = draw_matches(scan, scan, matches_of(["ok"]))
     with pytest.raises(OptionsError, match=r"\.png"):
-        draw_matches(tmp_path / "picture.jpg", scan, scan, matches_of(["ok"]))
+        save_picture(figure, tmp_path / "picture.jpg")
     with pytest.raises(OptionsError, match="at least one"):
-        draw_matches(tmp_path / "picture.png", scan, scan, matches_of(["ok"]), count=0)
+        draw_matches(scan, scan, matches_of(["ok"]), count=0)
     with pytest.raises(OutputError, match="does not exist"):
-        draw_matches(tmp_path / "missing" / "picture.png", scan, scan, matches_of(["ok"]))
+        save_picture(figure, tmp_path / "missing" / "picture.png")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -138,10 +138,10 @@ def write(report: MatchReport, outputs: Outputs, *, target: PointsTarget | None,
         else:
             outputs.required[target.path] = lambda path: write_text(text, path)
     if picture is not None:
-        from meddift.pipeline.picture import draw_matches
+        from meddift.pipeline.picture import draw_matches, save_picture
 
-        outputs.optional[picture] = lambda path: draw_matches(
-            path, report.pair.fixed, report.pair.moving, report.matches, truth=report.truth
+        outputs.optional[picture] = lambda path: save_picture(
+            draw_matches(report.pair.fixed, report.pair.moving, report.matches, truth=report.truth), path
         )
     return missed + outputs.commit()
 

@@ -125,8 +125,7 @@ class Carried:
             f"registered ({', '.join(found.stages)}) in {seconds:.0f} s, of which encoding "
             f"{found.timing.get('encode', 0.0):.0f} s",
             f"{100 * found.supported_share:.0f} % of the body of the fixed scan has a counterpart in the moving scan",
-            f"folding {100 * found.folding:.3f} % of the body, SDlogJ {found.sd_log_jacobian:.3f}; inverse ends "
-            f"{residual.median:.2f} mm from its start in the median, {residual.p95:.2f} mm at 95 %",
+            f"folding {100 * found.folding:.3f} % of the body, SDlogJ {found.sd_log_jacobian:.3f}; {residual}",
         ]
         if self.matches is not None:
             verdicts = self.matches.verdict
@@ -176,7 +175,7 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
         text = points_text(carried.matches, wanted.points, moving.grid)
         plan(wanted.points.path, lambda place: write_text(text, place))
     if wanted.picture is not None:
-        from meddift.registration.picture import draw_registration
+        from meddift.pipeline.picture import draw_registration, save_picture
 
-        outputs.optional[wanted.picture] = lambda place: draw_registration(place, fixed, moving, found)
+        outputs.optional[wanted.picture] = lambda place: save_picture(draw_registration(fixed, moving, found), place)
     return outputs.commit()

@@ -139,7 +139,7 @@ def warp(
         from meddift.cli.terminal import write_json_to_stdout
 
         write_json_to_stdout(report)
-    elif not quiet and "inverse_residual_mm" in report:
+    elif not quiet and report.get("inverse_residual_mm", {}).get("median") is not None:
         residual = report["inverse_residual_mm"]
         typer.echo(
             f"inverse: {residual['median']:.3f} mm from the start in the median, {residual['max']:.3f} mm at most",

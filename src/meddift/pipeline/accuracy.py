@@ -13,60 +13,66 @@ from meddift.geometry import Grid
 from meddift.matching.matches import Matches
 from meddift.points import Points
 
-#: Within this distance a point counts as found.
-WITHIN_MM = 5.0
+#: Distances for which the share of points found within them is told, mm.
+WITHIN_MM = (2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Target registration error (TRE): distances between found and true points.
+    """Target registration error (TRE): distances between found and true points, as the challenges report them.
 
     Attributes:
+        n: Number of points with a true place.
+        unanswered: How many of them got no answer.
         mean: mm, over the points that got an answer; None if none did.
         median: mm, likewise.
         p95: mm, likewise; 95th percentile, linear between neighbours.
         max: mm, likewise.
-        within_5mm: Share, 0 to 1, of all `n` points that were found within 5 mm; a point without an answer was not.
-        n: Number of points whose truth lies inside the moving scan.
-        unanswered: How many of them got no answer.
+        within: Distance in mm -> share, 0 to 1, of all `n` points found within it (a point without an answer was not);
+            None without points.
     """
 
+    n: int
+    unanswered: int
     mean: float | None
     median: float | None
     p95: float | None
     max: float | None
-    within_5mm: float | None
-    n: int
-    unanswered: int
+    within: tuple[tuple[float, float | None], ...]
 
     @classmethod
     def of(cls, distances: NDArray[np.floating]) -> Errors:
         """Sum up (N,) distances in mm; NaN where a point got no answer."""
         answered = distances[~np.isnan(distances)]
         n = len(distances)
-        share = float((answered <= WITHIN_MM).sum() / n) if n else None
+        within = tuple((limit, float((answered <= limit).sum() / n) if n else None) for limit in WITHIN_MM)
         if not len(answered):
-            return cls(None, None, None, None, share, n, n)
+            return cls(n, n, None, None, None, None, within)
         return cls(
+            n=n,
+            unanswered=n - len(answered),
             mean=float(answered.mean()),
             median=float(np.median(answered)),
             p95=float(np.percentile(answered, 95)),
             max=float(answered.max()),
-            within_5mm=share,
-            n=n,
-            unanswered=n - len(answered),
+            within=within,
         )
 
+    @property
+    def within_5mm(self) -> float | None:
+        """Share of all points found within 5 mm; None without points."""
+        return dict(self.within)[5.0]
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; lengths in mm."""
         return {
+            "n": self.n,
+            "unanswered": self.unanswered,
             "mean": self.mean,
             "median": self.median,
             "p95": self.p95,
             "max": self.max,
-            "within_5mm": self.within_5mm,
-            "n": self.n,
-            "unanswered": self.unanswered,
+            **{f"within_{limit:g}mm": share for limit, share in self.within},
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,15 +30,21 @@ class InverseResidual:
 
     @classmethod
     def of(cls, transform: Transform, inverse: Transform, positions: NDArray[np.float64]) -> InverseResidual:
-        """Measured at (N, 3) fixed points, world RAS mm."""
+        """Measured at (N, 3) fixed points, world RAS mm; NaN where there is none."""
         if not len(positions):
-            return cls(0.0, 0.0, 0.0)
+            return cls(*[float("nan")] * 3)
         away = np.linalg.norm(inverse.apply(transform.apply(positions)) - positions, axis=1)
         return cls(float(np.median(away)), float(np.percentile(away, 95)), float(away.max()))
 
-    def as_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return {"median": self.median, "p95": self.p95, "max": self.max}
+    def __str__(self) -> str:
+        """For people."""
+        if np.isnan(self.median):
+            return "the inverse was not checked: no place of the body has a counterpart"
+        return f"inverse ends {self.median:.2f} mm from its start in the median, {self.p95:.2f} mm at 95 %"
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which has no NaN: None where nothing was measured."""
+        return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def invert_points(

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from meddift.geometry import DisplacementField, Grid, Transform
 from meddift.volume import Volume
 
-#: Determinants below this are clipped before the logarithm, so that folds do not make SDlogJ infinite.
-SMALLEST_DETERMINANT = 1e-3
+#: Determinants are clipped to these before the logarithm is taken, as the evaluation of Learn2Reg does.
+CLIP = (1e-9, 1e9)
+#: Planes of the lattice that are worked on at a time.
+_SLAB = 16
 
 
 def jacobian_determinant(field: DisplacementField) -> Volume:
@@ -21,28 +23,38 @@ def jacobian_determinant(field: DisplacementField) -> Volume:
         field: Displacements, world RAS mm.
 
     Returns:
-        (X, Y, Z) float32 on the lattice of the field.
+        (X, Y, Z) float64 on the lattice of the field.
     """
-    slopes = np.empty((*field.grid.shape, 3, 3), dtype=np.float32)
-    for axis in range(3):
-        if field.grid.shape[axis] > 1:
-            slopes[..., axis] = np.moveaxis(np.gradient(field.displacement, axis=axis + 1), 0, -1)
-        else:
-            slopes[..., axis] = 0
-    matrix = slopes @ field.grid.inverse[:3, :3].astype(np.float32) + np.eye(3, dtype=np.float32)
-    return Volume(np.linalg.det(matrix).astype(np.float32), field.grid)
+    grid = field.grid
+    result = np.empty(grid.shape)
+    for start in range(0, grid.shape[0], _SLAB):
+        stop = min(start + _SLAB, grid.shape[0])
+        # A plane more on each side, where there is one: differences across the slab's faces are central too.
+        low, high = max(0, start - 1), min(grid.shape[0], stop + 1)
+        part = field.displacement[:, low:high].astype(np.float64)
+        slopes = [np.gradient(part, axis=a + 1) if part.shape[a + 1] > 1 else np.zeros_like(part) for a in range(3)]
+        inner = np.stack([slope[:, start - low : stop - low] for slope in slopes], axis=-1)
+        x, y, z = inner @ grid.inverse[:3, :3] + np.eye(3)[:, None, None, None]
+        result[start:stop] = (x * np.cross(y, z)).sum(axis=-1)
+    return Volume(result, grid)
 
 
 def folding(determinant: NDArray[np.floating]) -> float:
-    """Share, 0 to 1, of determinants that are not above 0."""
-    return float((determinant <= 0).mean()) if determinant.size else 0.0
+    """Share, 0 to 1, of determinants that are not above 0; NaN where there is none."""
+    return float((determinant <= 0).mean()) if determinant.size else float("nan")
 
 
-def sd_log_jacobian(determinant: NDArray[np.floating]) -> float:
-    """Standard deviation of the logarithm of determinants, which are clipped at 0.001 (no 3 is added to them)."""
+def sd_log_jacobian(determinant: NDArray[np.floating], *, offset: float = 0.0) -> float:
+    """SDlogJ: standard deviation of the logarithm of determinants, clipped to 1e-9..1e9; NaN where there is none.
+
+    Args:
+        determinant: As of `jacobian_determinant`, any shape.
+        offset: What is added to them first: 0 is what most papers mean by SDlogJ, 3 what the evaluation of Learn2Reg
+            computes (github.com/MDL-UzL/L2R). The two must not be compared with each other.
+    """
     if not determinant.size:
-        return 0.0
-    return float(np.log(np.clip(determinant, SMALLEST_DETERMINANT, None)).std())
+        return float("nan")
+    return float(np.log(np.clip(np.asarray(determinant, dtype=np.float64) + offset, *CLIP)).std())
 
 
 def sampled(transform: Transform, grid: Grid) -> DisplacementField:
@@ -56,7 +68,7 @@ def sampled(transform: Transform, grid: Grid) -> DisplacementField:
 
 def working_lattice(grid: Grid) -> Grid:
     """A lattice over the same field of view, not finer than what deformations of a body need (3 mm)."""
-    return grid.respaced(np.maximum(grid.spacing, 3.0).tolist())
+    return grid.coarsened(3.0)
 
 
 def read_on(volume: Volume, grid: Grid) -> Volume:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from meddift.pipeline.accuracy import Errors
 from meddift_lab.ablation.run import file_name, thinned_set
 from meddift_lab.ablation.variants import NETWORK_LEVELS, SWEEPS, Variant, make_variants
 from meddift_lab.metrics.statistics import Interval, PairedComparison, compare_paired, mean_over_cases
-from meddift_lab.metrics.tre import PointErrors, target_errors
+from meddift_lab.metrics.tre import target_errors
 from meddift_lab.running.case import StoredCase, restore_case
 from meddift_lab.running.runner import read_result
 
@@ -141,7 +142,7 @@ def _folder(row: AblationRow) -> str:
 
 def _rows(cases: Mapping[str, StoredCase], results: Sequence[Mapping[str, Any]]) -> list[AblationRow]:
     """One row a kind of points."""
-    errors: dict[str, dict[str, PointErrors]] = {}
+    errors: dict[str, dict[str, Errors]] = {}
     unanswered: dict[str, int] = {}
     for result in results:
         case = cases[result["case"]]
@@ -153,7 +154,7 @@ def _rows(cases: Mapping[str, StoredCase], results: Sequence[Mapping[str, Any]])
         filled = np.where(missing[:, None], case.asked.positions, positions)
         ends = np.cumsum([len(points.fixed) for points in case.sets])[:-1]
         for points, found, lacking in zip(case.sets, case.split(filled), np.split(missing, ends), strict=True):
-            errors.setdefault(points.kind, {})[case.name] = PointErrors.of(target_errors(found, points.moving))
+            errors.setdefault(points.kind, {})[case.name] = Errors.of(target_errors(found, points.moving))
             unanswered[points.kind] = unanswered.get(points.kind, 0) + int(lacking.sum())
     some = results[0]
     rows = []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import tempfile
+import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -70,10 +69,10 @@ def _picture(tables: Tables, row: CaseRow) -> Picture:
         reason=(reason,),
     )
     truth = Points(points.moving.positions[[worst]], (label,))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "worst.png"
-        draw_matches(path, read_volume(case.fixed), read_volume(case.moving), one, truth=truth, count=1)
-        data = base64.b64encode(path.read_bytes()).decode()
+    figure = draw_matches(read_volume(case.fixed), read_volume(case.moving), one, truth=truth, count=1)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", facecolor=figure.get_facecolor())
+    data = base64.b64encode(picture.getvalue()).decode()
     said = f", called {verdict}" if "verdict" in details else ""
     caption = f"{case.name}, point {label}: {row.distances[worst]:.1f} mm from its true place{said}"
     return Picture(caption, f"data:image/png;base64,{data}")

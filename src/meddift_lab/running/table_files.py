@@ -58,12 +58,18 @@ def case_rows(tables: Tables) -> list[dict[str, Any]]:
                 "kind": row.kind,
                 "method": row.method,
                 "case": row.case,
-                **row.errors.as_dict(),
+                **_with_units(row.errors.as_dict()),
                 "snapped_mean_mm": row.snapped.mean,
                 **{name: regularity.get(name) for name in ("sdlogj", "sdlogj_plus3", "folding", "mask")},
             }
         )
     return rows
+
+
+def _with_units(errors: dict[str, Any]) -> dict[str, Any]:
+    """Columns that name their unit: `mean_mm`, `within_2mm`."""
+    plain = ("n", "unanswered")
+    return {key if key in plain or key.endswith("mm") else f"{key}_mm": value for key, value in errors.items()}
 
 
 def comparison_rows(tables: Tables) -> list[dict[str, Any]]:

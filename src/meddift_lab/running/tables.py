@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import MissingFileError
+from meddift.pipeline.accuracy import Errors
 from meddift_lab.methods.registry import METHODS
 from meddift_lab.metrics.statistics import Interval, PairedComparison, compare_paired, mean_over_cases, tre30
-from meddift_lab.metrics.tre import Floats, PointErrors, snapped_to_voxels, target_errors
+from meddift_lab.metrics.tre import Floats, snapped_to_voxels, target_errors
 from meddift_lab.running.case import StoredCase, restore_case
 from meddift_lab.running.runner import read_result
 
@@ -45,8 +46,8 @@ class CaseRow:
     kind: str
     distances: Floats
     moved: Floats
-    errors: PointErrors
-    snapped: PointErrors
+    errors: Errors
+    snapped: Errors
     ok: NDArray[np.bool_] | None
     result: Mapping[str, Any]
 
@@ -228,8 +229,8 @@ def _case_rows(case: StoredCase, result: Mapping[str, Any]) -> list[CaseRow]:
                 kind=points.kind,
                 distances=distances,
                 moved=np.asarray(np.linalg.norm(points.moving.positions - points.fixed.positions, axis=1)),
-                errors=PointErrors.of(distances),
-                snapped=PointErrors.of(snapped),
+                errors=Errors.of(distances),
+                snapped=Errors.of(snapped),
                 ok=ok,
                 result=result,
             )

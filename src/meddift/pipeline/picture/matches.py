@@ -1,10 +1,9 @@
-"""`draw_matches`: chosen points on fixed and moving slices in three planes, with letters, cross-hairs and a scale."""
+"""Chosen points on fixed and moving slices in three planes, with letters, cross-hairs and a scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import OptionsError
 from meddift.matching.matches import Matches
+from meddift.pipeline.picture.style import BACKGROUND, FAINT, NOTICE, TEXT, new_figure, window_of, window_words
 from meddift.points import Points
 from meddift.volume import Volume
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-_BACKGROUND = "#0d1013"
-_TEXT = "#e8e6e0"
-_FAINT = "#8d929a"
 _CROSS = "#ffb000"
 _TRUTH = "#36d1ff"
 _VERDICT = {"ok": "#5ddc87", "uncertain": "#ffd23f", "outside": "#ff6b6b"}
@@ -34,8 +31,6 @@ _FIELD_MM = 150.0
 _BAR_MM = 50.0
 #: Half the gap in the middle of a cross-hair and the length of each of its arms, mm.
 _GAP_MM, _ARM_MM = 5.0, 16.0
-#: Window for images in Hounsfield units: lung, vessels and bone at once.
-_HU_WINDOW = (-1000.0, 400.0)
 #: Pixels of a plane along one axis.
 _PIXELS = 300
 
@@ -66,39 +61,26 @@ _PLANES = (
 
 
 def draw_matches(
-    path: Path | str,
-    fixed: Volume,
-    moving: Volume,
-    matches: Matches,
-    *,
-    truth: Points | None = None,
-    count: int = 4,
-) -> None:
-    """Draw a row of six slices for each of some points, as a PNG.
+    fixed: Volume, moving: Volume, matches: Matches, *, truth: Points | None = None, count: int = 4
+) -> Figure:
+    """Draw a row of six slices for each of some points.
 
     Slices run along the world axes (RAS) through the point, whatever the orientation of the scans; the field shown
     is 150 mm wide around the point, in true proportions. Radiological display: the patient's right is at the left.
 
     Args:
-        path: The file, ends with .png. Replaced at the end or not at all.
         fixed: The fixed scan.
         moving: The moving scan.
         matches: What was found. Points are chosen over the range of verdicts, see `choose_rows`.
         truth: True places on the moving scan in the order of the matches, drawn in another color.
         count: How many points.
 
+    Returns:
+        A matplotlib Figure; `save_picture` writes it.
+
     Raises:
-        OptionsError: if the path does not end with .png, or `count` is below 1.
-        OutputError: if the file cannot be written.
+        OptionsError: if `count` is below 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from meddift.system.atomic import atomic_write
-
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise OptionsError(f"pictures are written as .png, got {path.name!r}")
     if count < 1:
         raise OptionsError(f"at least one point must be drawn, got {count}")
     rows = choose_rows(matches, count)
@@ -106,19 +88,18 @@ def draw_matches(
     caption, between = 0.36, 0.26
     height = top + foot + len(rows) * (panel + caption)
     width = left * 2 + 6 * panel + 5 * 0.06 + between
-    figure = Figure(figsize=(width, height), dpi=120, facecolor=_BACKGROUND)
-    canvas = FigureCanvasAgg(figure)
-    windows = [_window(fixed), _window(moving)]
+    figure = new_figure(width, height, dpi=120)
+    windows = [window_of(fixed), window_of(moving)]
 
     def x_of(column: int) -> float:
         return left + column * (panel + 0.06) + (between if column >= 3 else 0.0)
 
     for side, name in enumerate(("fixed", "moving")):
         middle = (x_of(3 * side) + x_of(3 * side + 2) + panel) / 2 / width
-        figure.text(middle, 1 - 0.2 / height, name, color=_TEXT, size=13, ha="center", va="center", weight="bold")
+        figure.text(middle, 1 - 0.2 / height, name, color=TEXT, size=13, ha="center", va="center", weight="bold")
         for column, plane in enumerate(_PLANES):
             middle = (x_of(3 * side + column) + panel / 2) / width
-            figure.text(middle, 1 - 0.45 / height, plane.name, color=_FAINT, size=9, ha="center", va="center")
+            figure.text(middle, 1 - 0.45 / height, plane.name, color=FAINT, size=9, ha="center", va="center")
     for number, row in enumerate(rows):
         low = height - top - (number + 1) * (panel + caption)
         _write_caption(figure, matches, row, truth, at=(left / width, (low + panel + caption / 2) / height))
@@ -138,11 +119,9 @@ def draw_matches(
             )
     foot_text = "radiological display: patient's right at the left; cross-hair: point"
     foot_text += "; blue ring: true place" if truth is not None else ""
-    foot_text += f"; {_window_words(windows[0])}; not for clinical use"
-    figure.text(left / width, 0.2 / height, foot_text, color=_FAINT, size=8, ha="left", va="center")
-    with atomic_write(path) as temporary:
-        # No time and no version in the file: equal input gives equal bytes.
-        canvas.print_png(temporary, metadata={"Software": None})
+    foot_text += f"; {window_words(windows[0])}; {NOTICE}"
+    figure.text(left / width, 0.2 / height, foot_text, color=FAINT, size=8, ha="left", va="center")
+    return figure
 
 
 def choose_rows(matches: Matches, count: int) -> list[int]:
@@ -178,24 +157,6 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
     return shares
 
 
-def _window(volume: Volume) -> tuple[float, float]:
-    """Intensities shown as black and white: a CT window for Hounsfield units, else the 1st and 99th percentile."""
-    data = volume.data.reshape(-1)
-    sample = data[:: max(1, data.size // 200_000)]
-    low, high = float(sample.min()), float(sample.max())
-    # Air at or below -900 and something above water: Hounsfield units.
-    if low <= -900 and high > 0:
-        return _HU_WINDOW
-    low, high = (float(value) for value in np.percentile(sample, [1, 99]))
-    return (low, high) if high > low else (low, low + 1)
-
-
-def _window_words(window: tuple[float, float]) -> str:
-    if window == _HU_WINDOW:
-        return f"window {window[0]:g} to {window[1]:g} HU"
-    return f"window {window[0]:.4g} to {window[1]:.4g}"
-
-
 def _write_caption(
     figure: Figure, matches: Matches, row: int, truth: Points | None, *, at: tuple[float, float]
 ) -> None:
@@ -213,8 +174,8 @@ def _write_caption(
             parts.append(f"error {error:.1f} mm")
     if matches.reason[row]:
         parts.append(matches.reason[row])
-    words = [(_shortened(label, 28), _TEXT, "bold"), (verdict, _VERDICT[verdict], "bold")]
-    words.append((_shortened("   ".join(parts), 130), _FAINT, "normal"))
+    words = [(_shortened(label, 28), TEXT, "bold"), (verdict, _VERDICT[verdict], "bold")]
+    words.append((_shortened("   ".join(parts), 130), FAINT, "normal"))
     x, y = at
     canvas: Any = figure.canvas
     for text, color, weight in words:
@@ -242,7 +203,7 @@ def _draw_plane(
     found = bool(np.isfinite(place).all())
     center = place if found else truth
     if center is None or not np.isfinite(center).all():
-        axes.text(0, 0, "no answer", color=_FAINT, size=10, ha="center", va="center")
+        axes.text(0, 0, "no answer", color=FAINT, size=10, ha="center", va="center")
         return
     axes.imshow(
         _slice(volume, plane, center),
@@ -268,7 +229,7 @@ def _draw_plane(
         _write(axes, x, y, letter, size=8)
     if bar:
         low = -0.87 * half
-        for color, width in ((_BACKGROUND, 3.4), (_TEXT, 1.6)):
+        for color, width in ((BACKGROUND, 3.4), (TEXT, 1.6)):
             axes.plot([-edge, -edge + _BAR_MM], [low, low], color=color, lw=width, solid_capstyle="butt")
         _write(axes, -edge + _BAR_MM / 2, low + 0.07 * half, f"{_BAR_MM:g} mm", size=6.5)
 
@@ -290,8 +251,8 @@ def _write(axes: Axes, x: float, y: float, text: str, *, size: float) -> None:
     """Text with a dark rim, which can be read on bone and on lung."""
     from matplotlib.patheffects import withStroke
 
-    rim = withStroke(linewidth=1.8, foreground=_BACKGROUND)
-    axes.text(x, y, text, color=_TEXT, size=size, ha="center", va="center", path_effects=[rim])
+    rim = withStroke(linewidth=1.8, foreground=BACKGROUND)
+    axes.text(x, y, text, color=TEXT, size=size, ha="center", va="center", path_effects=[rim])
 
 
 def _draw_cross(axes: Axes) -> None:

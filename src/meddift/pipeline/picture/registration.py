@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.errors import OptionsError
 from meddift.geometry import AffineTransform, Grid, Transform
-from meddift.registration.result import Registration
+from meddift.pipeline.picture.style import BACKGROUND, FAINT, NOTICE, TEXT, new_figure, window_of
+from meddift.registration import Registration
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Size of a pixel of the picture, and of the squares of checkerboard and grid, mm.
 _PIXEL_MM, _SQUARE_MM, _LINES_MM = 1.5, 30.0, 12.0
-#: Intensities shown, HU: lungs and soft tissue.
-_HU_WINDOW = (-1000.0, 400.0)
-_BACKGROUND, _TEXT, _FAINT = "#101214", "#f2f2f2", "#9aa0a6"
 #: Name, world axis to the right with its sign, world axis upwards, world axis across. Radiological display.
 _PLANES = (("axial", (0, -1), 1, 2), ("coronal", (0, -1), 2, 1), ("sagittal", (1, -1), 2, 0))
 _COLUMNS = (
@@ -32,27 +29,17 @@ _COLUMNS = (
 )
 
 
-def draw_registration(path: Path | str, fixed: Volume, moving: Volume, registration: Registration) -> None:
+def draw_registration(fixed: Volume, moving: Volume, registration: Registration) -> Figure:
     """Draw three planes through the middle of the body.
 
     Args:
-        path: Ends with .png.
         fixed: The fixed scan.
         moving: The moving scan.
         registration: What was found.
 
-    Raises:
-        OptionsError: if the name does not end with .png.
-        OutputError: if the file cannot be written.
+    Returns:
+        A matplotlib Figure; `save_picture` writes it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from meddift.system.atomic import atomic_write
-
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise OptionsError(f"pictures are written as .png, got {path.name!r}")
     seen = registration.supported if registration.supported.data.any() else registration.body
     voxels = np.argwhere(seen.data)
     middle = seen.grid.index_to_world(voxels.mean(axis=0) if len(voxels) else (np.asarray(seen.grid.shape) - 1) / 2)
@@ -60,14 +47,12 @@ def draw_registration(path: Path | str, fixed: Volume, moving: Volume, registrat
     shift[:3, 3] = registration.transform.apply(middle[None])[0] - middle
     before = AffineTransform(shift)
     planes = [_Plane(fixed.grid, middle, *plane) for plane in _PLANES]
-    window = _window(fixed)
+    window = window_of(fixed)
     heights = [plane.size[1] for plane in planes]
     widest = max(plane.size[0] for plane in planes)
     inch = 2.9 / widest
-    figure = Figure(
-        figsize=(5 * 2.9 + 0.6, sum(heights) * inch + 0.95), dpi=110, facecolor=_BACKGROUND, layout="constrained"
-    )
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(5 * 2.9 + 0.6, sum(heights) * inch + 0.95, dpi=110)
+    figure.set_layout_engine("constrained")
     axes = figure.subplots(3, 5, height_ratios=heights, squeeze=False)
     for row, plane in enumerate(planes):
         here = plane.read(fixed, None)
@@ -89,23 +74,21 @@ def draw_registration(path: Path | str, fixed: Volume, moving: Volume, registrat
                 extent=plane.extent,
                 alpha=0.55 if column == 4 else 1.0,
             )
-            panel.set_facecolor(_BACKGROUND)
+            panel.set_facecolor(BACKGROUND)
             if row == 0:
-                panel.set_title(_COLUMNS[column], color=_TEXT, fontsize=10)
+                panel.set_title(_COLUMNS[column], color=TEXT, fontsize=10)
         plane.draw_grid(axes[row][4], registration.transform, before)
-        label = {"facecolor": _BACKGROUND, "alpha": 0.6, "linewidth": 0, "pad": 1.5}
+        label = {"facecolor": BACKGROUND, "alpha": 0.6, "linewidth": 0, "pad": 1.5}
         axes[row][0].text(
-            0.02, 0.97, plane.name, color=_TEXT, fontsize=9, transform=axes[row][0].transAxes, va="top", bbox=label
+            0.02, 0.97, plane.name, color=TEXT, fontsize=9, transform=axes[row][0].transAxes, va="top", bbox=label
         )
     figure.supxlabel(
         f"radiological display; grid: where straight lines of the fixed scan come to lie in the moving one, without "
-        f"the mean shift; folding {100 * registration.folding:.3f} % of the body; not for clinical use",
-        color=_FAINT,
+        f"the mean shift; folding {100 * registration.folding:.3f} % of the body; {NOTICE}",
+        color=FAINT,
         fontsize=8,
     )
-    with atomic_write(path) as temporary:
-        # No time and no version in the file: equal input gives equal bytes.
-        canvas.print_png(temporary, metadata={"Software": None})
+    return figure
 
 
 class _Plane:
@@ -161,12 +144,3 @@ class _Plane:
                 panel.plot(xs[line], ys[line], color="#ffb000", lw=0.6)
         panel.set_xlim(self.extent[0], self.extent[1])
         panel.set_ylim(self.extent[2], self.extent[3])
-
-
-def _window(volume: Volume) -> tuple[float, float]:
-    """Intensities shown as black and white: a CT window for Hounsfield units, else the 1st and 99th percentile."""
-    sample = volume.data.reshape(-1)[:: max(1, volume.data.size // 200_000)]
-    if float(sample.min()) <= -900 and float(sample.max()) > 0:
-        return _HU_WINDOW
-    low, high = (float(value) for value in np.percentile(sample, [1, 99]))
-    return (low, high) if high > low else (low, low + 1)
