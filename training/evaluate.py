@@ -31,16 +31,8 @@ from contestants import CLOSEST, RANDOM, Contestant, Describer, list_contestants
 from evaluation_pairs import FIRST_PHANTOM, PRIOR_ERROR_MM, Task, list_pairs, make_task
 from export import export_run, weights_metadata
 from meddift.features import Pyramid
-from meddift.geometry import Grid
-from meddift.matching import (
-    GlobalSearch,
-    SearchIndex,
-    distances,
-    lattice_of,
-    search_maps,
-    window_similarity,
-    windows_around,
-)
+from meddift.geometry import Grid, window_distances, windows_around
+from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps, window_similarity
 from meddift.models import find_spec, network_grid
 from summary import RESAMPLES, as_csv, decisive, folded, markdown, put_between_markers, summarise
 
@@ -82,12 +74,12 @@ def _common_lattice(pyramid: Pyramid) -> Grid:
 
 def search_ball(goal: SearchIndex, queries: list[torch.Tensor], expected: np.ndarray) -> np.ndarray:
     """(N, 3) world positions of the most similar voxels within `PRIOR_RADIUS_MM` of the expected places."""
-    start, shape = windows_around(goal, expected, PRIOR_RADIUS_MM)
+    start, shape = windows_around(goal.lattice, expected, PRIOR_RADIUS_MM)
     voxels = np.empty((len(expected), 3), dtype=np.int64)
     for first in range(0, len(expected), 32):
         rows = slice(first, first + 32)
         values = window_similarity(goal, [q[rows] for q in queries], start[rows], shape)
-        away = distances(goal, start[rows], shape, expected[rows])
+        away = torch.from_numpy(window_distances(goal.lattice, start[rows], shape, expected[rows]))
         place = values.masked_fill(away > PRIOR_RADIUS_MM, -torch.inf).flatten(1).argmax(dim=1)
         voxels[rows] = start[rows] + torch.stack(torch.unravel_index(place, shape), dim=1).numpy()
     return goal.lattice.index_to_world(voxels)

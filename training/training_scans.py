@@ -14,6 +14,7 @@ from contrast import interp, tissue_classes
 from meddift.body import body_mask
 from meddift.geometry import Grid
 from meddift.models import find_spec
+from meddift.models.intensity import robust_range
 from meddift.volume import Volume
 from meddift_lab.synthetic import chest_phantom
 from meddift_lab.synthetic.degrade import replace_table
@@ -21,11 +22,6 @@ from meddift_lab.synthetic.noise import noise_level, remove_noise
 
 #: Never trained on: validation scans, and the one patient whose crops test matching across fields of view.
 HELD_OUT = ("LIDC-0314", "CMB-CRC", "TotalSeg", "native")
-#: MR is mapped to the range of the window of CT: 0 to its low end, this percentile inside the body to its high end.
-MR_PERCENTILE = 99.5
-#: Inside the body of an MR scan: brighter than this share of its 99th percentile.
-MR_BODY = 0.1
-
 #: The window of the model: HU, and what is shown for it.
 WINDOW = tuple(torch.tensor(column) for column in zip(*find_spec("builtin").intensity.knots, strict=True))
 AIR_HU, TOP_HU = float(WINDOW[0][0]), float(WINDOW[0][-1])
@@ -121,10 +117,9 @@ def load_mr(folder: Path, *, spacing_mm: float) -> list[Scan]:
 
 
 def map_mr(data: np.ndarray) -> np.ndarray:
-    """(X, Y, Z) float32 in the range of the window: 0 and less to its low end, the percentile to its high end."""
-    body = data[data > MR_BODY * np.percentile(data, 99)]
-    high = float(np.percentile(body, MR_PERCENTILE))
-    return (AIR_HU + (TOP_HU - AIR_HU) * np.clip(data / high, 0, 1)).astype(np.float32)
+    """(X, Y, Z) float32: the range that the package finds in a scan without units, spread over that of the window."""
+    low, high = robust_range(data.astype(np.float64))
+    return (AIR_HU + (TOP_HU - AIR_HU) * np.clip((data - low) / (high - low), 0, 1)).astype(np.float32)
 
 
 def _read(path: Path, spacing_mm: float) -> Volume:
