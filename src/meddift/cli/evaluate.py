@@ -30,7 +30,8 @@ Data = Annotated[
         "--data",
         "-d",
         metavar="SET",
-        help="phantom-breathing, deformed:SCAN, pairs:FILE.csv, learn2reg:FOLDER, dirlab-4dct:FOLDER or "
+        help="phantom-breathing, phantom-sliding, deformed:SCAN, deformed-sliding:SCAN, deformed-mr:SCAN[,SCAN], "
+        "deformed-abdomen:SCAN, pairs:FILE.csv, learn2reg:FOLDER, dirlab-4dct:FOLDER or "
         "dirlab-copd:FOLDER; see `meddift datasets list`.",
         show_default=False,
     ),

@@ -13,8 +13,10 @@ def find_cases(data: str, *, split: str | None = None, orientation: str = "LPS")
     """The cases of a data set.
 
     Args:
-        data: `phantom-breathing`, `deformed:SCAN`, `pairs:FILE.csv`, `learn2reg:FOLDER`, `dirlab-4dct:FOLDER`,
-            `dirlab-copd:FOLDER`; or a path that says what it is: a `.csv`, or a folder with `*_dataset.json`.
+        data: `phantom-breathing`, `phantom-sliding`, `deformed:SCAN`, `deformed-sliding:SCAN`,
+            `deformed-mr:SCAN[,SCAN]`, `deformed-abdomen:SCAN`, `pairs:FILE.csv`, `learn2reg:FOLDER`,
+            `dirlab-4dct:FOLDER`, `dirlab-copd:FOLDER`; or a path that says what it is: a `.csv`, or a folder with
+            `*_dataset.json`.
         split: Which list of pairs of a Learn2Reg data set.
         orientation: Directions of the axes of DIR-Lab's raw images.
 
@@ -24,11 +26,13 @@ def find_cases(data: str, *, split: str | None = None, orientation: str = "LPS")
         MeddiftError: if the data set is malformed.
     """
     kind, colon, rest = data.partition(":")
-    if kind == "phantom-breathing" and not rest:
+    if kind in ("phantom-breathing", "phantom-sliding") and not rest:
         from meddift_lab.sets.synthetic import phantom_breathing
 
-        return phantom_breathing()
-    kinds = ("deformed", "pairs", "learn2reg", "dirlab-4dct", "dirlab-copd")
+        return phantom_breathing(sliding=kind == "phantom-sliding")
+    if kind in ("deformed", "deformed-sliding", "deformed-mr", "deformed-abdomen") and colon:
+        return _deformed(kind, [Path(part) for part in rest.split(",")] if kind == "deformed-mr" else [Path(rest)])
+    kinds = ("pairs", "learn2reg", "dirlab-4dct", "dirlab-copd")
     if colon and kind in kinds:
         path = Path(rest)
     else:
@@ -42,10 +46,6 @@ def find_cases(data: str, *, split: str | None = None, orientation: str = "LPS")
             raise OptionsError(f"{data!r} is no data set and no folder of one; give one of {usages}")
     if not path.exists():
         raise MissingFileError(f"there is no {path}")
-    if kind == "deformed":
-        from meddift_lab.sets.synthetic import deformed_copies
-
-        return deformed_copies(path)
     if kind == "pairs":
         from meddift_lab.sets.pairs_csv import pairs_from_csv
 
@@ -57,3 +57,19 @@ def find_cases(data: str, *, split: str | None = None, orientation: str = "LPS")
     from meddift_lab.sets.dirlab import dirlab_cases
 
     return dirlab_cases(kind, path, orientation=orientation)
+
+
+def _deformed(kind: str, scans: list[Path]) -> list[Case]:
+    """Copies of a user's scans."""
+    from meddift_lab.sets.synthetic import deformed_copies, deformed_mr, mr_like_abdomens
+
+    for scan in scans:
+        if not scan.exists():
+            raise MissingFileError(f"there is no {scan}")
+    if kind == "deformed-mr":
+        if len(scans) > 2:
+            raise OptionsError(f"deformed-mr takes one scan or two contrasts of one patient, got {len(scans)}")
+        return deformed_mr(scans[0], scans[-1])
+    if kind == "deformed-abdomen":
+        return mr_like_abdomens(scans[0])
+    return deformed_copies(scans[0], sliding=kind == "deformed-sliding")

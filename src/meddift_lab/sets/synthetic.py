@@ -26,6 +26,14 @@ SHALLOW_MM, DEEP_MM = 20.0, 40.0
 DEFORMED_MM = (10.0, 20.0, 30.0, 40.0)
 #: Points of each kind in a deformed scan.
 DEFORMED_POINTS = 60
+#: Sliding of the lungs in the copies of a scan, mm: one case each; the diaphragm descends by `SLIDING_BREATH_MM`.
+SLIDING_MM, SLIDING_BREATH_MM = (10.0, 15.0, 20.0, 30.0), 15.0
+#: Drawn chests with sliding lungs.
+SLIDING_PHANTOMS = 4
+#: Thickness of the slices of both scans in the copies of an MR scan, mm: one case each.
+MR_THICKNESS_MM = ((1.0, 3.0), (3.0, 3.0), (3.0, 4.0))
+#: Descent of the diaphragm in the MR-like copies of an abdominal CT, mm: one case each.
+ABDOMEN_MM = (10.0, 20.0, 30.0)
 
 
 def phantom_amplitude_mm(number: int) -> float:
@@ -33,47 +41,63 @@ def phantom_amplitude_mm(number: int) -> float:
     return SHALLOW_MM + (DEEP_MM - SHALLOW_MM) * number / (PHANTOM_CASES - 1)
 
 
-def phantom_breathing() -> list[Case]:
-    """Ten drawn chests with their breathing, shifted follow-ups; the same everywhere and for everyone."""
+def phantom_breathing(*, sliding: bool = False) -> list[Case]:
+    """Drawn chests with their breathing, shifted follow-ups; the same everywhere and for everyone.
+
+    Args:
+        sliding: Whether the lungs slide along the wall, by `SLIDING_MM`; then there are four, else ten.
+    """
 
     def load(number: int) -> CaseData:
         from meddift_lab.synthetic import phantom_pair
 
-        pair = phantom_pair(FIRST_SEED + number, amplitude_mm=phantom_amplitude_mm(number), n_points=PHANTOM_POINTS)
+        pair = phantom_pair(
+            FIRST_SEED + number,
+            amplitude_mm=phantom_amplitude_mm(number),
+            n_points=PHANTOM_POINTS,
+            sliding_mm=SLIDING_MM[number] if sliding else 0.0,
+        )
         return CaseData(pair.fixed, pair.moving, (PointSet("exact", pair.points, pair.truth),))
 
     return [
         Case(
             name=f"phantom-{FIRST_SEED + number}",
-            data_set=PHANTOM_BREATHING,
+            data_set="phantom-sliding" if sliding else PHANTOM_BREATHING,
             load=lambda number=number: load(number),  # type: ignore[misc]
             origin={
                 "phantom_pair": FIRST_SEED + number,
                 "amplitude_mm": phantom_amplitude_mm(number),
+                "sliding_mm": SLIDING_MM[number] if sliding else 0.0,
                 "n_points": PHANTOM_POINTS,
                 "code": _code_digest(),
             },
         )
-        for number in range(PHANTOM_CASES)
+        for number in range(SLIDING_PHANTOMS if sliding else PHANTOM_CASES)
     ]
 
 
-def deformed_copies(scan: Path) -> list[Case]:
+def deformed_copies(scan: Path, *, sliding: bool = False) -> list[Case]:
     """Deformed, shifted, newly scanned copies of one chest CT, with points on vessels and anywhere in the body.
 
     A copy keeps the texture of its original, so errors are smaller than between two real scans.
 
     Args:
         scan: A CT of the chest.
+        sliding: Whether the lungs slide along the wall, by `SLIDING_MM`, instead of breathing ever deeper.
     """
-    stem = scan.name.removesuffix(".gz").rpartition(".")[0] or scan.name
 
-    def load(number: int, amplitude_mm: float) -> CaseData:
+    def load(number: int, amplitude_mm: float, sliding_mm: float) -> CaseData:
         from meddift.io import read_volume
         from meddift_lab.synthetic import pick_points, scan_pair
 
         volume = read_volume(scan)
-        pair = scan_pair(volume, FIRST_SEED + number, amplitude_mm=amplitude_mm, n_points=DEFORMED_POINTS)
+        pair = scan_pair(
+            volume,
+            FIRST_SEED + number,
+            amplitude_mm=amplitude_mm,
+            n_points=DEFORMED_POINTS,
+            sliding_mm=sliding_mm,
+        )
         sets = [PointSet("vessels", pair.points, pair.truth)]
         candidates = pick_points(pair.fixed, 2 * DEFORMED_POINTS, kind="body", seed=FIRST_SEED + number)
         order = np.random.default_rng(FIRST_SEED + number).permutation(len(candidates))
@@ -88,24 +112,114 @@ def deformed_copies(scan: Path) -> list[Case]:
         sets.append(PointSet("body", candidates.subset(rows), truth.subset(rows)))
         return CaseData(pair.fixed, pair.moving, tuple(sets))
 
-    status = scan.stat() if scan.exists() else None
+    amounts = [(SLIDING_BREATH_MM, slid) for slid in SLIDING_MM] if sliding else [(deep, 0.0) for deep in DEFORMED_MM]
     return [
         Case(
-            name=f"{stem}-breathing-{amplitude:g}mm",
-            data_set="deformed",
-            load=lambda number=number, amplitude=amplitude: load(number, amplitude),  # type: ignore[misc]
+            name=f"{_stem(scan)}-{f'sliding-{slid:g}' if sliding else f'breathing-{deep:g}'}mm",
+            data_set="deformed-sliding" if sliding else "deformed",
+            load=lambda number=number, deep=deep, slid=slid: load(number, deep, slid),  # type: ignore[misc]
             origin={
-                "scan_pair": str(scan.resolve()),
-                "bytes": None if status is None else status.st_size,
-                "modified_ns": None if status is None else status.st_mtime_ns,
+                "scan_pair": _file(scan),
                 "seed": FIRST_SEED + number,
-                "amplitude_mm": amplitude,
+                "amplitude_mm": deep,
+                "sliding_mm": slid,
                 "n_points": DEFORMED_POINTS,
                 "code": _code_digest(),
             },
         )
-        for number, amplitude in enumerate(DEFORMED_MM)
+        for number, (deep, slid) in enumerate(amounts)
     ]
+
+
+def deformed_mr(fixed: Path, moving: Path) -> list[Case]:
+    """Copies of two MR scans of one patient, of equal or of different contrast, one of them moved and deformed.
+
+    Args:
+        fixed: The scan in which points are given.
+        moving: What is deformed: the same scan, or another contrast in the same world.
+    """
+
+    def load(number: int) -> CaseData:
+        from meddift.io import read_volume
+        from meddift_lab.synthetic.contrast import mr_pair
+
+        pair = mr_pair(
+            read_volume(fixed), read_volume(moving), FIRST_SEED + number, thickness_mm=MR_THICKNESS_MM[number]
+        )
+        return CaseData(pair.fixed, pair.moving, (PointSet("body", pair.points, pair.truth),))
+
+    names = _stem(fixed) if fixed == moving else f"{_stem(fixed)}-{_stem(moving)}"
+    return [
+        Case(
+            name=f"{names}-slices-{thin:g}-{thick:g}mm",
+            data_set="deformed-mr",
+            load=lambda number=number: load(number),  # type: ignore[misc]
+            origin={
+                "fixed": _file(fixed),
+                "moving": _file(moving),
+                "seed": FIRST_SEED + number,
+                "code": _code_digest(),
+            },
+        )
+        for number, (thin, thick) in enumerate(MR_THICKNESS_MM)
+    ]
+
+
+def mr_like_abdomens(scan: Path) -> list[Case]:
+    """An abdominal CT with the signal of every tissue drawn anew, breathing: as an MR of the liver would.
+
+    Args:
+        scan: A CT of the abdomen, the liver in its upper half.
+    """
+
+    def load(number: int) -> CaseData:
+        from meddift.io import read_volume
+        from meddift_lab.synthetic.contrast import like_mr, mr_pair
+
+        seed = FIRST_SEED + number
+        signal = like_mr(read_volume(scan), seed)
+        pair = mr_pair(
+            signal,
+            signal,
+            seed,
+            breathing_mm=ABDOMEN_MM[number],
+            shift_mm=15.0,
+            rotation_degrees=3.0,
+            local_mm=4.0,
+            thickness_mm=(3.0, 4.0),
+            noise=0.03,
+        )
+        return CaseData(pair.fixed, pair.moving, (PointSet("body", pair.points, pair.truth),))
+
+    return [
+        Case(
+            name=f"{_stem(scan)}-abdomen-{amplitude:g}mm",
+            data_set="deformed-abdomen",
+            load=lambda number=number: load(number),  # type: ignore[misc]
+            origin={
+                "scan": _file(scan),
+                "seed": FIRST_SEED + number,
+                "amplitude_mm": amplitude,
+                "code": _code_digest(),
+            },
+        )
+        for number, amplitude in enumerate(ABDOMEN_MM)
+    ]
+
+
+def _stem(scan: Path) -> str:
+    """The name of a file without its suffixes."""
+    return scan.name.removesuffix(".gz").rpartition(".")[0] or scan.name
+
+
+def _file(scan: Path) -> dict[str, object]:
+    """What tells a file from a changed one."""
+    status = scan.stat() if scan.exists() else None
+    return {
+        "path": str(scan.resolve()),
+        "bytes": None if status is None else status.st_size,
+        "modified_ns": None if status is None else status.st_mtime_ns,
+    }
 
 
 @cache

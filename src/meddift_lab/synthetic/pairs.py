@@ -26,6 +26,7 @@ from meddift_lab.synthetic.interest import pick_points
 from meddift_lab.synthetic.local_warps import LocalWarps
 from meddift_lab.synthetic.noise import noise_level, remove_noise
 from meddift_lab.synthetic.phantom import chest_phantom
+from meddift_lab.synthetic.sliding import Sliding, SurfaceFlow, deform_sliding
 from meddift_lab.synthetic.warp import deform_volume
 
 
@@ -115,6 +116,7 @@ def phantom_pair(
     noise_std_hu: float | None = None,
     lesions: int = 3,
     preserve_mass: bool = True,
+    sliding_mm: float = 0.0,
 ) -> SyntheticPair:
     """A drawn chest, and the same chest later, elsewhere, on another scanner.
 
@@ -133,6 +135,7 @@ def phantom_pair(
         noise_std_hu: Noise of the moving scan; `None` draws 8 to 30 HU.
         lesions: Number of nodules.
         preserve_mass: Whether the lungs get lighter where they take in air; see `follow_volume`.
+        sliding_mm: How far the lungs slide along the wall of the chest, see `Sliding`; 0 = not at all.
 
     Returns:
         SyntheticPair whose points all lie in both fields of view.
@@ -159,11 +162,14 @@ def phantom_pair(
         boost_hu=0.0,
     )
     left, right = phantom.structures["left lung"], phantom.structures["right lung"]
+    lungs = Volume(left.data | right.data, left.grid)
+    sliding = Sliding(SurfaceFlow(lungs, amplitude_mm=sliding_mm)) if sliding_mm else None
     moving = _moving_scan(
         phantom.volume,
         transform,
         generator,
-        lungs=Volume(left.data | right.data, left.grid) if preserve_mass else None,
+        lungs=lungs if preserve_mass else None,
+        sliding=sliding,
         thickness_mm=thickness_mm,
         crop_mm=crop_mm,
         noise_std_hu=noise_std_hu,
@@ -173,7 +179,8 @@ def phantom_pair(
         np.concatenate([phantom.lesions.positions, phantom.branches.positions[order]]),
         phantom.lesions.labels + tuple(phantom.branches.labels[i] for i in order),
     )
-    return _assembled(fixed, moving, transform, candidates, n_points, name=f"phantom-{seed}", seed=seed)
+    whole = transform if sliding is None else compose(sliding, transform)
+    return _assembled(fixed, moving, whole, candidates, n_points, name=f"phantom-{seed}", seed=seed)
 
 
 def scan_pair(
@@ -190,6 +197,7 @@ def scan_pair(
     crop_mm: float | None = None,
     noise_std_hu: float | None = None,
     preserve_mass: bool = True,
+    sliding_mm: float = 0.0,
     name: str = "scan",
 ) -> SyntheticPair:
     """A real scan, and what it would look like later, elsewhere, on another scanner.
@@ -212,6 +220,7 @@ def scan_pair(
         crop_mm: Field of view lost on each side of the moving scan, at most; `None` draws up to 25 mm.
         noise_std_hu: Noise of the moving scan; `None` draws 8 to 30 HU.
         preserve_mass: Whether the lungs get lighter where they take in air.
+        sliding_mm: How far the lungs slide along the wall of the chest, see `Sliding`; 0 = not at all.
         name: Of the pair.
 
     Returns:
@@ -241,11 +250,13 @@ def scan_pair(
     level = noise_level(volume, body=body)
     anatomy = remove_noise(volume, std_hu=level)
     fixed = _renoised(anatomy, level, np.random.default_rng([seed, 2]))
+    sliding = Sliding(SurfaceFlow(lungs, amplitude_mm=sliding_mm)) if sliding_mm else None
     moving = _moving_scan(
         anatomy,
         transform,
         generator,
         lungs=lungs if preserve_mass else None,
+        sliding=sliding,
         thickness_mm=thickness_mm,
         crop_mm=crop_mm,
         noise_std_hu=noise_std_hu,
@@ -254,7 +265,8 @@ def scan_pair(
     candidates = pick_points(anatomy, 2 * n_points, kind=kind, seed=seed)
     if kind != "vessels":
         candidates = candidates.subset(generator.permutation(len(candidates)))
-    return _assembled(fixed, moving, transform, candidates, n_points, name=f"{name}-{seed}", seed=seed)
+    whole = transform if sliding is None else compose(sliding, transform)
+    return _assembled(fixed, moving, whole, candidates, n_points, name=f"{name}-{seed}", seed=seed)
 
 
 def _renoised(anatomy: Volume, level: float, generator: np.random.Generator) -> Volume:
@@ -270,20 +282,25 @@ def _moving_scan(
     generator: np.random.Generator,
     *,
     lungs: Volume | None,
+    sliding: Sliding | None,
     thickness_mm: float | None,
     crop_mm: float | None,
     noise_std_hu: float | None,
 ) -> Volume:
     """Deform, on a lattice that follows the patient to within a centimetre, and scan again.
 
-    `lungs`: where density follows volume; None = nowhere.
+    `lungs`: where density follows volume; None = nowhere. `sliding`: what lungs do before all else is deformed.
     """
     grid = volume.grid
     shift = transform.apply(grid.center) - grid.center
     affine = grid.affine.copy()
     affine[:3, 3] += shift + generator.uniform(-10, 10, 3)
     dense = volume if lungs is None else follow_volume(volume, transform, lungs=lungs)
-    deformed = deform_volume(dense, transform, _shown(Grid(grid.shape, affine), grid, transform))
+    shown = _shown(Grid(grid.shape, affine), grid, transform)
+    if sliding is None:
+        deformed = deform_volume(dense, transform, shown)
+    else:
+        deformed = deform_sliding(dense, sliding, transform, shown)
     return rescan(
         deformed,
         seed=int(generator.integers(2**31)),
