@@ -130,9 +130,9 @@ class Sources:
             self._models[label] = load_model(spec_of(folder), weights=folder, precision="auto")
         return self._models[label]
 
-    def pyramid(self, row: Row, scan: Volume, role: str) -> Pyramid:
+    def pyramid(self, row: Row, scan: Volume) -> Pyramid:
         """What a row reads from a scan, before whitening."""
-        parts = [self._one(row, scan, role, timestep) for timestep in row.timesteps]
+        parts = [self._one(row, scan, timestep) for timestep in row.timesteps]
         levels = [
             replace(level, name=level.name if len(parts) == 1 else f"{level.name}-{timestep}")
             for part, timestep in zip(parts, row.timesteps, strict=True)
@@ -143,7 +143,7 @@ class Sources:
 
     def pair(self, row: Row, fixed: Volume, moving: Volume) -> tuple[Pyramid, Pyramid]:
         """The two pyramids that a row compares."""
-        both = tuple(self.pyramid(row, scan, role) for scan, role in ((fixed, "fixed"), (moving, "moving")))
+        both = tuple(self.pyramid(row, scan) for scan in (fixed, moving))
         if row.whiten == "pair":
             both = whiten_pair(*both)
         elif row.whiten == "kept":
@@ -151,13 +151,13 @@ class Sources:
         weights = dict(row.weights)
         return both[0].weighted(weights), both[1].weighted(weights)
 
-    def _one(self, row: Row, scan: Volume, role: str, timestep: int) -> Pyramid:
+    def _one(self, row: Row, scan: Volume, timestep: int) -> Pyramid:
         model = self.model(row.source)
         draws = row.draws
-        key = (row.source, id(scan), timestep, draws, role if draws else "")
+        key = (row.source, id(scan), timestep, draws)
         if key not in self._pyramids:
             options = ExtractionOptions(timestep=timestep, levels=model.spec.levels, noise_samples=draws)
-            pyramid = extract_pyramid(scan, model, options, role=role)
+            pyramid = extract_pyramid(scan, model, options)
             if (self.folders[row.source] / "autoencoder.json").exists():
                 encoder = encoder_levels(self.folders[row.source], prepare_volume(scan, model.spec))
                 pyramid = replace(pyramid, levels=(*pyramid.levels, *encoder))
@@ -170,7 +170,7 @@ class Sources:
             sums: dict[str, list[np.ndarray]] = {}
             for word in STATISTICS_FROM:
                 scan = read_volume(sorted(self.scans.glob(f"*{word}*.nii.gz"))[0])
-                part = self.pyramid(replace(row, whiten=""), scan, "fixed")
+                part = self.pyramid(replace(row, whiten=""), scan)
                 for level in part.levels:
                     sums.setdefault(level.name, []).append(level.matrix[part.inside(level.name).reshape(-1)][::7])
                 self._pyramids = {key: kept for key, kept in self._pyramids.items() if kept is not part}

@@ -14,14 +14,15 @@ class FakeModel:
         self.spec = find_spec("builtin")
         self.weights_hash = weights_hash
         self.precision = "float32"
+        self.device = "cpu"
         self.spoil = spoil
         self.asked: list[dict] = []
 
     def prepare(self, volume):
         return prepare_volume(volume, self.spec)
 
-    def encode(self, prepared, *, latent="mean", seed=0):
-        self.asked.append({"latent": latent, "seed": seed})
+    def encode(self, prepared, *, latent="mean", seed=0, spare=False):
+        self.asked.append({"latent": latent, "seed": seed, "spare": spare})
         grid = prepared.grid.downsampled(2)
         blocks = prepared.data.reshape(grid.shape[0], 2, grid.shape[1], 2, grid.shape[2], 2)
         return Volume(blocks.transpose(1, 3, 5, 0, 2, 4).reshape(8, *grid.shape), grid)

@@ -1,7 +1,9 @@
 """Extraction, with a model whose features are known exactly."""
 
 import dataclasses
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from fake_model import FakeModel, make_scan
 
 from meddift.errors import ModelError, OptionsError
 from meddift.features import ExtractionOptions, extract_pyramid
+from meddift.features.code import code_digest, installed_version
 from meddift.features.extraction import pyramid_key
 from meddift.geometry import Grid
 from meddift.models import find_spec
@@ -51,17 +54,25 @@ def test_zero_draws_run_the_network_once_without_noise():
     assert model.noise_seeds == [None]
 
 
-def seeds(role: str, **options) -> list:
+OTHER = make_scan(1)
+
+
+def seeds(scan: Volume, **options) -> list:
     model = FakeModel()
-    extract_pyramid(SCAN, model, ExtractionOptions(levels=("up0",), noise_samples=2, **options), role=role)
+    extract_pyramid(scan, model, ExtractionOptions(levels=("up0",), noise_samples=2, **options))
     return [*model.noise_seeds, model.asked[0]["seed"]]
 
 
-def test_both_scans_share_draws_only_when_asked_to():
-    assert seeds("fixed", shared_noise=True) == seeds("moving", shared_noise=True)
-    assert not set(seeds("fixed")) & set(seeds("moving"))
-    assert seeds("fixed") == seeds("fixed")
-    assert not set(seeds("fixed")) & set(seeds("fixed", seed=1))
+def test_scans_share_draws_only_when_asked_to():
+    assert seeds(SCAN, shared_noise=True) == seeds(OTHER, shared_noise=True)
+    assert not set(seeds(SCAN)) & set(seeds(OTHER))
+    assert not set(seeds(SCAN)) & set(seeds(SCAN, seed=1))
+
+
+def test_draws_are_those_of_the_scan_however_it_is_stored():
+    assert seeds(SCAN) == seeds(SCAN)
+    assert seeds(SCAN) == seeds(SCAN.reoriented("PIL"))
+    assert seeds(SCAN) == seeds(Volume(SCAN.data.astype(np.float64), SCAN.grid))
 
 
 def test_more_draws_begin_with_the_same_draws():
@@ -99,7 +110,7 @@ def test_mind_alone_needs_no_model_and_covers_the_scan_without_padding():
     reach = grid.center - SCAN.grid.center
     assert np.abs(reach).max() < 1e-6
     assert (np.abs(grid.extent - SCAN.grid.reoriented("RAS")[0].extent) <= grid.spacing).all()
-    assert pyramid.provenance["weights"] == ""
+    assert "weights" not in pyramid.provenance
 
 
 def test_mind_is_the_same_with_and_without_a_model_of_the_same_rules():
@@ -148,25 +159,25 @@ def test_progress_starts_at_nothing_ends_with_all_and_never_goes_back():
 
 def test_the_key_changes_with_everything_that_changes_features_and_with_nothing_else():
     options = ExtractionOptions(noise_samples=2)
-    base = pyramid_key(SCAN, FakeModel(), options)
+    spec = find_spec("builtin")
+    made_by = {"weights": "a" * 64, "precision": "float32", "device": "cpu"}
+
+    def key(volume=SCAN, options=options, spec=spec, **changed):
+        return pyramid_key(volume.digest(), options, spec, **{**made_by, **changed})
+
+    base = key()
     assert base == extract_pyramid(SCAN, FakeModel(), options).digest
     touched = SCAN.data.copy()
     touched[3, 4, 5] += 1
     moved = SCAN.grid.affine.copy()
     moved[0, 3] += 0.01
-    other_spec = FakeModel()
-    other_spec.spec = dataclasses.replace(
-        other_spec.spec, grid=dataclasses.replace(other_spec.spec.grid, spacing_mm=3.0)
-    )
-    reduced = FakeModel()
-    reduced.precision = "bfloat16"
     others = [
-        pyramid_key(Volume(touched, SCAN.grid), FakeModel(), options),
-        pyramid_key(Volume(SCAN.data, Grid(SCAN.grid.shape, moved)), FakeModel(), options),
-        pyramid_key(SCAN, FakeModel("b" * 64), options),
-        pyramid_key(SCAN, other_spec, options),
-        pyramid_key(SCAN, reduced, options),
-        pyramid_key(SCAN, FakeModel(), options, role="moving"),
+        key(Volume(touched, SCAN.grid)),
+        key(Volume(SCAN.data, Grid(SCAN.grid.shape, moved))),
+        key(spec=dataclasses.replace(spec, grid=dataclasses.replace(spec.grid, spacing_mm=3.0))),
+        key(weights="b" * 64),
+        key(precision="bfloat16"),
+        key(device="cuda:0"),
     ]
     changes = {
         "timestep": 21,
@@ -178,26 +189,38 @@ def test_the_key_changes_with_everything_that_changes_features_and_with_nothing_
         "shared_noise": True,
     }
     assert set(changes) | {"average"} == {field.name for field in dataclasses.fields(options)}
-    others += [pyramid_key(SCAN, FakeModel(), dataclasses.replace(options, **{k: v})) for k, v in changes.items()]
+    others += [key(options=dataclasses.replace(options, **{k: v})) for k, v in changes.items()]
     assert len({base, *others}) == 1 + len(others)
-    backwards = dataclasses.replace(options, levels=options.levels[::-1])
-    assert pyramid_key(SCAN, FakeModel(), backwards) == base
+    assert key(options=dataclasses.replace(options, levels=options.levels[::-1])) == base
+    assert key(device="cuda:1") == key(device="cuda:0")
+    alone = ExtractionOptions(levels=("mind",))
+    assert key(options=alone) == key(options=alone, weights="b" * 64, device="cuda")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ExtractionOptions(noise_samples=0),
-        ExtractionOptions(shared_noise=True),
-        ExtractionOptions(levels=("mind",)),
-    ],
-)
-def test_the_role_does_not_count_where_features_do_not_depend_on_it(options):
-    one, two = (pyramid_key(SCAN, FakeModel(), options, role=role) for role in ("fixed", "moving"))
-    assert one == two
-    fixed, moving = (extract_pyramid(SCAN, FakeModel(), options, role=role) for role in ("fixed", "moving"))
-    for name in options.levels:
-        np.testing.assert_array_equal(fixed.level(name).features, moving.level(name).features)
+@pytest.mark.parametrize("package", ["torch", "monai"])
+def test_the_key_changes_with_the_libraries_that_compute_features(package, monkeypatch):
+    spec, options = find_spec("builtin"), ExtractionOptions()
+    before = pyramid_key("a", options, spec)
+    version = "meddift.features.extraction.installed_version"
+    monkeypatch.setattr(version, lambda name: "9" if name == package else installed_version(name))
+    assert pyramid_key("a", options, spec) != before
+
+
+def test_the_key_changes_with_the_code_that_computes_features(monkeypatch, tmp_path):
+    """A copy of the package, one character of which is changed."""
+    import meddift
+
+    copy = tmp_path / "meddift"
+    shutil.copytree(Path(meddift.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    monkeypatch.setattr("meddift.features.code.resources.files", lambda name: copy)
+    before = code_digest.__wrapped__("features", "geometry")
+    assert before == code_digest("features", "geometry")
+    with (copy / "cli" / "app.py").open("a") as file:
+        file.write("#")
+    assert code_digest.__wrapped__("features", "geometry") == before
+    with (copy / "features" / "mind.py").open("a") as file:
+        file.write("#")
+    assert code_digest.__wrapped__("features", "geometry") != before
 
 
 @pytest.mark.parametrize(

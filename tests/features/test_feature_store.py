@@ -12,7 +12,8 @@ import torch
 from fake_model import FakeModel, make_scan
 
 from meddift.errors import OptionsError, OutputError
-from meddift.features import ExtractionOptions, FeatureStore, Level, Pyramid
+from meddift.features import ExtractionOptions, FeatureStore, Level, Pyramid, extract_pyramid
+from meddift.features.extraction import pyramid_key
 from meddift.geometry import Grid
 
 SCAN = make_scan()
@@ -23,6 +24,14 @@ def small(number: int, size: int = 10) -> Pyramid:
     features = np.random.default_rng(number).standard_normal((size, size, size, 3)).astype(np.float32)
     grid = Grid((size, size, size), np.array([[1.1, 0.1, 0, 1 / 3], [-0.1, 1.1, 0, 7], [0, 0, 2, -5], [0, 0, 0, 1]]))
     return Pyramid((Level("up0", features, grid, 0.3),), grid, grid, f"{number:064x}", {"model": "none", "n": number})
+
+
+def stored_or_made(store: FeatureStore, scan, model: FakeModel) -> Pyramid:
+    """The features of a scan: from the store if they are there, else from the model and then kept."""
+    key = pyramid_key(
+        scan.digest(), OPTIONS, model.spec, weights=model.weights_hash, precision=model.precision, device=model.device
+    )
+    return store.get_or_make(key, lambda: extract_pyramid(scan, model, OPTIONS, digest=key))
 
 
 def stored_file(store: FeatureStore, key: str):
@@ -41,7 +50,7 @@ def equal(one: Pyramid, two: Pyramid) -> bool:
 
 def test_a_pyramid_comes_back_bit_by_bit(tmp_path):
     store = FeatureStore(tmp_path / "deep" / "folder")
-    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    made = stored_or_made(store, SCAN, FakeModel())
     again = FeatureStore(tmp_path / "deep" / "folder").get(made.digest)
     assert again is not None
     assert equal(made, again)
@@ -52,7 +61,7 @@ def test_a_pyramid_comes_back_bit_by_bit(tmp_path):
 
 def test_moments_are_taken_once_and_kept(tmp_path, monkeypatch):
     store = FeatureStore(tmp_path)
-    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    made = stored_or_made(store, SCAN, FakeModel())
     again = FeatureStore(tmp_path).get(made.digest)
     assert again is not None
     monkeypatch.setattr("meddift.features.pyramid.moments_of", None)
@@ -85,7 +94,7 @@ def test_notes_live_as_long_as_their_pyramid(tmp_path, caplog):
 
 def test_writing_into_features_does_not_change_the_file(tmp_path):
     store = FeatureStore(tmp_path)
-    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    made = stored_or_made(store, SCAN, FakeModel())
     again = store.get(made.digest)
     assert again is not None
     again.levels[0].features[:] = 7.0
@@ -95,14 +104,13 @@ def test_writing_into_features_does_not_change_the_file(tmp_path):
 
 
 def test_the_second_question_does_not_ask_the_model(tmp_path):
-    store, model, told = FeatureStore(tmp_path), FakeModel(), []
-    first = store.get_or_extract(SCAN, model, OPTIONS)
+    store, model = FeatureStore(tmp_path), FakeModel()
+    first = stored_or_made(store, SCAN, model)
     count = len(model.asked)
-    second = store.get_or_extract(SCAN, model, OPTIONS, on_progress=lambda text, share: told.append(share))
+    second = stored_or_made(store, SCAN, model)
     assert len(model.asked) == count
     assert equal(first, second)
-    assert told == [1.0]
-    store.get_or_extract(SCAN, model, OPTIONS, role="moving")
+    stored_or_made(store, make_scan(1), model)
     assert len(model.asked) > count
 
 
@@ -118,7 +126,7 @@ def test_what_was_never_stored_is_missing(tmp_path, caplog):
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.5, 0.9999])
 def test_a_truncated_file_is_said_and_made_again(tmp_path, caplog, share):
     store = FeatureStore(tmp_path)
-    made = store.get_or_extract(SCAN, FakeModel(), OPTIONS)
+    made = stored_or_made(store, SCAN, FakeModel())
     path = stored_file(store, made.digest)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
@@ -126,7 +134,7 @@ def test_a_truncated_file_is_said_and_made_again(tmp_path, caplog, share):
         assert store.get(made.digest) is None
     assert str(path) in caplog.text
     model = FakeModel()
-    assert equal(store.get_or_extract(SCAN, model, OPTIONS), made)
+    assert equal(stored_or_made(store, SCAN, model), made)
     assert model.asked
     assert path.read_bytes() == whole
 
@@ -230,7 +238,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_done_without(tmp_path,
     (tmp_path / "file").write_text("not a folder")
     store = FeatureStore(tmp_path / "file" / "store")
     with caplog.at_level(logging.WARNING):
-        made = [store.get_or_extract(SCAN, FakeModel(), OPTIONS, role=role) for role in ("fixed", "moving")]
+        made = [stored_or_made(store, make_scan(seed), FakeModel()) for seed in (0, 1)]
     assert len(made) == 2
     assert len(caplog.records) == 1
     assert str(store.folder) in caplog.text

@@ -41,7 +41,7 @@ def test_it_comes_back_to_the_bit_and_is_not_found_again(store, similarity):
     assert len(calls) == 1
     points = np.random.default_rng(5).normal(0, 80, (20, 3))
     np.testing.assert_array_equal(first.apply(points), again.apply(points))
-    np.testing.assert_array_equal(first.swapped().apply(points), again.swapped().apply(points))
+    np.testing.assert_array_equal(first.inverted().apply(points), again.inverted().apply(points))
     assert again.matched == 31
     np.testing.assert_equal(again.similarity, similarity)
     keep_prior(store, KEY, {"seed": 1}, make)

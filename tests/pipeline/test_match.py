@@ -336,7 +336,7 @@ def test_a_map_needs_one_point_inside(bad, default_pair):
 def test_provenance_is_json(default_pair, points):
     default_pair.match(points[:1])
     told = json.loads(json.dumps(default_pair.provenance))
-    assert told["images"]["fixed_sha256"] == default_pair.fixed.digest()
+    assert told["images"]["fixed_sha256"] == default_pair.fixed.volume.digest()
     assert told["extraction"]["levels"] == ["mind"]
     assert told["space"] == "RAS"
     for prior in (shifted(SHIFT), "some/file.h5"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,7 +53,7 @@ pyramids = [smooth_pyramid(grid) for grid in grids]
 volumes = [Volume(data, grid) for grid in grids]
 options = {"store": False, "device": "cpu", "whiten": False, "levels": ("up0", "up1", "up2", "up3")}
 matcher = Matcher("maisi-ct-ddpm", preset, **options, **json.loads(sys.argv[3]))
-matcher.pyramid = lambda volume, role, progress: pyramids[role == "moving"]
+matcher.pyramid = lambda volume, digest, progress: pyramids[volume is volumes[1]]
 matcher.__dict__["weights_hash"] = ""
 pair = matcher.pair(*volumes)
 random = np.random.default_rng(1)
@@ -68,7 +67,7 @@ matches = pair.match(points)
 wrong = []
 if preset == "paper":  # brute force, slab by slab, in torch's own upsampling
     rows = [0, 7]
-    index = pair._fixed_index
+    index = pair.sides[0].every
     queries = index.describe(points[rows])
     best = np.full(len(rows), -np.inf)
     place = [None] * len(rows)
@@ -147,25 +146,25 @@ def test_512_points_at_the_papers_scale_take_under_1500_mb_beyond_the_pyramids(p
 def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said(monkeypatch):
     from meddift.pipeline.memory import encoding_bytes
 
-    told, spared = [], []
+    told = []
     matcher = Matcher("maisi-ct-ddpm", store=False, device="cpu", on_progress=lambda text, share: told.append(text))
-    matcher.__dict__["model"] = SimpleNamespace(spare_memory=lambda: spared.append(True))
     scan = Volume(np.zeros((200, 200, 200), dtype=np.int16), Grid((200, 200, 200), np.diag([1.5, 1.5, 1.5, 1.0])))
     whole, least = (encoding_bytes(matcher.spec, scan.grid, spare=spare) for spare in (False, True))
     assert least < whole - 2e9
     for left, expected in ((whole + 1, 0), (None, 0), (least + 1, 1)):
         monkeypatch.setattr("meddift.system.memory.available_memory", lambda left=left: left)
-        matcher._fitting_model(scan)
-        assert len(spared) == expected
+        monkeypatch.setattr("meddift.pipeline.runtime.available_memory", lambda left=left: left)
+        assert matcher._must_spare(scan) == bool(expected)
         said = matcher.plan(scan, scan, 1)["moving"]["encoding"]
         assert "in exact slabs" in said
         assert ("as little as possible" in said) == bool(expected)
         assert f"{(least if expected else whole) / 1e9:.1f} GB" in said
     assert "little memory" in told[-1]
     monkeypatch.setattr("meddift.system.memory.available_memory", lambda: least - 1)
+    monkeypatch.setattr("meddift.pipeline.runtime.available_memory", lambda: least - 1)
     assert "DOES NOT FIT" in matcher.plan(scan, scan, 1)["fixed"]["encoding"]
     with pytest.raises(MemoryLimitError, match="200 x 200 x 200"):
-        matcher._fitting_model(scan)
+        matcher._must_spare(scan)
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """`preset="paper"` against the paper's steps written out in full, with nibabel, PyTorch and MONAI alone.
 
-Nothing of `meddift` takes part in `brute_force` but `ExtractionOptions.seed_for`: both sides must draw the same random
-numbers, and that function says which seed belongs to which draw of which scan. With it, the generator of PyTorch gives
-the posterior sample (MONAI's own `encode_stage_2_inputs`) and the noise that is added at the timestep.
+Nothing of `meddift` takes part in `Written` but the seeds of draws: both sides must draw the same random numbers, and
+`ExtractionOptions.seed_for` says which seed belongs to which draw of which scan (told apart by the digest of what the
+network sees). With it, the generator of PyTorch gives the posterior sample (MONAI's own `encode_stage_2_inputs`) and
+the noise that is added at the timestep.
 
 The network's weights are random, in the layout of the published files. Both sides compute in float32, in different
 order (attention, interpolation, sums over channels), so voxels of equal similarity to 1e-6 cannot be told apart.
@@ -22,7 +23,7 @@ from checkpoints import tensors, write_spec, write_weights
 from meddift.errors import OptionsError
 from meddift.features import ExtractionOptions
 from meddift.geometry import Grid
-from meddift.models import find_spec
+from meddift.models import find_spec, prepare_volume
 from meddift.pipeline import Matcher
 from meddift.volume import Volume
 
@@ -77,7 +78,7 @@ def as_volume(image):
 class Written:
     """One scan's features, step by step as DESIGN's formulas for `paper` say."""
 
-    def __init__(self, image, spec, role, options):
+    def __init__(self, image, spec, options):
         canonical = nibabel.as_closest_canonical(image)
         self.affine = canonical.affine
         self.shape = canonical.shape
@@ -88,10 +89,11 @@ class Written:
         resized = F.interpolate(scaled, size=size, mode="trilinear", align_corners=False)
         spacing = np.sqrt((canonical.affine[:3, :3] ** 2).sum(axis=0))
         network = autoencoder(spec)
+        digest = prepare_volume(as_volume(image), spec).digest()
         with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(options.seed_for("latent", role))
+            torch.manual_seed(options.seed_for("latent", digest))
             latent = network.encode_stage_2_inputs(resized) * SCALE_FACTOR
-            torch.manual_seed(options.seed_for("noise 0", role))
+            torch.manual_seed(options.seed_for("noise 0", digest))
             noisy, time = noised(spec, latent, torch.randn_like(latent))
             self.levels = decoder_maps(spec, noisy, time, spacing)
 
@@ -186,8 +188,8 @@ def compare(tmp_path, kind, scans, *, count=24, seed=3):
     pair = matcher.pair(as_volume(fixed), as_volume(moving))
     matches = pair.match(positions)
     options = ExtractionOptions(seed=seed)
-    expected_fixed = Written(fixed, spec, "fixed", options)
-    expected_moving = Written(moving, spec, "moving", options)
+    expected_fixed = Written(fixed, spec, options)
+    expected_moving = Written(moving, spec, options)
     answered = np.isfinite(matches.similarity)
     np.testing.assert_array_equal(answered, in_tissue(fixed, positions))
     assert answered.sum() > count

@@ -151,7 +151,7 @@ def test_impossible_wishes_are_refused(scans: tuple[meddift.Volume, meddift.Volu
         pair.register(fixed_mask=meddift.Volume(np.zeros(SHAPE), fixed.grid))
     with pytest.raises(GeometryError, match="three axes"):
         pair.register(fixed_mask=meddift.Volume(np.ones((2, *SHAPE)), fixed.grid))
-    with pytest.raises(NoCorrespondenceError, match="roughly"):
+    with pytest.raises(OptionsError, match="roughly"):
         matcher(prior="none").pair(fixed, moving).register()
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from meddift.geometry import AffineTransform, DisplacementField, Grid
-from meddift.registration import invert, invert_points, jacobian_determinant, sampled
+from meddift.geometry.inverse import invert_points
+from meddift.registration import invert, jacobian_determinant, sampled
 from meddift.registration.inverse import InverseResidual
 from meddift.registration.jacobian import folding, sd_log_jacobian
 from meddift.registration.smoothness import Smoothness, smooth_to

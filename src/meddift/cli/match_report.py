@@ -140,8 +140,9 @@ def write(report: MatchReport, outputs: Outputs, *, target: PointsTarget | None,
     if picture is not None:
         from meddift.pipeline.picture import draw_matches, save_picture
 
+        fixed, moving = report.pair.fixed.volume, report.pair.moving.volume
         outputs.optional[picture] = lambda path: save_picture(
-            draw_matches(report.pair.fixed, report.pair.moving, report.matches, truth=report.truth), path
+            draw_matches(fixed, moving, report.matches, truth=report.truth), path
         )
     return missed + outputs.commit()
 

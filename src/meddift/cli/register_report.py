@@ -147,7 +147,7 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
     from meddift.registration import warp_labels, warp_volume
     from meddift.system.atomic import write_text
 
-    found, fixed, moving = carried.registration, carried.pair.fixed, carried.pair.moving
+    found, fixed, moving = carried.registration, carried.pair.fixed.volume, carried.pair.moving.volume
     required = outputs.required
 
     def plan(path: Path | None, writer: Callable[[Path], None]) -> None:

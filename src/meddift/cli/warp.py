@@ -157,8 +157,8 @@ def _direction(inverse: bool, points: bool) -> str:
 
 def _turned(transform: Transform, grid: Volume | None, report: dict[str, Any]) -> Transform:
     """The inverse: point by point, or for all voxels of an image as a field; and how well it does."""
+    from meddift.geometry.inverse import NumericalInverse
     from meddift.registration import InverseResidual, invert
-    from meddift.registration.inverse import NumericalInverse
     from meddift.registration.jacobian import working_lattice
 
     inverse = NumericalInverse.of(transform, residuals=report.setdefault("inverse_residual_mm", {}))

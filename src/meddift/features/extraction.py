@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import ModelError, OptionsError
+from meddift.features.code import code_digest, installed_version
 from meddift.features.mind import mind_level
 from meddift.features.pyramid import Level, Pyramid
 from meddift.models import find_spec, prepare_volume
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 #: Name of the hand-made level, see `mind_level`. All other levels come from the network.
 MIND = "mind"
-
-#: Raised whenever the same options give other features than before, so that stored ones are not mistaken for new.
-FEATURE_VERSION = 2
 
 #: Called with what is being done and the share of the work that is finished, 0 to 1.
 Progress = Callable[[str, float], None]
@@ -42,8 +40,8 @@ class ExtractionOptions:
         seed: Decides all draws.
         spacing_source: Which voxel size the network is told: that of the lattice it sees, or that of the scan.
         average: What is averaged over draws: the features.
-        shared_noise: Whether both scans of a pair see the same draws. Equal noise at an equal index pulls answers
-            towards that index, so the draws differ unless asked otherwise.
+        shared_noise: Whether all scans see the same draws. Equal noise at an equal index pulls answers towards that
+            index, so every scan has draws of its own unless asked otherwise.
 
     Raises:
         OptionsError: if a value makes no sense.
@@ -90,19 +88,23 @@ class ExtractionOptions:
         return tuple(name for name in self.levels if name != MIND)
 
     @property
-    def depends_on_role(self) -> bool:
-        """Whether a scan's features depend on whether it is the fixed or the moving one."""
-        draws = self.noise_samples > 0 or self.latent == "sample"
-        return draws and not self.shared_noise and bool(self.network_levels)
+    def draws(self) -> bool:
+        """Whether anything random takes part."""
+        return bool(self.network_levels) and (self.noise_samples > 0 or self.latent == "sample")
 
     def digest(self) -> str:
         """sha256 of all options, as 64 hexadecimal digits; the order of levels does not matter."""
         parts = {**asdict(self), "levels": sorted(self.levels)}
         return _sha256(parts)
 
-    def seed_for(self, draw: str, role: str) -> int:
-        """The seed of one draw: of (seed, draw), and of the role too unless the noise is shared."""
-        parts = [self.seed, draw] if self.shared_noise else [self.seed, draw, role]
+    def seed_for(self, draw: str, scan: str) -> int:
+        """The seed of one draw: of (seed, draw), and of the scan too unless the noise is shared.
+
+        Args:
+            draw: "latent", or "noise 0", "noise 1", ...
+            scan: Digest of the prepared scan: the same however the scan was stored.
+        """
+        parts = [self.seed, draw] if self.shared_noise else [self.seed, draw, scan]
         # 32 bits: what every generator of random numbers accepts.
         return int(_sha256(parts)[:8], 16)
 
@@ -115,35 +117,38 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def pyramid_key(
-    volume: Volume,
-    model: DiffusionModel | None,
+    scan: str,
     options: ExtractionOptions,
+    spec: ModelSpec,
     *,
-    role: str = "fixed",
-    spec: ModelSpec | None = None,
+    modality: str = "",
+    weights: str = "",
+    precision: str = "float32",
+    device: str = "cpu",
 ) -> str:
     """Digest of everything that decides what `extract_pyramid` returns, as 64 hexadecimal digits.
 
     Args:
-        volume: The scan.
-        model: As for `extract_pyramid`.
-        options: As for `extract_pyramid`.
-        role: As for `extract_pyramid`; counts only where features depend on it.
-        spec: As for `extract_pyramid`.
+        scan: Digest of the scan.
+        options: What is read, and how.
+        spec: Whose rules prepare the scan.
+        modality: What the scan is said to be, which decides how its intensities are prepared.
+        weights: sha256 of the network's weights.
+        precision: In which the network computes.
+        device: Where it computes: "cpu", "cuda" or "cuda:N"; which one of several cards does not count.
     """
-    network = model if options.network_levels else None
-    return _sha256(
-        {
-            "version": FEATURE_VERSION,
-            "volume": volume.digest(),
-            "modality": volume.modality,
-            "spec": _specification(model, spec).digest(),
-            "weights": network.weights_hash if network is not None else "",
-            "precision": getattr(network, "precision", ""),
-            "options": options.digest(),
-            "role": role if options.depends_on_role else "",
-        }
-    )
+    decides: dict[str, Any] = {
+        "scan": scan,
+        "modality": modality,
+        "spec": spec.digest(),
+        "options": options.digest(),
+        "code": code_digest("features", "models", "geometry"),
+        "torch": installed_version("torch"),
+    }
+    if options.network_levels:
+        network = {"weights": weights, "precision": precision, "device": device.split(":")[0]}
+        decides |= {**network, "monai": installed_version("monai")}
+    return _sha256(decides)
 
 
 def extract_pyramid(
@@ -151,9 +156,9 @@ def extract_pyramid(
     model: DiffusionModel | None,
     options: ExtractionOptions,
     *,
-    role: str = "fixed",
     spec: ModelSpec | None = None,
     digest: str | None = None,
+    spare: bool = False,
     on_progress: Progress | None = None,
 ) -> Pyramid:
     """Compute the feature maps of one scan.
@@ -164,9 +169,9 @@ def extract_pyramid(
         volume: The scan, (X, Y, Z), any orientation.
         model: The network; None where only the `mind` level is wanted.
         options: What is read, and how.
-        role: "fixed" or "moving"; decides the noise unless it is shared.
         spec: Without a model: whose intensity and lattice rules prepare the scan; None = those of `builtin` (CT).
-        digest: What `pyramid_key` says of the other arguments, where the caller has asked it already.
+        digest: What `pyramid_key` says of all this, where the caller has asked it already.
+        spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
         on_progress: Called as work goes on.
 
     Returns:
@@ -190,7 +195,7 @@ def extract_pyramid(
         def network_report(text: str, done: int) -> None:
             report(text, (1 + done) / steps)
 
-        levels += _network_levels(volume, prepared, model, options, role, network_report)
+        levels += _network_levels(volume, prepared, model, options, spare, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
         levels.append(mind_level(prepared.cropped(*prepared.grid.box_within(volume.grid)), name=MIND))
@@ -198,12 +203,18 @@ def extract_pyramid(
         _check_finite(level)
     # Of levels of the same spacing, the network's come first, in the order in which it makes them.
     levels.sort(key=lambda level: -round(level.grid.voxel_volume, 6))
+    made_by = _identity(model) if options.network_levels else {}
     pyramid = Pyramid(
         tuple(levels),
         image_grid=volume.grid,
         network_grid=prepared.grid,
-        digest=digest or pyramid_key(volume, model, options, role=role, spec=spec),
-        provenance=_provenance(model, rules, options, role),
+        digest=digest or pyramid_key(volume.digest(), options, rules, modality=volume.modality, **made_by),
+        provenance={
+            "meddift": installed_version("meddift"),
+            "model": rules.name,
+            **made_by,
+            "options": {**asdict(options), "levels": list(options.levels)},
+        },
     )
     # Whitening asks for them in every later run.
     pyramid = pyramid.with_moments()
@@ -216,14 +227,15 @@ def _network_levels(
     prepared: Volume,
     model: DiffusionModel,
     options: ExtractionOptions,
-    role: str,
+    spare: bool,
     report: Callable[[str, int], None],
 ) -> list[Level]:
     """Encode once, run the decoder for each draw, and average."""
     report("encoding the scan", 0)
-    latent = model.encode(prepared, latent=options.latent, seed=options.seed_for("latent", role))
+    scan = prepared.digest() if options.draws else ""
+    latent = model.encode(prepared, latent=options.latent, seed=options.seed_for("latent", scan), spare=spare)
     spacing = volume.reoriented("RAS").grid.spacing if options.spacing_source == "original" else None
-    seeds: list[int | None] = [options.seed_for(f"noise {k}", role) for k in range(options.noise_samples)] or [None]
+    seeds: list[int | None] = [options.seed_for(f"noise {k}", scan) for k in range(options.noise_samples)] or [None]
     order = [name for name in model.spec.levels if name in options.network_levels]
     order += [
         name for name in options.network_levels if name not in order
@@ -257,26 +269,11 @@ def _specification(model: DiffusionModel | None, spec: ModelSpec | None) -> Mode
     return spec if spec is not None else find_spec("builtin")
 
 
-def _provenance(
-    model: DiffusionModel | None, rules: ModelSpec, options: ExtractionOptions, role: str
-) -> dict[str, Any]:
-    """What made a pyramid, ready for JSON."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        package = version("meddift")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        package = ""
-    network = model if options.network_levels else None
-    return {
-        "meddift": package,
-        "feature_version": FEATURE_VERSION,
-        "model": rules.name,
-        "weights": network.weights_hash if network is not None else "",
-        "precision": str(getattr(network, "precision", "")),
-        "options": {**asdict(options), "levels": list(options.levels)},
-        "role": role if options.depends_on_role else "",
-    }
+def _identity(model: DiffusionModel | None) -> dict[str, str]:
+    """What of a model decides features besides its specification."""
+    if model is None:
+        return {}
+    return {"weights": model.weights_hash, "precision": str(model.precision), "device": str(model.device)}
 
 
 def _sha256(content: Any) -> str:

@@ -6,21 +6,17 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meddift.errors import OptionsError, OutputError
-from meddift.features.extraction import ExtractionOptions, Progress, extract_pyramid, pyramid_key
 from meddift.features.pyramid import Pyramid
 from meddift.features.stored_file import read_pyramid, write_pyramid
 from meddift.system.atomic import atomic_write, write_json
 from meddift.system.homes import cache_folder
 from meddift.system.temporary import sweep_store
-
-if TYPE_CHECKING:
-    from meddift.models import DiffusionModel, ModelSpec
-    from meddift.volume import Volume
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -109,29 +105,18 @@ class FeatureStore:
         self._evict(keep=path)
         return True
 
-    def get_or_extract(
-        self,
-        volume: Volume,
-        model: DiffusionModel | None,
-        options: ExtractionOptions,
-        *,
-        role: str = "fixed",
-        spec: ModelSpec | None = None,
-        on_progress: Progress | None = None,
-    ) -> Pyramid:
-        """The stored pyramid of a scan, or else a new one, which is then kept.
+    def get_or_make(self, key: str, make: Callable[[], Pyramid]) -> Pyramid:
+        """The stored pyramid of a key, or else a new one, which is then kept.
 
-        Takes and raises what `extract_pyramid` does.
+        Args:
+            key: What `pyramid_key` returns.
+            make: Computes the pyramid of this key.
         """
-        key = pyramid_key(volume, model, options, role=role, spec=spec)
         found = self.get(key)
-        if found is not None:
-            if on_progress is not None:
-                on_progress("features found on disk", 1.0)
-            return found
-        made = extract_pyramid(volume, model, options, role=role, spec=spec, digest=key, on_progress=on_progress)
-        self.put(made)
-        return made
+        if found is None:
+            found = make()
+            self.put(found)
+        return found
 
     def note(self, key: str, name: str) -> Any:
         """What was noted beside the pyramid of a key, or None where there is nothing or it cannot be read."""

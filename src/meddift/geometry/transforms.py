@@ -23,6 +23,10 @@ class Transform(Protocol):
         """Map (N, 3) world RAS mm on the fixed scan to (N, 3) world RAS mm on the moving scan."""
         ...
 
+    def inverted(self) -> Transform:
+        """The transform that takes moving points to fixed points."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class AffineTransform:
@@ -110,6 +114,12 @@ class DisplacementField:
         moved = flat + sample(self.displacement, self.grid.world_to_index(flat)).T
         return moved.reshape(world.shape)
 
+    def inverted(self) -> Transform:
+        """The inverse, found point by point when it is applied; where the field folds there is no exact one."""
+        from meddift.geometry.inverse import NumericalInverse
+
+        return NumericalInverse.of(self)
+
 
 @dataclass(frozen=True, eq=False)
 class CompositeTransform:
@@ -123,3 +133,7 @@ class CompositeTransform:
         for part in self.parts:
             world = part.apply(world)
         return world
+
+    def inverted(self) -> CompositeTransform:
+        """The inverses of all parts, the last part first."""
+        return CompositeTransform(tuple(part.inverted() for part in reversed(self.parts)))

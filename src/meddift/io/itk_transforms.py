@@ -20,6 +20,7 @@ from meddift.geometry import (
     flip_ras_lps,
 )
 from meddift.geometry.frames import RAS_LPS_FLIP
+from meddift.geometry.inverse import NumericalInverse
 from meddift.io.header import SHEAR_TOLERANCE
 from meddift.io.itk import affine_of
 
@@ -47,6 +48,10 @@ class ItkTransform:
         for row in np.flatnonzero(np.isfinite(flat).all(axis=1)):
             moved[row] = self.transform.TransformPoint(flat[row].tolist())
         return flip_ras_lps(moved).reshape(world.shape)
+
+    def inverted(self) -> NumericalInverse:
+        """The inverse, found point by point when it is applied."""
+        return NumericalInverse.of(self)
 
 
 def from_itk(transform: Any, path: Path) -> Transform:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from meddift.errors import OptionsError
 from meddift.features import Level, Pyramid, Whitening
 from meddift.geometry import AxisReading, Grid, read_axes, sample
 from meddift.matching.norms import squared_norms
+from meddift.system.once import known, once
 
 #: A descriptor shorter than this share of the level's root mean square length says nothing; its cosine counts as 0.
 SMALLEST_NORM = 1e-6
@@ -43,7 +43,7 @@ class IndexedLevel:
     share: float
     smallest: float
 
-    @cached_property
+    @once
     def features(self) -> torch.Tensor:
         """(X, Y, Z, C) float32 on the device, whitened."""
         if self.whitening is None:
@@ -53,7 +53,7 @@ class IndexedLevel:
             result[plane] = self.whitened(self.raw[plane])
         return result
 
-    @cached_property
+    @once
     def inverse_norms(self) -> torch.Tensor:
         """(n0, n1, n2) float32 on the lattice, `share / |f|`; 0 where there is nothing to compare."""
         return self.inverted(squared_norms(self.features, self.readings))
@@ -61,7 +61,7 @@ class IndexedLevel:
     @property
     def has_inverse_norms(self) -> bool:
         """Whether `inverse_norms` were computed before."""
-        return "inverse_norms" in self.__dict__
+        return known(self, "inverse_norms")
 
     def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
         """Map (..., C) descriptors of this level; the map is linear, so interpolation may come before or after."""
@@ -81,7 +81,7 @@ class IndexedLevel:
         if self.whitening is not None:
             _ = self._whitening_tensors
 
-    @cached_property
+    @once
     def _whitening_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Minus the mapped mean, and the matrix, on the device."""
         if self.whitening is None:
@@ -100,14 +100,16 @@ class SearchIndex:
         lattice: Where answers lie before they are refined; axes parallel to those of the levels.
         device: "cpu" or "cuda:N".
         whitening: Name of a level -> the map that whitens it; levels that are not named are compared as they are.
+        tensors: Name of a level -> its features on the device, where they are there already.
     """
 
     pyramid: Pyramid
     lattice: Grid
     device: str = "cpu"
     whitening: Mapping[str, Whitening] = field(default_factory=dict)
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
-    @cached_property
+    @once
     def levels(self) -> tuple[IndexedLevel, ...]:
         """The levels with weight above 0."""
         counted = [level for level in self.pyramid.levels if level.weight > 0]
@@ -116,12 +118,12 @@ class SearchIndex:
             raise OptionsError("every level has weight 0: there is nothing to compare")
         return tuple(self._index(level, level.weight / total) for level in counted)
 
-    @cached_property
+    @once
     def is_coarse(self) -> bool:
         """Whether the lattice is hardly finer than the finest level: then there is little to pass over in a search."""
         return self.lattice.size <= 2 * max(level.raw[..., 0].numel() for level in self.levels)
 
-    @cached_property
+    @once
     def has_maps(self) -> bool:
         """Whether maps of the whole lattice are made: not where it is fine, nor of levels whitened on the way."""
         return self.is_coarse and all(level.whitening is None for level in self.levels)
@@ -142,7 +144,8 @@ class SearchIndex:
         rows = level.matrix[:: max(1, len(level.matrix) // _SAMPLED_ROWS) | 1]
         rows = rows if whitening is None else whitening.apply(rows)
         length = float(np.sqrt(np.square(rows).sum(axis=1, dtype=np.float64).mean()))
-        raw = torch.from_numpy(level.features).to(self.device)
+        raw = self.tensors.get(level.name)
+        raw = torch.from_numpy(level.features).to(self.device) if raw is None else raw
         return IndexedLevel(level, raw, whitening, read_axes(self.lattice, level.grid), share, SMALLEST_NORM * length)
 
     def describe(self, positions: NDArray[np.float64]) -> list[torch.Tensor]:

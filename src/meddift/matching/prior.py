@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError
 from meddift.geometry import AffineTransform, Transform
+from meddift.geometry.inverse import NumericalInverse
 from meddift.matching.index import SearchIndex
 from meddift.matching.locate import locate_nearby
 from meddift.matching.maps import search_maps
@@ -24,6 +25,8 @@ AGAIN_MM = 20.0
 LEAST_ANCHORS = 12
 #: Distance of the neighbours that are compared along with each point, mm.
 SUPPORT_MM = 8.0
+#: Weights of matches at points that are held at a time: 8 MB of them.
+WEIGHTS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +54,20 @@ class MatchedPrior:
 
     def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Map (N, 3) world RAS mm on the fixed scan to where they are expected on the moving scan."""
-        world = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
-        weight = _weights(world, self.anchors, self.width_mm)
-        # The 0.2 stands for one unseen match that agrees with the affine: it fades the bending out.
-        bending = weight @ self.residuals / (weight.sum(axis=1, keepdims=True) + 0.2)
-        return np.asarray(self.affine.apply(world) + bending)
+        world = np.asarray(positions, dtype=np.float64)
+        flat = world.reshape(-1, 3)
+        moved = self.affine.apply(flat)
+        at_once = max(1, WEIGHTS_AT_ONCE // max(1, len(self.anchors)))
+        for start in range(0, len(flat), at_once):
+            rows = slice(start, start + at_once)
+            weight = _weights(flat[rows], self.anchors, self.width_mm)
+            # The 0.2 stands for one unseen match that agrees with the affine: it fades the bending out.
+            moved[rows] += weight @ self.residuals / (weight.sum(axis=1, keepdims=True) + 0.2)
+        return np.asarray(moved.reshape(world.shape))
 
-    def swapped(self) -> MatchedPrior:
-        """The prior for matching back: the same matches, moving to fixed."""
-        moving = self.affine.apply(self.anchors) + self.residuals
-        inverse = self.affine.inverted()
-        residuals = self.anchors - inverse.apply(moving)
-        return MatchedPrior(inverse, moving, residuals, self.width_mm, self.matched, self.similarity)
+    def inverted(self) -> NumericalInverse:
+        """The inverse of this very map, found point by point."""
+        return NumericalInverse(self, self.affine)
 
 
 def match_prior(
@@ -94,7 +99,7 @@ def match_prior(
     )
     mutual = ~near.at_border
     mutual &= _returns(
-        fixed, moving, positions, near.positions, first.swapped(), radius_mm=AGAIN_MM, support_mm=SUPPORT_MM
+        fixed, moving, positions, near.positions, first.inverted(), radius_mm=AGAIN_MM, support_mm=SUPPORT_MM
     )
     similarity = float(np.median(near.similarity[mutual])) if mutual.any() else float("nan")
     first = replace(first, similarity=similarity)
@@ -137,9 +142,12 @@ def _bent(
 
 
 def _weights(positions: NDArray[np.float64], anchors: NDArray[np.float64], width_mm: float) -> NDArray[np.float64]:
-    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b would lose digits far from the origin; the differences are few enough.
-    squared = ((positions[:, None] - anchors[None]) ** 2).sum(axis=-1)
-    return np.asarray(np.exp(-squared / (2 * width_mm**2)))
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b would lose digits far from the origin.
+    squared = np.zeros((len(positions), len(anchors)))
+    for axis in range(3):
+        squared += (positions[:, axis, None] - anchors[None, :, axis]) ** 2
+    squared /= -2 * width_mm**2
+    return np.asarray(np.exp(squared, out=squared))
 
 
 def _agreeing(

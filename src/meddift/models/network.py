@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -15,10 +16,13 @@ from meddift.models import schedule as noise
 from meddift.models.haar import haar_forward
 from meddift.models.prepare import prepare_volume
 from meddift.models.spec import REGIONS, GridPolicy, ModelSpec
-from meddift.models.taps import run_and_tap
+from meddift.models.taps import run_and_read
 from meddift.volume import Volume
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+#: Held while PyTorch's settings for CUDA are other than the program's own.
+_CUDNN_SETTINGS = threading.RLock()
 
 #: MAISI multiplies one-hot regions and spacings in mm by this before it shows them to the network.
 CONDITION_SCALE = 100.0
@@ -26,6 +30,8 @@ CONDITION_SCALE = 100.0
 
 class DiffusionModel:
     """A latent diffusion model with its weights on a device; made by `load_model`.
+
+    Nothing in it changes after it was made: any number of threads may use one at the same time.
 
     Args:
         spec: What the model is.
@@ -71,11 +77,6 @@ class DiffusionModel:
         """Name, device and weights in words."""
         return f"DiffusionModel({self.spec.name}, {self.device}, {self.precision}, weights {self.weights_hash[:12]})"
 
-    def spare_memory(self) -> None:
-        """From now on keep as little as possible while encoding: the same numbers in somewhat more time."""
-        if self._encoder is not None:
-            setattr(self._encoder, "hidden_bytes", 0)  # noqa: B010 - plain assignment would be typed as a tensor
-
     # ------------------------------------------------------------------ the three steps
 
     def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None) -> Volume:
@@ -93,13 +94,21 @@ class DiffusionModel:
         """
         return prepare_volume(volume, self.spec, grid_policy=grid_policy)
 
-    def encode(self, prepared: Volume, *, latent: Literal["mean", "sample"] = "mean", seed: int = 0) -> Volume:
+    def encode(
+        self,
+        prepared: Volume,
+        *,
+        latent: Literal["mean", "sample"] = "mean",
+        seed: int = 0,
+        spare: bool = False,
+    ) -> Volume:
         """Compress a prepared scan to its latent.
 
         Args:
             prepared: (X, Y, Z) float32 Volume from `prepare`.
             latent: The mean of the autoencoder's posterior, or one sample of it. A Haar latent has no spread.
             seed: Of the sample; equal seeds give equal samples on every device.
+            spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
 
         Returns:
             (C, x, y, z) float32 Volume, multiplied by the scale factor, on the lattice of its blocks of voxels.
@@ -121,7 +130,7 @@ class DiffusionModel:
             return Volume(haar_forward(prepared.data) * np.float32(self.scale_factor), grid)
         image = torch.from_numpy(np.ascontiguousarray(prepared.data, dtype=np.float32))[None, None]
         with self._computing():
-            mean, deviation = self._encoder(image.to(self.device))
+            mean, deviation = self._encoder(image.to(self.device), spare=spare)
             code = mean.float()
             if latent == "sample":
                 code = code + deviation.float() * self._noise(code.shape, seed)
@@ -172,7 +181,7 @@ class DiffusionModel:
         if noise_seed is not None:
             code = code + add * self._noise(code.shape, noise_seed)
         with self._computing():
-            maps = run_and_tap(
+            maps = run_and_read(
                 self._unet,
                 levels,
                 x=code,
@@ -227,17 +236,23 @@ class DiffusionModel:
     def _computing(self) -> Iterator[None]:
         """No gradients; the precision asked for, and on CUDA no silent TF32."""
         reduced = self.precision == "bfloat16"
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced),
-            torch.backends.cudnn.flags(
-                enabled=torch.backends.cudnn.enabled,
-                benchmark=torch.backends.cudnn.benchmark,
-                deterministic=torch.backends.cudnn.deterministic,
-                allow_tf32=reduced,
-            ),
-        ):
-            yield
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
+            if self.device.type != "cuda":
+                yield
+                return
+            # What PyTorch may do on a card is one setting for all threads: one of them computes at a time, which
+            # costs nothing, as they share the card.
+            cudnn = torch.backends.cudnn
+            with (
+                _CUDNN_SETTINGS,
+                cudnn.flags(
+                    enabled=cudnn.enabled,
+                    benchmark=cudnn.benchmark,
+                    deterministic=cudnn.deterministic,
+                    allow_tf32=reduced,
+                ),
+            ):
+                yield
 
 
 def checked_device(device: str | torch.device) -> torch.device:

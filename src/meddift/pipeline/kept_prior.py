@@ -11,11 +11,9 @@ import numpy as np
 
 from meddift.errors import NoCorrespondenceError
 from meddift.features import FeatureStore
+from meddift.features.code import code_digest
 from meddift.geometry import AffineTransform
 from meddift.matching.prior import MatchedPrior
-
-#: Raised whenever the same scans and options give another prior than before.
-PRIOR_VERSION = 1
 
 
 def keep_prior(
@@ -34,7 +32,7 @@ def keep_prior(
     """
     if store is None:
         return make()
-    told = json.dumps({**settings, "version": PRIOR_VERSION}, sort_keys=True)
+    told = json.dumps({**settings, "code": code_digest("matching", "pipeline", "geometry")}, sort_keys=True)
     name = f"prior-{hashlib.sha256(told.encode()).hexdigest()[:32]}"
     known = store.note(key, name)
     if isinstance(known, dict):

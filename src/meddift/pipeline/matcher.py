@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+import weakref
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from meddift.errors import OptionsError
-from meddift.features import FeatureStore, Pyramid, extract_pyramid
-from meddift.features.extraction import pyramid_key
+from meddift.features import ExtractionOptions, FeatureStore, extract_pyramid
 from meddift.models import ModelSpec, find_spec
-from meddift.models.weights import locate_weights
-from meddift.pipeline.memory import EncodingPlan, estimate_memory, plan_encoding
+from meddift.pipeline.memory import estimate_memory
 from meddift.pipeline.options import Options
-from meddift.system.device import check_device_name, choose_device
+from meddift.pipeline.runtime import Runtime
+from meddift.pipeline.scan import EncodedScan, Progress
+from meddift.pipeline.settings import Settings
+from meddift.system.memory import require_memory
+from meddift.system.once import forget, known
+from meddift.system.timing import timed
 
 if TYPE_CHECKING:
+    from meddift.features import Pyramid
     from meddift.models import DiffusionModel
     from meddift.pipeline.pair import Pair
     from meddift.volume import Volume
 
-#: Called with the name of a stage in words and the share of the whole work that is done, 0 to 1.
-Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """What decides the features of a model, known without loading its network."""
-
-    spec: ModelSpec
-    weights_hash: str
-    precision: str = "float32"
-
 
 class Matcher:
     """Finds points of one scan in another.
+
+    Any number of threads may use one Matcher, its scans and its pairs; see `Runtime`. Used in a `with` block, it frees
+    the memory of the device at the end of the block.
 
     Args:
         model: Name of the catalogue, or path of a specification.
@@ -50,10 +43,8 @@ class Matcher:
         **overrides: Fields of `Options`; None leaves the preset's value.
 
     Attributes:
-        spec: The model's specification.
-        options: All choices.
-        store: Where features are kept, or None.
-        device: Where tensors are computed.
+        settings: Model, options and runtime.
+        report: Told the name of a stage and the share of the whole work that is done, 0 to 1.
 
     Raises:
         ModelError: if the model is unknown.
@@ -71,120 +62,174 @@ class Matcher:
         on_progress: Progress | None = None,
         **overrides: Any,
     ) -> None:
-        # Large tensors on large pages: a third of the time of memory-bound layers went into page faults. Read by
-        # torch on Linux, when it first takes memory.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-        self.spec = model if isinstance(model, ModelSpec) else find_spec(model)
-        self.options = Options.for_preset(preset, **overrides)
-        self.extraction = self.options.extraction(self.spec)
-        unknown = [name for name in self.extraction.network_levels if name not in self.spec.levels]
-        if unknown:
-            raise OptionsError(
-                f"{self.spec.name} has no level {', '.join(unknown)}; it has {', '.join(self.spec.levels)}, and mind"
-            )
-        if not 0 <= self.extraction.timestep < self.spec.schedule.steps:
-            raise OptionsError(
-                f"{self.spec.name} has timesteps 0 to {self.spec.schedule.steps - 1}, got {self.extraction.timestep}"
-            )
-        self._weights = None if weights is None else Path(weights)
-        self._wanted_device = check_device_name(device)
-        self.store = None if store is False else FeatureStore(None if store is True else store)
+        self.settings = Settings(
+            spec=model if isinstance(model, ModelSpec) else find_spec(model),
+            options=Options.for_preset(preset, **overrides),
+            runtime=Runtime(device=device, store=store),
+            weights=None if weights is None else Path(weights),
+        )
         self.report: Progress = on_progress or _silent
+        self._made: weakref.WeakSet[EncodedScan | Pair] = weakref.WeakSet()
 
-    @cached_property
+    def __repr__(self) -> str:
+        """Model and preset."""
+        return f"Matcher({self.spec.name!r}, {self.options.preset!r}, {self.settings.runtime!r})"
+
+    def __enter__(self) -> Self:
+        """The Matcher itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the device."""
+        self.close()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's specification."""
+        return self.settings.spec
+
+    @property
+    def options(self) -> Options:
+        """All choices."""
+        return self.settings.options
+
+    @property
+    def extraction(self) -> ExtractionOptions:
+        """What is read from each scan."""
+        return self.settings.extraction
+
+    @property
+    def store(self) -> FeatureStore | None:
+        """Where features are kept, or None."""
+        return self.settings.runtime.store
+
+    @property
     def device(self) -> str:
         """Where tensors are computed: "cpu" or "cuda:N"."""
-        return choose_device(self._wanted_device)
+        return self.settings.runtime.device
 
-    @cached_property
+    @property
     def model(self) -> DiffusionModel:
         """The network with its weights; loaded when it is first needed, which takes some seconds."""
-        from meddift.models import load_model
+        return self.settings.model
 
-        return load_model(self.spec, weights=self._weights, device=self.device)
-
-    @cached_property
+    @property
     def weights_hash(self) -> str:
         """sha256 of the weights, without loading the network; "" where no network is needed."""
-        if not self.extraction.network_levels:
-            return ""
-        return locate_weights(self.spec, self._weights).digest()
+        return self.settings.weights_hash
+
+    # ------------------------------------------------------------------ scans and pairs
+
+    def encode(self, scan: Any) -> EncodedScan:
+        """Read and encode a scan, to be used in any number of pairs and threads.
+
+        Args:
+            scan: A path, Volume, SimpleITK or nibabel image.
+
+        Raises:
+            ImageError: if it cannot be read or is not one 3D scalar image.
+            MeddiftError: if features cannot be computed.
+        """
+        encoded = self._scan(scan)
+        encoded.encode(self.report)
+        return encoded
 
     def pair(self, fixed: Any, moving: Any) -> Pair:
         """Set the two scans between which points are matched.
 
         Args:
-            fixed: The scan in which points are given: a path, Volume, SimpleITK or nibabel image.
+            fixed: The scan in which points are given: a path, Volume, SimpleITK or nibabel image, or encoded scan.
             moving: The scan in which they are looked for.
 
         Returns:
-            The pair; its features are computed when the first question is asked.
+            The pair; features of scans that are not encoded yet are computed when the first question is asked.
 
         Raises:
             ImageError: if a scan cannot be read or is not one 3D scalar image.
+            OptionsError: if a scan was encoded with another model or other options.
         """
-        from meddift.io import as_volume
         from meddift.pipeline.pair import Pair
 
-        started = time.perf_counter()
+        timing: dict[str, float] = {}
         self.report("reading the scans", 0.0)
-        pair = Pair(self, self._said(as_volume(fixed)), self._said(as_volume(moving)))
-        pair.timing["read"] = time.perf_counter() - started
+        with timed(timing, "read"):
+            pair = Pair(self._scan(fixed), self._scan(moving), self.report)
+        pair.timing.update(timing)
+        self._made.add(pair)
         return pair
 
-    def _said(self, volume: Volume) -> Volume:
-        """The scan with the modality that the options give it."""
-        if self.options.modality is None:
-            return volume
-        return replace(volume, modality={"ct": "CT", "mr": "MR", "other": "OT"}[self.options.modality])
+    def _scan(self, scan: Any) -> EncodedScan:
+        """A scan that is not encoded yet, unless it is already."""
+        if isinstance(scan, EncodedScan):
+            if scan.settings is not self.settings and scan.settings.key("") != self.settings.key(""):
+                raise OptionsError(
+                    "this scan was encoded with another model or other options: encode it with the same Matcher"
+                )
+            return scan
+        from meddift.io import as_volume
 
-    def pyramid(self, volume: Volume, *, role: str, progress: Progress | None = None) -> Pyramid:
+        volume = as_volume(scan)
+        if self.options.modality is not None:
+            volume = replace(volume, modality={"ct": "CT", "mr": "MR", "other": "OT"}[self.options.modality])
+        read = EncodedScan(volume, self.settings, self.pyramid)
+        self._made.add(read)
+        return read
+
+    def pyramid(self, volume: Volume, *, digest: str, progress: Progress | None = None) -> Pyramid:
         """The features of one scan, from the store where they are there.
 
         Args:
             volume: The scan.
-            role: "fixed" or "moving"; decides the noise unless it is shared.
+            digest: Of the scan.
             progress: Called as work goes on.
         """
-        identity: Any = _Identity(self.spec, self.weights_hash)
-        key = pyramid_key(volume, identity, self.extraction, role=role, spec=self.spec)
-        kept = None if self.store is None else self.store.get(key)
-        if kept is not None:
-            return kept
-        model = self._fitting_model(volume) if self.extraction.network_levels else None
-        made = extract_pyramid(
-            volume, model, self.extraction, role=role, spec=self.spec, digest=key, on_progress=progress
-        )
-        if self.store is not None:
-            self.store.put(made)
-        return made
+        settings = self.settings
+        key = settings.key(digest, modality=volume.modality)
 
-    def _fitting_model(self, volume: Volume) -> DiffusionModel:
-        """The model, told to keep less where the whole would not fit into the memory that is left.
+        def make() -> Pyramid:
+            network = bool(settings.extraction.network_levels)
+            return extract_pyramid(
+                volume,
+                settings.model if network else None,
+                settings.extraction,
+                spec=settings.spec,
+                digest=key,
+                spare=network and self._must_spare(volume),
+                on_progress=progress,
+            )
+
+        return make() if self.store is None else self.store.get_or_make(key, make)
+
+    def _must_spare(self, volume: Volume) -> bool:
+        """Whether less has to be kept while encoding, as the whole would not fit into the memory that is left.
 
         Raises:
             MemoryLimitError: if even the least does not fit.
         """
-        from meddift.system.memory import require_memory
-
-        model, plan = self.model, self._encoding_plan(volume)
+        plan = self.settings.encoding_plan(volume.grid)
         if plan.spare:
             size = " x ".join(map(str, volume.grid.shape))
             require_memory(plan.needed_bytes, f"encoding a scan of {size} with {self.spec.name}")
-            model.spare_memory()
             self.report(
                 f"little memory is left: encoding in {plan.needed_bytes / 1e9:.1f} GB, in somewhat more time", 0.05
             )
-        return model
+        return plan.spare
 
-    def _encoding_plan(self, volume: Volume) -> EncodingPlan:
-        from meddift.system.memory import available_memory
+    def close(self) -> None:
+        """Free the memory of the device. What is asked later loads what it needs again."""
+        for made in list(self._made):
+            made.free()
+        if not known(self.settings, "model"):
+            return
+        forget(self.settings, "model")
+        if self.device.startswith("cuda"):
+            import torch
 
-        plan = plan_encoding(self.spec, volume.grid, available_memory())
-        # Which device it will be is asked only where it matters: to find out loads torch.
-        if plan.spare and self.device != "cpu":
-            return plan_encoding(self.spec, volume.grid, None)
-        return plan
+            torch.cuda.empty_cache()
+
+    # ------------------------------------------------------------------ what would be done
 
     def plan(self, fixed: Volume, moving: Volume, count: int) -> dict[str, Any]:
         """What a match would do; reads no weights and loads no network.
@@ -203,7 +248,7 @@ class Matcher:
         def encoding(volume: Volume) -> str:
             if not self.extraction.network_levels:
                 return "none: no level of the network is asked for"
-            return str(self._encoding_plan(volume))
+            return str(self.settings.encoding_plan(volume.grid))
 
         described = {
             role: {"scan": repr(volume.grid), "network": repr(network), "encoding": encoding(volume)}

@@ -1,14 +1,9 @@
-"""`Pair`: two scans, encoded once, asked as often as you like."""
+"""`Pair`: two encoded scans, asked as often as you like."""
 
 from __future__ import annotations
 
 import logging
-import platform
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +11,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError, PointsError
-from meddift.features import Pyramid, Whitening, whiten_pair, whitening_maps
-from meddift.features.extraction import MIND
+from meddift.features import Pyramid, whiten_pair
 from meddift.geometry import AffineTransform, Transform
-from meddift.matching import Matches, SearchIndex, lattice_of, similarity_maps
-from meddift.matching.align import align_neighbourhoods
-from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby
+from meddift.matching import Matches, similarity_maps
+from meddift.matching.locate import Located
 from meddift.matching.prior import MatchedPrior, match_prior
-from meddift.models import prepare_volume
-from meddift.models.intensity import choose_intensity
-from meddift.pipeline.confidence import Evidence, Limits, judge
+from meddift.pipeline.answers import Searched, answer
+from meddift.pipeline.direction import Direction, Side
 from meddift.pipeline.kept_prior import keep_prior
-from meddift.pipeline.landmarks import textured_points
+from meddift.pipeline.scan import EncodedScan, Progress
 from meddift.points import Points
+from meddift.system.once import forget, once
+from meddift.system.timing import timed
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
-    from meddift.pipeline.matcher import Matcher
     from meddift.registration import Registration
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,44 +34,41 @@ _LOGGER = logging.getLogger(__name__)
 PRIOR_POINTS = 256
 #: An expected place this far beyond the scan may still turn out to be inside, mm.
 OUTSIDE_TOLERANCE_MM = 6.0
-#: Fine levels look this far around the place that semantic levels have found, mm.
-REFINE_MM = 8.0
-#: Distance of the neighbours that are compared along with a point, by semantic and by fine levels, mm.
-COARSE_SUPPORT_MM, FINE_SUPPORT_MM = 8.0, 4.0
-#: Between voxels the hand-made level decides, alone, within so many mm of the place that all levels have found.
-LAST_MM = 2.0
-#: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
-AIR_HU = -950.0
 
 
 class Pair:
     """Two scans between which points are matched; made by `Matcher.pair`.
 
-    Attributes:
+    Any number of threads may ask one pair.
+
+    Args:
         fixed: The scan in which points are given.
-        moving: The scan in which they are looked for.
-        timing: Seconds that each stage has taken so far.
+        moving: The scan in which they are looked for; of the same settings.
+        report: Told the name of a stage and the share of the work that is done.
+
+    Attributes:
+        fixed: As above.
+        moving: As above.
+        settings: Model, options and runtime of both.
         intensity: Which intensity rule each scan is given, and why.
-        report: Where progress is told.
-        without_prior: Why no affine could be fitted, although one was wanted; else empty.
+        report: As above.
+        timing: Seconds that each stage has taken so far.
     """
 
-    def __init__(self, matcher: Matcher, fixed: Volume, moving: Volume) -> None:
-        self._matcher = matcher
-        self._options = matcher.options
+    def __init__(self, fixed: EncodedScan, moving: EncodedScan, report: Progress) -> None:
         self.fixed = fixed
         self.moving = moving
-        self.timing: dict[str, float] = {}
-        self.intensity = choose_intensity(fixed, matcher.spec), choose_intensity(moving, matcher.spec)
-        for role, choice in zip(("fixed", "moving"), self.intensity, strict=True):
+        self.settings = fixed.settings
+        self.intensity = fixed.intensity, moving.intensity
+        for name, choice in zip(("fixed", "moving"), self.intensity, strict=True):
             if choice.warning:
-                _LOGGER.warning("the %s scan: %s", role, choice.warning)
-        self.report = matcher.report
-        self.without_prior = ""
+                _LOGGER.warning("the %s scan: %s", name, choice.warning)
+        self.report = report
+        self.timing: dict[str, float] = {}
 
     def __repr__(self) -> str:
         """Both scans."""
-        return f"Pair(fixed={self.fixed!r}, moving={self.moving!r}, model={self._matcher.spec.name})"
+        return f"Pair(fixed={self.fixed.volume!r}, moving={self.moving.volume!r}, model={self.settings.spec.name})"
 
     # ------------------------------------------------------------------ questions
 
@@ -100,22 +90,11 @@ class Pair:
             raise PointsError("there are no points to match")
         inside = self.fixed.grid.contains(asked.positions)
         tissue = inside.copy()
-        tissue[inside] = self._in_tissue(asked.positions[inside])
+        tissue[inside] = self.fixed.shows_tissue(asked.positions[inside])
         rows = np.flatnonzero(tissue)
-        if len(rows):
-            _ = self._encoded  # the longest part, reported as it goes on
-        prior = self.prior if len(rows) else None
-        positions = asked.positions[rows]
-        self._matcher.report("matching points", 0.75)
-        with self._timed("match"):
-            found, expected, reachable = self._search(positions, prior)
-        inverse = np.full(len(rows), np.nan)
-        self._matcher.report("matching back", 0.9)
-        with self._timed("confidence"):
-            if self._options.confidence and len(rows):
-                inverse[reachable] = self._inverse_error(positions[reachable], found.positions[reachable], prior)
-        self._matcher.report("done", 1.0)
-        return self._matches(asked, inside, rows, found, expected, reachable, inverse)
+        searched = self._search(rows, asked.positions[rows])
+        self.report("done", 1.0)
+        return answer(asked, inside, searched)
 
     def similarity(self, point: ArrayLike) -> Volume:
         """How similar every place of the moving scan is to one point of the fixed scan.
@@ -134,8 +113,8 @@ class Pair:
             raise PointsError(
                 f"a similarity map needs one point inside the fixed scan, got {np.asarray(point).tolist()}"
             )
-        moving = self._moving_index
-        values = similarity_maps(moving, self._fixed_index.describe(position))
+        fixed, moving = (side.every for side in self.sides)
+        values = similarity_maps(moving, fixed.describe(position))
         return Volume(values[0].cpu().numpy(), moving.lattice)
 
     def register(
@@ -161,7 +140,7 @@ class Pair:
             The transform, its inverse, and how far to trust them.
 
         Raises:
-            OptionsError: if stages make no sense.
+            OptionsError: if stages make no sense, or the options say that nothing is known about where points are.
             NoCorrespondenceError: if the scans have nothing reliable in common.
         """
         from meddift.pipeline.registering import register_pair
@@ -175,317 +154,131 @@ class Pair:
             symmetric=symmetric,
         )
 
-    @cached_property
+    # ------------------------------------------------------------------ what is known about both scans
+
+    @property
     def prior(self) -> Transform | None:
         """Where points are expected, fixed to moving; None if they are looked for everywhere."""
-        prior = self._options.prior
-        if isinstance(prior, Path):
-            from meddift.io import read_transform
+        return self._prior_or_why[0]
 
-            return read_transform(prior)
-        if not isinstance(prior, str):
-            return prior
-        if prior == "none":
-            return None
-        if prior == "identity":
-            return AffineTransform.identity()
-        coarse = self._semantic_indexes
-        self._matcher.report("finding out how the scans lie to each other", 0.6)
-        with self._timed("prior"):
-            try:
-                return keep_prior(
-                    self._matcher.store,
-                    self._encoded[0].digest,
-                    self._prior_settings(coarse),
-                    lambda: match_prior(*coarse, self._landmarks(), seed=self._options.seed),
-                )
-            except NoCorrespondenceError as error:
-                self.without_prior = str(error)
-                return None
+    @property
+    def without_prior(self) -> str:
+        """Why no affine could be fitted, although one was wanted; else empty."""
+        return self._prior_or_why[1]
+
+    @property
+    def direction(self) -> Direction:
+        """From the fixed scan to the moving one."""
+        return Direction(*self.sides, self.prior, self.settings.options)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What answers are made with, ready for JSON."""
-        import importlib.metadata
-
-        def version(package: str) -> str:
-            try:
-                return importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                return "unknown"
-
-        matcher = self._matcher
-        return {
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("meddift", "torch", "monai", "numpy", "SimpleITK", "nibabel")},
-            },
-            "model": matcher.spec.name,
-            "weights_sha256": matcher.weights_hash,
-            "device": matcher.device,
-            "options": self._options.describe(),
-            "extraction": {
-                "timestep": matcher.extraction.timestep,
-                "levels": list(matcher.extraction.levels),
-                "noise_samples": matcher.extraction.noise_samples,
-                "whiten": self._options.whitening(matcher.spec),
-            },
-            "seed": self._options.seed,
-            "images": {"fixed_sha256": self._digests[0], "moving_sha256": self._digests[1]},
-            "intensity": {"fixed": self.intensity[0].reason, "moving": self.intensity[1].reason},
-            "space": "RAS",
-            "unit": "mm",
-        }
+        images = {"fixed_sha256": self.fixed.digest, "moving_sha256": self.moving.digest}
+        intensity = {"fixed": self.intensity[0].reason, "moving": self.intensity[1].reason}
+        return {**self.settings.provenance(), "images": images, "intensity": intensity, "space": "RAS", "unit": "mm"}
 
     # ------------------------------------------------------------------ what is computed once
 
-    @cached_property
-    def _digests(self) -> tuple[str, str]:
-        return self.fixed.digest(), self.moving.digest()
+    def encode(self) -> tuple[Pyramid, Pyramid]:
+        """The features of both scans; the longest part, reported as it goes on."""
+        made = []
+        for number, (scan, name) in enumerate(((self.fixed, "fixed"), (self.moving, "moving"))):
 
-    @cached_property
+            def progress(stage: str, fraction: float, *, number: int = number, name: str = name) -> None:
+                self.report(f"{stage} ({name})", 0.05 + 0.25 * (number + fraction))
+
+            if scan.is_encoded:
+                made.append(scan.pyramid)
+                continue
+            with timed(self.timing, "encode"):
+                made.append(scan.encode(progress))
+        return made[0], made[1]
+
+    @once
     def pyramids(self) -> tuple[Pyramid, Pyramid]:
         """The features of both scans, whitened where the model or the options say so."""
-        fixed, moving = self._encoded
-        names = self._whitened_levels
+        fixed, moving = self.encode()
+        names = self.settings.whitened_levels
         return whiten_pair(fixed, moving, levels=names) if names else (fixed, moving)
 
-    @cached_property
-    def _encoded(self) -> tuple[Pyramid, Pyramid]:
-        """The features of both scans as they are stored, with the weights of their levels."""
-        matcher = self._matcher
-        made = []
-        with self._timed("encode"):
-            for number, (volume, role) in enumerate(((self.fixed, "fixed"), (self.moving, "moving"))):
+    @once
+    def sides(self) -> tuple[Side, Side]:
+        """Both scans, comparable with each other: fixed, moving."""
+        self.encode()
+        with timed(self.timing, "whiten"):
+            return Side.both(self.fixed, self.moving)
 
-                def progress(stage: str, fraction: float, *, number: int = number, role: str = role) -> None:
-                    matcher.report(f"{stage} ({role})", 0.05 + 0.25 * (number + fraction))
+    @once
+    def _prior_or_why(self) -> tuple[Transform | None, str]:
+        """The prior, and why there is none."""
+        prior = self.settings.options.prior
+        if isinstance(prior, Path):
+            from meddift.io import read_transform
 
-                made.append(matcher.pyramid(volume, role=role, progress=progress))
-        fixed, moving = made
-        # The paper's mean is a plain one.
-        weights = matcher.spec.defaults.level_weights if self._options.preset == "default" else {}
-        return fixed.weighted(weights), moving.weighted(weights)
-
-    @property
-    def _whitened_levels(self) -> tuple[str, ...]:
-        """Names of the levels that are whitened."""
-        matcher = self._matcher
-        names = matcher.extraction.network_levels if self._options.whitening(matcher.spec) else ()
-        if MIND in matcher.extraction.levels and self._options.preset == "default":
-            names = (*names, MIND)
-        return names
-
-    @cached_property
-    def _whitening(self) -> dict[str, Whitening]:
-        """The maps that whiten levels, applied to what a search touches: whole whitened levels are rarely needed."""
-        fixed, moving = self._encoded
-        with self._timed("whiten"):
-            return whitening_maps(fixed, moving, levels=self._whitened_levels)
-
-    def _index(self, pyramid: Pyramid, kind: str) -> SearchIndex:
-        return SearchIndex(pyramid, lattice_of(pyramid, kind=kind), self._matcher.device, self._whitening)
-
-    @cached_property
-    def _fixed_index(self) -> SearchIndex:
-        return self._index(self._encoded[0], self._options.lattice)
-
-    @cached_property
-    def _moving_index(self) -> SearchIndex:
-        return self._index(self._encoded[1], self._options.lattice)
-
-    @cached_property
-    def _semantic_indexes(self) -> tuple[SearchIndex, SearchIndex]:
-        """Levels that know where in the body they are, on the voxels of the finest of them."""
-        names = self._matcher.extraction.network_levels or self._matcher.extraction.levels
-        fixed, moving = (pyramid.select(names) for pyramid in self._encoded)
-        return self._index(fixed, fixed.names[-1]), self._index(moving, moving.names[-1])
-
-    def _prior_settings(self, indexes: tuple[SearchIndex, SearchIndex]) -> dict[str, Any]:
-        """All that decides the prior besides the features of the fixed scan."""
-        levels = indexes[0].pyramid.levels
-        return {
-            "moving": self._encoded[1].digest,
-            "levels": {level.name: level.weight for level in levels},
-            "whitened": sorted(set(self._whitened_levels) & {level.name for level in levels}),
+            return read_transform(prior), ""
+        if not isinstance(prior, str):
+            return prior, ""
+        if prior == "none":
+            return None, ""
+        if prior == "identity":
+            return AffineTransform.identity(), ""
+        fixed, moving = (side.semantic for side in self.sides)
+        self.report("finding out how the scans lie to each other", 0.6)
+        settings = self.settings
+        seed = settings.options.seed
+        decides = {
+            "moving": self.moving.pyramid.digest,
+            "levels": {level.name: level.weight for level in fixed.pyramid.levels},
+            "whitened": sorted(set(settings.whitened_levels) & set(fixed.pyramid.names)),
             "points": PRIOR_POINTS,
-            "seed": self._options.seed,
-            "device": self._matcher.device.split(":")[0],
+            "seed": seed,
+            "device": settings.runtime.device.split(":")[0],
         }
+        with timed(self.timing, "prior"):
+            try:
+                return keep_prior(
+                    settings.runtime.store,
+                    self.fixed.pyramid.digest,
+                    decides,
+                    lambda: match_prior(fixed, moving, self.fixed.landmarks(PRIOR_POINTS), seed=seed),
+                ), ""
+            except NoCorrespondenceError as error:
+                return None, str(error)
 
-    def _landmarks(self) -> NDArray[np.float64]:
-        return textured_points(prepare_volume(self.fixed, self._matcher.spec), PRIOR_POINTS, within=self.fixed.grid)
+    def free(self) -> None:
+        """Let go of what lies on the device; it is brought there again when it is needed."""
+        forget(self, "sides")
 
     # ------------------------------------------------------------------ the search
 
-    def _search(
-        self, positions: NDArray[np.float64], prior: Transform | None
-    ) -> tuple[Located, NDArray[np.float64], NDArray[np.bool_]]:
-        """Where points are, where matches nearby expect them (else NaN), and which can be in the moving scan."""
-        count = len(positions)
-        reachable = np.ones(count, dtype=bool)
-        expected = np.full((count, 3), np.nan)
-        if prior is None or count == 0:
-            found = self._locate(positions, None, forward=True) if count else Located.empty(0)
-            return found, expected, reachable
-        places = prior.apply(positions)
-        reachable = self.moving.grid.rim_distance_mm(places) >= -self._outside_tolerance()
-        found = Located.empty(count)
-        if reachable.any():
-            found.put(reachable, self._locate(positions[reachable], prior, forward=True))
-        return found, places if isinstance(prior, MatchedPrior) else expected, reachable
-
-    def _locate(self, positions: NDArray[np.float64], prior: Transform | None, *, forward: bool) -> Located:
-        """Find points in one direction; `prior` is that of the direction."""
-        options = self._options
-        fixed, moving = self._in_order(self._fixed_index, self._moving_index, forward)
-        if not options.refine:
-            if prior is None:
-                return locate_globally(fixed, moving, positions)
-            expected = prior.apply(positions)
-            return locate_nearby(
-                fixed, moving, positions, expected, prior, radius_mm=options.radius_mm(), support_mm=0.0
-            )
-        # Semantic levels find the neighbourhood, on their own voxels; fine levels decide inside it.
-        coarse = self._in_order(*self._semantic_indexes, forward)
-        if prior is None:
-            prior = AffineTransform.identity()
-            near = locate_globally(*coarse, positions)
-        else:
-            radius = options.radius_mm()
-            near = locate_nearby(
-                *coarse, positions, prior.apply(positions), prior, radius_mm=radius, support_mm=COARSE_SUPPORT_MM
-            )
-        fine = locate_nearby(
-            fixed, moving, positions, near.positions, prior, radius_mm=REFINE_MM, support_mm=FINE_SUPPORT_MM
-        )
-        # How far a point can be told from its rivals is a matter of the wider search.
-        found = replace(
-            fine,
-            first_similarity=near.similarity,
-            margin=near.margin,
-            at_border=near.at_border | fine.at_border,
-        )
-        return self._between_voxels(positions, found, prior, forward=forward)
-
-    def _between_voxels(
-        self, positions: NDArray[np.float64], found: Located, prior: Transform, *, forward: bool
-    ) -> Located:
-        """Move places by up to a voxel to where the level with the finest detail puts them."""
-        if MIND not in self._matcher.extraction.levels:
-            return found
-        fixed, moving = (pyramid.level(MIND) for pyramid in (self._encoded if forward else self._encoded[::-1]))
-        limit = max(LAST_MM, float(moving.grid.spacing.max()))
-        linear = local_linear(prior, positions)
-        aligned = align_neighbourhoods(fixed, moving, positions, found.positions, linear, limit_mm=limit)
-        return replace(found, positions=aligned.positions, misfit=aligned.misfit, looseness_mm=aligned.looseness_mm)
-
-    @staticmethod
-    def _in_order(fixed: SearchIndex, moving: SearchIndex, forward: bool) -> tuple[SearchIndex, SearchIndex]:
-        return (fixed, moving) if forward else (moving, fixed)
-
-    def _inverse_error(
-        self, positions: NDArray[np.float64], found: NDArray[np.float64], prior: Transform | None
-    ) -> NDArray[np.float64]:
-        """Distance between points and what matching back finds, mm."""
-        if len(positions) == 0:
-            return np.zeros(0)
-        if isinstance(prior, MatchedPrior):
-            back = self._locate(found, prior.swapped(), forward=False)
-        elif isinstance(prior, AffineTransform):
-            back = self._locate(found, prior.inverted(), forward=False)
-        elif prior is None:
-            back = self._locate(found, None, forward=False)
-        else:
-            # The inverse of a general transform is known at the points themselves: that is where they are expected.
-            back = self._locate(found, _InverseAt(prior, positions, found), forward=False)
-        return np.asarray(np.linalg.norm(back.positions - positions, axis=1))
+    def _search(self, rows: NDArray[np.int64], positions: NDArray[np.float64]) -> Searched:
+        """Look for points with tissue around them, and match back."""
+        count = len(rows)
+        found, expected = Located.empty(count), np.full((count, 3), np.nan)
+        reachable, inverse = np.ones(count, dtype=bool), np.full(count, np.nan)
+        if count == 0:
+            return Searched(rows, found, expected, reachable, inverse, np.nan, without_prior=False)
+        self.encode()
+        direction = self.direction
+        prior, options = direction.prior, self.settings.options
+        self.report("matching points", 0.75)
+        with timed(self.timing, "match"):
+            if prior is not None:
+                places = prior.apply(positions)
+                reachable = self.moving.grid.rim_distance_mm(places) >= -self._outside_tolerance()
+                expected = places if isinstance(prior, MatchedPrior) else expected
+            if reachable.any():
+                found.put(reachable, direction.locate(positions[reachable]))
+        self.report("matching back", 0.9)
+        with timed(self.timing, "confidence"):
+            if options.confidence and reachable.any():
+                back = direction.reversed().locate(found.positions[reachable])
+                inverse[reachable] = np.linalg.norm(back.positions - positions[reachable], axis=1)
+        usual = prior.similarity if isinstance(prior, MatchedPrior) else np.nan
+        return Searched(rows, found, expected, reachable, inverse, usual, bool(self.without_prior))
 
     def _outside_tolerance(self) -> float:
         """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""
-        return OUTSIDE_TOLERANCE_MM if self._options.prior == "affine" else self._options.radius_mm()
-
-    def _in_tissue(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether there is tissue within a few mm of points; always True where air is not known by its value."""
-        if not self.intensity[0].hounsfield or len(positions) == 0:
-            return np.ones(len(positions), dtype=bool)
-        around = np.array([[x, y, z] for x in (-5, 0, 5) for y in (-5, 0, 5) for z in (-5, 0, 5)], dtype=float)
-        values = self.fixed.at((positions[:, None] + around).reshape(-1, 3)).reshape(len(positions), -1)
-        return np.asarray((values > AIR_HU).mean(axis=1) >= 0.1)
-
-    def _matches(
-        self,
-        asked: Points,
-        inside: NDArray[np.bool_],
-        rows: NDArray[np.int64],
-        found: Located,
-        expected: NDArray[np.float64],
-        reachable: NDArray[np.bool_],
-        inverse: NDArray[np.float64],
-    ) -> Matches:
-        """Put what was found for some rows into a table of all rows, and judge each."""
-        count = len(asked)
-
-        def spread(values: NDArray[Any], empty: float) -> NDArray[Any]:
-            table = np.full((count, *values.shape[1:]), empty, dtype=values.dtype)
-            table[rows] = values
-            return table
-
-        margin = spread(found.margin, np.nan)
-        inverse_error = spread(inverse, np.nan)
-        prior = self.prior if len(rows) else None
-        usual = prior.similarity if isinstance(prior, MatchedPrior) else np.nan
-        in_body = ~inside
-        in_body[rows] = True
-        evidence = Evidence(
-            inside_fixed=inside,
-            in_body=in_body,
-            expected_inside=spread(reachable, False),
-            at_border=spread(found.at_border, False),
-            margin=margin,
-            inverse_error_mm=inverse_error,
-            deviation_mm=spread(np.linalg.norm(found.positions - expected, axis=1), np.nan),
-            relative_similarity=spread(found.first_similarity / usual, np.nan),
-            misfit=spread(found.misfit, np.nan),
-            looseness_mm=spread(found.looseness_mm, np.nan),
-            without_prior=bool(self.without_prior),
-        )
-        verdict, reason = judge(evidence, Limits())
-        moving = spread(found.positions, np.nan)
-        moving[[v == "outside" for v in verdict]] = np.nan
-        reason = tuple(
-            "the point has no position" if missing else why for missing, why in zip(asked.missing, reason, strict=True)
-        )
-        return Matches(
-            fixed=asked,
-            moving=Points(moving, asked.labels),
-            similarity=spread(found.similarity, np.nan),
-            margin=margin,
-            inverse_error_mm=inverse_error,
-            verdict=verdict,
-            reason=reason,
-        )
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started
-
-
-class _InverseAt:
-    """The inverse of a transform around points where it is known, row by row: row i is asked about point i only.
-
-    So what is expected of one point does not depend on which others are asked along with it.
-    """
-
-    def __init__(self, transform: Transform, positions: NDArray[np.float64], images: NDArray[np.float64]) -> None:
-        self._positions, self._images = positions, images
-        self._linear = np.linalg.inv(local_linear(transform, positions))
-
-    def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Map (N, 3) places near the images, in the order of the points."""
-        away = np.asarray(positions, dtype=np.float64) - self._images
-        return np.asarray(self._positions + np.einsum("nij,nj->ni", self._linear, away))
+        options = self.settings.options
+        return OUTSIDE_TOLERANCE_MM if options.prior == "affine" else options.radius_mm()

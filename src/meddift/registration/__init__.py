@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from meddift.registration.inverse import InverseResidual, invert, invert_points
+    from meddift.registration.inverse import InverseResidual, invert
     from meddift.registration.jacobian import jacobian_determinant, sampled
     from meddift.registration.register import register_pyramids
     from meddift.registration.result import Registration
@@ -21,7 +21,6 @@ _HOME = {
     "InverseResidual": "meddift.registration.inverse",
     "Registration": "meddift.registration.result",
     "invert": "meddift.registration.inverse",
-    "invert_points": "meddift.registration.inverse",
     "jacobian_determinant": "meddift.registration.jacobian",
     "register_pyramids": "meddift.registration.register",
     "sampled": "meddift.registration.jacobian",
@@ -33,7 +32,6 @@ __all__ = [
     "InverseResidual",
     "Registration",
     "invert",
-    "invert_points",
     "jacobian_determinant",
     "register_pyramids",
     "sampled",

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
-from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform, sample
+from meddift.geometry import DisplacementField, Grid, Transform, sample
 
 #: Velocities are halved until none is longer than this, voxels.
 LARGEST_STEP = 0.25
@@ -53,18 +52,6 @@ class VelocityField:
     def averaged(self, other: VelocityField) -> VelocityField:
         """The mean of two fields on one lattice."""
         return VelocityField((self.velocity + other.velocity) / 2, self.grid)
-
-
-@dataclass(frozen=True, eq=False)
-class WithoutAffine:
-    """What a transform does besides an affine, in the world of the fixed scan: `affine^-1 o transform`."""
-
-    transform: Transform
-    affine: AffineTransform
-
-    def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
-        """Map (N, 3) fixed world RAS mm to fixed world RAS mm."""
-        return self.affine.inverted().apply(self.transform.apply(positions))
 
 
 def _indices(grid: Grid) -> torch.Tensor:

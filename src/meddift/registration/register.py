@@ -20,7 +20,7 @@ from meddift.geometry import AffineTransform, CompositeTransform, DisplacementFi
 from meddift.matching.cost_volume import cost_volume
 from meddift.matching.descriptors import unit
 from meddift.registration.dense import as_world, couple
-from meddift.registration.diffeomorphic import VelocityField, WithoutAffine
+from meddift.registration.diffeomorphic import VelocityField
 from meddift.registration.feature_map import FeatureMap, fused_maps
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, jacobian_determinant, sampled, sd_log_jacobian
@@ -95,14 +95,15 @@ def register_pyramids(
     transform = work.fitted(start, stages)
     if transform is affine or not (diffeomorphic or back is not None):
         return work.finished(transform, None, tuple(stages))
-    velocity = VelocityField.of(WithoutAffine(transform, affine), work.field_grid)
+    straight = affine.inverted()
+    velocity = VelocityField.of(CompositeTransform((transform, straight)), work.field_grid)
     if back is not None:
-        other = _Work(moving, fixed, affine.inverted(), moving_mask, fixed_mask, report)
-        returning = invert(other.fitted(back, stages), affine.inverted(), work.field_grid)
-        velocity = velocity.averaged(VelocityField.of(WithoutAffine(returning, affine), work.field_grid))
+        other = _Work(moving, fixed, straight, moving_mask, fixed_mask, report)
+        returning = invert(other.fitted(back, stages), straight, work.field_grid)
+        velocity = velocity.averaged(VelocityField.of(CompositeTransform((returning, straight)), work.field_grid))
         work.timing = {name: value + other.timing.get(name, 0.0) for name, value in work.timing.items()}
     transform = sampled(CompositeTransform((velocity.flow(), affine)), work.field_grid)
-    inverse = CompositeTransform((affine.inverted(), velocity.flow(-1.0)))
+    inverse = CompositeTransform((straight, velocity.flow(-1.0)))
     return work.finished(transform, sampled(inverse, work.lattice(FIELD_MM, moving=True)), tuple(stages))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
 
+_ADDING = threading.Lock()
+
+
 @contextmanager
 def timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
-    """Add the time that a block takes, also one that fails, to `seconds[stage]`.
+    """Add the time that a block takes, also one that fails, to `seconds[stage]`; several threads may share `seconds`.
 
     Args:
         seconds: Stage -> seconds by the clock; changed.
@@ -19,4 +23,6 @@ def timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
+        taken = time.perf_counter() - started
+        with _ADDING:
+            seconds[stage] = seconds.get(stage, 0.0) + taken

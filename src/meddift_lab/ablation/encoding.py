@@ -14,7 +14,8 @@ import numpy as np
 from meddift.features import ExtractionOptions, Pyramid, extract_pyramid
 from meddift.features.extraction import MIND
 from meddift.geometry import Grid
-from meddift.pipeline.matcher import Matcher, Progress
+from meddift.pipeline.matcher import Matcher
+from meddift.pipeline.scan import Progress
 from meddift.system.atomic import atomic_write
 from meddift.volume import Volume
 
@@ -39,7 +40,7 @@ class LatentKeeper:
         """What is not encoding."""
         return getattr(self._model, name)
 
-    def encode(self, prepared: Volume, *, latent: str = "mean", seed: int = 0) -> Volume:
+    def encode(self, prepared: Volume, *, latent: str = "mean", seed: int = 0, spare: bool = False) -> Volume:
         """As `DiffusionModel.encode`, from disk where it is there."""
         # A mean does not depend on the seed, nor does a latent stage without spread.
         drawn = latent == "sample" and self._model.spec.latent.kind != "haar"
@@ -49,7 +50,7 @@ class LatentKeeper:
         if path.is_file():
             with np.load(path) as stored:
                 return Volume(stored["data"], Grid(tuple(stored["data"].shape[1:]), stored["affine"]))
-        made = self._model.encode(prepared, latent=latent, seed=seed)  # type: ignore[arg-type]
+        made = self._model.encode(prepared, latent=latent, seed=seed, spare=spare)  # type: ignore[arg-type]
         with atomic_write(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, data=made.data, affine=made.grid.affine)
         return made
@@ -70,12 +71,12 @@ class Encodings:
         self._count = count
         self._kept: OrderedDict[str, Pyramid] = OrderedDict()
 
-    def pyramid(self, volume: Volume, options: ExtractionOptions, role: str) -> Pyramid:
+    def pyramid(self, volume: Volume, options: ExtractionOptions) -> Pyramid:
         """All levels of a scan as the options say, whatever levels they name."""
         network = tuple(name for name in self._levels if name != MIND)
         everything = replace(options, levels=network)
-        parts = [volume.digest(), everything.digest(), role if everything.depends_on_role else ""]
-        learned = self._get(parts, lambda: self._extract(volume, everything, role))
+        parts = [volume.digest(), everything.digest()]
+        learned = self._get(parts, lambda: self._extract(volume, everything))
         if MIND not in self._levels:
             return learned
         made = self._get(
@@ -86,9 +87,9 @@ class Encodings:
         moments = {**learned.moments, **made.moments}
         return replace(learned, levels=tuple(levels), moments=moments, digest=self._key(parts))
 
-    def _extract(self, volume: Volume, options: ExtractionOptions, role: str) -> Pyramid:
+    def _extract(self, volume: Volume, options: ExtractionOptions) -> Pyramid:
         model: Any = self.keeper
-        return extract_pyramid(volume, model, options, role=role)
+        return extract_pyramid(volume, model, options)
 
     def _get(self, parts: list[str], make: Any) -> Pyramid:
         key = self._key(parts)
@@ -111,6 +112,6 @@ class AblationMatcher(Matcher):
         super().__init__(model, "default", store=False, device="cpu", **overrides)
         self._encodings = encodings
 
-    def pyramid(self, volume: Volume, *, role: str, progress: Progress | None = None) -> Pyramid:
+    def pyramid(self, volume: Volume, *, digest: str, progress: Progress | None = None) -> Pyramid:
         """The features of one scan: the levels that this variant compares, out of all of them."""
-        return self._encodings.pyramid(volume, self.extraction, role).select(self.extraction.levels)
+        return self._encodings.pyramid(volume, self.extraction).select(self.extraction.levels)

@@ -1,0 +1,75 @@
+"""`Runtime`: where a Matcher computes, in which precision, in how much memory, and what it keeps on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from meddift.errors import OptionsError
+from meddift.features import FeatureStore
+from meddift.system.device import check_device_name, choose_device
+from meddift.system.memory import available_memory
+from meddift.system.once import once
+
+
+class Runtime:
+    """Device, precision, memory and store of a Matcher.
+
+    **Concurrency.** Any number of threads may ask one `Matcher`, its encoded scans and its pairs at the same time, and
+    each gets the bytes that it would get alone:
+
+    - Networks, encoded scans, pairs and priors never change once they are made. What is computed when it is first
+      needed (features, search indexes, the prior of a pair) is computed by one thread while others wait for it.
+    - Feature maps are returned, never left in the network. Random draws have generators of their own.
+    - How many threads PyTorch takes is never changed in a thread that asks; work in small pieces is done by threads of
+      our own that all callers share.
+    - Settings of PyTorch that hold for a whole process (TF32 on CUDA) are changed under a lock and put back.
+    - Files of the store appear whole or not at all, so several processes may share one.
+
+    Args:
+        device: "auto" (CUDA where it works, else CPU), "cpu", "cuda" or "cuda:N".
+        precision: Of the network: "float32" gives the same answers everywhere; "bfloat16" is faster on processors that
+            compute in it.
+        store: Whether features are kept on disk and reused; a path says where.
+
+    Attributes:
+        store: Where features are kept, or None.
+        precision: As above.
+
+    Raises:
+        OptionsError: if the device or the precision has no such name.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        precision: Literal["float32", "bfloat16"] = "float32",
+        store: bool | Path | str = True,
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise OptionsError(f"precision must be float32 or bfloat16, got {precision!r}")
+        self._wanted_device = check_device_name(device)
+        self.precision: Literal["float32", "bfloat16"] = precision
+        self.store = None if store is False else FeatureStore(None if store is True else store)
+        _before_torch()
+
+    def __repr__(self) -> str:
+        """What was asked for."""
+        return f"Runtime(device={self._wanted_device!r}, precision={self.precision!r}, store={self.store!r})"
+
+    @once
+    def device(self) -> str:
+        """Where tensors are computed: "cpu" or "cuda:N"; to find out loads PyTorch."""
+        return choose_device(self._wanted_device)
+
+    def memory_left(self) -> int | None:
+        """Bytes of main memory that may still be taken, or None where the system does not say."""
+        return available_memory()
+
+
+def _before_torch() -> None:
+    """What PyTorch reads from the environment when it is loaded; whoever has said something else keeps it."""
+    # Large tensors on large pages: a third of the time of memory-bound layers went into page faults (Linux).
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

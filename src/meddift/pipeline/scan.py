@@ -1,0 +1,155 @@
+"""`EncodedScan`: one scan with everything that is computed from it alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.body import body_of, foreground_of
+from meddift.models import prepare_volume
+from meddift.models.intensity import IntensityChoice, choose_intensity
+from meddift.pipeline.landmarks import textured_points
+from meddift.system.once import forget, once
+
+if TYPE_CHECKING:
+    import torch
+
+    from meddift.features import Pyramid, Whitening
+    from meddift.geometry import Grid
+    from meddift.matching import SearchIndex
+    from meddift.pipeline.settings import Settings
+    from meddift.volume import Volume
+
+#: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
+AIR_HU = -950.0
+
+#: Called with what is being done and the share of the work that is finished, 0 to 1.
+Progress = Callable[[str, float], None]
+
+
+class MakePyramid(Protocol):
+    """Computes the features of a scan, or finds them."""
+
+    def __call__(self, volume: Volume, *, digest: str, progress: Progress | None) -> Pyramid:
+        """The features of a scan of this digest."""
+        ...
+
+
+class EncodedScan:
+    """One scan and what is known about it; made by `Matcher.encode`.
+
+    It may be the fixed scan of one pair and the moving scan of another. It never changes, and any number of threads
+    may use it: what is computed when it is first needed is computed by one of them, while others wait.
+
+    Args:
+        volume: The scan.
+        settings: Model, options and runtime.
+        make: Computes its features.
+
+    Attributes:
+        volume: As above.
+        settings: As above.
+    """
+
+    def __init__(self, volume: Volume, settings: Settings, make: MakePyramid) -> None:
+        self.volume = volume
+        self.settings = settings
+        self._make = make
+        self._pyramid: Pyramid | None = None
+        self._encoding = threading.RLock()
+
+    def __repr__(self) -> str:
+        """The scan, the model and whether features are there."""
+        state = "encoded" if self.is_encoded else "not encoded yet"
+        return f"EncodedScan({self.volume!r}, {self.settings.spec.name}, {state})"
+
+    @property
+    def grid(self) -> Grid:
+        """The scan's own lattice."""
+        return self.volume.grid
+
+    @once
+    def digest(self) -> str:
+        """sha256 of voxel values and geometry, 64 hexadecimal digits."""
+        return self.volume.digest()
+
+    @once
+    def intensity(self) -> IntensityChoice:
+        """Which intensity rule the scan is given, and why."""
+        return choose_intensity(self.volume, self.settings.spec)
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the features have been computed."""
+        return self._pyramid is not None
+
+    def encode(self, on_progress: Progress | None = None) -> Pyramid:
+        """The feature maps with the weights of their levels; computed when they are first asked for.
+
+        Args:
+            on_progress: Called as work goes on.
+
+        Raises:
+            MeddiftError: if they cannot be computed.
+        """
+        if self._pyramid is None:
+            with self._encoding:
+                if self._pyramid is None:
+                    made = self._make(self.volume, digest=self.digest, progress=on_progress)
+                    self._pyramid = made.weighted(self.settings.level_weights)
+        return self._pyramid
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The feature maps; see `encode`."""
+        return self.encode()
+
+    @once
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Name of each level -> (X, Y, Z, C) float32 on the device; on the CPU it shares the memory of `pyramid`."""
+        import torch
+
+        device = self.settings.runtime.device
+        return {level.name: torch.from_numpy(level.features).to(device) for level in self.pyramid.levels}
+
+    @once
+    def body(self) -> Volume:
+        """(X, Y, Z) bool, the patient, lungs and gas included; everything where no body is found."""
+        return body_of(self.volume) if self.intensity.hounsfield else foreground_of(self.volume)
+
+    def landmarks(self, count: int) -> NDArray[np.float64]:
+        """(N, 3) float64, world RAS mm: at most `count` places with texture, spread over the scan."""
+        return textured_points(prepare_volume(self.volume, self.settings.spec), count, within=self.grid)
+
+    def index(self, names: tuple[str, ...], lattice: str, whitening: Mapping[str, Whitening]) -> SearchIndex:
+        """Some levels made ready to be searched.
+
+        Args:
+            names: Of the levels.
+            lattice: Where answers lie; see `lattice_of`.
+            whitening: How levels are whitened, which depends on the other scan, too.
+        """
+        from meddift.matching import SearchIndex, lattice_of
+
+        pyramid = self.pyramid.select(names)
+        chosen = {name: tensor for name, tensor in self.tensors.items() if name in names}
+        return SearchIndex(pyramid, lattice_of(pyramid, kind=lattice), self.settings.runtime.device, whitening, chosen)
+
+    def shows_tissue(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(N,) bool, whether there is tissue within a few mm of (N, 3) world points inside the scan.
+
+        Always True where air is not known by its value.
+        """
+        if len(positions) == 0 or not self.intensity.hounsfield:
+            return np.ones(len(positions), dtype=bool)
+        around = np.array([[x, y, z] for x in (-5, 0, 5) for y in (-5, 0, 5) for z in (-5, 0, 5)], dtype=float)
+        values = self.volume.at((positions[:, None] + around).reshape(-1, 3)).reshape(len(positions), -1)
+        return np.asarray((values > AIR_HU).mean(axis=1) >= 0.1)
+
+    def free(self) -> None:
+        """Let go of what lies on the device; it is brought there again when it is needed."""
+        forget(self, "tensors")

@@ -1,0 +1,143 @@
+"""`Settings`: the model, the options and the runtime that all scans and pairs of a Matcher share."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meddift.errors import OptionsError
+from meddift.features import ExtractionOptions
+from meddift.features.code import installed_version
+from meddift.features.extraction import MIND, pyramid_key
+from meddift.models import ModelSpec
+from meddift.models.weights import locate_weights
+from meddift.pipeline.memory import EncodingPlan, plan_encoding
+from meddift.pipeline.options import Options
+from meddift.pipeline.runtime import Runtime
+from meddift.system.once import once
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meddift.geometry import Grid
+    from meddift.models import DiffusionModel
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What decides features and answers, besides the scans.
+
+    Attributes:
+        spec: The model's specification.
+        options: All choices.
+        runtime: Where and how it is computed.
+        weights: Folder with the weights; None = those of the package or of meddift's store.
+
+    Raises:
+        OptionsError: if an option makes no sense for the model.
+    """
+
+    spec: ModelSpec
+    options: Options
+    runtime: Runtime
+    weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options against the model."""
+        unknown = [name for name in self.extraction.network_levels if name not in self.spec.levels]
+        if unknown:
+            raise OptionsError(
+                f"{self.spec.name} has no level {', '.join(unknown)}; it has {', '.join(self.spec.levels)}, and mind"
+            )
+        if not 0 <= self.extraction.timestep < self.spec.schedule.steps:
+            raise OptionsError(
+                f"{self.spec.name} has timesteps 0 to {self.spec.schedule.steps - 1}, got {self.extraction.timestep}"
+            )
+
+    @once
+    def extraction(self) -> ExtractionOptions:
+        """What is read from each scan."""
+        return self.options.extraction(self.spec)
+
+    @once
+    def weights_hash(self) -> str:
+        """sha256 of the weights, without loading the network; "" where no network is needed."""
+        if not self.extraction.network_levels:
+            return ""
+        return locate_weights(self.spec, self.weights).digest()
+
+    @once
+    def model(self) -> DiffusionModel:
+        """The network with its weights; loaded when it is first needed, which takes some seconds."""
+        from meddift.models import load_model
+
+        return load_model(
+            self.spec, weights=self.weights, device=self.runtime.device, precision=self.runtime.precision
+        )
+
+    @property
+    def level_weights(self) -> Mapping[str, float]:
+        """How much each level counts; the paper's mean is a plain one."""
+        return self.spec.defaults.level_weights if self.options.preset == "default" else {}
+
+    @property
+    def whitened_levels(self) -> tuple[str, ...]:
+        """Names of the levels that are whitened."""
+        names = self.extraction.network_levels if self.options.whitening(self.spec) else ()
+        return (*names, MIND) if MIND in self.extraction.levels and self.options.preset == "default" else names
+
+    @property
+    def semantic_levels(self) -> tuple[str, ...]:
+        """Names of the levels that know where in the body they are: those of the network where there are any."""
+        return self.extraction.network_levels or self.extraction.levels
+
+    def key(self, scan: str, *, modality: str = "") -> str:
+        """Digest of all that decides the features of a scan.
+
+        Args:
+            scan: Digest of the scan.
+            modality: What the scan is said to be.
+        """
+        runtime = self.runtime
+        if not self.extraction.network_levels:
+            return pyramid_key(scan, self.extraction, self.spec, modality=modality)
+        return pyramid_key(
+            scan,
+            self.extraction,
+            self.spec,
+            modality=modality,
+            weights=self.weights_hash,
+            precision=runtime.precision,
+            device=runtime.device,
+        )
+
+    def encoding_plan(self, grid: Grid) -> EncodingPlan:
+        """How a scan is encoded in the memory that is left."""
+        plan = plan_encoding(self.spec, grid, self.runtime.memory_left())
+        # Which device it will be is asked only where it matters: to find out loads torch.
+        if plan.spare and self.runtime.device != "cpu":
+            return plan_encoding(self.spec, grid, None)
+        return plan
+
+    def provenance(self) -> dict[str, Any]:
+        """What answers are made with, ready for JSON."""
+        packages = ("meddift", "torch", "monai", "numpy", "SimpleITK", "nibabel")
+        return {
+            "versions": {
+                "python": platform.python_version(),
+                **{name: installed_version(name) or "unknown" for name in packages},
+            },
+            "model": self.spec.name,
+            "weights_sha256": self.weights_hash,
+            "device": self.runtime.device,
+            "options": self.options.describe(),
+            "extraction": {
+                "timestep": self.extraction.timestep,
+                "levels": list(self.extraction.levels),
+                "noise_samples": self.extraction.noise_samples,
+                "whiten": self.options.whitening(self.spec),
+            },
+            "seed": self.options.seed,
+        }
