@@ -320,7 +320,7 @@ def test_a_library_that_finds_the_disk_full_costs_the_copy_only(tmp_path, monkey
 
     monkeypatch.setattr(safetensors.numpy, "save_file", full)
     store = FeatureStore(tmp_path)
-    assert store.get_or_extract(SCAN, FakeModel(), OPTIONS).levels
+    assert stored_or_made(store, SCAN, FakeModel()).levels
     assert "No space left" in caplog.text
 
 
@@ -342,7 +342,7 @@ def test_a_user_without_home_directory_goes_on_with_a_word(monkeypatch, caplog):
 
     monkeypatch.setattr(module, "cache_folder", none)
     store = FeatureStore()
-    assert store.get_or_extract(SCAN, FakeModel(), OPTIONS).levels
+    assert stored_or_made(store, SCAN, FakeModel()).levels
     assert store.get(small(1).digest) is None
     assert (store.size(), store.clear()) == (0, 0)
     assert [record.message for record in caplog.records] == [

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
-
 _ADDING = threading.Lock()
 
 
