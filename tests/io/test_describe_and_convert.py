@@ -130,6 +130,40 @@ def test_a_nibabel_image_that_was_read_may_state_two_geometries(tmp_path):
     np.testing.assert_allclose(as_volume(loaded, nifti_form="qform").grid.affine, AFFINES[0], atol=1e-4)
 
 
+def test_a_nibabel_image_in_memory_is_judged_as_its_file_would_be(tmp_path):
+    """What it says in two ways, and its unit; a header that came from elsewhere is no excuse."""
+    image = nibabel.Nifti1Image(voxels(), AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_qform(AFFINES[0], 1)
+    with pytest.raises(GeometryError, match="sform and qform differ"):
+        as_volume(image)
+    np.testing.assert_allclose(as_volume(image, nifti_form="qform").grid.affine, AFFINES[0], atol=1e-4)
+    image = nibabel.Nifti1Image(voxels(), AFFINE)
+    for unit in ("meter", "micron"):
+        image.header.set_xyzt_units(unit)
+        with pytest.raises(GeometryError, match="metres"):
+            as_volume(image)
+        with pytest.raises(GeometryError, match="metres"):
+            as_volume(image, nifti_form="sform")
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.MGHImage])
+def test_an_affine_that_was_edited_after_its_header_is_not_overlooked(kind):
+    image = kind(voxels(np.float32), AFFINE)
+    image.affine[:3, 3] += 5
+    with pytest.raises(GeometryError, match="changed after its header"):
+        as_volume(image)
+    moved = type(image)(image.dataobj, image.affine)
+    np.testing.assert_allclose(as_volume(moved).grid.affine[:3, 3], AFFINE[:3, 3] + 5, atol=1e-3)
+
+
+def test_a_nibabel_image_that_does_not_tell_left_from_right():
+    with pytest.raises(GeometryError, match="Analyze"):
+        as_volume(nibabel.AnalyzeImage(voxels(), np.diag([-1.0, 1, 1, 1])))
+    with pytest.raises(GeometryError, match="assume-geometry"):
+        as_volume(nibabel.Nifti1Image(voxels(), None))
+
+
 @pytest.mark.parametrize(
     ("scan", "error", "says"),
     [
@@ -157,6 +191,12 @@ def test_sheared_objects_are_refused():
         as_volume(nibabel.Nifti1Image(voxels(), affine))
     with pytest.raises(GeometryError, match="not orthogonal"):
         to_sitk(_volume(affine))
+    with pytest.raises(GeometryError, match="not orthogonal"):
+        as_volume(_volume(affine))
+    image = sitk.GetImageFromArray(voxels().transpose())
+    image.SetDirection([1, 0.1, 0, 0, 1, 0, 0, 0, 1])
+    with pytest.raises(GeometryError, match="not orthogonal"):
+        as_volume(image)
 
 
 class _Tensor:

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import logging
 import shutil
+import time
 
 import nibabel
 import numpy as np
@@ -75,12 +76,54 @@ def test_files_that_are_no_images(tmp_path, suffix, content):
     _refused(path, ImageError, "empty" if not content else "")
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("scan", "a NIfTI image by its content; give it a name that ends with .nii"),
+        ("scan.img", "a NIfTI image by its content"),
+        ("nrrd", "an NRRD image by its content"),
+        ("meta.img", "a MetaImage by its content"),
+        ("mgh", "an MGH image by its content"),
+        ("pair.hdr", "one half of a pair of files .*: the header of a NIfTI pair"),
+        ("pair.img", "one half of a pair of files"),
+        ("old.hdr", "one half of a pair of files .*: an image in the old Analyze format"),
+        ("picture.png", "a PNG picture"),
+        ("scan.zip", "a ZIP archive; unpack it"),
+        ("field.h5", "an HDF5 file"),
+    ],
+)
+def test_the_message_says_what_was_found(tmp_path, name, says):
+    nibabel.save(nibabel.Nifti1Image(voxels(), AFFINE), tmp_path / "a.nii.gz")
+    shutil.copy(tmp_path / "a.nii.gz", tmp_path / "scan")
+    shutil.copy(tmp_path / "a.nii.gz", tmp_path / "scan.img")
+    nibabel.save(nibabel.Nifti1Pair(voxels(), AFFINE), tmp_path / "pair.hdr")
+    nibabel.save(nibabel.AnalyzeImage(voxels(), np.diag([-1.0, 1, 1, 1])), tmp_path / "old.hdr")
+    nibabel.save(nibabel.MGHImage(voxels(np.float32), AFFINE), tmp_path / "a.mgh")
+    sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(tmp_path / "a.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(tmp_path / "a.mha"))
+    sitk.WriteImage(sitk.GetImageFromArray(voxels(np.uint8)[0]), str(tmp_path / "picture.png"))
+    for source, target in (("a.nrrd", "nrrd"), ("a.mha", "meta.img"), ("a.mgh", "mgh")):
+        shutil.move(tmp_path / source, tmp_path / target)
+    shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path, "pair.img")
+    sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "field.h5"))
+    _refused(tmp_path / name, ImageError, says)
+
+
+def test_names_longer_than_the_file_system_allows(tmp_path):
+    for path in (tmp_path / ("a" * 300 + ".nii.gz"), tmp_path / ("b" * 300) / "scan.nrrd"):
+        with pytest.raises(MissingFileError) as caught:
+            read_volume(path)
+        assert len(str(caught.value)) < 200 + len(str(tmp_path))
+    with pytest.raises(MissingFileError):
+        read_volume("a\0b.nii")
+
+
 def test_unknown_names(tmp_path):
     for name in ("scan.txt", "scan", "scan.hdr", "scan.png"):
         (tmp_path / name).write_bytes(b"x" * 500)
         _refused(tmp_path / name, ImageError, r"\.nii\.gz")
     (tmp_path / "slice.bin").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100)
-    _refused(tmp_path / "slice.bin", ImageError, "give the folder")
+    _refused(tmp_path / "slice.bin", ImageError, "holds no pixels")
 
 
 @pytest.mark.parametrize("suffix", ["nii", "nii.gz", "nrrd", "mha", "mgz", "mgh"])
@@ -274,9 +317,14 @@ def test_a_turned_qform_is_not_taken_for_rounding(tmp_path):
     _refused(tmp_path / "scan.nii", GeometryError, "sform and qform differ")
 
 
-def test_a_form_that_is_not_there_cannot_be_chosen(tmp_path):
-    path = _nifti(tmp_path / "scan.nii.gz", sform=(AFFINE, 1))
-    _refused(path, GeometryError, "has no qform", nifti_form="qform")
+def test_the_choice_of_a_form_is_for_files_that_state_two(tmp_path):
+    """One option serves a pair of scans of which one states two geometries and the other one only."""
+    for forms in ({"sform": (AFFINE, 1)}, {"qform": (AFFINE, 1)}):
+        path = _nifti(tmp_path / "scan.nii.gz", **forms)
+        for form in ("sform", "qform"):
+            np.testing.assert_allclose(read_volume(path, nifti_form=form).grid.affine, AFFINE, atol=1e-4)
+    path = _nifti(tmp_path / "both.nii.gz", sform=(AFFINE, 1), qform=(_shifted(2.5), 1))
+    assert "--fixed-nifti-form, --moving-nifti-form" in _refused(path, GeometryError, "two geometries")
     with pytest.raises(OptionsError, match="pform"):
         read_volume(path, nifti_form="pform")
 
@@ -302,8 +350,10 @@ def test_spacing_stated_twice(tmp_path):
 
 @pytest.mark.parametrize("unit", [1, 3])
 def test_other_units(tmp_path, unit):
-    path = _patched(_nifti(tmp_path / "scan.nii", sform=(AFFINE, 1)), "xyzt_units", unit)
+    path = _patched(_nifti(tmp_path / "scan.nii", sform=(AFFINE, 1), qform=(AFFINE, 1)), "xyzt_units", unit)
     _refused(path, GeometryError, "metres")
+    for form in ("sform", "qform"):  # choosing a form says nothing about its unit
+        _refused(path, GeometryError, "metres", nifti_form=form)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.5, np.nan, np.inf])
@@ -327,6 +377,68 @@ def test_an_impossible_quaternion(tmp_path):
     path = _patched(_nifti(tmp_path / "scan.nii", qform=(AFFINE, 1), sform=(AFFINE, 1)), "quatern_b", 3.0)
     _refused(path, GeometryError, "qform")
     np.testing.assert_allclose(read_volume(path, nifti_form="sform").grid.affine, AFFINE, atol=1e-5)
+
+
+def test_a_quaternion_that_is_longer_than_one_by_rounding(tmp_path):
+    """b^2 + c^2 + d^2 = 1 + 4.8e-7, as float32 leaves it for a turn by 180 degrees."""
+    affine = np.diag([-1.5, -1.5, 3, 1.0])
+    path = _nifti(tmp_path / "scan.nii", sform=(affine, 1), qform=(affine, 1), affine=affine)
+    _patched(path, "quatern_d", np.float32(1 + 2.4e-7))
+    header = nibabel.load(path).header
+    assert 1 - float(header["quatern_d"]) ** 2 < -3.6e-7  # beyond what nibabel takes for rounding
+    np.testing.assert_allclose(read_volume(path).grid.affine, affine, atol=1e-6)
+    _patched(path, "quatern_d", np.float32(1.001))
+    _refused(path, GeometryError, "qform")
+
+
+@pytest.mark.parametrize("offset", [np.nan, np.inf, -np.inf, 1e30, -1e30])
+def test_voxels_that_begin_nowhere(tmp_path, offset):
+    path = _patched(_nifti(tmp_path / "scan.nii", sform=(AFFINE, 1)), "vox_offset", offset)
+    _refused(path, ImageError, "voxels begin at byte")
+    assert not describe_image(path)["readable"]
+
+
+def test_an_offset_beyond_the_end(tmp_path):
+    path = _patched(_nifti(tmp_path / "scan.nii", sform=(AFFINE, 1)), "vox_offset", 1e9)
+    _refused(path, ImageError, "cut off")
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz", "mgh"])
+def test_sizes_are_believed_up_to_what_the_file_can_hold(tmp_path, suffix, monkeypatch):
+    """Headers that announce more than memory, and more than 64 bits can count; nothing of it is allocated."""
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    path = tmp_path / f"scan.{suffix}"
+    for shape in [(30000, 30000, 30000), (32767, 32767, 2000)]:
+        if suffix == "mgh":
+            nibabel.save(nibabel.MGHImage(voxels(np.float32), AFFINE), path)
+            raw = bytearray(path.read_bytes())
+            raw[4:16] = np.array(shape, ">i4").tobytes()
+            path.write_bytes(bytes(raw))
+        else:
+            nibabel.save(nibabel.Nifti1Image(voxels(), AFFINE), tmp_path / "plain.nii")
+            _patched(tmp_path / "plain.nii", "dim", [3, *shape, 1, 1, 1, 1])
+            raw = (tmp_path / "plain.nii").read_bytes()
+            path.write_bytes(gzip.compress(raw) if suffix == "nii.gz" else raw)
+        _refused(path, ImageError, "cut off")
+    if suffix == "nii":
+        image = nibabel.Nifti2Image(voxels(), AFFINE)
+        image.to_filename(path)
+        raw = bytearray(path.read_bytes())
+        raw[16:48] = np.array([3, 2**62, 2**62, 2**62], "<i8").tobytes()
+        path.write_bytes(bytes(raw))
+        _refused(path, (ImageError, GeometryError))
+
+
+def test_thousands_of_millions_of_zeros_after_the_voxels_are_not_read(tmp_path):
+    """Some hundred MB of them here: 20 kB compressed twice over would be the same."""
+    path = _nifti(tmp_path / "scan.nii", sform=(AFFINE, 1))
+    packed = gzip.compress(path.read_bytes() + bytes(300 << 20), compresslevel=1)
+    (tmp_path / "scan.nii.gz").write_bytes(packed)
+    start = time.process_time()
+    _refused(tmp_path / "scan.nii.gz", ImageError, "much more than")
+    assert time.process_time() - start < 0.3
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(1 << 20)))
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan.nii.gz").data, voxels())
 
 
 def test_shear(tmp_path):

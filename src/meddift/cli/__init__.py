@@ -17,6 +17,10 @@ def main() -> None:
     # wants a core (the demo on two busy cores: 194 s spinning, 79 s sleeping; on idle ones 23 and 25 s). It has to be
     # said before PyTorch is loaded; whoever has said something else keeps it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Letters that the terminal's alphabet lacks are shown as escapes instead of ending the command.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         from meddift.cli.app import app
 

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 import meddift
 from meddift.cli import convert_points, datasets, demo, evaluate, info, match, models, register, warp
-from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts
+from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts, say
 from meddift.cli.help import Command
 
 
@@ -55,7 +55,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"meddift {meddift.__version__}")
+        say(f"meddift {meddift.__version__}")
         raise typer.Exit
 
 

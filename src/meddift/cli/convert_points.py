@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import ImageReading, PointsFormat, PointsSpace, Quiet, ToSpace
 
@@ -56,4 +57,4 @@ def convert_points(
         warn(f"{target}: this format holds coordinates only; {lost} are left out")
     if not quiet:
         missing = int(points.missing.sum())
-        typer.echo(f"{target}: {len(points)} points{f', {missing} without position' if missing else ''}", err=True)
+        say(f"{target}: {len(points)} points{f', {missing} without position' if missing else ''}", err=True)

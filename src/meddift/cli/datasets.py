@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meddift.cli.failures import say
 from meddift.cli.options import AsJson, Quiet
 
 app = typer.Typer(
@@ -40,9 +41,9 @@ def list_data_sets(as_json: AsJson = False) -> None:
         return
     for row in rows:
         how = "meddift datasets fetch " + row["name"] if row["fetch"] else row["source"] or "nothing to download"
-        typer.echo(f"{row['name']}: {row['title']}")
-        typer.echo(f"    points: {row['points']}; licence: {row['licence']}")
-        typer.echo(f"    {how}; then --data {row['data']}")
+        say(f"{row['name']}: {row['title']}")
+        say(f"    points: {row['points']}; licence: {row['licence']}")
+        say(f"    {how}; then --data {row['data']}")
 
 
 @app.command("fetch")
@@ -63,8 +64,8 @@ def fetch(
 
     def report(line: str) -> None:
         if not quiet:
-            typer.echo(line, err=True)
+            say(line, err=True)
 
     report(f"{data_set.title}\nlicence: {data_set.licence}")
     fetch_data_set(data_set, folder, unpack=unpack, on_progress=report)
-    typer.echo(str(folder))
+    say(str(folder))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meddift.cli.failures import DONE_IN_PART
+from meddift.cli.failures import DONE_IN_PART, say
 from meddift.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def list_methods(as_json: AsJson = False) -> None:
     for row in rows:
         source = f" ({row['source']})" if row["source"] else ""
         why = f"; cannot run: {row['unavailable']}" if row["unavailable"] else ""
-        typer.echo(f"{row['name']:{width}}  {row['title']}{source}{why}")
+        say(f"{row['name']:{width}}  {row['title']}{source}{why}")
 
 
 @app.command("run")
@@ -314,6 +314,6 @@ def _progress(*, quiet: bool) -> Iterator[Progress]:
         return
 
     def line(stage: str, fraction: float) -> None:
-        typer.echo(f"{100 * fraction:3.0f} % {stage}", err=True)
+        say(f"{100 * fraction:3.0f} % {stage}", err=True)
 
     yield line

@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from meddift.errors import FrameError, MeddiftError, OptionsError
+from meddift.system.text import printable
 
 DONE = 0
 FAILED = 1
@@ -91,7 +92,7 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
         return INTERRUPTED
     if isinstance(error, MeddiftError):
         if debug:
-            traceback.print_exception(error)
+            say("".join(traceback.format_exception(error)), err=True)
         complain(str(error))
         return WRONG_USAGE if isinstance(error, FrameError | OptionsError) else FAILED
     if _is_usage(error):
@@ -100,7 +101,7 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
     if _belongs_to_parser(error):
         return None
     if debug:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)), err=True)
     if isinstance(error, MemoryError):
         complain("the memory of this machine is used up; nothing was written")
     else:
@@ -111,12 +112,17 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
 
 def complain(message: str) -> None:
     """One message on stderr, in red on a terminal."""
-    typer.secho(f"meddift: {message}", fg=typer.colors.RED, err=True)
+    typer.secho(printable(f"meddift: {message}"), fg=typer.colors.RED, err=True)
 
 
 def warn(message: str) -> None:
     """One warning on stderr, in yellow on a terminal."""
-    typer.secho(f"meddift: {message}", fg=typer.colors.YELLOW, err=True)
+    typer.secho(printable(f"meddift: {message}"), fg=typer.colors.YELLOW, err=True)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Lines of text on stdout or stderr; what a terminal would obey is escaped."""
+    typer.echo(printable(text), err=err)
 
 
 def _is_usage(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""`meddift info`: what a scan, a points file or a model is, in words."""
+"""`meddift info`: what a scan, a points file, a transform or a model is, in words."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
+from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, ImageReading, PointsSpace
 from meddift.errors import MissingFileError
 
-_IMAGES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".ima")
+_IMAGES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".ima", ".hdr", ".img")
+_TRANSFORMS = (".tfm", ".h5", ".hdf5", ".mat")
 
 
 EXAMPLES = """
 meddift info scan.nii.gz
 meddift info dicom-folder/ --json
 meddift info points.csv --image scan.nii.gz
+meddift info fixed_to_moving.h5
 meddift info builtin
 """
 
@@ -27,7 +30,9 @@ def info(
     *,
     what: Annotated[
         str,
-        typer.Argument(metavar="IMAGE|POINTS|MODEL", help="A file, a DICOM folder, or a model.", show_default=False),
+        typer.Argument(
+            metavar="IMAGE|POINTS|TRANSFORM|MODEL", help="A file, a DICOM folder, or a model.", show_default=False
+        ),
     ],
     as_json: AsJson = False,
     points_space: PointsSpace = None,
@@ -37,50 +42,72 @@ def info(
     ] = None,
     reading: ImageReading,
 ) -> None:
-    """Describe a scan (its geometry in words), a points file or a model. Loads no network."""
-    from meddift.cli.terminal import write_json_to_stdout
+    """Describe a scan (its geometry in words), a points file, a transform or a model. Loads no network."""
+    from meddift.cli.terminal import progress_display, write_json_to_stdout
 
     path = Path(what)
-    if _is_model(what):
+    kind = _kind(what, path)
+    if kind == "model":
         from meddift.cli.models import describe_model, model_lines
 
         description = describe_model(what)
         lines = model_lines(description)
-    elif path.is_dir() or what.lower().endswith(_IMAGES):
+    elif kind == "image":
         from meddift.io import describe_image
 
-        description = describe_image(
-            path,
-            nifti_form=reading.nifti_form,
-            assume_geometry=reading.assume_geometry,
-            series=reading.series,
-        )
+        with progress_display(quiet=as_json) as progress:
+            description = describe_image(
+                path,
+                nifti_form=reading.nifti_form,
+                assume_geometry=reading.assume_geometry,
+                series=reading.series,
+                progress=progress,
+            )
         lines = _image_lines(description)
-    elif path.exists():
+    elif kind == "transform":
+        from meddift.io.describe_transform import describe_transform
+
+        description = describe_transform(path)
+        lines = _transform_lines(description)
+    else:
         from meddift.io.points import describe_points
 
         grid = None if image is None else reading.grid(image)
         description = describe_points(path, space=points_space, grid=grid)
         lines = _points_lines(description)
-    else:
-        from meddift.models import catalogue
-
-        raise MissingFileError(f"there is no file, folder or model {what!r}. Known models: {', '.join(catalogue())}")
     if as_json:
         write_json_to_stdout(description)
     else:
-        typer.echo("\n".join(lines))
+        say("\n".join(lines))
 
 
-def _is_model(what: str) -> bool:
-    """Whether it names a model: one of the catalogue, or a specification file."""
-    if what.lower().endswith(".toml"):
-        return True
-    if Path(what).exists():
-        return False
-    from meddift.models import catalogue
+def _kind(what: str, path: Path) -> str:
+    """What was named: "model", "image", "transform" or "points"; by name, else by the first bytes of the file.
 
-    return what in catalogue()
+    Raises:
+        MissingFileError: if there is nothing of this name.
+    """
+    from meddift.io.images import require_existing
+    from meddift.io.sniff import what_it_is
+
+    name = what.lower()
+    if name.endswith(".toml"):
+        return "model"
+    try:
+        require_existing(path)
+    except MissingFileError as error:
+        from meddift.models import catalogue
+
+        if what in catalogue():
+            return "model"
+        hint = "" if path.suffix or len(path.parts) > 1 else f" Known models: {', '.join(catalogue())}."
+        raise MissingFileError(f"{error}{hint}") from None
+    if path.is_dir() or name.endswith(_IMAGES):
+        return "image"
+    found = what_it_is(path) or ""
+    if name.endswith(_TRANSFORMS) or "transform of ITK" in found:
+        return "transform"
+    return "image" if found else "points"
 
 
 def _points_lines(description: dict[str, Any]) -> list[str]:
@@ -136,8 +163,22 @@ def _image_lines(description: dict[str, Any]) -> list[str]:
             lines += [f"{key.replace('_', ' ')}:", *(f"  {entry}" for entry in value)]
         elif value not in (None, "", [], {}):
             lines.append(f"{key.replace('_', ' ')}: {_words(value)}")
+    lines += [f"note: {note}" for note in description.get("notes") or []]
     problems = description.get("problems") or []
     lines += [f"cannot be matched: {problem}" for problem in problems]
+    return lines
+
+
+def _transform_lines(description: dict[str, Any]) -> list[str]:
+    """A transform in words."""
+    lines = [str(description["path"]), f"transform: {description['direction']}"]
+    for part in description["parts"]:
+        lines.append(f"{part['kind']}:")
+        for key, value in part.items():
+            if key == "matrix_ras":
+                lines += ["  matrix (RAS mm):", *("    " + "  ".join(f"{v:12.6g}" for v in row) for row in value)]
+            elif key != "kind":
+                lines.append(f"  {key.replace('_', ' ')}: {_words(value)}")
     return lines
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, DryRun, Engine, PairReading, PointsFormat, PointsSpace, Quiet, ToSpace
 
@@ -118,17 +119,17 @@ def show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     for name, value in plan.items():
         heading = name.replace("_", " ")
         if name == "memory_bytes":
-            typer.echo(f"memory: about {human_bytes(value)}")
+            say(f"memory: about {human_bytes(value)}")
         elif isinstance(value, dict):
-            typer.echo(f"{heading}:")
+            say(f"{heading}:")
             for key, inner in value.items():
-                typer.echo(f"  {key.replace('_', ' ')}: {_plan_word(inner)}")
+                say(f"  {key.replace('_', ' ')}: {_plan_word(inner)}")
         elif name == "stages":
-            typer.echo("what would be done:")
+            say("what would be done:")
             for stage in value:
-                typer.echo(f"  {stage}")
+                say(f"  {stage}")
         else:
-            typer.echo(f"{heading}: {_plan_word(value)}")
+            say(f"{heading}: {_plan_word(value)}")
 
 
 def _plan_word(value: Any) -> str:

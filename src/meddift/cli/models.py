@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meddift.cli.failures import say
 from meddift.cli.options import AsJson, Quiet, WeightsFolder
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def list_models(as_json: AsJson = False) -> None:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
-        typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
+        say("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
 
 
 @app.command("show")
@@ -57,7 +58,7 @@ def show_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson 
 
         write_json_to_stdout(description)
         return
-    typer.echo("\n".join(model_lines(description)))
+    say("\n".join(model_lines(description)))
 
 
 @app.command("pull")
@@ -79,7 +80,7 @@ def pull_model(
     spec = find_spec(model)
     if spec.licence.accept_required and not accept_licence and sys.stdin.isatty() and sys.stderr.isatty():
         use = "" if spec.licence.commercial else " It does not allow commercial use."
-        typer.echo(f"The weights of {spec.name} are under: {spec.licence.name}, {spec.licence.url}.{use}", err=True)
+        say(f"The weights of {spec.name} are under: {spec.licence.name}, {spec.licence.url}.{use}", err=True)
         accept_licence = typer.confirm("Do you accept it?", default=False, err=True)
     with progress_display(quiet=quiet) as report:
 
@@ -123,8 +124,8 @@ def verify_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJso
         )
         return
     for path in status.files:
-        typer.echo(str(path))
-    typer.echo(f"{status.name}: intact, {human_bytes(status.bytes)} in {len(status.files)} files")
+        say(str(path))
+    say(f"{status.name}: intact, {human_bytes(status.bytes)} in {len(status.files)} files")
 
 
 def describe_model(model: str, weights: Path | None = None) -> dict[str, Any]:
@@ -209,4 +210,4 @@ def _tell_stored(stored: dict[str, StoredFile], *, quiet: bool) -> None:
         return
     for role, file in sorted(stored.items()):
         commit = f", commit {file.revision}" if file.revision else ""
-        typer.echo(f"{role}: {file.name}, sha256 {file.sha256}{commit}", err=True)
+        say(f"{role}: {file.name}, sha256 {file.sha256}{commit}", err=True)

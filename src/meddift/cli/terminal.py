@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from meddift.cli.failures import DONE_IN_PART, complain
+from meddift.cli.failures import DONE_IN_PART, complain, say
+from meddift.system.text import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,12 +21,17 @@ Progress = Callable[[str, float], None]
 
 
 def write_json_to_stdout(content: Any) -> None:
-    """One JSON object on stdout, flushed.
+    """One JSON object on stdout, flushed; in ASCII where stdout cannot hold all of its letters.
 
     Raises:
         ValueError: if a number is NaN or infinite: JSON has no word for them.
     """
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = printable_json(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
@@ -58,7 +64,7 @@ def tell(result: Told, missed: Sequence[str], written: Sequence[Path], *, as_jso
         # Where files were asked for, stdout is left to whoever looks at it.
         result.show(to_stdout=not written or sys.stdout.isatty())
     if written and not quiet:
-        typer.echo("written: " + ", ".join(map(str, written)), err=True)
+        say("written: " + ", ".join(map(str, written)), err=True)
     if missed:
         for sentence in missed:
             complain(sentence)
@@ -102,7 +108,15 @@ def make_table(title: str, columns: Sequence[tuple[str, bool]]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    class PlainTable(Table):
+        """Cells are text as it stands: no markup, and nothing that a terminal obeys."""
+
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*map(_plain, cells), **options)
+
+    table = PlainTable(
+        title=_plain(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for heading, numeric in columns:
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     return table
@@ -121,8 +135,19 @@ def show(*items: Any, to_stdout: bool) -> None:
     # Into a file or a pipe lines are as long as they need to be.
     console = Console(file=stream, width=None if stream.isatty() else 120, highlight=False)
     for item in items:
-        console.print(item)
+        console.print(_plain(item))
     stream.flush()
+
+
+def _plain(item: Any) -> Any:
+    """Text without markup and without what a terminal obeys; all else as it is."""
+    from rich.text import Text
+
+    if isinstance(item, str):
+        return Text(printable(item))
+    if isinstance(item, Text) and printable(item.plain) != item.plain:
+        return Text(printable(item.plain), style=item.style)
+    return item
 
 
 def human_bytes(count: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, PairReading, PointsFormat, PointsSpace, Quiet, Space, ToSpace
 from meddift.errors import OptionsError
@@ -141,12 +142,12 @@ def warp(
         write_json_to_stdout(report)
     elif not quiet and report.get("inverse_residual_mm", {}).get("median") is not None:
         residual = report["inverse_residual_mm"]
-        typer.echo(
+        say(
             f"inverse: {residual['median']:.3f} mm from the start in the median, {residual['max']:.3f} mm at most",
             err=True,
         )
     if outputs.written and not quiet:
-        typer.echo("written: " + ", ".join(map(str, outputs.written)), err=True)
+        say("written: " + ", ".join(map(str, outputs.written)), err=True)
 
 
 def _direction(inverse: bool, points: bool) -> str:

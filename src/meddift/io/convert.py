@@ -35,7 +35,8 @@ def as_volume(
         nifti_form: "sform" or "qform", for NIfTI files and nibabel images of them.
         assume_geometry: Accept scans that do not state where they lie in space.
         series: Which DICOM series, for folders.
-        check: Whether to apply `check_scan`; never applied to a Volume, which is returned as it is.
+        check: Whether to apply `check_scan`; never applied to a Volume, which is returned as it is if its axes are
+            orthogonal.
 
     Returns:
         Volume of (X, Y, Z); types as in `read_volume`.
@@ -46,6 +47,7 @@ def as_volume(
         GeometryError: if its geometry is impossible, sheared, or stated in two ways.
     """
     if isinstance(scan, Volume):
+        _raise_first(geometry_problems(scan.grid.shape, scan.grid.affine, "the volume"))
         return scan
     if isinstance(scan, str | Path):
         return read_volume(scan, nifti_form=nifti_form, assume_geometry=assume_geometry, series=series, check=check)
@@ -114,6 +116,8 @@ def _from_nibabel(image: Any, *, nifti_form: NiftiForm | None, assume_geometry: 
     """Take a nibabel image; a NIfTI header is judged as that of a file."""
     import nibabel
 
+    from meddift.io.nifti import TOLERANCE_MM, corner_distance, nifti_affine
+
     filename = image.get_filename()
     name = "the nibabel image" + (f" of {filename}" if filename else "")
     shape = stored_shape(image.shape)
@@ -121,13 +125,20 @@ def _from_nibabel(image: Any, *, nifti_form: NiftiForm | None, assume_geometry: 
     kind = "color" if dtype.fields is not None else "complex" if dtype.kind == "c" else "scalar"
     _raise_first(content_problems(shape, kind, name))
     affine = image.affine
-    if isinstance(image, nibabel.nifti1.Nifti1Pair) and (filename or affine is None):
-        # Images made in memory carry their affine; a header that was read may state two of them.
-        from meddift.io.nifti import nifti_affine
-
-        affine, problems = nifti_affine(
-            image.header, shape, name, nifti_form=nifti_form, assume_geometry=assume_geometry
+    header = image.header
+    if isinstance(image, nibabel.analyze.AnalyzeImage) and not isinstance(image, nibabel.nifti1.Nifti1Pair):
+        raise GeometryError(
+            f"{name} is in the old Analyze format, which does not tell left from right; save it as NIfTI with a tool "
+            "that knows."
         )
+    stated = header.get_best_affine() if hasattr(header, "get_best_affine") else affine
+    if affine is not None and len(shape) == 3 and not corner_distance(shape, affine, stated) <= TOLERANCE_MM:
+        raise GeometryError(
+            f"{name} states two geometries: its affine was changed after its header, in which another one stands. "
+            "Make a new image of the affine that holds: type(image)(image.dataobj, affine)."
+        )
+    if isinstance(image, nibabel.nifti1.Nifti1Pair):
+        affine, problems = nifti_affine(header, shape, name, nifti_form=nifti_form, assume_geometry=assume_geometry)
         _raise_first(problems)
     if affine is None:
         raise GeometryError(f"{name} has no affine: nothing says where it lies in space.")

@@ -237,7 +237,7 @@ def _series_of(group: list[DicomSlice], others: Counter[str]) -> list[DicomSerie
     scouts = [item for part in turned if part is not main for item in part]
     if len(main) >= 3 and all(len(part) <= 2 for part in turned if part is not main):
         if scouts:
-            others["localizers (scouts)"] += len(scouts)
+            others["localizers or scouts"] += len(scouts)
         usable = main
     elif scouts:
         return [_series(usable, rank=0 if len(main) >= 3 and not all(item.localizer for item in usable) else 1)]
@@ -334,13 +334,13 @@ def _name_of(one: DicomSeries) -> str:
     if first.captured:
         return "secondary captures"
     if first.localizer or (one.rank == 2 and first.kind == "scalar" and first.placed):
-        return "localizers (scouts)" if first.localizer else "single images"
+        return "localizers or scouts" if first.localizer else "single images"
     return "color images" if first.kind == "color" else "images of other series"
 
 
 def _counted(counts: Counter[str]) -> str:
     """Numbers and names, the largest first."""
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    return ", ".join(f"{name} ({count})" for name, count in counts.most_common())
 
 
 def _folded(text: str) -> str:

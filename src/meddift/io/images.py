@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from meddift.errors import GeometryError, ImageError, MissingFileError, OptionsError
 from meddift.io.header import SHEAR_TOLERANCE, ImageHeader
+from meddift.io.sniff import usual_suffix, what_it_is
+from meddift.io.text_header import shortened
 from meddift.system.atomic import atomic_write
 from meddift.system.memory import require_memory
 from meddift.volume import Volume
@@ -68,7 +71,7 @@ def read_volume(
     for note in header.notes:
         logger.warning("%s", note)
     # The stored voxels, and beside them the array handed out.
-    voxels = header.grid.size
+    voxels = math.prod(header.shape)
     require_memory(voxels * (header.dtype.itemsize + min(header.dtype.itemsize, 8) + 4), f"reading {header.path}")
     modality = str(header.details.get("modality", ""))
     volume = Volume(plain_array(_voxels(header)), header.grid, notes=header.notes, modality=modality)
@@ -162,7 +165,7 @@ def read_header(
         ImageError: if it is no image of a known format.
     """
     path = Path(path)
-    _require_existing(path)
+    require_existing(path)
     if path.name.upper() == "DICOMDIR" and path.is_file():  # the table of contents of the folder that it lies in
         path = path.parent
     if path.is_dir():
@@ -193,10 +196,7 @@ def read_header(
         if header.details["number_of_slices"] > 1:  # an enhanced object: all of a scan in one file
             return header
         raise ImageError(f"{path} is one DICOM file, not a scan; give the folder that holds its series: {path.parent}")
-    known = ", ".join((*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES))
-    raise ImageError(
-        f"{path} is not an image that meddift can read: its name ends with none of {known}, and it is no DICOM folder."
-    )
+    raise ImageError(_not_readable(path))
 
 
 def suffix_of(path: Path, known: tuple[str, ...]) -> str | None:
@@ -277,14 +277,34 @@ def _voxels(header: ImageHeader) -> NDArray[Any]:
     return read_metaimage_voxels(header)
 
 
-def _require_existing(path: Path) -> None:
+def _not_readable(path: Path) -> str:
+    """Why a file is no scan that can be read: what its name and its first bytes say."""
+    found = what_it_is(path)
+    suffix = usual_suffix(found)
+    known = ", ".join((*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES))
+    if path.suffix.lower() in (".hdr", ".img") and not suffix:
+        what = f"{found or 'no image of a known format'} by its content"
+        return (
+            f"{path} is one half of a pair of files (.hdr and .img): {what}. Save the scan as one .nii.gz file with "
+            "the tool that wrote it; the old Analyze format does not tell left from right."
+        )
+    if suffix:
+        return (
+            f"{path} is {found} by its content; give it a name that ends with {suffix}, so that every program knows."
+        )
+    is_what = f"it is {found}" if found else "its content is none of an image that meddift knows"
+    return f"{path} is not an image that meddift can read: {is_what}, and its name ends with none of {known}."
+
+
+def require_existing(path: Path) -> None:
     """Raise MissingFileError that names what may have been meant."""
     try:
         if path.exists():
             return
         names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MissingFileError(f"{shortened(str(path))} cannot be read: {reason}.") from error
     if path.is_symlink():
         raise MissingFileError(f"{path} is a link to {path.readlink()}, which does not exist.")
     if not path.parent.is_dir():

@@ -32,6 +32,12 @@ TOLERANCE_MM = 1e-3
 #: Rounding of a quaternion component, stored as float32 and computed in float32 by some writers.
 _QUATERNION_ROUNDING = 5e-7
 
+#: How far b^2 + c^2 + d^2 of a quaternion may exceed 1 by rounding; it is scaled to 1 then, as ITK and nibabel do.
+_NORM_ROUNDING = 1e-5
+
+#: The largest offset of voxels that any writer could mean: headers with pictures or tables have some MB.
+_LARGEST_OFFSET = 1 << 40
+
 #: `xyzt_units & 7` of lengths that are not mm. 0 (unknown) is read as mm by every program.
 _OTHER_UNITS = {1: "metres", 3: "micrometres"}
 
@@ -60,6 +66,11 @@ def read_nifti_header(path: Path, *, nifti_form: NiftiForm | None, assume_geomet
     shape = stored_shape(header.get_data_shape())
     kind, dtype = _pixel_kind(header, path)
     problems = content_problems(shape, kind, path)
+    try:
+        _voxel_offset(header, path)
+        _scaling(header, path)
+    except ImageError as error:
+        problems.append(error)
     details: dict[str, Any] = {
         "sform_code": int(header["sform_code"]),
         "qform_code": int(header["qform_code"]),
@@ -82,8 +93,9 @@ def read_nifti_voxels(header: ImageHeader) -> NDArray[Any]:
         ImageError: if the file is cut off or damaged.
     """
     raw = _parse(header.path)
-    offset = max(int(raw["vox_offset"]), 352 if int(raw["sizeof_hdr"]) == 348 else 544)
-    data = read_voxels(header.path, offset=offset, shape=header.shape, dtype=raw.get_data_dtype())
+    data = read_voxels(
+        header.path, offset=_voxel_offset(raw, header.path), shape=header.shape, dtype=raw.get_data_dtype()
+    )
     slope, intercept = _scaling(raw, header.path)
     if (slope, intercept) == (1.0, 0.0):
         return data
@@ -107,24 +119,24 @@ def nifti_affine(
         header: nibabel header.
         shape: Lengths of the three axes.
         path: For messages.
-        nifti_form: Which form to believe, where they differ.
+        nifti_form: Which form to believe, where they differ; where there is only one, that one holds.
         assume_geometry: See `read_nifti_header`.
 
     Returns:
         The (4, 4) affine to world RAS mm, if any can be told, and the problems.
     """
     sform, qform = header.get_sform(coded=True)[0], None
-    if nifti_form != "sform":
+    if sform is None or nifti_form != "sform":
+        header.quaternion_threshold = -_NORM_ROUNDING
         try:
             qform = header.get_qform(coded=True)[0]
         except Exception as error:  # nibabel raises several types here
             return None, [GeometryError(f"the qform in the header of {path} is not usable: {error}. {REPAIR}")]
     codes = f"sform code {int(header['sform_code'])}, qform code {int(header['qform_code'])}"
-    if nifti_form is not None:
-        chosen = sform if nifti_form == "sform" else qform
-        if chosen is None:
-            return None, [GeometryError(f"{path} has no {nifti_form} ({codes}); leave out --nifti-form {nifti_form}.")]
-        return chosen, geometry_problems(shape, chosen, path)
+    if sform is not None and nifti_form == "sform":
+        return sform, _unit_problems(header, path) + geometry_problems(shape, sform, path)
+    if qform is not None and nifti_form == "qform":
+        return qform, _unit_problems(header, path) + geometry_problems(shape, qform, path)
     if sform is None and qform is None:
         return _stated_nowhere(header, shape, path, codes=codes, assume_geometry=assume_geometry)
 
@@ -135,13 +147,14 @@ def nifti_affine(
     if problems:
         return affine, problems
     if sform is not None and qform is not None:
-        distance = _corner_distance(shape, sform, qform)
+        distance = corner_distance(shape, sform, qform)
         if not distance <= TOLERANCE_MM and not _same_rotation_rounded(header, sform):
             problems.append(
                 GeometryError(
                     f"{path} states two geometries: sform and qform differ by {distance:.4g} mm at a corner "
                     f"({codes}), and programs disagree about which one holds. Choose with --nifti-form sform or "
-                    "--nifti-form qform: open the scan in your viewer and compare a point whose position you know."
+                    "--nifti-form qform (for one of two scans: --fixed-nifti-form, --moving-nifti-form): open the "
+                    "scan in your viewer and compare a point whose position you know."
                 )
             )
     if sform is not None and not problems:
@@ -149,7 +162,7 @@ def nifti_affine(
         spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
         rescaled = sform.copy()
         rescaled[:3, :3] *= spacing / np.linalg.norm(sform[:3, :3], axis=0)
-        distance = _corner_distance(shape, sform, rescaled)
+        distance = corner_distance(shape, sform, rescaled)
         if not distance <= 10 * TOLERANCE_MM:
             problems.append(
                 GeometryError(
@@ -257,6 +270,14 @@ def _pixel_kind(header: Any, path: Path) -> tuple[str, np.dtype[Any]]:
     return ("vector" if len(shape) == 5 and shape[3] == 1 else "scalar"), dtype.newbyteorder("=")
 
 
+def _voxel_offset(header: Any, path: Path) -> int:
+    """Bytes before the first voxel, behind the header at least."""
+    stated = float(header["vox_offset"])
+    if not abs(stated) <= _LARGEST_OFFSET:  # NaN, too
+        raise ImageError(f"the header of {path} says that voxels begin at byte {stated:g}. {REPAIR}")
+    return max(int(stated), 352 if int(header["sizeof_hdr"]) == 348 else 544)
+
+
 def _scaling(header: Any, path: Path) -> tuple[float, float]:
     """Slope and intercept; slope 0 or not a number means no scaling, as the standard says."""
     try:
@@ -298,7 +319,7 @@ def _stated_nowhere(
     return affine, problems
 
 
-def _corner_distance(shape: tuple[int, ...], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def corner_distance(shape: tuple[int, ...], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Largest distance between the corners of two lattices, mm; infinite where one is no lattice."""
     size = (shape[0], shape[1], shape[2])
     try:

@@ -33,3 +33,19 @@ def _unshown(letter: str) -> bool:
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape", errors="surrogatepass").decode("ascii")
+
+
+def printable_json(text: str) -> str:
+    r"""JSON whose strings hold such characters as `\u` escapes, which mean the same to whoever parses it.
+
+    Args:
+        text: JSON.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(letter if letter == "\n" or not _unshown(letter) else _json_escape(letter) for letter in text)
+
+
+def _json_escape(letter: str) -> str:
+    raw = letter.encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{raw[i]:02x}{raw[i + 1]:02x}" for i in range(0, len(raw), 2))

@@ -1,0 +1,77 @@
+"""What a file is by its first bytes, whatever its name says: for messages about files that are not what was meant."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+#: Beginnings of files and what they tell.
+_BEGINNINGS = (
+    (b"NRRD000", "an NRRD image"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"BM", "a BMP picture"),
+    (b"\x89HDF", "an HDF5 file, such as a transform of ITK"),
+    (b"PK\x03\x04", "a ZIP archive; unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"%PDF", "a PDF document"),
+    (b"#Insight Transform", "a transform of ITK"),
+    (b"\x00\x05\x16\x07", "a file in which macOS keeps attributes of another one"),
+    (b"MINC", "a MINC image"),
+    (b"CDF\x01", "a NetCDF file, such as a MINC image"),
+)  # fmt: skip
+
+
+def what_it_is(path: Path) -> str | None:
+    """A phrase for an image, picture, transform or archive: "a NIfTI image"; None for all else, text included.
+
+    Args:
+        path: Anything. What cannot be read is nothing.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(1024)
+        if start.startswith(b"\x1f\x8b"):
+            with gzip.open(path, "rb") as unpacked:
+                inside = _by_content(unpacked.read(1024))
+            return inside or "a file compressed by gzip"
+    except (OSError, ValueError, EOFError, zlib.error):
+        return None
+    return _by_content(start)
+
+
+def usual_suffix(kind: str | None) -> str | None:
+    """The suffix that files of a kind have, for those that meddift reads as scans."""
+    return {"a NIfTI image": ".nii", "an NRRD image": ".nrrd", "a MetaImage": ".mha", "an MGH image": ".mgh"}.get(
+        kind or ""
+    )
+
+
+def _by_content(start: bytes) -> str | None:
+    for beginning, kind in _BEGINNINGS:
+        if start.startswith(beginning):
+            return kind
+    if start[128:132] == b"DICM":
+        return "a DICOM file"
+    if len(start) >= 348 and start[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
+        magic = start[344:347]
+        return {b"n+1": "a NIfTI image", b"ni1": "the header of a NIfTI pair (.hdr and .img)"}.get(
+            magic, "an image in the old Analyze format"
+        )
+    if start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c") and start[4:7] in (b"n+2", b"ni2"):
+        return "a NIfTI image"
+    words = start[:200].replace(b" ", b"")
+    if b"ObjectType=Image" in words or (words.startswith((b"NDims=", b"ObjectType="))):
+        return "a MetaImage"
+    # Version 1 and four lengths, the type, and a flag of 0 or 1 (FreeSurfer wiki, "MghFormat").
+    if (
+        len(start) >= 284
+        and start[:4] == b"\0\0\0\1"
+        and start[20:24] in (b"\0\0\0\0", b"\0\0\0\1", b"\0\0\0\3", b"\0\0\0\4")
+    ):
+        return "an MGH image"
+    return None
