@@ -188,7 +188,7 @@ def test_the_key_changes_with_everything_that_changes_features_and_with_nothing_
         "spacing_source": "original",
         "shared_noise": True,
     }
-    assert set(changes) | {"average"} == {field.name for field in dataclasses.fields(options)}
+    assert set(changes) == {field.name for field in dataclasses.fields(options)}
     others += [key(options=dataclasses.replace(options, **{k: v})) for k, v in changes.items()]
     assert len({base, *others}) == 1 + len(others)
     assert key(options=dataclasses.replace(options, levels=options.levels[::-1])) == base
@@ -235,7 +235,6 @@ def test_the_key_changes_with_the_code_that_computes_features(monkeypatch, tmp_p
         {"seed": -3},
         {"latent": "median"},
         {"spacing_source": "mine"},
-        {"average": "similarity"},
     ],
 )
 def test_options_that_make_no_sense_are_refused(wrong):

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import meddift
-from meddift.cli import convert_points, datasets, demo, evaluate, info, match, models, register, warp
+from meddift.cli import cache, convert_points, datasets, demo, evaluate, info, match, models, register, warp
 from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts, say
 from meddift.cli.help import Command
 
@@ -84,5 +84,6 @@ for name, (module, short) in _COMMANDS.items():
     function = getattr(module, name.replace("-", "_"))
     app.command(name, cls=Command, epilog=module.EXAMPLES, short_help=short)(function)
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(datasets.app, name="datasets")

@@ -39,7 +39,6 @@ class ExtractionOptions:
         latent: The mean of the autoencoder's posterior, or one sample of it.
         seed: Decides all draws.
         spacing_source: Which voxel size the network is told: that of the lattice it sees, or that of the scan.
-        average: What is averaged over draws: the features.
         shared_noise: Whether all scans see the same draws. Equal noise at an equal index pulls answers towards that
             index, so every scan has draws of its own unless asked otherwise.
 
@@ -53,7 +52,6 @@ class ExtractionOptions:
     latent: Literal["mean", "sample"] = "mean"
     seed: int = 0
     spacing_source: Literal["network", "original"] = "network"
-    average: Literal["features"] = "features"
     shared_noise: bool = False
 
     def __post_init__(self) -> None:
@@ -112,7 +110,6 @@ class ExtractionOptions:
 _CHOICES: dict[str, tuple[str, ...]] = {
     "latent": ("mean", "sample"),
     "spacing_source": ("network", "original"),
-    "average": ("features",),
 }
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -157,8 +158,15 @@ class FeatureStore:
         """Bytes that all stored pyramids take."""
         return sum(size for _, size, _ in self._entries())
 
-    def clear(self) -> int:
-        """Remove all stored pyramids, and nothing else in the folder.
+    def __len__(self) -> int:
+        """Number of stored pyramids."""
+        return len(self._entries())
+
+    def clear(self, *, unused_days: float = 0.0) -> int:
+        """Remove stored pyramids, and nothing else in the folder.
+
+        Args:
+            unused_days: Only those that have not been used for so many days.
 
         Returns:
             Number of pyramids removed.
@@ -166,7 +174,8 @@ class FeatureStore:
         Raises:
             OutputError: if one cannot be removed.
         """
-        entries = self._entries()
+        limit = time.time() - unused_days * 24 * 3600.0
+        entries = [entry for entry in self._entries() if unused_days == 0 or entry[2] < limit]
         for path, _, _ in entries:
             try:
                 _remove(path)
