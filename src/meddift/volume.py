@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError
-from meddift.geometry import Grid, resampling_matrix, sample
+from meddift.geometry import Grid, resample_axes, sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +80,8 @@ class Volume:
         Raises:
             GeometryError: if the axes of the two lattices are not parallel.
         """
-        relation = self.grid.inverse @ grid.affine
-        step, first = np.diag(relation)[:3], relation[:3, 3]
-        if np.abs(relation[:3, :3] - np.diag(step)).max() > 1e-6 * np.abs(step).max() or (step <= 0).any():
-            raise GeometryError(f"cannot resample along axes: {self.grid!r} and {grid!r} are not parallel")
-        data = self.data.astype(np.float32, copy=False)
-        for axis in range(3):
-            n_in, n_out = self.grid.shape[axis], grid.shape[axis]
-            # Where old and new samples coincide there is nothing to blur: keep the exact values.
-            if n_in == n_out and abs(step[axis] - 1) < 1e-9 and abs(first[axis]) < 1e-6:
-                continue
-            matrix = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
-            data = np.moveaxis(np.moveaxis(data, axis - 3, -1) @ matrix.T, -1, axis - 3)
-        return Volume(np.ascontiguousarray(data), grid, modality=self.modality)
+        data = np.ascontiguousarray(self.data, dtype=np.float32)
+        return Volume(np.asarray(resample_axes(data, self.grid, grid, first_axis=data.ndim - 3)), grid)
 
     def at(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """Values at world points by trilinear interpolation, clamped at the border.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lattices import grids
 
 from meddift.errors import GeometryError
-from meddift.geometry import Grid, sample
+from meddift.geometry import Grid, resample_axes, sample
 from meddift.volume import Volume
 
 
@@ -137,3 +137,14 @@ def test_equal_scans_have_equal_digests_and_others_have_others():
     almost[0, 3] = -1e-9
     almost[1, 0] = -0.0
     assert Volume(data, Grid((3, 4, 5), almost)).digest() == volume.digest()
+
+
+@settings(max_examples=30, deadline=None)
+@given(grids(largest=9), st.tuples(*[st.integers(1, 12)] * 3))
+def test_tensors_with_channels_last_are_resampled_as_volumes_are(grid, shape):
+    volume = random_volume(grid, (3,))
+    target = grid.resized(shape)
+    values = torch.from_numpy(np.moveaxis(volume.data, 0, -1).astype(np.float32).copy())
+    found = resample_axes(values, grid, target)
+    assert found.is_contiguous()
+    np.testing.assert_allclose(found.movedim(-1, 0), volume.resampled_along_axes(target).data, atol=2e-5)

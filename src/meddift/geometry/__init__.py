@@ -1,6 +1,6 @@
 """Lattices, frames, transforms and the sampler. Everything that knows about spacing, flips and half voxels."""
 
-from meddift.geometry.axes import AxisReading, read_axes, resampling_matrix, spline_matrix
+from meddift.geometry.axes import AxisReading, read_axes, resample_axes, spline_matrix
 from meddift.geometry.frames import flip_affine_ras_lps, flip_ras_lps
 from meddift.geometry.grid import Grid
 from meddift.geometry.sampling import as_type, check_fill, nearest, sample, sample_with_gradient, scatter, window
@@ -22,7 +22,7 @@ __all__ = [
     "flip_ras_lps",
     "nearest",
     "read_axes",
-    "resampling_matrix",
+    "resample_axes",
     "sample",
     "sample_with_gradient",
     "scatter",

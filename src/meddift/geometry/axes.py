@@ -7,13 +7,14 @@ lattices.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError
 from meddift.geometry.grid import Grid
+from meddift.geometry.sampling import is_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +101,45 @@ def read_axes(lattice: Grid, level: Grid) -> tuple[AxisReading, AxisReading, Axi
         low = np.minimum(np.floor(position).astype(np.int64), max(length - 2, 0))
         readings.append(AxisReading(low, (position - low).astype(np.float32), length))
     return readings[0], readings[1], readings[2]
+
+
+def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 0) -> Any:
+    """Read what lies on one lattice on another whose axes run in the same directions.
+
+    Separable linear interpolation, antialiased where the new lattice is coarser (see `resampling_matrix`); beyond the
+    border the border value is repeated. One matrix product an axis, for which everything has to lie in order.
+
+    Args:
+        values: Contiguous array or tensor of float32; the axes of `source` stand together, before and after them
+            anything.
+        source: The lattice of the values.
+        target: A lattice with the same direction, such as `source.respaced(2.0)`.
+        first_axis: Which axis of `values` is the first of the lattice.
+
+    Returns:
+        Contiguous array or tensor of float32, on the same device.
+
+    Raises:
+        GeometryError: if the axes of the two lattices are not parallel.
+    """
+    relation = source.inverse @ target.affine
+    step, first = np.diag(relation)[:3], relation[:3, 3]
+    if np.abs(relation[:3, :3] - np.diag(step)).max() > 1e-6 * np.abs(step).max() or (step <= 0).any():
+        raise GeometryError(f"cannot resample along axes: {source!r} and {target!r} are not parallel")
+    # The axis that shrinks most comes first: less to read for the others.
+    for axis in sorted(range(3), key=lambda a: target.shape[a] / source.shape[a]):
+        n_in, n_out = source.shape[axis], target.shape[axis]
+        # Where old and new samples coincide there is nothing to blur: keep the exact values.
+        if n_in == n_out and abs(step[axis] - 1) < 1e-9 and abs(first[axis]) < 1e-6:
+            continue
+        matrix: Any = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
+        matrix = values.new_tensor(matrix) if is_tensor(values) else matrix
+        at = first_axis + axis
+        before, after = values.shape[:at], values.shape[at + 1 :]
+        behind = int(np.prod(after))
+        values = values.reshape(-1, n_in) @ matrix.T if behind == 1 else matrix @ values.reshape(-1, n_in, behind)
+        values = values.reshape(*before, n_out, *after)
+    return values
 
 
 def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> NDArray[np.float32]:

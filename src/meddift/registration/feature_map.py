@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.features import Level, Pyramid
-from meddift.geometry import Grid, sample
+from meddift.geometry import Grid, resample_axes, sample
 from meddift.matching.descriptors import unit
-from meddift.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +33,7 @@ class FeatureMap:
 
     def resampled(self, grid: Grid) -> FeatureMap:
         """The same descriptors on a coarser, parallel lattice: averaged, of length 1."""
-        data = Volume(np.moveaxis(self.values.numpy(), -1, 0), self.grid).resampled_along_axes(grid).data
-        return FeatureMap(unit(torch.from_numpy(np.ascontiguousarray(np.moveaxis(data, 0, -1)))), grid)
+        return FeatureMap(unit(resample_axes(self.values, self.grid, grid)), grid)
 
     def at(self, positions: NDArray[np.float64]) -> torch.Tensor:
         """(N, C) float32 at (N, 3) world RAS mm: trilinear, clamped at the border."""
@@ -47,8 +45,8 @@ def on_lattice(level: Level, grid: Grid, basis: torch.Tensor | None = None) -> t
     values = torch.from_numpy(level.features)
     if basis is not None:
         values = unit(values) @ basis
-    first = Volume(np.moveaxis(values.numpy(), -1, 0), level.grid).resampled_along_axes(grid)
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(first.data, 0, -1)))
+    resampled: torch.Tensor = resample_axes(values, level.grid, grid)
+    return resampled
 
 
 def common_basis(
