@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from meddift.matching import Matches
     from meddift.pipeline import Matcher, Options, Pair
     from meddift.points import Points
+    from meddift.tracking import FollowUp, TimePoint, track
     from meddift.volume import Volume
 
 __version__ = "0.1.0"
@@ -37,13 +38,17 @@ _HOME = {
     "Pair": "meddift.pipeline",
     "Points": "meddift.points",
     "Volume": "meddift.volume",
+    "FollowUp": "meddift.tracking",
+    "TimePoint": "meddift.tracking",
     "read_points": "meddift.io",
     "read_volume": "meddift.io",
+    "track": "meddift.tracking",
     "write_points": "meddift.io",
     "write_volume": "meddift.io",
 }
 
 __all__ = [
+    "FollowUp",
     "Grid",
     "Matcher",
     "Matches",
@@ -51,10 +56,12 @@ __all__ = [
     "Options",
     "Pair",
     "Points",
+    "TimePoint",
     "Volume",
     "__version__",
     "read_points",
     "read_volume",
+    "track",
     "write_points",
     "write_volume",
 ]

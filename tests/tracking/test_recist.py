@@ -176,3 +176,13 @@ def test_choices_of_targets_that_the_guideline_does_not_allow_are_pointed_out():
     assert doubts_about_targets(nodes) == ["there are 3 targets in lymph nodes; at most 2 count"]
     six = [target(str(i), 20.0, organ=f"organ {i}") for i in range(6)]
     assert doubts_about_targets(six) == ["there are 6 targets; at most 5 count"]
+
+
+def test_targets_that_have_become_one_count_once_and_are_not_gone():
+    # Section 4.3.2 on coalescence: the longest diameter of the merged lesion.
+    apart = Visit((Reading("1", 20.0), Reading("2", 15.0)))
+    merged = Visit((Reading("1", 34.0), Reading("2", None, seen="merged")))
+    found = assess([apart, merged])[1]
+    assert (found.sum_mm, found.overall) == (34.0, "SD")
+    nodes = Visit((Reading("1", 9.0, node=True), Reading("2", None, node=True, seen="merged")))
+    assert assess([Visit((Reading("1", 20.0, node=True), Reading("2", 20.0, node=True))), nodes])[1].target == "PR"

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import meddift
-from meddift.cli import cache, convert_points, datasets, demo, evaluate, info, match, models, register, warp
+from meddift.cli import cache, convert_points, datasets, demo, evaluate, info, match, models, register, track, warp
 from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts, say
 from meddift.cli.help import Command
 
@@ -75,6 +75,7 @@ def _common(
 _COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "match": (match, "Find points of one scan in another."),
     "register": (register, "Fit one transform between two scans."),
+    "track": (track, "Follow lesions through the scans of a patient."),
     "warp": (warp, "Carry points or images through a transform."),
     "convert-points": (convert_points, "Convert points between file formats."),
     "info": (info, "Describe a scan, points or a model."),

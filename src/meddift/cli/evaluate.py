@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meddift.cli.failures import DONE_IN_PART, say
-from meddift.cli.options import AsJson, Quiet
+from meddift.cli.groups import with_groups
+from meddift.cli.options import AsJson, Engine, Quiet
 
 if TYPE_CHECKING:
     from meddift.cli.terminal import Progress
@@ -122,6 +123,69 @@ def run(
         run_methods(cases, methods, out, settings=settings, on_progress=report)
     tables = collect(out)
     _finish(tables, out, as_json=as_json, quiet=quiet)
+
+
+@app.command("lesions")
+@with_groups
+def lesions(
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", metavar="SET", help="longitudinal (drawn chests), or longitudinal:SCAN (a CT of yours)."
+        ),
+    ] = "longitudinal",
+    out: Out,
+    patients: Annotated[int, typer.Option("--patients", metavar="N", min=1, help="How many patients.")] = 20,
+    scans: Annotated[int, typer.Option("--scans", metavar="N", min=2, help="Scans of each patient.")] = 3,
+    spacing: Annotated[
+        float, typer.Option("--spacing", metavar="MM", min=1.0, help="Voxel size of drawn chests.")
+    ] = 2.0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    engine: Engine,
+) -> None:
+    """Follow drawn lesions that grow, shrink, go, come, split and merge, and compare with the truth.
+
+    Patients that are done already with the same settings and code are not done again.
+    """
+    from meddift_lab.longitudinal import run_patients, summary
+
+    with _progress(quiet=quiet) as report:
+        results = run_patients(
+            data, out, engine.matcher(), patients=patients, times=scans, spacing_mm=spacing, on_progress=report
+        )
+    found = summary(results)
+    if as_json:
+        from meddift.cli.terminal import write_json_to_stdout
+
+        write_json_to_stdout(found)
+    elif not quiet:
+        from meddift.cli.terminal import make_table, show
+
+        table = make_table(f"Lesions of {len(results)} patients", [("", False), ("share", True), ("of", True)])
+        for key, words, count in _LESION_SCORES:
+            share = found[key]
+            table.add_row(words, "-" if share is None else f"{100 * share:.1f} %", str(found[count]))
+        f1 = found["links_f1"]
+        error = found["diameter_error_mm"]
+        show(
+            table,
+            f"F1 of links: {'-' if f1 is None else f'{f1:.3f}'}; longest diameters differ by "
+            f"{'-' if error is None else f'{error:.2f}'} mm in the mean",
+            *found["wrong"],
+            to_stdout=True,
+        )
+
+
+#: Key of each score, what it means, and the key of what it is a share of.
+_LESION_SCORES = (
+    ("correct_partner", "correct partner, of lesions in both scans", "present"),
+    ("wrong_disappeared", "called disappeared although there", "present"),
+    ("state_right", "right state", "states"),
+    ("splits_and_merges_found", "splits and merges found", "joined"),
+    ("category_right", "RECIST category as from true links", "categories"),
+)
 
 
 @app.command("ablate")

@@ -38,7 +38,7 @@ def follow(
     course = Course()
     first = scans[0]
     assert isinstance(first, Candidates)
-    for number, name in zip(range(len(first)), _names_at_baseline(first), strict=True):
+    for number, name in zip(range(len(first)), names_at_baseline(first), strict=True):
         item = first.items[number]
         course.add(Observation(name, 0, "baseline", (number,), item.center, "ok", "", ()))
     for k in range(1, len(scans)):
@@ -50,7 +50,7 @@ def follow(
     return course
 
 
-def _names_at_baseline(first: Candidates) -> list[str]:
+def names_at_baseline(first: Candidates) -> list[str]:
     """The numbers of labels where all have one, else 1, 2, 3, ..."""
     labels = [item.label for item in first.items]
     if all(label.isdecimal() and int(label) > 0 and str(int(label)) == label for label in labels):

@@ -15,8 +15,9 @@ from typing import Literal
 from meddift.errors import OptionsError
 
 Category = Literal["CR", "PR", "SD", "PD", "NE"]
-#: How a target was seen. "too_small": there, but too small to be measured: it counts 5 mm.
-Seen = Literal["measured", "too_small", "absent", "not_assessed"]
+#: How a target was seen. "too_small": there, but too small to be measured: it counts 5 mm. "merged": one with another
+#: target that carries the longest diameter of both: it counts 0 mm, but is not gone.
+Seen = Literal["measured", "too_small", "merged", "absent", "not_assessed"]
 #: All lesions that are not targets, taken together.
 NonTargets = Literal["none", "absent", "present", "progressed", "not_assessed"]
 
@@ -62,7 +63,9 @@ class Reading:
     @property
     def counts_mm(self) -> float | None:
         """What it adds to the sum, mm; None where it was not assessed."""
-        return {"measured": self.size_mm, "too_small": TOO_SMALL_MM, "absent": 0.0, "not_assessed": None}[self.seen]
+        if self.seen == "measured":
+            return self.size_mm
+        return {"too_small": TOO_SMALL_MM, "merged": 0.0, "absent": 0.0, "not_assessed": None}[self.seen]
 
     @property
     def gone(self) -> bool:
@@ -70,7 +73,7 @@ class Reading:
         if self.seen == "absent":
             return True
         counts = self.counts_mm
-        return self.node and counts is not None and counts < NORMAL_NODE_MM
+        return self.node and self.seen != "merged" and counts is not None and counts < NORMAL_NODE_MM
 
 
 @dataclass(frozen=True)

@@ -276,6 +276,32 @@ def _renoised(anatomy: Volume, level: float, generator: np.random.Generator) -> 
     return Volume(as_stored(noisy.data), noisy.grid)
 
 
+def moved_anatomy(
+    volume: Volume,
+    transform: KnownComposite,
+    generator: np.random.Generator,
+    *,
+    lungs: Volume | None,
+    sliding: Sliding | None = None,
+) -> Volume:
+    """A scan without noise as its patient looks later, on a lattice that follows the patient to within a centimetre.
+
+    Args:
+        volume: CT in HU without noise.
+        transform: What happens to the patient.
+        generator: Decides where exactly the lattice lies.
+        lungs: Where density follows volume; None = nowhere.
+        sliding: What lungs do before all else is deformed.
+    """
+    grid = volume.grid
+    shift = transform.apply(grid.center) - grid.center
+    affine = grid.affine.copy()
+    affine[:3, 3] += shift + generator.uniform(-10, 10, 3)
+    dense = volume if lungs is None else follow_volume(volume, transform, lungs=lungs)
+    shown = _shown(Grid(grid.shape, affine), grid, transform)
+    return deform_volume(dense, transform, shown) if sliding is None else deform_sliding(dense, sliding, transform, shown)
+
+
 def _moving_scan(
     volume: Volume,
     transform: KnownComposite,
@@ -287,22 +313,9 @@ def _moving_scan(
     crop_mm: float | None,
     noise_std_hu: float | None,
 ) -> Volume:
-    """Deform, on a lattice that follows the patient to within a centimetre, and scan again.
-
-    `lungs`: where density follows volume; None = nowhere. `sliding`: what lungs do before all else is deformed.
-    """
-    grid = volume.grid
-    shift = transform.apply(grid.center) - grid.center
-    affine = grid.affine.copy()
-    affine[:3, 3] += shift + generator.uniform(-10, 10, 3)
-    dense = volume if lungs is None else follow_volume(volume, transform, lungs=lungs)
-    shown = _shown(Grid(grid.shape, affine), grid, transform)
-    if sliding is None:
-        deformed = deform_volume(dense, transform, shown)
-    else:
-        deformed = deform_sliding(dense, sliding, transform, shown)
+    """Deform and scan again."""
     return rescan(
-        deformed,
+        moved_anatomy(volume, transform, generator, lungs=lungs, sliding=sliding),
         seed=int(generator.integers(2**31)),
         noise_std_hu=noise_std_hu,
         thickness_mm=thickness_mm,

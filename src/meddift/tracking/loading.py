@@ -1,0 +1,121 @@
+"""Reading what was given for each time point, and at most two scans in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from meddift.errors import MissingFileError, OptionsError
+from meddift.points import Points
+from meddift.tracking.candidates import (
+    Candidate,
+    Candidates,
+    candidates_of_mask,
+    candidates_of_points,
+    joined,
+)
+from meddift.tracking.tables import read_table
+from meddift.tracking.timepoints import TimePoint
+from meddift.volume import Volume
+
+
+def check_files(points: Sequence[TimePoint]) -> None:
+    """Say before any work which file is missing.
+
+    Raises:
+        MissingFileError: if one is.
+    """
+    for point in points:
+        for path in point.files:
+            if not path.exists():
+                raise MissingFileError(f"time point {point.name}: {path} does not exist")
+
+
+def read_scan(point: TimePoint) -> Volume:
+    """The scan of a time point."""
+    from meddift.io import read_volume
+
+    return point.scan if isinstance(point.scan, Volume) else read_volume(point.scan)
+
+
+def read_lesions(point: TimePoint, scan: Volume, *, components: bool, minimum_mm3: float) -> Candidates:
+    """All lesions that were given for a time point.
+
+    Raises:
+        MeddiftError: if something cannot be read, or does not belong to the scan.
+    """
+    parts = []
+    if point.lesions is not None:
+        mask, name = _mask(point.lesions, point.scan)
+        parts.append(candidates_of_mask(mask, scan, name=name, components=components, minimum_mm3=minimum_mm3))
+    if point.points is not None:
+        parts.append(_points(point.points, scan))
+    if point.lesion_table is not None:
+        parts.append(_table(point, scan))
+    return joined(parts) if parts else Candidates(given=False)
+
+
+def _mask(given: Path | Volume, scan: Path | Volume) -> tuple[Volume, str]:
+    from meddift.io import read_volume
+
+    if isinstance(given, Volume):
+        return given, "the mask"
+    return read_volume(given, check=False), str(given)
+
+
+def _points(given: Path | Points, scan: Volume) -> Candidates:
+    from meddift.io import read_points
+
+    if isinstance(given, Points):
+        return candidates_of_points(given, scan)
+    return candidates_of_points(read_points(given, grid=scan.grid), scan, name=str(given))
+
+
+def _table(point: TimePoint, scan: Volume) -> Candidates:
+    """Places of lesions from a table of ours; sizes in it are taken from `--review`, places here."""
+    path = point.lesion_table
+    rows = [row for row in read_table(path or "") if row.get("timepoint", point.name) in (point.name, "")]
+    needed = ("lesion_id", "x_ras", "y_ras", "z_ras")
+    if rows and any(name not in rows[0] for name in needed):
+        raise OptionsError(f"{path} needs the columns {', '.join(needed)}")
+    items = []
+    for number, row in enumerate(rows, start=1):
+        cells = [row[name] for name in needed[1:]]
+        if not all(cells):
+            continue  # a lesion that is not there
+        try:
+            place = [float(cell) for cell in cells]
+        except ValueError as error:
+            raise OptionsError(f"{path}, row {number}: {', '.join(cells)} is no place in mm") from error
+        if row.get("state", "matched") in ("disappeared", "outside"):
+            continue
+        items.append((row["lesion_id"], place, row.get("kind", ""), row.get("organ", "")))
+    found = candidates_of_points(Points([item[1] for item in items], tuple(item[0] for item in items)), scan)  # type: ignore[arg-type]
+    kept = {item[0]: item for item in items}
+    told = tuple(
+        Candidate(one.label, one.center, kind="" if kept[one.label][2] == "new" else kept[one.label][2],
+                  organ=kept[one.label][3])
+        for one in found.items
+    )  # fmt: skip
+    return Candidates(told, None, True, found.notes)
+
+
+class Encoded:
+    """Scans as the matcher wants them, no more than two in memory at a time.
+
+    Args:
+        points: Time points.
+        encode: Reads and encodes a scan.
+    """
+
+    def __init__(self, points: Sequence[TimePoint], encode: Callable[[Any], Any]) -> None:
+        self._points, self._encode = points, encode
+        self._held: dict[int, Any] = {}
+
+    def get(self, number: int, *, beside: int) -> Any:
+        """The scan of a time point; all others but `beside` are let go."""
+        self._held = {k: scan for k, scan in self._held.items() if k in (number, beside)}
+        if number not in self._held:
+            self._held[number] = self._encode(self._points[number].scan)
+        return self._held[number]

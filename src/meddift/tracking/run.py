@@ -1,0 +1,205 @@
+"""`track`: from the scans of one patient to a table of lesions over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meddift.errors import MeddiftError, OptionsError
+from meddift.tracking.candidates import Candidates, with_kinds
+from meddift.tracking.engine import MatchedCarrier
+from meddift.tracking.follow import follow
+from meddift.tracking.kept import FOLDER, Kept
+from meddift.tracking.loading import Encoded, check_files, read_lesions, read_scan
+from meddift.tracking.observations import Decision
+from meddift.tracking.result import FollowUp, SeenTimePoint
+from meddift.tracking.tables import Reviewed, read_review, read_targets
+from meddift.tracking.timepoints import TimePoint, in_order, read_time_points
+from meddift.volume import Volume
+
+if TYPE_CHECKING:
+    from meddift.pipeline import Matcher
+
+#: Called with the name of a stage in words and the share of the whole work that is done, 0 to 1.
+Progress = Callable[[str, float], None]
+
+
+def track(
+    time_points: Path | str | Sequence[TimePoint],
+    out: Path | str | None = None,
+    *,
+    matcher: Matcher | None = None,
+    subject: str = "patient",
+    components: bool = False,
+    minimum_mm3: float = 0.0,
+    targets: Path | str | Mapping[str, tuple[str, str]] | None = None,
+    review: Path | str | None = None,
+    report: bool = True,
+    on_progress: Progress | None = None,
+) -> FollowUp:
+    """Follow the lesions of one patient through two scans or more.
+
+    Args:
+        time_points: A table (`read_time_points`), or time points.
+        out: Folder for tables, masks, points and report; None writes nothing. A run there is resumed: what the engine
+            has answered before with the same scans and settings is not asked again.
+        matcher: The engine; None makes one with its defaults.
+        subject: The patient's name in tables.
+        components: Whether every connected component is a lesion, also in maps with several numbers.
+        minimum_mm3: Smaller lesions are left out.
+        targets: Which lesions at baseline count as what for RECIST: a table, or label -> (kind, organ).
+        review: An edited `lesions.tsv`: what is confirmed or corrected in it is kept, rejected links are not made.
+        report: Whether `report.html` is written.
+        on_progress: Called as work goes on.
+
+    Returns:
+        Lesions over time; `FollowUp.failures` tells scans that could not be used.
+
+    Raises:
+        OptionsError: if time points, targets or review make no sense.
+        MissingFileError: if a file is not there.
+        MeddiftError: if the first scan cannot be used, the model is not on this machine, or results cannot be written.
+    """
+    say = on_progress or _silent
+    points = read_time_points(time_points) if isinstance(time_points, Path | str) else in_order(time_points)
+    check_files(points)
+    names = [point.name for point in points]
+    said = Reviewed() if review is None else read_review(review, names)
+    chosen = read_targets(targets) if isinstance(targets, Path | str) else dict(targets or {})
+    if matcher is None:
+        from meddift.pipeline import Matcher
+
+        matcher = Matcher()
+    seen = _read(points, components=components, minimum_mm3=minimum_mm3, say=say)
+    if seen[0].failure:
+        raise OptionsError(
+            f"the first time point, {names[0]}, cannot be used, and all others need it: {seen[0].failure}"
+        )
+    seen, kinds = _with_kinds(seen, chosen, said, str(targets))
+    _check_review(said.decisions, seen, str(review))
+    carrier = _carrier(points, seen, matcher, None if out is None else Path(out), say)
+    course = follow([point.lesions for point in seen], carrier, names=names, decisions=said.decisions)
+    found = FollowUp(
+        subject=subject,
+        time_points=tuple(seen),
+        course=course,
+        kinds=kinds,
+        given=said.given or {},
+        provenance=_provenance(matcher, components=components, minimum_mm3=minimum_mm3),
+    )
+    if out is not None:
+        say("writing", 0.92)
+        found.save(out)
+        if report:
+            from meddift.tracking.page import write_page
+
+            write_page(found, Path(out) / "report.html", lambda k: read_scan(points[k]))
+    say("done", 1.0)
+    return found
+
+
+def _read(points: Sequence[TimePoint], *, components: bool, minimum_mm3: float, say: Progress) -> list[SeenTimePoint]:
+    """Every scan once, one after the other, for its lesions; none is kept."""
+    seen = []
+    for k, point in enumerate(points):
+        say(f"reading {point.name}", 0.15 * k / len(points))
+        grid, digest = None, ""
+        lesions: Candidates | str
+        try:
+            scan = read_scan(point)
+            grid, digest = scan.grid, scan.digest()
+            lesions = read_lesions(point, scan, components=components, minimum_mm3=minimum_mm3)
+        except MeddiftError as error:
+            lesions = str(error)
+        where = "in memory" if isinstance(point.scan, Volume) else str(point.scan)
+        seen.append(SeenTimePoint(point.name, point.date, point.day, point.phase, where, lesions, grid, digest))
+    return seen
+
+
+def _with_kinds(
+    seen: Sequence[SeenTimePoint], chosen: Mapping[str, tuple[str, str]], said: Reviewed, name: str
+) -> tuple[list[SeenTimePoint], dict[str, tuple[str, str]]]:
+    """Kinds of lesions at baseline: from the table of targets, else from a reviewed table."""
+    from meddift.tracking.follow import names_at_baseline
+
+    first = seen[0].lesions
+    assert isinstance(first, Candidates)
+    identities = dict(zip([item.label for item in first.items], names_at_baseline(first), strict=True))
+    if chosen:
+        first = with_kinds(first, dict(chosen), name)
+    kinds = {
+        identities[item.label]: (item.kind, item.organ) for item in first.items if item.kind or item.organ
+    } | dict(said.kinds or {})
+    unknown = sorted(set(said.kinds or {}) - set(identities.values()))
+    if unknown:
+        raise OptionsError(f"the reviewed table names lesion {', '.join(unknown)} at baseline, which is not there")
+    return [replace(seen[0], lesions=first), *seen[1:]], kinds
+
+
+def _check_review(decisions: Sequence[Decision], seen: Sequence[SeenTimePoint], name: str) -> None:
+    """Refuse a review of other masks than these."""
+    for decision in decisions:
+        scan = seen[decision.timepoint].lesions
+        if isinstance(scan, str):
+            continue
+        labels = {item.label for item in scan.items}
+        unknown = [label for label in decision.labels if label not in labels]
+        if unknown:
+            raise OptionsError(
+                f"{name}: lesion {decision.lesion} at {seen[decision.timepoint].name} has the label "
+                f"{', '.join(unknown)}, which is not in its mask; was the mask drawn anew?"
+            )
+
+
+def _carrier(
+    points: Sequence[TimePoint], seen: Sequence[SeenTimePoint], matcher: Matcher, out: Path | None, say: Progress
+) -> MatchedCarrier:
+    from meddift.io import as_volume
+
+    encoded = Encoded(points, as_volume)
+    done = 0
+
+    def pair(source: int, target: int) -> Any:
+        nonlocal done
+        done += 1
+        # Each follow-up is asked from the first scan, from the one before, and back.
+        share = 0.15 + 0.75 * min(done / (3 * (len(points) - 1)), 1.0)
+        say(f"from {points[source].name} to {points[target].name}", share)
+        return matcher.pair(encoded.get(source, beside=target), encoded.get(target, beside=source))
+
+    def grid(k: int) -> Any:
+        return seen[k].grid
+
+    kept = None
+    if out is not None:
+        settings = {"model": matcher.spec.name, "weights": matcher.weights_hash, "options": matcher.options.describe()}
+        kept = Kept(out / FOLDER, [point.digest for point in seen], settings)
+    return MatchedCarrier(pair, grid, kept)
+
+
+def _provenance(matcher: Matcher, **options: Any) -> dict[str, Any]:
+    import importlib.metadata
+    import platform
+
+    def version(package: str) -> str:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("meddift", "torch", "monai", "numpy", "SimpleITK", "nibabel")},
+        },
+        "model": matcher.spec.name,
+        "weights_sha256": matcher.weights_hash,
+        "matcher_options": matcher.options.describe(),
+        "options": options,
+    }
+
+
+def _silent(stage: str, share: float) -> None:
+    """Report nothing."""

@@ -1,0 +1,256 @@
+"""Patients with several scans and lesions of known identity: drawn, or made from a real scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.body import body_mask, lung_mask
+from meddift.volume import Volume
+from meddift_lab.longitudinal.fates import Course, random_courses
+from meddift_lab.longitudinal.shapes import Lump, draw, label_map
+from meddift_lab.longitudinal.sites import choose_sites
+from meddift_lab.synthetic import BreathingDeformation, chest_phantom, random_transform, rescan
+from meddift_lab.synthetic.degrade import crop_field_of_view
+from meddift_lab.synthetic.noise import noise_level, remove_noise
+from meddift_lab.synthetic.pairs import moved_anatomy
+
+Floats = NDArray[np.float64]
+
+#: Descent of the diaphragm from the first scan to a later one, mm; table shift, mm.
+BREATHING_MM, TABLE_MM = (12.0, 30.0), (10.0, 50.0)
+#: What a scan leaves out at the lower end where a lesion shall lie outside of it, mm.
+LEFT_OUT_MM = 45.0
+#: Days between scans.
+INTERVAL_DAYS = 84
+
+
+@dataclass(frozen=True, eq=False)
+class LongitudinalPatient:
+    """Scans of one patient and the truth about the lesions in them.
+
+    Attributes:
+        name: Of the patient.
+        scans: CT in HU, in order of time.
+        masks: Label maps on the scans' voxels; labels in random order, another one in every scan.
+        dates: When each scan was made.
+        labels: Lesion -> time point -> its labels there; lesions are counted from 0, none where it is not there.
+        states: (lesion, time point) -> true state, from where it is first seen.
+        centers: (lesion, time point) -> where it is or would be, world RAS mm.
+        fates: One word for each lesion.
+    """
+
+    name: str
+    scans: tuple[Volume, ...]
+    masks: tuple[Volume, ...]
+    dates: tuple[datetime, ...]
+    labels: tuple[tuple[tuple[int, ...], ...], ...]
+    states: Mapping[tuple[int, int], str]
+    centers: Mapping[tuple[int, int], Floats]
+    fates: tuple[str, ...]
+
+
+def drawn_patient(seed: int, *, times: int = 3, spacing_mm: float = 2.0, more: int = 4) -> LongitudinalPatient:
+    """A drawn chest with lesions of every fate.
+
+    Args:
+        seed: Equal seeds give equal voxels.
+        times: Number of scans.
+        spacing_mm: Voxel size of the drawing.
+        more: Lesions besides one of each fate.
+    """
+    phantom = chest_phantom(seed, spacing_mm=spacing_mm, lesions=0, noise_std_hu=0, table=False)
+    left, right = phantom.structures["left lung"], phantom.structures["right lung"]
+    return _patient(
+        f"drawn-{seed}",
+        phantom.volume,
+        seed,
+        lungs=Volume(left.data | right.data, left.grid),
+        box=(phantom.lung_low, phantom.lung_high),
+        noise_std_hu=16.0,
+        times=times,
+        more=more,
+    )
+
+
+def patient_of_scan(
+    volume: Volume, seed: int, *, times: int = 3, more: int = 4, name: str = "scan"
+) -> LongitudinalPatient:
+    """A real scan and what it would look like later, with drawn lesions of every fate.
+
+    Its noise is taken out, so that it is not deformed along with the anatomy; every scan gets noise of its own.
+
+    Args:
+        volume: CT in HU.
+        seed: Equal seeds give equal voxels.
+        times: Number of scans.
+        more: Lesions besides one of each fate.
+        name: Of the patient.
+    """
+    body = body_mask(volume)
+    lungs = lung_mask(volume, body=body)
+    if lungs.data.any():
+        world = volume.grid.index_to_world(np.argwhere(lungs.data))
+        low, high = np.percentile(world, 0.5, axis=0), np.percentile(world, 99.5, axis=0)
+    else:
+        still = BreathingDeformation.for_grid(volume.grid, amplitude_mm=0.0)
+        low, high = np.array(still.lung_low), np.array(still.lung_high)
+    level = noise_level(volume, body=body)
+    return _patient(
+        f"{name}-{seed}",
+        remove_noise(volume, std_hu=level),
+        seed,
+        lungs=lungs if lungs.data.any() else None,
+        box=((low[0], low[1], low[2]), (high[0], high[1], high[2])),
+        noise_std_hu=level,
+        times=times,
+        more=more,
+    )
+
+
+def _patient(
+    name: str,
+    anatomy: Volume,
+    seed: int,
+    *,
+    lungs: Volume | None,
+    box: tuple[tuple[float, float, float], tuple[float, float, float]],
+    noise_std_hu: float,
+    times: int,
+    more: int,
+) -> LongitudinalPatient:
+    generator = np.random.default_rng([seed, 21])
+    transforms = [
+        random_transform(
+            seed * 100 + k,
+            lung_low=box[0],
+            lung_high=box[1],
+            amplitude_mm=float(generator.uniform(*BREATHING_MM)),
+            table_shift_mm=float(generator.uniform(*TABLE_MM)),
+        )
+        for k in range(1, times)
+    ]
+    later = [moved_anatomy(anatomy, transform, generator, lungs=lungs) for transform in transforms]
+    # One of the later scans begins higher up.
+    short = int(generator.integers(1, times))
+    later[short - 1] = crop_field_of_view(later[short - 1], inferior=LEFT_OUT_MM)
+    courses = random_courses(generator, times=times, more=more)
+    moved = [lambda places: places, *(transform.apply for transform in transforms)]
+    grids = [anatomy.grid, *(scan.grid for scan in later)]
+
+    def shown(places: Floats, around: float) -> NDArray[np.bool_]:
+        each = [grid.contains(move(places), margin_mm=around) for grid, move in zip(grids, moved, strict=True)]
+        return np.asarray(np.all(each, axis=0), dtype=bool)
+
+    def hidden(places: Floats) -> NDArray[np.bool_]:
+        """Beyond the short scan, well inside all others."""
+        others = [
+            grid.contains(move(places), margin_mm=14.0)
+            for k, (grid, move) in enumerate(zip(grids, moved, strict=True))
+            if k != short
+        ]
+        left_out = ~grids[short].contains(moved[short](places), margin_mm=-12.0)
+        return np.asarray(np.all(others, axis=0) & left_out, dtype=bool)
+
+    body = body_mask(anatomy)
+    places = choose_sites(courses, anatomy, body, generator, shown=shown, hidden=hidden)
+    hounsfield = _hounsfield(anatomy, places, generator)
+    centers = {(i, k): moved[k](places[i]) for i in range(len(courses)) for k in range(times)}
+    directions = generator.normal(size=(len(courses), 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    scans, masks = [], []
+    labels: list[list[tuple[int, ...]]] = [[] for _ in courses]
+    for k, tissue in enumerate([anatomy, *later]):
+        bodies = [_bodies(course, k, centers[i, k], directions[i], i) for i, course in enumerate(courses)]
+        numbers = _numbers(courses, bodies, k, generator)
+        lumps = [(lump, hounsfield[i]) for i, group in enumerate(bodies) for lump in group]
+        scan = rescan(
+            draw(tissue, lumps),
+            seed=seed * 100 + k,
+            crop_mm=0.0,
+            noise_std_hu=noise_std_hu if k == 0 else None,
+            thickness_mm=float(tissue.grid.spacing[2]) if k == 0 else None,
+        )
+        mask = label_map(
+            scan.grid,
+            [
+                (lump, n)
+                for group, own in zip(bodies, numbers, strict=True)
+                for lump, n in zip(group, own, strict=True)
+            ],
+        )
+        there = set(np.unique(mask.data).tolist())
+        for i, own in enumerate(numbers):
+            labels[i].append(tuple(sorted({n for n in own if n in there})))
+        scans.append(scan)
+        masks.append(mask)
+    return LongitudinalPatient(
+        name=name,
+        scans=tuple(scans),
+        masks=tuple(masks),
+        dates=tuple(datetime(2024, 1, 8) + timedelta(days=INTERVAL_DAYS * k) for k in range(times)),
+        labels=tuple(tuple(row) for row in labels),
+        states=_states(courses, labels, short),
+        centers=centers,
+        fates=tuple(course.fate for course in courses),
+    )
+
+
+def _bodies(course: Course, k: int, center: Floats, direction: Floats, number: int) -> list[Lump]:
+    radius = course.radii_mm[k]
+    if radius is None:
+        return []
+    if course.split_at is None or k < course.split_at:
+        return [Lump(_triple(center), radius, number)]
+    # Two parts, each a little less than half as wide, with free space between them.
+    away = (0.55 * radius + 2.5) * direction
+    return [Lump(_triple(center + side * away), 0.5 * radius, number + 1000) for side in (-1.0, 1.0)]
+
+
+def _numbers(
+    courses: Sequence[Course], bodies: Sequence[Sequence[Lump]], k: int, generator: np.random.Generator
+) -> list[list[int]]:
+    """A random label for every body; lesions that have become one have one."""
+    count = sum(len(group) for group in bodies)
+    free = iter((generator.permutation(count + 5)[:count] + 1).tolist())
+    numbers: list[list[int]] = []
+    for i, (course, group) in enumerate(zip(courses, bodies, strict=True)):
+        own = [int(next(free)) for _ in group]
+        merged = course.merged_at is not None and k >= course.merged_at
+        if merged and course.neighbour is not None and course.neighbour < i:
+            own = [numbers[course.neighbour][0] for _ in group]
+        numbers.append(own)
+    return numbers
+
+
+def _states(
+    courses: Sequence[Course], labels: Sequence[Sequence[tuple[int, ...]]], short: int
+) -> dict[tuple[int, int], str]:
+    states = {}
+    for i, course in enumerate(courses):
+        seen = [k for k, own in enumerate(labels[i]) if own]
+        for k in range(seen[0] if seen else len(labels[i]), len(labels[i])):
+            if k == seen[0]:
+                states[i, k] = "baseline" if k == 0 else "new"
+            elif not labels[i][k]:
+                states[i, k] = "outside" if course.fate == "outside" and k == short else "disappeared"
+            elif course.merged_at is not None and k >= course.merged_at:
+                states[i, k] = "merged"
+            else:
+                states[i, k] = "split" if len(labels[i][k]) > 1 else "matched"
+    return states
+
+
+def _hounsfield(anatomy: Volume, places: Floats, generator: np.random.Generator) -> Floats:
+    """Of each lesion: soft tissue in the lung, darker or brighter than what is around it elsewhere."""
+    around = anatomy.at(places)
+    contrast = generator.choice([-1.0, 1.0], len(places)) * generator.uniform(25, 60, len(places))
+    return np.where(around < -500, generator.uniform(0, 60, len(places)), around + contrast)
+
+
+def _triple(values: Floats) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
