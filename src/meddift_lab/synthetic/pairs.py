@@ -299,7 +299,9 @@ def moved_anatomy(
     affine[:3, 3] += shift + generator.uniform(-10, 10, 3)
     dense = volume if lungs is None else follow_volume(volume, transform, lungs=lungs)
     shown = _shown(Grid(grid.shape, affine), grid, transform)
-    return deform_volume(dense, transform, shown) if sliding is None else deform_sliding(dense, sliding, transform, shown)
+    return (
+        deform_volume(dense, transform, shown) if sliding is None else deform_sliding(dense, sliding, transform, shown)
+    )
 
 
 def _moving_scan(
