@@ -125,7 +125,9 @@ class TestField:
         read = read_transform(path)
         assert isinstance(read, DisplacementField)
         points = interior_points(grid)
-        np.testing.assert_allclose(read.apply(points), mapped_by_itk(truth, points), atol=1e-6)
+        # NIfTI keeps its lattice twice, in float32: ITK takes the quaternion here, meddift the matrix.
+        atol = 1e-5 if suffix.startswith(".nii") else 1e-6
+        np.testing.assert_allclose(read.apply(points), mapped_by_itk(truth, points), atol=atol)
 
     @pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".nii.gz", ".nii", ".nrrd", ".mha"])
     def test_what_is_written_means_the_same_to_itk(self, tmp_path: Path, suffix: str) -> None:
@@ -336,15 +338,17 @@ class TestRefusals:
             read_transform(tmp_path / "flat.tfm")
 
     def test_unknown_class(self, tmp_path: Path) -> None:
-        sitk.WriteTransform(sitk.ComposeScaleSkewVersor3DTransform(), str(tmp_path / "odd.tfm"))
-        with pytest.raises(TransformError, match="not known to SimpleITK"):
+        sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "one.tfm"))
+        text = (tmp_path / "one.tfm").read_text().replace("TranslationTransform", "ThinPlateSplineKernelTransform")
+        (tmp_path / "odd.tfm").write_text(text)
+        with pytest.raises(TransformError, match=r"ThinPlateSplineKernelTransform_double_3_3.*not known here"):
             read_transform(tmp_path / "odd.tfm")
 
     def test_inverse_field_of_slicer(self, tmp_path: Path) -> None:
         sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "one.tfm"))
         text = (tmp_path / "one.tfm").read_text().replace("TranslationTransform", "InverseDisplacementFieldTransform")
         (tmp_path / "inverse.tfm").write_text(text)
-        with pytest.raises(TransformError, match="inverse displacement field of 3D Slicer"):
+        with pytest.raises(TransformError, match="only 3D Slicer writes"):
             read_transform(tmp_path / "inverse.tfm")
 
     def test_elastix_parameters(self, tmp_path: Path) -> None:

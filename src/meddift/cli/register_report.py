@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from meddift.cli.points_files import PointsTarget
 from meddift.errors import OptionsError
 
 if TYPE_CHECKING:
+    from meddift.geometry import Transform
     from meddift.matching import Matches
     from meddift.pipeline import Pair
     from meddift.pipeline.accuracy import Accuracy
@@ -159,8 +161,8 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
             continue
         more = {"registration": found.summary(), "provenance": dict(found.provenance)}
         content = transform_sidecar(fixed, moving, inverse=inverse, more=more)
-        plan(path, lambda place, transform=transform: write_transform(transform, place))  # type: ignore[misc]
-        plan(sidecar_path(path), lambda place, content=content: write_sidecar(content, place))  # type: ignore[misc]
+        plan(path, partial(_write_described, transform, content, path.name))
+        plan(sidecar_path(path), partial(write_sidecar, content))
     plan(wanted.affine, lambda place: write_transform(found.affine, place))
     plan(wanted.learn2reg, lambda place: write_learn2reg(found.transform, fixed.grid, moving.grid, place))
     plan(wanted.warped, lambda place: write_volume(warp_volume(moving, found.transform, fixed.grid), place))
@@ -179,3 +181,12 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
 
         outputs.optional[wanted.picture] = lambda place: save_picture(draw_registration(fixed, moving, found), place)
     return outputs.commit()
+
+
+def _write_described(transform: Transform, content: dict[str, Any], name: str, place: Path) -> None:
+    """Write a transform, and tell its sidecar, which is written after it, what file that is."""
+    from meddift.io import write_transform
+    from meddift.io.transform_sidecar import file_entry
+
+    write_transform(transform, place)
+    content["file"] = file_entry(place, name=name)

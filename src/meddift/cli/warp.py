@@ -123,7 +123,9 @@ def warp(
 
     # Images of the moving scan come onto the fixed one; --inverse turns it around.
     source_reading, onto_reading = (reading.fixed, reading.moving) if inverse else (reading.moving, reading.fixed)
-    parts = tuple(read_transform(path) for path in transforms)
+    # A displacement field lies on voxels of the fixed scan: what is said about that one's file holds for it too.
+    form, assume = reading.fixed.nifti_form, reading.fixed.assume_geometry
+    parts = tuple(read_transform(path, nifti_form=form, assume_geometry=assume) for path in transforms)
     found = parts[0] if len(parts) == 1 else CompositeTransform(parts)
     grid = None if onto is None else onto_reading.read(onto, check=False)  # only its voxels matter
     report: dict[str, Any] = {"direction": _direction(inverse, points is not None)}

@@ -13,6 +13,9 @@ from meddift.errors import GeometryError
 
 Floats = NDArray[np.float64]
 
+#: Lengths beyond this are damage, mm; their squares would overflow in places where nobody looks.
+_LARGEST = 1e9
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -43,12 +46,12 @@ class Grid:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4):
             raise GeometryError(f"an affine must have shape (4, 4), got {affine.shape}")
-        if not np.isfinite(affine).all():
-            raise GeometryError(f"an affine must be finite, got\n{affine}")
+        if not np.isfinite(affine).all() or np.abs(affine).max() > _LARGEST:
+            raise GeometryError(f"an affine must be finite, and its lengths below {_LARGEST:g} mm, got\n{affine}")
         if not np.allclose(affine[3], [0, 0, 0, 1]):
             raise GeometryError(f"the last row of an affine must be [0, 0, 0, 1], got {affine[3]}")
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        if (spacing <= 0).any() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
+        if (spacing < 1 / _LARGEST).any() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
             raise GeometryError(f"the affine is singular (spacing {spacing} mm):\n{affine}")
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)

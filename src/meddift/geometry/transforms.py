@@ -41,12 +41,13 @@ class AffineTransform:
     def __post_init__(self) -> None:
         """Validate and freeze."""
         matrix = np.array(self.matrix, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
             raise TransformError(f"an affine transform needs a finite, invertible (4, 4) matrix, got\n{matrix}")
         if not np.allclose(matrix[3], [0, 0, 0, 1]):
             raise TransformError(
                 f"the last row of an affine transform must be 0 0 0 1, got {matrix[3]}; is it the transpose of one?"
             )
+        matrix[3] = (0.0, 0.0, 0.0, 1.0)
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 

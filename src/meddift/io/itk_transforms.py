@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meddift.errors import TransformError
+from meddift.errors import GeometryError, TransformError
 from meddift.geometry import (
     AffineTransform,
     CompositeTransform,
@@ -21,8 +23,12 @@ from meddift.geometry import (
 )
 from meddift.geometry.frames import RAS_LPS_FLIP
 from meddift.geometry.inverse import NumericalInverse
+from meddift.io.compressed import AGAIN
 from meddift.io.header import SHEAR_TOLERANCE
-from meddift.io.itk import affine_of
+from meddift.io.itk import captured_messages, one_sentence
+from meddift.io.itk_linear import LARGEST, matrix_of, require_numbers, told
+from meddift.io.itk_records import Record
+from meddift.io.text_header import shortened
 
 Floats = NDArray[np.float64]
 
@@ -54,42 +60,38 @@ class ItkTransform:
         return NumericalInverse.of(self)
 
 
-def from_itk(transform: Any, path: Path) -> Transform:
-    """A SimpleITK transform (LPS) as one of ours (RAS); both map the same points to the same points.
+def from_records(records: list[Record], path: Path) -> Transform:
+    """The transform that a file of ITK holds (LPS) as one of ours (RAS); both map the same points to the same points.
 
     Args:
-        transform: SimpleITK.Transform.
-        path: The file it comes from, for messages.
+        records: What the file holds.
+        path: For messages.
 
     Raises:
-        TransformError: if it is not 3D, singular, or holds values that are not finite.
+        TransformError: if it is not one transform of 3D, if numbers are missing, not finite or impossible, or if
+            its class is not known.
     """
-    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
-
-    if transform.GetDimension() != 3:
-        raise TransformError(f"{path} holds a {transform.GetDimension()}D transform; 3D is needed")
-    if isinstance(transform, sitk.CompositeTransform):
-        count = transform.GetNumberOfTransforms()
-        try:
-            # ITK applies the transform that was added last first; our compositions stand in the order of application.
-            members = [transform.GetNthTransform(i) for i in reversed(range(count))]
-        except KeyError:
-            # SimpleITK has no Python class for a few linear transforms, but it applies them inside a composition.
-            return ItkTransform(transform)
-        parts = tuple(from_itk(member, path) for member in members)
-        return parts[0] if count == 1 else CompositeTransform(parts)
-    if isinstance(transform, sitk.DisplacementFieldTransform):
-        return field_from_itk(transform.GetDisplacementField(), path)
-    if transform.IsLinear():
-        return _affine_from_itk(transform, path)
-    return ItkTransform(transform)
+    first, *members = records
+    if not first.is_composite:
+        if members:
+            raise TransformError(
+                f"{path} holds {len(records)} transforms side by side and does not say how they belong together; "
+                "save them as one CompositeTransform, or one file each"
+            )
+        return _transform(first, path)
+    _require_three_dimensions(first, path)
+    # ITK lays compositions inside compositions flat, in the same order, and applies the last member first.
+    parts = [_transform(member, path) for member in reversed(members) if not member.is_composite]
+    if not parts:
+        raise TransformError(f"{path} holds a composition without members; the file may be cut off. {AGAIN}")
+    return parts[0] if len(parts) == 1 else CompositeTransform(tuple(parts))
 
 
 def to_itk(transform: Transform, path: Path) -> Any:
     """One of our transforms (RAS) as a SimpleITK transform (LPS).
 
     Args:
-        transform: Affine, displacement field, composition of these, or what `from_itk` gave.
+        transform: Affine, displacement field, composition of these, or what `from_records` gave.
         path: The file it is for, for messages.
 
     Raises:
@@ -114,26 +116,50 @@ def to_itk(transform: Transform, path: Path) -> Any:
     raise TransformError(f"a {type(transform).__name__} cannot be written to {path}; sample it as a DisplacementField")
 
 
-def field_from_itk(image: Any, path: Path) -> DisplacementField:
-    """A SimpleITK image of 3-vectors (LPS mm) as a displacement field.
+def to_records(transform: Transform, path: Path) -> list[Record]:
+    """One of our transforms as the records of a text file; errors as for `to_itk`, and for displacement fields."""
+    if isinstance(transform, CompositeTransform):
+        parts = [record for part in reversed(_flattened(transform)) for record in to_records(part, path)]
+        return [Record("CompositeTransform_double_3_3"), *parts]
+    if isinstance(transform, DisplacementField):
+        raise TransformError(f"{path}: a displacement field as text would be huge; write .h5 or .nii.gz")
+    return _itk_records(to_itk(transform, path))
+
+
+def _itk_records(held: Any) -> list[Record]:
+    """A SimpleITK transform as records."""
+    name, ending = held.GetName(), ""
+    if name == "CompositeTransform":
+        members = [held.GetNthTransform(number) for number in range(held.GetNumberOfTransforms())]
+        return [Record("CompositeTransform_double_3_3"), *(part for one in members for part in _itk_records(one))]
+    if name == "BSplineTransform" and held.GetOrder() != 3:
+        ending = f"_{held.GetOrder()}"
+    return [Record(f"{name}_double_3_3{ending}", np.array(held.GetParameters()), np.array(held.GetFixedParameters()))]
+
+
+def field_of(displacement: NDArray[np.floating], grid: Grid, path: Path) -> DisplacementField:
+    """A displacement field from what a file holds.
 
     Args:
-        image: SimpleITK.Image, 3D, three components.
-        path: The file it comes from, for messages.
+        displacement: (3, X, Y, Z) float, LPS mm; turned to RAS in place where it can be.
+        grid: Its lattice.
+        path: For messages.
 
     Raises:
-        TransformError: if it holds values that are not finite.
+        TransformError: if values are not finite or no lengths in mm.
     """
-    import SimpleITK as sitk  # noqa: N813
-
-    stored = sitk.GetArrayViewFromImage(image)
-    wrong = stored.size - int(np.isfinite(stored).sum())
-    if wrong:
-        raise TransformError(f"{path}: {wrong} values of the displacement field are not finite; write it anew")
-    displacement = stored.transpose(3, 2, 1, 0).copy(order="C")
+    with np.errstate(invalid="ignore"):
+        low, high = float(displacement.min()), float(displacement.max())  # NaN if there is one
+    if not -LARGEST <= low <= high <= LARGEST:
+        wrong = displacement.size - int(np.isfinite(displacement).sum())
+        what = (
+            f"{wrong} values of the displacement field are not finite" if wrong else f"displacements up to {high:g} mm"
+        )
+        raise TransformError(f"{path}: {what}; write it anew")
+    if not displacement.flags.writeable:
+        displacement = displacement.copy()
     displacement *= _signs(displacement.dtype)
-    width, height, depth = image.GetSize()
-    return DisplacementField(displacement, Grid((width, height, depth), affine_of(image)))
+    return DisplacementField(displacement, grid)
 
 
 def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) -> Any:
@@ -168,20 +194,90 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
     return image
 
 
-def _affine_from_itk(transform: Any, path: Path) -> AffineTransform:
-    """Any linear transform of ITK, whatever its parameters mean, from where it takes four points."""
-    far = 1000.0
-    origin = np.array(transform.TransformPoint([0.0, 0.0, 0.0]))
-    matrix = np.eye(4)
-    matrix[:3, 3] = origin
-    for axis in range(3):
-        corner = [0.0, 0.0, 0.0]
-        corner[axis] = far
-        matrix[:3, axis] = (np.array(transform.TransformPoint(corner)) - origin) / far
+def _transform(record: Record, path: Path) -> Transform:
+    """One transform that is no composition."""
+    _require_three_dimensions(record, path)
+    matrix = matrix_of(record, path)
+    if matrix is not None:
+        try:
+            return AffineTransform(flip_affine_ras_lps(matrix) @ RAS_LPS_FLIP)
+        except TransformError as error:
+            raise TransformError(f"{path}: {error}") from error
+    if record.kind == "DisplacementFieldTransform":
+        return _field(record, path)
+    if record.kind == "BSplineTransform":
+        return _spline(record, path)
+    hint = ""
+    if record.kind.startswith("Inverse"):
+        hint = " It is the inverse of a field or spline, as only 3D Slicer writes it; harden it there first."
+    raise TransformError(
+        f"{path} holds a transform of the class {shortened(record.name)!r}, which is not known here.{hint} Read are "
+        "all linear transforms of ITK, displacement fields, B-splines, and compositions of these; convert it to a "
+        "displacement field with the program that made it."
+    )
+
+
+def _require_three_dimensions(record: Record, path: Path) -> None:
+    """Refuse what is not from 3D to 3D, in double or single precision."""
+    dimensions = re.fullmatch(r"\w+?_(?:double|float)_(\d+)_(\d+)(?:_[0-3])?", record.name)
+    if dimensions is None:
+        raise TransformError(f"{path} is damaged: {shortened(record.name)!r} is no class of ITK. {AGAIN}")
+    if dimensions.groups() != ("3", "3"):
+        raise TransformError(
+            f"{path} holds a {record.kind} from {dimensions[1]}D to {dimensions[2]}D; 3D to 3D is needed"
+        )
+
+
+def _lattice(record: Record, path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Shape and affine (LPS) from the 18 fixed parameters: size, origin, spacing, direction."""
+    fixed = record.fixed.astype(np.float64)
+    size = [int(n) if 0 < n < 1e6 and n == int(n) else 0 for n in np.nan_to_num(fixed[:3]).tolist()]
+    if len(fixed) == 18 and all(size) and np.isfinite(fixed).all() and (np.abs(fixed) < LARGEST).all():
+        affine = np.eye(4)
+        affine[:3, :3] = fixed[9:].reshape(3, 3) * fixed[6:9]
+        affine[:3, 3] = fixed[3:6]
+        if (fixed[6:9] > 0).all():
+            return (size[0], size[1], size[2]), affine
+    raise TransformError(f"{path}: the lattice of the {record.kind} is impossible: {told(fixed)}. {AGAIN}")
+
+
+def _field(record: Record, path: Path) -> DisplacementField:
+    """A displacement field; its vectors stand one after another, x fastest."""
+    require_numbers(record, len(record.parameters), (18,), path)
+    shape, affine = _lattice(record, path)
+    require_numbers(record, 3 * math.prod(shape), (18,), path)
     try:
-        return AffineTransform(flip_affine_ras_lps(matrix) @ RAS_LPS_FLIP)
-    except TransformError as error:
-        raise TransformError(f"{path}: {error}") from error
+        grid = Grid(shape, flip_affine_ras_lps(affine))
+    except GeometryError as error:
+        raise TransformError(f"{path}: the lattice of the displacement field is impossible: {error}") from error
+    vectors = record.parameters.reshape(*reversed(shape), 3)
+    return field_of(vectors.transpose(3, 2, 1, 0).copy(order="C"), grid, path)
+
+
+def _spline(record: Record, path: Path) -> ItkTransform:
+    """A B-spline, applied by ITK; the order stands at the end of the name where it is not 3."""
+    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+
+    require_numbers(record, len(record.parameters), (18,), path)
+    shape, affine = _lattice(record, path)
+    require_numbers(record, 3 * math.prod(shape), (18,), path)
+    ending = record.name.removeprefix("BSplineTransform_").split("_")[3:]
+    order = int(ending[0]) if ending else 3
+    if min(shape) <= order:
+        raise TransformError(f"{path}: a B-spline of order {order} needs more than {shape} control points")
+    values = record.parameters.astype(np.float64)
+    if not np.isfinite(values).all() or np.abs(values).max() > LARGEST:
+        raise TransformError(f"{path}: coefficients of the B-spline are no displacements in mm; write it anew")
+    try:
+        Grid(shape, flip_affine_ras_lps(affine))
+        with captured_messages():
+            spline = sitk.BSplineTransform(3, order)
+            spline.SetFixedParameters(record.fixed.astype(np.float64).tolist())
+            spline.SetParameters(values.tolist())
+    except (GeometryError, RuntimeError) as error:
+        reason = one_sentence(error) if isinstance(error, RuntimeError) else str(error)
+        raise TransformError(f"{path}: the B-spline is impossible: {reason}") from error
+    return ItkTransform(spline)
 
 
 def _flattened(transform: CompositeTransform) -> list[Transform]:

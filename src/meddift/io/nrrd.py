@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError, MeddiftError
-from meddift.geometry import flip_affine_ras_lps
-from meddift.io.header import ASSUME, ImageHeader, content_problems, geometry_problems, stored_shape
+from meddift.io.header import ASSUME, REPAIR, ImageHeader, content_problems, geometry_problems, stored_shape
 from meddift.io.text_header import (
     MILLIMETRES,
     MOST_FILES,
@@ -342,12 +341,18 @@ def _geometry(
     lps = np.eye(4)
     spacings = fields.get("spacings", "").split()
     for column, axis in enumerate(axes.spatial):
-        if directions is not None and directions[axis] is not None:
-            lps[:3, column] = directions[axis]
+        direction = None if directions is None else directions[axis]
+        if direction is not None and len(direction) != 3:
+            problems.append(
+                GeometryError(
+                    f"a space direction in the header of {path} has {len(direction)} numbers, not 3. {REPAIR}"
+                )
+            )
+        elif direction is not None:
+            lps[:3, column] = direction
         elif len(spacings) == len(axes.kinds) and spacings[axis].lower() != "nan":
             lps[column, column] = number(spacings[axis])
     if origin is not None and len(origin) == 3:
         lps[:3, 3] = origin
-    signs = _SPACE_NAMES.get(space)
-    affine = flip_affine_ras_lps(lps) if signs is None else np.diag([*signs, 1.0]) @ lps
-    return affine, problems
+    lps[:3] *= np.array(_SPACE_NAMES.get(space, (-1, -1, 1)))[:, None]
+    return lps, problems

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from meddift.errors import OptionsError
+from meddift.errors import OptionsError, TransformError
 from meddift.geometry import Grid, Transform
+from meddift.io.text_header import shortened
 from meddift.system.atomic import write_json
 from meddift.volume import Volume
+
+#: Sidecars have a few kB.
+_LARGEST = 1 << 22
 
 
 def sidecar_path(path: Path) -> Path:
@@ -35,13 +41,20 @@ def transform_sidecar(
         inverse: Whether the file holds the inverse.
         more: Further entries, such as how it was made.
     """
-    points, images = ("moving to fixed", "fixed onto moving") if inverse else ("fixed to moving", "moving onto fixed")
+    given, other = ("moving", "fixed") if inverse else ("fixed", "moving")
     return {
-        "direction": {"points": points, "images": images},
+        "direction": {"points": f"{given} to {other}", "images": f"{other} onto {given}"},
         "file_space": "LPS",
         "unit": "mm",
         "applies": "T(x) = x + d(x) for a displacement field; the file is used as it stands by SimpleITK, ITK, ANTs, "
         "elastix and 3D Slicer",
+        "in_3d_slicer": {
+            # Slicer moves what hangs under a node by the inverse of the transform that ITK resamples with.
+            "node": f"{other}-to-{given}",
+            "put_under_it": f"the {other} image, and points of the {other} scan: they go onto the {given} one",
+            "never_put_under_it": f"points of the {given} scan: they would be moved the wrong way; carry them with "
+            "'meddift warp --points', or under the node after Invert",
+        },
         "fixed": _described(fixed),
         "moving": _described(moving),
         **(more or {}),
@@ -51,6 +64,70 @@ def transform_sidecar(
 def write_sidecar(content: Mapping[str, Any], path: Path | str) -> None:
     """Write what `transform_sidecar` gave, atomically."""
     write_json(dict(content), path)
+
+
+def file_entry(written: Path, *, name: str) -> dict[str, Any]:
+    """What a sidecar says about its file, so that a damaged or exchanged one is noticed.
+
+    Args:
+        written: The file as it stands on disk, perhaps under a temporary name.
+        name: Its name for good.
+    """
+    with written.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"name": name, "bytes": written.stat().st_size, "sha256": digest}
+
+
+def read_sidecar(path: Path) -> dict[str, Any] | None:
+    """The sidecar of a transform file; None if there is none, or if it is of another program.
+
+    Args:
+        path: The transform file.
+
+    Raises:
+        TransformError: if there is one that cannot be read.
+    """
+    beside = sidecar_path(path)
+    try:
+        with beside.open("rb") as stream:
+            raw = stream.read(_LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TransformError(f"{beside} cannot be read: {error.strerror or error}") from error
+    try:
+        if len(raw) > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST} bytes")
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise TransformError(
+            f"{beside} is damaged ({reason}). It belongs to {path.name}: copy both again, or delete it"
+        ) from error
+    return content if isinstance(content, dict) and "direction" in content else None
+
+
+def require_same_file(path: Path) -> None:
+    """Compare a transform file with what its sidecar says about it, if there is one.
+
+    Raises:
+        TransformError: if the file is another, or if the sidecar cannot be read.
+    """
+    content = read_sidecar(path)
+    told = content.get("file") if content is not None else None
+    if not isinstance(told, dict) or not isinstance(told.get("sha256"), str):
+        return
+    # T.h5 and T.tfm would have one sidecar between them: it belongs to the one that it names.
+    if Path(str(told.get("name"))).suffix.lower() != path.suffix.lower():
+        return
+    found = file_entry(path, name=path.name)
+    if found["sha256"] != told["sha256"].lower():
+        beside = sidecar_path(path).name
+        raise TransformError(
+            f"{path} is not the file that {beside} describes: its sha256 is {found['sha256'][:12]}..., and should be "
+            f"{shortened(told['sha256'])[:12]}... ({found['bytes']} bytes, and should be {told.get('bytes')}). It was "
+            f"damaged or replaced: copy both again, or delete {beside} if you replaced the transform yourself"
+        )
 
 
 def write_learn2reg(transform: Transform, fixed: Grid, moving: Grid, path: Path | str) -> None:

@@ -7,58 +7,63 @@ image onto the fixed one. Files are LPS mm, memory is RAS mm.
 
 from __future__ import annotations
 
-import mmap
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from meddift.errors import MissingFileError, OptionsError, TransformError
-from meddift.geometry import CompositeTransform, DisplacementField, Transform
-from meddift.io.itk import captured_messages, one_sentence, pixel_kind
-from meddift.io.itk_transforms import ItkTransform, field_from_itk, field_to_itk, from_itk, to_itk
+from meddift.geometry import DisplacementField, Transform
+from meddift.io.itk import captured_messages
+from meddift.io.itk_records import Record
+from meddift.io.itk_transforms import ItkTransform, field_to_itk, from_records, to_itk, to_records
+from meddift.io.transform_sidecar import require_same_file
 from meddift.system.atomic import atomic_write
-from meddift.system.memory import require_memory
+
+if TYPE_CHECKING:
+    from meddift.io.nifti import NiftiForm
 
 __all__ = ["ItkTransform", "read_transform", "write_transform"]
 
-_TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat")
-_FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+TRANSFORM_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5", ".mat")
+FIELD_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _WRITABLE = (".h5", ".hdf5", ".tfm", ".nii.gz", ".nii", ".nrrd", ".mha")
 
 
-def read_transform(path: Path | str) -> Transform:
+def read_transform(
+    path: Path | str, *, nifti_form: NiftiForm | None = None, assume_geometry: bool = False
+) -> Transform:
     """Read a transform that maps fixed points to moving points.
 
     ITK transform files (`.tfm`, `.txt`, `.h5`, `.hdf5`, ANTs' `.mat`) and images of displacement vectors in LPS mm
     (`.nii.gz` with intent 1007, `.nrrd`, `.mha`). A NIfTI field with intent 1006 is read as ITK reads it: with x and
-    y negated.
+    y negated. If a `.transform.json` of meddift stands beside the file and holds its sha256, the two must agree.
 
     Args:
         path: The file.
+        nifti_form: "sform" or "qform": which one to believe where a displacement field in NIfTI states two geometries.
+        assume_geometry: Accept displacement fields that do not state where they lie in space.
 
     Returns:
         AffineTransform for every linear transform; DisplacementField; CompositeTransform; or ItkTransform for
-        others, such as B-splines. World RAS mm. Inside a field's lattice they agree with ITK; outside it ITK leaves
-        points where they are, DisplacementField moves them like its border.
+        B-splines. World RAS mm. Inside a field's lattice they agree with ITK; outside it ITK leaves points where they
+        are, DisplacementField moves them like its border.
 
     Raises:
         MissingFileError: if there is no such file.
-        TransformError: if it is no transform of 3D, or holds several, or is a displacement field in voxels.
+        TransformError: if it is no transform of 3D, holds several, is damaged or cut off, is a displacement field in
+            voxels, or is not the file of its sidecar.
         MemoryLimitError: if a displacement field does not fit into memory.
     """
     path = Path(path)
-    if not path.exists():
-        raise MissingFileError(f"there is no transform file {path}")
-    name = path.name.lower()
-    if name.endswith(_FIELD_SUFFIXES):
-        return _read_field(path)
-    if not name.endswith(_TRANSFORM_SUFFIXES):
-        raise TransformError(
-            f"{path} is not a transform by its name; transforms are read from "
-            f"{', '.join(_TRANSFORM_SUFFIXES + _FIELD_SUFFIXES)}"
-        )
-    return _read_itk(path)
+    require_file(path)
+    require_same_file(path)
+    if is_field_name(path):
+        from meddift.io.displacement_images import read_field
+
+        return read_field(path, nifti_form=nifti_form, assume_geometry=assume_geometry)
+    return from_records(read_records(path), path)
 
 
 def write_transform(transform: Transform, path: Path | str) -> None:
@@ -76,15 +81,19 @@ def write_transform(transform: Transform, path: Path | str) -> None:
         OptionsError: if the suffix is none of those above.
         OutputError: if the file cannot be written.
     """
-    import SimpleITK as sitk  # noqa: N813
-
     path = Path(path)
     name = path.name.lower()
     if not name.endswith(_WRITABLE):
         raise OptionsError(f"transforms are written to {', '.join(_WRITABLE)}; got the name {path.name!r}")
-    if name.endswith((".h5", ".hdf5", ".tfm")):
-        if name.endswith(".tfm") and _holds_field(transform):
-            raise TransformError(f"{path}: a displacement field as text would be huge; write .h5 or .nii.gz")
+    if name.endswith(".tfm"):
+        from meddift.io.itk_text import text_of
+        from meddift.system.atomic import write_text
+
+        write_text(text_of(to_records(transform, path)), path)
+        return
+    import SimpleITK as sitk  # noqa: N813
+
+    if name.endswith((".h5", ".hdf5")):
         content, write = to_itk(transform, path), sitk.WriteTransform
     elif isinstance(transform, DisplacementField):
         content, write = field_to_itk(transform, path, dtype=np.dtype(np.float32)), sitk.WriteImage
@@ -96,89 +105,70 @@ def write_transform(transform: Transform, path: Path | str) -> None:
         write(content, str(temporary))
 
 
-def _read_itk(path: Path) -> Transform:
-    """The one transform of an ITK transform file."""
-    import SimpleITK as sitk  # noqa: N813
+def require_file(path: Path) -> None:
+    """Raise MissingFileError or TransformError unless there is a file that can be read as a transform by its name."""
+    try:
+        if not path.exists():
+            raise MissingFileError(f"there is no transform file {path}")
+        if not path.is_file():
+            raise TransformError(f"{path} is not a file; give the transform itself")
+        with path.open("rb"):
+            pass
+    except PermissionError as error:
+        raise TransformError(f"{path} cannot be read: there is no permission to do so") from error
+    except MissingFileError:
+        raise
+    except OSError as error:
+        raise TransformError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not path.name.lower().endswith(TRANSFORM_SUFFIXES + FIELD_SUFFIXES):
+        raise TransformError(
+            f"{path} is not a transform by its name; transforms are read from "
+            f"{', '.join(TRANSFORM_SUFFIXES + FIELD_SUFFIXES)}"
+        )
 
+
+def is_field_name(path: Path) -> bool:
+    """Whether a transform file is an image of displacements, by its name."""
+    return path.name.lower().endswith(FIELD_SUFFIXES)
+
+
+def read_records(path: Path) -> list[Record]:
+    """What a transform file of ITK holds: text, MATLAB level 4, or HDF5."""
     with path.open("rb") as stream:
         beginning = stream.read(4096)
-    if b"(Transform " in beginning and not beginning.startswith(b"#Insight"):
+    suffix = path.suffix.lower()
+    if beginning.startswith(b"\x89HDF") or suffix in (".h5", ".hdf5"):
+        from meddift.io.itk_hdf5 import read_hdf5_records
+
+        return read_hdf5_records(path)
+    _refuse_other_programs(beginning, path)
+    if suffix == ".mat" and not beginning.startswith(b"#Insight"):
+        from meddift.io.itk_matlab import read_matlab_records
+
+        return read_matlab_records(path)
+    from meddift.io.itk_text import read_text_records
+
+    return read_text_records(path)
+
+
+def _refuse_other_programs(beginning: bytes, path: Path) -> None:
+    """Transforms of other programs that bear the same suffixes: say what they are."""
+    if beginning.startswith(b"#Insight"):
+        return
+    if b"(Transform " in beginning:
         raise TransformError(
             f"{path} is a parameter file of elastix, which ITK cannot apply; let transformix write the field "
             f"(transformix -def all -tp {path.name} -out .) and read deformationField.nii or .mhd"
         )
-    try:
-        with captured_messages():
-            transform = sitk.ReadTransform(str(path))
-    except (RuntimeError, KeyError) as error:
-        # KeyError: a class of ITK that SimpleITK reads but has no name for.
-        reason = one_sentence(error) if isinstance(error, RuntimeError) else "its type is not known to SimpleITK."
-        hint = ""
-        if b"InverseDisplacementField" in beginning or _count(path, b"InverseDisplacementField"):
-            hint = " It holds an inverse displacement field of 3D Slicer; harden or convert it there first."
-        raise TransformError(f"cannot read the transform {path}: {reason}{hint}") from error
-    # SimpleITK warns and silently takes the first of several transforms; only a composition is one transform.
-    marker = b"TransformType" if path.suffix.lower() in (".h5", ".hdf5") else b"\nTransform: "
-    several = _count(path, marker) if path.suffix.lower() != ".mat" else 1
-    if several > 1 and not isinstance(transform, sitk.CompositeTransform):
+    rows = beginning.decode("ascii", errors="replace").split("\n")
+    matrix = [re.fullmatch(r"\s*(?:[-+.\deE]+[\s,]+){3}[-+.\deE]+\s*", row[:500]) for row in rows[:4]]
+    if len(matrix) == 4 and all(matrix):
         raise TransformError(
-            f"{path} holds {several} transforms side by side and does not say how they belong together; "
-            f"save them as one CompositeTransform, or one file each"
+            f"{path} is a bare 4 x 4 matrix, as FSL FLIRT, greedy and c3d write it, which does not say in which frame "
+            "and direction it is. Convert it: c3d_affine_tool (-ref FIXED -src MOVING -fsl2ras for FLIRT) "
+            f"{path.name} -oitk affine.tfm"
         )
-    return from_itk(transform, path)
-
-
-def _read_field(path: Path) -> DisplacementField:
-    """A displacement field from an image of vectors."""
-    import SimpleITK as sitk  # noqa: N813
-
-    try:
-        with captured_messages():
-            reader = sitk.ImageFileReader()
-            reader.SetFileName(str(path))
-            reader.ReadImageInformation()
-        size, components = reader.GetSize(), reader.GetNumberOfComponents()
-        dtype, _ = pixel_kind(sitk.GetPixelIDValueAsString(reader.GetPixelID()))
-        _check_field(size, components, dtype, path)
-        require_memory(2 * 3 * dtype.itemsize * int(np.prod(size)), f"reading the displacement field {path}")
-        with captured_messages():
-            image = reader.Execute()
-    except RuntimeError as error:
-        raise TransformError(f"cannot read the displacement field {path}: {one_sentence(error)}") from error
-    return field_from_itk(image, path)
-
-
-def _check_field(size: tuple[int, ...], components: int, dtype: np.dtype[Any], path: Path) -> None:
-    """Refuse images that are no displacement field in mm."""
-    if len(size) == 3 and components == 3 and dtype.kind == "f":
-        return
-    if components == 1 and len(size) == 4 and size[3] == 3:
-        why = (
-            "is a 4-D image of shape (X, Y, Z, 3): the layout of Learn2Reg, whose displacements are in voxels of the "
-            "image and not in mm. Convert it to mm in LPS and save it as a 5-D NIfTI with intent code 1007"
+    if b"LTA file" in beginning or b"volume_info" in beginning or beginning.startswith(b"type      ="):
+        raise TransformError(
+            f"{path} is a transform of FreeSurfer; convert it: lta_convert --inlta ... --outitk a.tfm"
         )
-    elif components == 1 and len(size) == 5 and size[3:] == (1, 3):
-        why = "has the shape of a displacement field but not its intent code; set it to 1007 if it is LPS mm"
-    elif components == 1:
-        why = "is an image, not a displacement field; give a transform file such as .h5, or a *_Warp.nii.gz"
-    else:
-        why = f"holds {components} components of type {dtype} on {len(size)} axes, not 3 of a float type on 3 axes"
-    raise TransformError(f"{path} {why}")
-
-
-def _holds_field(transform: Transform) -> bool:
-    """Whether a displacement field is among the parts."""
-    if isinstance(transform, CompositeTransform):
-        return any(_holds_field(part) for part in transform.parts)
-    return isinstance(transform, DisplacementField)
-
-
-def _count(path: Path, marker: bytes) -> int:
-    """How often a marker stands in a file, without loading it."""
-    if not path.stat().st_size:
-        return 0  # an empty file cannot be mapped
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found, position = 0, content.find(marker)
-        while position >= 0:
-            found, position = found + 1, content.find(marker, position + len(marker))
-        return found

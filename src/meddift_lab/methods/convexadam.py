@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from meddift.geometry import CompositeTransform, DisplacementField
-from meddift.io.itk_transforms import from_itk
 from meddift.registration import sampled
 from meddift.volume import Volume
 from meddift_lab.methods.answer import Answer, Floats
-from meddift_lab.methods.simpleitk import AFFINE, as_images, fit_affine
+from meddift_lab.methods.simpleitk import AFFINE, as_images, as_transform, fit_affine
 
 #: Defaults of the package (version 0.2.0), which its authors used for Learn2Reg's lung CT without masks.
 SETTINGS: Mapping[str, Any] = {
@@ -41,7 +40,7 @@ def convexadam(fixed: Volume, moving: Volume, points: Floats, *, settings: Mappi
     import torch
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
-    affine = from_itk(fit_affine(*as_images(fixed, moving), settings["affine"]), Path("the affine of SimpleITK"))
+    affine = as_transform(fit_affine(*as_images(fixed, moving), settings["affine"]))
     upright = fixed.reoriented("RAS")
     grid = upright.grid.coarsened(settings["smallest_voxel_mm"])
     start = upright.resampled_along_axes(grid)

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from meddift.geometry import DisplacementField, Grid
+from meddift.geometry import DisplacementField, Grid, Transform
 from meddift.io.convert import to_sitk
-from meddift.io.itk_transforms import field_from_itk, from_itk
+from meddift.io.itk import affine_of
+from meddift.io.itk_transforms import ItkTransform, field_of, from_records, to_records
 from meddift.registration import sampled
 from meddift.volume import Volume
 from meddift_lab.methods.answer import Answer, Floats
+
+_NAME = Path("the transform of SimpleITK")  # in messages
 
 #: 60_Registration_Introduction, with an affine instead of a rigid transform.
 AFFINE: Mapping[str, Any] = {
@@ -121,6 +124,11 @@ def as_images(fixed: Volume, moving: Volume) -> tuple[Any, Any]:
     return sitk.Cast(to_sitk(fixed), sitk.sitkFloat32), sitk.Cast(to_sitk(moving), sitk.sitkFloat32)
 
 
+def as_transform(transform: Any) -> Transform:
+    """A SimpleITK transform, LPS, as one of ours, RAS."""
+    return from_records(to_records(ItkTransform(transform), _NAME), _NAME)
+
+
 def _framework(settings: Mapping[str, Any]) -> Any:
     """What all stages share."""
     import SimpleITK as sitk  # noqa: N813
@@ -150,12 +158,17 @@ def _descend(method: Any, settings: Mapping[str, Any]) -> None:
 
 def _answer(transform: Any, points: Floats) -> Answer:
     """Points by ITK's own point transform, and the field if it is wanted."""
-    mapped = from_itk(transform, Path("the transform of SimpleITK"))
+    mapped = as_transform(transform)
 
     def field(grid: Grid) -> DisplacementField:
         if transform.IsLinear():
             return sampled(mapped, grid)
-        return field_from_itk(_itk_field(transform, grid), Path("the field of SimpleITK"))
+        import SimpleITK as sitk  # noqa: N813
+
+        image = _itk_field(transform, grid)
+        vectors = np.ascontiguousarray(sitk.GetArrayFromImage(image).transpose(3, 2, 1, 0))
+        width, height, depth = image.GetSize()
+        return field_of(vectors, Grid((width, height, depth), affine_of(image)), _NAME)
 
     return Answer(mapped.apply(points), field)
 
