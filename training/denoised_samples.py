@@ -87,7 +87,7 @@ def main() -> None:
             place.imshow(values[:, :, values.shape[2] // 2].T, cmap="gray", vmin=0, vmax=1, origin="lower")
             place.set_title(title, fontsize=8)
             place.set_axis_off()
-    figure.savefig(arguments.out, dpi=110)
+    figure.savefig(arguments.out, dpi=65)
 
 
 if __name__ == "__main__":

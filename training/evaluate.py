@@ -40,6 +40,16 @@ PRIOR_RADIUS_MM = 25.0
 #: Raised whenever the same options give other results than before, so that kept ones are not mistaken for new.
 EVALUATION_VERSION = 3
 
+#: What has to be known about pairs made by computer, and about real ones.
+MADE_PAIRS = (
+    "The pairs are deformations of few scans, so that the "
+    "intervals say nothing about how patients differ. Both scans of a pair have noise of their own and the "
+    "lungs change density with their volume; still the anatomy of a deformed copy is its original's, which is "
+    "kinder to local descriptors (patches, MIND) than two real scans of one patient are. "
+    "Harder scans: breathing of 40 mm, more local bending, 8 degrees, slices of 5 mm, noise of 45 HU."
+)
+FEW_PAIRS = "The pairs are few, so that the intervals say nothing about how patients differ."
+
 
 def compare(describer: Describer, contestant: Contestant, task: Task) -> dict[str, Any]:
     """Search for the points of a task with one contestant; errors in mm."""
@@ -140,6 +150,7 @@ def main() -> None:
         "--search-only", action="store_true", help="leave the `default` preset out, which takes longest"
     )
     parser.add_argument("--card", type=Path, help="model card that the tables are written into, between its markers")
+    parser.add_argument("--block", default="evaluation", help="of the card: between which markers")
     parser.add_argument("--crop-consistency", action="store_true", help="how much features change with the crop")
     parser.add_argument("--totalseg", action="store_true", help="match two crops of one scan to each other")
     parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.py: its features are compared as well")
@@ -220,14 +231,14 @@ def main() -> None:
         "prior": {"displaced_by_at_most_mm": PRIOR_ERROR_MM, "radius_mm": PRIOR_RADIUS_MM},
         "bootstrap": {"resamples": RESAMPLES, "interval_percent": 95},
     }
-    words = _introduction(record, labels)
+    words = _introduction(record, labels, made=arguments.scans is not None or arguments.phantoms > 0)
     closing = consistency.describe(extra)
     _write(arguments.out / "evaluation.json", json.dumps({**record, "rows": rows, **extra}, indent=1))
     _write(arguments.out / "evaluation.csv", as_csv(rows))
     _write(arguments.out / "evaluation.md", "\n".join([words, markdown(rows), closing]))
     if arguments.card:
         block = "\n".join([words, decisive(rows), folded(rows), closing]).strip()
-        put_between_markers(arguments.card, "evaluation", f"\n{block}\n")
+        put_between_markers(arguments.card, arguments.block, f"\n{block}\n")
     print(f"wrote {arguments.out / 'evaluation.md'}, .csv and .json after {record['seconds']:.0f} s")
 
 
@@ -263,8 +274,8 @@ def _kept(out: Path, key: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _introduction(record: dict[str, Any], labels: list[str]) -> str:
-    """What the tables show."""
+def _introduction(record: dict[str, Any], labels: list[str], *, made: bool) -> str:
+    """What the tables show; `made`: whether there are pairs made by computer among them."""
     weights = [
         f"{label}: sha256 `{record['weights'][label]['sha256'][:16]}`, {record['weights'][label].get('steps', '?')} "
         "steps of training"
@@ -275,15 +286,12 @@ def _introduction(record: dict[str, Any], labels: list[str]) -> str:
         [
             f"Weights: {'; '.join(weights)}. {versions}; {record['threads']} thread(s), {record['precision']}.",
             "",
-            f"Errors are distances to the exact truth. In brackets: 95 % intervals from {RESAMPLES} bootstrap "
-            "resamples of pairs, and of points within each. The pairs are deformations of few scans, so that the "
-            "intervals say nothing about how patients differ. Both scans of a pair have noise of their own and the "
-            "lungs change density with their volume; still the anatomy of a deformed copy is its original's, which is "
-            "kinder to local descriptors (patches, MIND) than two real scans of one patient are. "
+            f"Errors are distances to {'the exact truth' if made else 'the places that come with the pairs'}. In "
+            f"brackets: 95 % intervals from {RESAMPLES} bootstrap resamples of pairs, and of points within each. "
+            f"{MADE_PAIRS if made else FEW_PAIRS} "
             "MIND is MIND-SSC, whitened. Random weights are those "
             "that training starts from (the last convolution of every residual block is zero there). "
             "The closest voxel is the one nearest to the truth: no answer on whole voxels can be better. "
-            "Harder scans: breathing of 40 mm, more local bending, 8 degrees, slices of 5 mm, noise of 45 HU. "
             "A point without an answer counts as not found. The last columns compare with the first row on the same "
             "points: by how much the median is larger, and how many percentage points fewer are found within 5 mm.",
             "",

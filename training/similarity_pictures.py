@@ -1,6 +1,6 @@
-"""Draw the two pictures of the model card: how similar every place of a scan is to one point of another.
+"""Draw the two pictures of the notebook of the built-in model: how similar every place of a scan is to one point.
 
-    python training/similarity_pictures.py --scans FOLDER --out src/meddift/models/weights/builtin
+    python training/similarity_pictures.py --scans FOLDER --out docs
 
 One point on a vessel and one in soft tissue of LIDC-0314, a scan that no training has seen, looked for in a deformed
 and rescanned copy of it.
@@ -179,7 +179,7 @@ def main() -> None:
     chosen = choose_points(pair)
     matches = matching.match(np.stack(list(chosen.values())))
     for row, (name, point) in enumerate(chosen.items()):
-        path = arguments.out / f"similarity-{name}.png"
+        path = arguments.out / f"builtin-similarity-{name}.png"
         words = "a vessel" if name == "vessel" else "soft tissue"
         title = f"Similarity to one point in {words}" if name != "vessel" else f"Similarity to one point on {words}"
         draw(path, pair, point, matches.moving.positions[row], matching.similarity(point), title)

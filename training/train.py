@@ -57,8 +57,10 @@ DEFAULTS = {
 ON_AUTOENCODER = with_channels([64, 128, 144])
 
 
-#: Of the noisy views that train beside correspondence: how many have any timestep and not a low one.
-ANY_NOISE = 0.4
+#: Seconds between checkpoints.
+SAVE_EVERY_S = 240.0
+#: How many pairs have noise, beside correspondence; and how many of these at any timestep and not at a low one.
+NOISY, ANY_NOISE = 0.3, 0.4
 
 
 def haar(image: torch.Tensor) -> torch.Tensor:
@@ -68,7 +70,7 @@ def haar(image: torch.Tensor) -> torch.Tensor:
         parts = [
             (part.unfold(axis, 2, 2) @ kernel) / math.sqrt(2)
             for part in parts
-            for kernel in (torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0]))
+            for kernel in (image.new_tensor([1.0, 1.0]), image.new_tensor([1.0, -1.0]))
         ]
     return torch.stack(parts)
 
@@ -148,22 +150,21 @@ def train_on(
     """The loss of one pair, both views in one pass, and figures to log."""
     latent = torch.stack([encode(view.image) for view in pair.views])
     device = latent.device
-    noisy = [not config["correspondence"] or float(torch.rand((), generator=generator)) < 0.35 for _ in range(2)]
-    timesteps = []
-    for is_noisy in noisy:
-        # Noise that leaves correspondence to be seen, or, now and then, any: the network is a diffusion model.
-        anything = not config["correspondence"] or float(torch.rand((), generator=generator)) < ANY_NOISE
-        most = 50 if not is_noisy else 1000 if anything else 150
-        timesteps.append(int(torch.randint(most, (), generator=generator)))
-    noise = torch.randn(latent.shape, generator=generator).to(device)
-    noise = noise * torch.tensor(noisy, device=device).reshape(2, 1, 1, 1, 1)
+    # Without noise, as the package reads features; with noise that leaves correspondence to be seen; or with any.
+    noisy = not config["correspondence"] or float(torch.rand((), generator=generator)) < NOISY
+    anything = not config["correspondence"] or float(torch.rand((), generator=generator)) < ANY_NOISE
+    most = 50 if not noisy else 1000 if anything else 150
+    timesteps = torch.randint(most, (2,), generator=generator)
+    noise = torch.randn(latent.shape, generator=generator).to(device) * noisy
     signal = kept[timesteps].sqrt().to(device).reshape(2, 1, 1, 1, 1)
     given = signal * latent + (1 - signal**2).sqrt() * noise
-    output, levels = read_levels(network, given, torch.tensor(timesteps, device=device))
+    # Objectives stay in float32: cosines of neighbouring places differ by less than bfloat16 can tell.
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        output, levels = read_levels(network, given, timesteps.to(device))
     wanted = denoising_target(config["prediction"], latent, noise, signal)
     loss = (output.float() - wanted).square().mean((1, 2, 3, 4)).sum()
     figures = {"denoising": float(loss.detach())}
-    if config["correspondence"] and all(not n or t < 60 for n, t in zip(noisy, timesteps, strict=True)):
+    if config["correspondence"] and (not noisy or int(timesteps.max()) < 60):
         matching, extra = correspondence(
             ({name: f[:1] for name, f in levels.items()}, {name: f[1:] for name, f in levels.items()}),
             pair.points, pair.extra, (pair.views[0].half_extent, pair.views[1].half_extent), generator=generator,
@@ -208,6 +209,7 @@ def main() -> None:
     autoencoder, scale_factor = None, 1.0
     if arguments.autoencoder:
         autoencoder, scale_factor = load_autoencoder(arguments.autoencoder)
+        autoencoder = autoencoder.to(arguments.device)
         config |= ON_AUTOENCODER | {"autoencoder": NETWORK, "scale_factor": scale_factor}
     if arguments.channels:
         config |= with_channels(arguments.channels)
@@ -280,8 +282,7 @@ def main() -> None:
             asked = time.monotonic()
             pair = next(pairs)
             waited += time.monotonic() - asked
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                loss, figures = train_on(network, pair, config, kept, generator=generator, encode=encode)
+            loss, figures = train_on(network, pair, config, kept, generator=generator, encode=encode)
             (loss / arguments.pairs).backward()
             for name, value in figures.items():
                 running[name] = 0.95 * running.get(name, value) + 0.05 * value
@@ -299,7 +300,7 @@ def main() -> None:
             spent = time.monotonic() - began
             print(f"step {step}, {trained:.0f} s (this one {spent:.1f} s, of which waiting for views "
                   f"{waited:.1f} s): {told}", flush=True)  # fmt: skip
-        if time.monotonic() - saved > 240:
+        if time.monotonic() - saved > SAVE_EVERY_S:
             save()
             saved = time.monotonic()
     save()
