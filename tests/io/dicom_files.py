@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 CT, SECONDARY, REPORT, CSA = (
     "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.11", "1.3.12.2.1107.5.9.1",
@@ -71,6 +72,36 @@ def series(folder: Path, *, values=None, positions=None, prefix="IM", skip=(), *
         if k not in skip:
             save(image(values[..., k], place, InstanceNumber=k + 1, **own), folder / f"{prefix}{k:03d}.dcm")
     return folder
+
+
+def enhanced(numbers: list[int], *, explicit: bool = True) -> Dataset:
+    """Frames of one enhanced CT object (PS3.3 A.38): places and rescaling stand in functional groups only."""
+    one = image(
+        stored()[..., 0], SOPClassUID=ENHANCED, ImagePositionPatient=None, ImageOrientationPatient=None,
+        PixelSpacing=None, SliceThickness=None, RescaleSlope=None, RescaleIntercept=None,
+    )  # fmt: skip
+    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+
+    def item(**values) -> Sequence:
+        inner = Dataset()
+        for name, value in values.items():
+            setattr(inner, name, value)
+        return Sequence([inner])
+
+    shared = Dataset()
+    shared.PlaneOrientationSequence = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    shared.PixelMeasuresSequence = item(PixelSpacing=[SPACING[1], SPACING[0]], SliceThickness=SPACING[2])
+    shared.PixelValueTransformationSequence = item(RescaleIntercept=-1024, RescaleSlope=1)
+    frames = []
+    for k in numbers:
+        own = Dataset()
+        own.PlanePositionSequence = item(ImagePositionPatient=list(above(k)))
+        frames.append(own)
+    one.SharedFunctionalGroupsSequence = Sequence([shared])
+    one.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    one.NumberOfFrames = len(frames)
+    one.PixelData = b"".join(np.ascontiguousarray(stored()[..., k].T).tobytes() for k in numbers)
+    return one
 
 
 def scout(**tags) -> Dataset:

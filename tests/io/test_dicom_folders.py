@@ -12,13 +12,13 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import (
     CSA,
-    ENHANCED,
     ORIGIN,
     REPORT,
     SECONDARY,
     SHAPE,
     SPACING,
     above,
+    enhanced,
     image,
     no_image,
     save,
@@ -26,8 +26,6 @@ from dicom_files import (
     series,
 )
 from dicom_files import stored as stored_values
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
 from meddift.errors import GeometryError, ImageError
@@ -302,44 +300,15 @@ def test_a_scan_recorded_in_steps_is_one_scan(tmp_path):
 # ------------------------------------------------------------------ enhanced objects
 
 
-def _enhanced(numbers, positions, *, shared_slope=1.0) -> Dataset:
-    """Frames of one enhanced CT object (PS3.3 A.38): places and rescaling stand in functional groups only."""
-    one = image(
-        stored_values()[..., 0], SOPClassUID=ENHANCED, ImagePositionPatient=None, ImageOrientationPatient=None,
-        PixelSpacing=None, SliceThickness=None, RescaleSlope=None, RescaleIntercept=None,
-    )  # fmt: skip
-
-    def item(**values):
-        inner = Dataset()
-        for name, value in values.items():
-            setattr(inner, name, value)
-        return Sequence([inner])
-
-    shared = Dataset()
-    shared.PlaneOrientationSequence = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    shared.PixelMeasuresSequence = item(PixelSpacing=[SPACING[1], SPACING[0]], SliceThickness=SPACING[2])
-    shared.PixelValueTransformationSequence = item(RescaleIntercept=-1024, RescaleSlope=shared_slope)
-    frames = []
-    for place in positions:
-        own = Dataset()
-        own.PlanePositionSequence = item(ImagePositionPatient=list(place))
-        frames.append(own)
-    one.SharedFunctionalGroupsSequence = Sequence([shared])
-    one.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    one.NumberOfFrames = len(frames)
-    one.PixelData = b"".join(np.ascontiguousarray(stored_values()[..., k].T).tobytes() for k in numbers)
-    return one
-
-
 def test_enhanced_ct_one_frame_a_file(tmp_path):
     for k in range(SHAPE[2]):
-        save(_enhanced([k], [above(k)]), tmp_path / f"{k}.dcm")
+        save(enhanced([k]), tmp_path / f"{k}.dcm")
     _read(tmp_path)
 
 
 def test_enhanced_ct_all_frames_in_one_file_in_any_order(tmp_path):
     order = [3, 0, 5, 1, 4, 2]
-    path = save(_enhanced(order, map(above, order)), tmp_path / "scan" / "all.dcm")
+    path = save(enhanced(order), tmp_path / "scan" / "all.dcm")
     _read(path.parent)
     _read(path)
     assert describe_image(path)["shape"] == list(SHAPE)

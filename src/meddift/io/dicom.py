@@ -38,6 +38,7 @@ def list_dicom_series(folder: Path | str, *, progress: Progress | None = None) -
     return list(read_folder(Path(folder), progress=progress).series)
 
 
+@np.errstate(all="ignore")  # numbers of damaged headers overflow; what is not finite is refused with a sentence
 def read_dicom_header(path: Path, *, series: str | None, progress: Progress | None = None) -> ImageHeader:
     """Read the headers of all slices of a series and build its lattice.
 

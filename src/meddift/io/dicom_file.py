@@ -74,7 +74,7 @@ class PixelFormat:
     @property
     def scaled_dtype(self) -> np.dtype[Any]:
         """The type that holds every value after rescaling: integer where slope and intercept are whole numbers."""
-        if self.dtype.kind == "f" or not (self.slope.is_integer() and self.intercept.is_integer()):
+        if self.dtype.kind not in "iu" or not (self.slope.is_integer() and self.intercept.is_integer()):
             return np.dtype(np.float32)
         if (self.slope, self.intercept) == (1.0, 0.0):
             return self.dtype.newbyteorder("=")

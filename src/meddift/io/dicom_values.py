@@ -80,7 +80,7 @@ class DicomValues:
         for k, word in enumerate(words):
             try:
                 result[k] = float(word)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 return np.full(count, np.nan)
         return result
 
@@ -115,6 +115,6 @@ class FrameValues:
         value = None if item is None else item.get(keyword)
         try:
             values = np.array([float(word) for word in value or ()])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return np.full(count, np.nan)
         return values if len(values) == count else np.full(count, np.nan)

@@ -36,6 +36,7 @@ DICOM_SUFFIXES = (".dcm", ".ima")
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
+@np.errstate(all="ignore")  # numbers of damaged headers overflow; what is not finite is refused with a sentence
 def read_volume(
     path: Path | str,
     *,
@@ -148,6 +149,7 @@ def check_scan(volume: Volume, name: str = "the scan") -> Volume:
     return volume
 
 
+@np.errstate(all="ignore")
 def read_header(
     path: Path | str,
     *,
