@@ -9,10 +9,11 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import SimpleITK as sitk  # noqa: N813
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
-from dicom_files import SHAPE, enhanced
+from dicom_files import SHAPE, enhanced, stored
 
 VOXELS = (np.arange(4 * 5 * 6).reshape(4, 5, 6) - 50).astype(np.int16)
 
@@ -51,14 +52,34 @@ def seeds() -> dict[str, dict[str, bytes]]:
         enhanced(order).save_as(folder / "all.dcm", enforce_file_format=True)
         enhanced(order, explicit=False).save_as(folder / "implicit.dcm", implicit_vr=True, little_endian=True)
         dicom = {name: (folder / name).read_bytes() for name in ("all.dcm", "implicit.dcm")}
+        packed = {name: _packed(folder, name) for name in ("JPEG", "JPEG2000")}
 
     def of(*suffixes: str) -> dict[str, bytes]:
         return {name: content for name, content in files.items() if name.endswith(suffixes)}
 
     return {
         "nifti": of(".nii", ".nii.gz"), "mgh": of(".mgh", ".mgz"), "nrrd": of(".nrrd"), "metaimage": of(".mha"),
-        "dicom": dicom,
+        "dicom": dicom, "compressed_dicom": packed,
     }  # fmt: skip
+
+
+def _packed(folder: Path, method: str) -> bytes:
+    """An enhanced object whose frames GDCM has compressed without loss."""
+    plain = sitk.GetImageFromArray(stored().transpose())
+    plain.SetMetaData("0008|0060", "OT")
+    writer = sitk.ImageFileWriter()
+    writer.SetUseCompression(True)
+    writer.SetCompressor(method)
+    writer.SetFileName(str(folder / "packed.dcm"))
+    writer.Execute(plain)
+    packed = pydicom.dcmread(folder / "packed.dcm")
+    one = enhanced(list(range(SHAPE[2])))
+    one.PixelData = packed.PixelData
+    one["PixelData"].VR = "OB"
+    one["PixelData"].is_undefined_length = True
+    one.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
+    one.save_as(folder / "packed.dcm", enforce_file_format=True)
+    return (folder / "packed.dcm").read_bytes()
 
 
 TOKENS = {
@@ -71,5 +92,6 @@ TOKENS = {
         b"CompressedData = True\n", b"HeaderSize = -1\n", b"LIST", b"%d 1 3 1", b"ElementNumberOfChannels = 3\n",
         b"BinaryData = True\n",
     ],
+    "compressed_dicom": [b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0", b"\xff\xd8", b"\xff\xd9", b"\xff\x4f"],
     "dicom": [b"SQ\0\0\xff\xff\xff\xff", b"\xfe\xff\x00\xe0\xff\xff\xff\xff", b"UN\0\0\xff\xff\xff\xff", b"\\"],
 }  # fmt: skip

@@ -44,7 +44,7 @@ _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 TELLING_APART = (
     ("acquisition", "acquisition"), ("temporal", "time point"), ("echo", "echo"), ("echo_time", "echo time"),
     ("b_value", "b-value"), ("kvp", "tube voltage"), ("kernel", "kernel"), ("trigger", "trigger time"),
-    ("image_type", "image type"), ("frame_of_reference", "frame of reference"),
+    ("image_type", "image type"), ("frame_of_reference", "frame of reference"), ("time", "acquisition time"),
 )  # fmt: skip
 
 _MOST_FRAMES = 100_000

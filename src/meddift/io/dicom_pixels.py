@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,9 @@ from numpy.typing import NDArray
 from meddift.errors import ImageError
 from meddift.geometry import shifted
 from meddift.io.compressed import AGAIN, opened
-from meddift.io.dicom_file import DicomSlice, quiet_pydicom
+from meddift.io.dicom_file import DicomSlice
 from meddift.io.dicom_lattice import SliceLayout
-from meddift.io.itk import captured_messages, one_sentence
+from meddift.io.dicom_unpack import unpacked
 
 
 def read_values(layout: SliceLayout, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -35,10 +33,11 @@ def read_values(layout: SliceLayout, dtype: np.dtype[Any]) -> NDArray[Any]:
     """
     columns, rows = layout.slices[0].size
     data = np.empty((columns, rows, len(layout.slices)), dtype=dtype)
-    unpacked: dict[Path, NDArray[Any]] = {}
-    for k, item in enumerate(layout.slices):
-        stored = _native(item) if item.pixels.offset is not None else _unpacked(item, unpacked)
-        data[:, :, k] = _rescaled(stored, item, dtype).T
+    packed = list(dict.fromkeys(item.path for item in layout.slices if item.pixels.offset is None))
+    with unpacked(packed) as frames:
+        for k, item in enumerate(layout.slices):
+            stored = _native(item) if item.pixels.offset is not None else _of_frames(item, frames.frames(item.path))
+            data[:, :, k] = _rescaled(stored, item, dtype).T
     if layout.tilt_degrees:
         data = _straightened(data, layout)
     if data.dtype == np.int32:  # room for any intercept; HU fit into half of it
@@ -67,58 +66,12 @@ def _native(item: DicomSlice) -> NDArray[Any]:
     return (values << (bits - 1 - pixels.high)) >> (bits - pixels.stored)
 
 
-def _unpacked(item: DicomSlice, unpacked: dict[Path, NDArray[Any]]) -> NDArray[Any]:
-    """(rows, columns) stored values of a compressed frame; a file of several frames is unpacked once."""
-    if item.path not in unpacked:
-        unpacked.clear()
-        unpacked[item.path] = _decompressed(item)
-    frames = unpacked[item.path]
+def _of_frames(item: DicomSlice, frames: NDArray[Any]) -> NDArray[Any]:
+    """(rows, columns) stored values of a frame that was compressed."""
     columns, rows = item.size
     if frames.shape[1:] != (rows, columns) or item.frame >= len(frames):
         raise ImageError(f"the slice {item.path} is damaged: its compressed pixels have another size. {AGAIN}")
     return np.asarray(frames[item.frame])
-
-
-def _decompressed(item: DicomSlice) -> NDArray[Any]:
-    """(frames, rows, columns) stored values, decompressed by GDCM.
-
-    GDCM gets a file that holds the pixels and their format and nothing else: no rescaling that it would apply, no
-    MONOCHROME1 that it would invert, no name or header that it could stumble over.
-    """
-    import pydicom
-    import SimpleITK as sitk  # noqa: N813
-    from pydicom.dataset import Dataset, FileMetaDataset
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder, "pixels.dcm")
-        try:
-            with quiet_pydicom():
-                source = pydicom.dcmread(item.path, force=True)
-                bare = Dataset()
-                bare.file_meta = FileMetaDataset()
-                bare.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
-                bare.file_meta.MediaStorageSOPClassUID = bare.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7.3"
-                bare.file_meta.MediaStorageSOPInstanceUID = bare.SOPInstanceUID = "1.2.3"
-                for name in (
-                    "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-                    "PixelRepresentation", "NumberOfFrames", "PixelData",
-                ):  # fmt: skip
-                    if name in source:
-                        bare[name] = source[name]
-                bare.PhotometricInterpretation = "MONOCHROME2"
-                bare.save_as(plain, enforce_file_format=True)
-        except Exception as error:  # a damaged file makes pydicom raise almost anything
-            told = f"{type(error).__name__}: {str(error)[:100]}"
-            raise ImageError(f"the slice {item.path} is damaged ({told}). {AGAIN}") from error
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(plain))
-        try:
-            with captured_messages():
-                values = sitk.GetArrayFromImage(reader.Execute())
-        except RuntimeError as error:
-            raise ImageError(f"the slice {item.path} cannot be decompressed: {one_sentence(error)}") from error
-    return np.asarray(values if values.ndim == 3 else values[None])
 
 
 def _rescaled(stored: NDArray[Any], item: DicomSlice, dtype: np.dtype[Any]) -> NDArray[Any]:

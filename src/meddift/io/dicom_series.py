@@ -307,12 +307,7 @@ def _acquisitions(slices: Sequence[DicomSlice]) -> list[tuple[str, list[DicomSli
         reach = max(before[1] - after[0] for before, after in itertools.pairwise(ranges))
         if reach <= 1.5 * step:
             continue
-        thickness = (
-            float(np.nanmedian([item.thickness for item in slices]))
-            if slices[0].thickness == slices[0].thickness
-            else 0.0
-        )
-        if slices[0].modality == "MR" and 0 < thickness <= step * 1.1:
+        if slices[0].modality == "MR" and all(item.thickness <= step * 1.1 for item in slices):
             continue
         ordered = sorted(parts.items(), key=lambda pair: (len(pair[0]), pair[0]))
         return [(f"{told} {value or 'not stated'}", part) for value, part in ordered]

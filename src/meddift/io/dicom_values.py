@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 #: The tags that are read, by the names used here.
 TAGS = {
     "charset": 0x00080005, "image_type": 0x00080008, "sop_class": 0x00080016, "sop": 0x00080018,
-    "modality": 0x00080060, "description": 0x0008103E, "thickness": 0x00180050, "kvp": 0x00180060,
+    "time": 0x00080032, "modality": 0x00080060, "description": 0x0008103E, "thickness": 0x00180050, "kvp": 0x00180060,
     "echo_time": 0x00180081, "echo": 0x00180086, "trigger": 0x00181060, "kernel": 0x00181210, "b_value": 0x00189087,
     "series": 0x0020000E, "acquisition": 0x00200012, "instance": 0x00200013, "position": 0x00200032,
     "orientation": 0x00200037, "frame_of_reference": 0x00200052, "temporal": 0x00200100,

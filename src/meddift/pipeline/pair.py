@@ -176,7 +176,15 @@ class Pair:
         """What answers are made with, ready for JSON."""
         images = {"fixed_sha256": self.fixed.digest, "moving_sha256": self.moving.digest}
         intensity = {"fixed": self.intensity[0].reason, "moving": self.intensity[1].reason}
-        return {**self.settings.provenance(), "images": images, "intensity": intensity, "space": "RAS", "unit": "mm"}
+        reading = {"fixed": list(self.fixed.volume.notes), "moving": list(self.moving.volume.notes)}
+        return {
+            **self.settings.provenance(),
+            "images": images,
+            "reading": reading,
+            "intensity": intensity,
+            "space": "RAS",
+            "unit": "mm",
+        }
 
     # ------------------------------------------------------------------ what is computed once
 
