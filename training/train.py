@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from autoencoder import NETWORK, encode_mean, load_autoencoder
+from drawn_shapes import draw_shapes
 from meddift.models import find_spec
 from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
@@ -192,6 +193,8 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=400)
     parser.add_argument("--phantoms", type=int, default=0, help="number of drawn chests beside the scans")
     parser.add_argument("--phantom-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
+    parser.add_argument("--shapes", type=int, default=0, help="number of drawn bodies of random tissues, as MR")
+    parser.add_argument("--shapes-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
     parser.add_argument("--start-from", type=Path, help="folder of exported weights to begin a new run with")
     parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.py; without it a fixed Haar latent")
     parser.add_argument("--denoising-only", action="store_true")
@@ -217,6 +220,8 @@ def main() -> None:
         config |= {"started_from": weights_digest(arguments.start_from)}
     if arguments.phantoms:
         config |= {"phantoms": arguments.phantoms, "phantom_weight": arguments.phantom_weight}
+    if arguments.shapes:
+        config |= {"shapes": arguments.shapes, "shapes_weight": arguments.shapes_weight}
     if arguments.mr:
         config |= {"mr_share": arguments.mr_share}
     (arguments.run / "config.json").write_text(json.dumps(config, indent=1))
@@ -242,6 +247,7 @@ def main() -> None:
         step, trained = state["step"], state["seconds"]
     scans = load_scans(arguments.scans, spacing_mm=config["spacing_mm"])
     scans += draw_phantoms(arguments.phantoms, spacing_mm=config["spacing_mm"], weight=arguments.phantom_weight)
+    scans += draw_shapes(arguments.shapes, spacing_mm=config["spacing_mm"], weight=arguments.shapes_weight)
     scans += load_mr(arguments.mr, spacing_mm=config["spacing_mm"]) if arguments.mr else []
     scans = [scan.to(device) for scan in scans]
     print(f"{len(scans)} scans, {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, step {step}",
