@@ -79,7 +79,8 @@ class Points:
 
     def subset(self, keep: NDArray[np.bool_] | NDArray[np.integer] | Sequence[int]) -> Points:
         """The points picked by a mask or by row numbers."""
-        rows = np.arange(len(self))[np.asarray(keep)]
+        # Nothing picked is a list without a type.
+        rows = np.arange(len(self))[np.asarray(keep) if len(keep) else np.zeros(0, dtype=np.int64)]
         return Points(
             self.positions[rows],
             tuple(self.labels[i] for i in rows),

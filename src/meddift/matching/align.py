@@ -208,7 +208,9 @@ def _asked(
     squared = difference.square().sum(dim=-1)
     counted = torch.from_numpy(weight * voxels.exist).float()
     misfit = (squared * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1e-6)
-    usual = squared.median(dim=1, keepdim=True).values.clamp(min=1e-6)
+    # Of what is compared: voxels without weight lie beyond the neighbourhood, or beyond a scan.
+    compared = squared.masked_fill(counted <= 0, torch.nan)
+    usual = compared.nanmedian(dim=1, keepdim=True).values.nan_to_num().clamp(min=1e-6)
     counted = counted / (1 + squared / (ROBUST * usual)).square()
     square = torch.einsum("nkci,nkcj,nk->nkij", slope, slope, counted)
     pull = torch.einsum("nkci,nkc,nk->nki", slope, difference, counted)

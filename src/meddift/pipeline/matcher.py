@@ -16,7 +16,7 @@ from meddift.pipeline.options import Options
 from meddift.pipeline.runtime import Runtime
 from meddift.pipeline.scan import EncodedScan, Progress
 from meddift.pipeline.settings import Settings
-from meddift.system.memory import require_memory
+from meddift.system.memory import memory_for, require_memory
 from meddift.system.once import forget, known
 from meddift.system.timing import timed
 
@@ -190,15 +190,16 @@ class Matcher:
 
         def make() -> Pyramid:
             network = bool(settings.extraction.network_levels)
-            return extract_pyramid(
-                volume,
-                settings.model if network else None,
-                settings.extraction,
-                spec=settings.spec,
-                digest=key,
-                spare=network and self._must_spare(volume),
-                on_progress=progress,
-            )
+            with memory_for(f"encoding a scan of {_size(volume)} with {self.spec.name}"):
+                return extract_pyramid(
+                    volume,
+                    settings.model if network else None,
+                    settings.extraction,
+                    spec=settings.spec,
+                    digest=key,
+                    spare=network and self._must_spare(volume),
+                    on_progress=progress,
+                )
 
         return make() if self.store is None else self.store.get_or_make(key, make)
 
@@ -210,8 +211,7 @@ class Matcher:
         """
         plan = self.settings.encoding_plan(volume.grid)
         if plan.spare:
-            size = " x ".join(map(str, volume.grid.shape))
-            require_memory(plan.needed_bytes, f"encoding a scan of {size} with {self.spec.name}")
+            require_memory(plan.needed_bytes, f"encoding a scan of {_size(volume)} with {self.spec.name}")
             self.report(
                 f"little memory is left: encoding in {plan.needed_bytes / 1e9:.1f} GB, in somewhat more time", 0.05
             )
@@ -263,6 +263,11 @@ class Matcher:
             "memory_bytes": estimate.peak_bytes,
             "stages": [*estimate.stages],
         }
+
+
+def _size(volume: Volume) -> str:
+    """Voxels along each axis, for people."""
+    return " x ".join(map(str, volume.grid.shape))
 
 
 def _silent(stage: str, fraction: float) -> None:

@@ -21,6 +21,7 @@ from meddift.pipeline.direction import Direction, Side
 from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.scan import EncodedScan, Progress
 from meddift.points import Points
+from meddift.system.memory import memory_for
 from meddift.system.once import forget, once
 from meddift.system.timing import timed
 from meddift.volume import Volume
@@ -89,10 +90,11 @@ class Pair:
         if len(asked) == 0:
             raise PointsError("there are no points to match")
         inside = self.fixed.grid.contains(asked.positions)
-        tissue = inside.copy()
-        tissue[inside] = self.fixed.shows_tissue(asked.positions[inside])
-        rows = np.flatnonzero(tissue)
-        searched = self._search(rows, asked.positions[rows])
+        body = inside.copy()
+        body[inside] = self.fixed.in_body(asked.positions[inside])
+        rows = np.flatnonzero(body)
+        with memory_for("matching points"):
+            searched = self._search(rows, asked.positions[rows])
         self.report("done", 1.0)
         return answer(asked, inside, searched)
 
@@ -114,8 +116,9 @@ class Pair:
                 f"a similarity map needs one point inside the fixed scan, got {np.asarray(point).tolist()}"
             )
         fixed, moving = (side.every for side in self.sides)
-        values = similarity_maps(moving, fixed.describe(position))
-        return Volume(values[0].cpu().numpy(), moving.lattice)
+        with memory_for("a similarity map"):
+            values = similarity_maps(moving, fixed.describe(position))
+            return Volume(values[0].cpu().numpy(), moving.lattice)
 
     def register(
         self,
@@ -145,14 +148,15 @@ class Pair:
         """
         from meddift.pipeline.registering import register_pair
 
-        return register_pair(
-            self,
-            stages=stages,
-            fixed_mask=fixed_mask,
-            moving_mask=moving_mask,
-            diffeomorphic=diffeomorphic,
-            symmetric=symmetric,
-        )
+        with memory_for("registration"):
+            return register_pair(
+                self,
+                stages=stages,
+                fixed_mask=fixed_mask,
+                moving_mask=moving_mask,
+                diffeomorphic=diffeomorphic,
+                symmetric=symmetric,
+            )
 
     # ------------------------------------------------------------------ what is known about both scans
 
@@ -261,7 +265,7 @@ class Pair:
     # ------------------------------------------------------------------ the search
 
     def _search(self, rows: NDArray[np.int64], positions: NDArray[np.float64]) -> Searched:
-        """Look for points with tissue around them, and match back."""
+        """Look for points in the patient, and match back."""
         count = len(rows)
         found, expected = Located.empty(count), np.full((count, 3), np.nan)
         reachable, inverse = np.ones(count, dtype=bool), np.full(count, np.nan)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.body import body_of, foreground_of
+from meddift.geometry import nearest
 from meddift.models import prepare_volume
 from meddift.models.intensity import IntensityChoice, choose_intensity
 from meddift.pipeline.landmarks import textured_points
@@ -139,16 +140,21 @@ class EncodedScan:
         chosen = {name: tensor for name, tensor in self.tensors.items() if name in names}
         return SearchIndex(pyramid, lattice_of(pyramid, kind=lattice), self.settings.runtime.device, whitening, chosen)
 
-    def shows_tissue(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(N,) bool, whether there is tissue within a few mm of (N, 3) world points inside the scan.
+    def in_body(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(N,) bool, whether (N, 3) world points inside the scan lie in the patient, not in the air around.
 
-        Always True where air is not known by its value.
+        What has tissue within a few mm lies in the patient, and so does gas that the body encloses, in the windpipe or
+        the bowel. Always True where air is not known by its value.
         """
         if len(positions) == 0 or not self.intensity.hounsfield:
             return np.ones(len(positions), dtype=bool)
         around = np.array([[x, y, z] for x in (-5, 0, 5) for y in (-5, 0, 5) for z in (-5, 0, 5)], dtype=float)
         values = self.volume.at((positions[:, None] + around).reshape(-1, 3)).reshape(len(positions), -1)
-        return np.asarray((values > AIR_HU).mean(axis=1) >= 0.1)
+        inside = np.asarray((values > AIR_HU).mean(axis=1) >= 0.1)
+        if not inside.all():  # only then is it worth finding the body
+            body = self.body
+            inside[~inside] = nearest(body.data, body.grid.world_to_index(positions[~inside]))
+        return inside
 
     def free(self) -> None:
         """Let go of what lies on the device; it is brought there again when it is needed."""

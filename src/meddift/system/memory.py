@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from meddift.errors import MemoryLimitError
 from meddift.system.memory_limits import batch_memory, container_memory, process_memory
@@ -39,6 +42,46 @@ def require_memory(needed: int, purpose: str) -> None:
             f"{purpose} needs about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available. "
             "Close other programs, use a machine with more memory, or crop or downsample the scan first."
         )
+
+
+@contextmanager
+def memory_for(purpose: str) -> Iterator[None]:
+    """Say in words that memory was used up in a block, be it that of the machine or that of a graphics card.
+
+    Args:
+        purpose: What the memory is for, as it shall stand in the message: "encoding scan.nii.gz".
+
+    Raises:
+        MemoryLimitError: if memory is used up.
+    """
+    try:
+        yield
+    except MemoryLimitError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(error, torch.OutOfMemoryError):
+            raise MemoryLimitError(
+                f"{purpose} needs more memory than the graphics card has left ({_card_memory(torch)}). Close other "
+                'programs that use the card, take another one (device "cuda:1"), or compute on the processor '
+                '(device "cpu").'
+            ) from error
+        # PyTorch says it of main memory in an error without a class of its own.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "not enough memory" in str(error):
+            raise MemoryLimitError(
+                f"{purpose} needs more memory than is left. Close other programs, use a machine with more memory, or "
+                "crop or downsample the scan first."
+            ) from error
+        raise
+
+
+def _card_memory(torch: Any) -> str:
+    """What a graphics card has left, in words."""
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except (RuntimeError, AssertionError):  # no card that PyTorch can ask
+        return "how much that is cannot be told"
+    return f"{free / 1e9:.1f} of {total / 1e9:.1f} GB"
 
 
 def peak_memory_bytes() -> int | None:
