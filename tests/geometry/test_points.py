@@ -65,3 +65,9 @@ def test_a_subset_keeps_labels_with_positions(keep):
 def test_no_points_are_points():
     assert len(Points([])) == 0
     assert Points(np.zeros((0, 3))).positions.shape == (0, 3)
+
+
+def test_nothing_picked_is_no_points() -> None:
+    points = Points([[1.0, 2.0, 3.0]], ("a",))
+    for nothing in ([], np.zeros(0, dtype=int), np.array([False])):
+        assert len(points.subset(nothing)) == 0

@@ -103,6 +103,43 @@ def test_a_neighbourhood_that_is_partly_different_is_aligned_by_the_rest():
     assert np.linalg.norm(found - positions, axis=1).max() < 0.2
 
 
+def test_what_lies_beyond_the_neighbourhood_or_the_scan_does_not_decide_which_differences_are_large():
+    """At a corner of the scan most of the ball has no counterpart: what is read there repeats the border."""
+    grid = oblique_grid((2.0, 2.0, 2.0), shape=(24, 24, 24))
+    fixed = level_of(waves(1), grid)
+    moving = level_of(lambda x: waves(1)(x - 0.6), grid)
+    corner = grid.index_to_world([[1.3, 1.2, 1.4], [22.1, 21.8, 1.2]])
+    linear = np.broadcast_to(np.eye(3), (2, 3, 3))
+    found = align_neighbourhoods(fixed, moving, corner, corner, linear, limit_mm=3.0).positions
+    assert np.linalg.norm(found - corner - 0.6, axis=1).max() < 0.15
+
+
+def test_the_linear_part_is_held_where_descriptors_leave_it_open(monkeypatch):
+    """All texture lies 8 mm beside the points, the rest is noise: a linear part found in that carries points away."""
+    grid, generator = GRIDS[0], np.random.default_rng(3)
+    centres = grid.voxel_centers()
+    blob = np.exp(-0.5 * (np.linalg.norm(centres - [8, 0, 0], axis=-1) / 5) ** 2)[..., None]
+    even = np.zeros((*grid.shape, CHANNELS))
+    even[..., 0] = 2.0
+    clean = even + blob * waves(4)(centres) / 3
+
+    def noisy():
+        noise = ndimage.gaussian_filter(generator.normal(size=clean.shape), (0.8, 0.8, 0.8, 0))
+        return Level("blob", (clean + noise / noise.std() * 0.05).astype(np.float32), grid)
+
+    scans = [(noisy(), noisy()) for _ in range(8)]
+    positions = generator.uniform(-2, 2, size=(6, 3))
+    linear = np.broadcast_to(np.eye(3), (6, 3, 3))
+
+    def error():
+        found = [align_neighbourhoods(*pair, positions, positions, linear, limit_mm=10.0).positions for pair in scans]
+        return np.median(np.linalg.norm(np.concatenate(found) - np.tile(positions, (8, 1)), axis=1))
+
+    held = error()
+    monkeypatch.setattr("meddift.matching.align.STIFFNESS", 0.0)
+    assert held < 0.87 * error()
+
+
 def test_even_tissue_and_places_beyond_the_scan_stay_where_they_were():
     grid = GRIDS[0]
     even = Level("even", np.ones((*grid.shape, 4), dtype=np.float32), grid)

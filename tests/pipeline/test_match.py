@@ -183,6 +183,23 @@ def test_air_around_the_patient_is_not_matched(fixed, moved, points):
     assert not matches.moving.missing[1]
 
 
+def test_gas_inside_the_body_is_asked_for_like_tissue(fixed, moved):
+    """A bubble of 16 mm in both scans: its middle has no tissue within the reach of the test for air."""
+    middle = np.array([2.0, 1.0, -3.0])
+    scans = []
+    for volume, shift in ((fixed, 0.0), (moved, SHIFT)):
+        away = np.linalg.norm(volume.grid.voxel_centers() - middle - shift, axis=-1)
+        data = np.where(away < 16, -1000, volume.data)
+        # The air around the patient, on the side from which the scan is open.
+        data[:4] = -1000
+        scans.append(Volume(data.astype(np.float32), volume.grid))
+    matches = matcher(prior="identity", **NEAR).pair(*scans).match([middle, fixed.grid.index_to_world([0.4, 20, 20])])
+    assert matches.verdict[0] != "outside"
+    assert np.isfinite(matches.moving.positions[0]).all()
+    assert matches.verdict[1] == "outside"
+    assert "air around the patient" in matches.reason[1]
+
+
 @pytest.mark.parametrize("options", [{}, {"prior": "identity", **NEAR}, {"prior": shifted(SHIFT), **NEAR}])
 def test_what_lies_beyond_the_moving_scan_is_never_put_on_its_border(fixed, options):
     """The moving scan ends at z = 0 (in the fixed world); up to the search radius from there nobody can be certain."""

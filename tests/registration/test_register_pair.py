@@ -151,8 +151,10 @@ def test_impossible_wishes_are_refused(scans: tuple[meddift.Volume, meddift.Volu
         pair.register(fixed_mask=meddift.Volume(np.zeros(SHAPE), fixed.grid))
     with pytest.raises(GeometryError, match="three axes"):
         pair.register(fixed_mask=meddift.Volume(np.ones((2, *SHAPE)), fixed.grid))
+    without = matcher(prior="none").pair(fixed, moving)
     with pytest.raises(OptionsError, match="roughly"):
-        matcher(prior="none").pair(fixed, moving).register()
+        without.register()
+    assert not without.fixed.is_encoded  # said before anything was computed
 
 
 def test_noise_against_noise_is_no_registration() -> None:
