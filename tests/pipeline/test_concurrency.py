@@ -69,12 +69,12 @@ def answered(matcher, scans, question):
 @pytest.mark.parametrize("kept", [False, True], ids=["no store", "store"])
 def test_eight_threads_get_what_each_would_get_alone(count, kept, model, scans, tmp_path):
     asked = questions(count)
-    alone = new_matcher(model, False)
-    encoded = [alone.encode(volume) for volume in scans]
-    expected = [answered(alone, encoded, question) for question in asked]
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(2)  # convolutions are summed up in an order that depends on it
     try:
+        alone = new_matcher(model, False)
+        encoded = [alone.encode(volume) for volume in scans]
+        expected = [answered(alone, encoded, question) for question in asked]
         together = new_matcher(model, tmp_path if kept else False)
         # Scans that nobody has encoded yet: the first threads to ask do it, the others wait. Some ask with arrays.
         shared = [together.pair(volume, volume).fixed for volume in scans]
