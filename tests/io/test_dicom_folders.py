@@ -147,6 +147,13 @@ def test_several_series_are_listed_with_a_command_that_works(tmp_path):
     assert told["shape"] == list(SHAPE)
 
 
+def test_one_file_names_its_series(tmp_path):
+    series(tmp_path)
+    series(tmp_path, prefix="B", SeriesInstanceUID="1.2.3.2", values=stored_values() + np.uint16(7))
+    _read(tmp_path / "IM003.dcm")
+    np.testing.assert_array_equal(read_volume(tmp_path / "B000.dcm").data, HU + 7)
+
+
 def test_a_folder_with_scouts_only_says_so(tmp_path):
     save(scout(), tmp_path / "S1")
     save(scout(SeriesInstanceUID="1.2.10"), tmp_path / "S2")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meddift.cli.failures import say
 from meddift.cli.options import AsJson, Quiet
 
 app = typer.Typer(help="Show and clear what is kept on disk.", no_args_is_help=True, rich_markup_mode=None)
@@ -38,12 +39,12 @@ def show(as_json: AsJson = False) -> None:
         write_json_to_stdout(content)
         return
     features = content["features"]
-    typer.echo(
+    say(
         f"features: {features['scans']} scans, {human_bytes(features['bytes'])} of at most "
         f"{human_bytes(features['limit_bytes'])}, in {features['folder']}"
     )
     for name, words in (("weights", "weights"), ("datasets", "data sets")):
-        typer.echo(f"{words}: {human_bytes(content[name]['bytes'])}, in {content[name]['folder']}")
+        say(f"{words}: {human_bytes(content[name]['bytes'])}, in {content[name]['folder']}")
 
 
 @app.command("clear")
@@ -60,9 +61,7 @@ def clear(
     store = FeatureStore()
     removed = store.clear(unused_days=unused_days)
     if not quiet:
-        typer.echo(
-            f"removed the features of {removed} scan{'' if removed == 1 else 's'} from {store.folder}", err=True
-        )
+        say(f"removed the features of {removed} scan{'' if removed == 1 else 's'} from {store.folder}", err=True)
 
 
 def _folder(folder: Path) -> dict[str, Any]:

@@ -39,12 +39,15 @@ def list_dicom_series(folder: Path | str, *, progress: Progress | None = None) -
 
 
 @np.errstate(all="ignore")  # numbers of damaged headers overflow; what is not finite is refused with a sentence
-def read_dicom_header(path: Path, *, series: str | None, progress: Progress | None = None) -> ImageHeader:
+def read_dicom_header(
+    path: Path, *, series: str | None, holding: Path | None = None, progress: Progress | None = None
+) -> ImageHeader:
     """Read the headers of all slices of a series and build its lattice.
 
     Args:
         path: The folder, or a file that holds all frames of a scan.
         series: UID, unique beginning of a UID, or description; needed where there are several series.
+        holding: A file of the wanted series, which names it as well.
         progress: Called with a sentence and the share that is done.
 
     Returns:
@@ -54,7 +57,7 @@ def read_dicom_header(path: Path, *, series: str | None, progress: Progress | No
         ImageError: if there is no series, or several and none is chosen.
     """
     content = read_folder(path, progress=progress)
-    chosen = choose_series(content, path, series)
+    chosen = choose_series(content, path, series, holding=holding)
     slices = chosen.slices
     columns, rows = chosen.size
     shape: tuple[int, ...] = (columns, rows, len(slices))
@@ -74,7 +77,7 @@ def read_dicom_header(path: Path, *, series: str | None, progress: Progress | No
         else:
             shape = layout.grid.shape
             problems += geometry_problems(shape, layout.grid.affine, name)
-    beside = left_out(content, chosen, asked=series is not None)
+    beside = left_out(content, chosen, asked=series is not None or holding is not None)
     notes = [f"{name}: {note}" for note in (layout.notes if layout else ())]
     notes += [f"{path}: {beside}"] if beside else []
     details: dict[str, Any] = {

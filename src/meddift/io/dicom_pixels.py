@@ -14,6 +14,8 @@ from meddift.io.dicom_file import DicomSlice
 from meddift.io.dicom_lattice import SliceLayout
 from meddift.io.dicom_unpack import unpacked
 
+_TOGETHER = 32
+
 
 def read_values(layout: SliceLayout, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Values of all slices after rescaling, which is what they mean (HU in CT).
@@ -35,9 +37,16 @@ def read_values(layout: SliceLayout, dtype: np.dtype[Any]) -> NDArray[Any]:
     data = np.empty((columns, rows, len(layout.slices)), dtype=dtype)
     packed = list(dict.fromkeys(item.path for item in layout.slices if item.pixels.offset is None))
     with unpacked(packed) as frames:
-        for k, item in enumerate(layout.slices):
-            stored = _native(item) if item.pixels.offset is not None else _of_frames(item, frames.frames(item.path))
-            data[:, :, k] = _rescaled(stored, item, dtype).T
+        # Slices lie far apart in memory: several at once are written several times faster than one by one.
+        for first in range(0, len(layout.slices), _TOGETHER):
+            some = layout.slices[first : first + _TOGETHER]
+            block = np.empty((len(some), rows, columns), dtype=dtype)
+            for k, item in enumerate(some):
+                stored = (
+                    _native(item) if item.pixels.offset is not None else _of_frames(item, frames.frames(item.path))
+                )
+                block[k] = _rescaled(stored, item, dtype)
+            data[:, :, first : first + _TOGETHER] = block.transpose(2, 1, 0)
     if layout.tilt_degrees:
         data = _straightened(data, layout)
     if data.dtype == np.int32:  # room for any intercept; HU fit into half of it

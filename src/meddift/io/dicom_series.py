@@ -135,13 +135,16 @@ def read_folder(folder: Path, *, progress: Progress | None = None) -> FolderCont
     return FolderContent(tuple(sorted(series, key=lambda one: (one.rank, -len(one.slices)))), others)
 
 
-def choose_series(content: FolderContent, folder: Path, wanted: str | None) -> DicomSeries:
+def choose_series(
+    content: FolderContent, folder: Path, wanted: str | None, *, holding: Path | None = None
+) -> DicomSeries:
     """The one series that is there or was asked for.
 
     Args:
         content: What the folder holds.
         folder: For messages.
         wanted: UID, unique beginning of a UID, or description; None to take the only 3D scan.
+        holding: A file; the series that it belongs to is taken.
 
     Raises:
         ImageError: if there is none, or several and none was asked for.
@@ -150,6 +153,10 @@ def choose_series(content: FolderContent, folder: Path, wanted: str | None) -> D
         left = _counted(content.others)
         beside = f" It holds {left}." if left else ""
         raise ImageError(f"the folder {folder} holds no DICOM images, neither directly nor below.{beside}")
+    if wanted is None and holding is not None:
+        named = [one for one in content.series if holding in one.files]
+        if named:
+            return named[0]
     best = content.series[0].rank
     candidates = [one for one in content.series if one.rank == best]
     if wanted is None:

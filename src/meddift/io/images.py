@@ -48,7 +48,7 @@ def read_volume(
     """Read a scan: NIfTI, NRRD, MetaImage, MGH, or a folder with a DICOM series.
 
     Args:
-        path: The file, or the folder of a DICOM series (its files in it or below it, in any layout).
+        path: The file; or the folder of a DICOM series, with its files in it or below it, or one of these files.
         nifti_form: "sform" or "qform": which one to believe where a NIfTI file states two geometries.
         assume_geometry: Accept files that do not state where they lie in space.
         series: Which DICOM series, where a folder holds several: its UID, a unique beginning of it, or its
@@ -197,7 +197,7 @@ def read_header(
         header = read_dicom_header(path, series=series)
         if header.details["number_of_slices"] > 1:  # an enhanced object: all of a scan in one file
             return header
-        raise ImageError(f"{path} is one DICOM file, not a scan; give the folder that holds its series: {path.parent}")
+        return read_dicom_header(path.parent, series=series, holding=path, progress=progress)
     raise ImageError(_not_readable(path))
 
 
