@@ -14,6 +14,8 @@ from meddift.cli.options import AsJson, Engine, Quiet
 from meddift.errors import OptionsError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from meddift.tracking.result import FollowUp
     from meddift.tracking.timepoints import TimePoint
 
@@ -171,8 +173,15 @@ def _time_points(
 
 def _show(found: FollowUp, out: Path) -> None:
     """Lesions by time points on stdout."""
-    from meddift.cli.terminal import make_table, show
+    from meddift.cli.terminal import show
     from meddift.tracking.result import NOTE
+
+    show(*lesion_table(found), *found.notes, NOTE, f"Written: {out}", to_stdout=True)
+
+
+def lesion_table(found: FollowUp) -> list[Table]:
+    """Lesions by time points, and RECIST where targets were chosen."""
+    from meddift.cli.terminal import make_table
 
     table = make_table(
         f"Lesions of {found.subject}: longest diameter in mm",
@@ -196,4 +205,4 @@ def _show(found: FollowUp, out: Path) -> None:
             total = "-" if assessed.sum_mm is None else f"{assessed.sum_mm:.1f}"
             told.add_row(point.name, total, assessed.overall or "-", assessed.reason)
         items.append(told)
-    show(*items, *found.notes, NOTE, f"Written: {out}", to_stdout=True)
+    return items

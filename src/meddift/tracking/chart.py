@@ -107,7 +107,7 @@ def _apart(heights: Sequence[float], *, gap: float = 12.0) -> list[float]:
     for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + gap)
     # Back into the picture from below.
-    floor = HEIGHT - 4.0
+    floor = float(HEIGHT - BOTTOM)
     for i in reversed(order):
         placed[i] = min(placed[i], floor)
         floor = placed[i] - gap

@@ -89,11 +89,13 @@ def _look(row: dict[str, Any]) -> bool:
 
 def _told(seen: list[dict[str, Any]]) -> str:
     """The course of one lesion in one line."""
-    sizes = [s["row"]["long_mm"] for s in seen if s["row"]["long_mm"] is not None]
-    if len(sizes) < 2:
-        return f"{sizes[0]:.1f} mm" if sizes else ""
-    change = 100 * (sizes[-1] / sizes[0] - 1)
-    return f"{' → '.join(f'{size:.1f}' for size in sizes)} mm ({change:+.0f} %)"
+    told = []
+    for one in seen:
+        size, state = one["row"]["long_mm"], one["row"]["state"]
+        told.append(f"{size:.1f} mm" if size is not None else {"disappeared": "0", "merged": "merged"}.get(state, "?"))
+    first, last = seen[0]["row"]["long_mm"], seen[-1]["row"]["long_mm"]
+    change = f" ({100 * (last / first - 1):+.0f} %)" if first and last and len(seen) > 1 else ""
+    return " → ".join(told) + change
 
 
 def _chart(found: FollowUp) -> Chart | None:

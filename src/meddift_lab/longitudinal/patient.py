@@ -54,16 +54,24 @@ class LongitudinalPatient:
     fates: tuple[str, ...]
 
 
-def drawn_patient(seed: int, *, times: int = 3, spacing_mm: float = 2.0, more: int = 4) -> LongitudinalPatient:
+def drawn_patient(
+    seed: int,
+    *,
+    times: int = 3,
+    spacing_mm: float = 2.0,
+    size_mm: tuple[float, float, float] = (360.0, 280.0, 300.0),
+    more: int = 4,
+) -> LongitudinalPatient:
     """A drawn chest with lesions of every fate.
 
     Args:
         seed: Equal seeds give equal voxels.
         times: Number of scans.
         spacing_mm: Voxel size of the drawing.
+        size_mm: Field of view along R, A and S.
         more: Lesions besides one of each fate.
     """
-    phantom = chest_phantom(seed, spacing_mm=spacing_mm, lesions=0, noise_std_hu=0, table=False)
+    phantom = chest_phantom(seed, spacing_mm=spacing_mm, size_mm=size_mm, lesions=0, noise_std_hu=0, table=False)
     left, right = phantom.structures["left lung"], phantom.structures["right lung"]
     return _patient(
         f"drawn-{seed}",

@@ -1,0 +1,133 @@
+"""The demo of lesions over time: a drawn patient at three dates, followed, beside the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meddift.errors import OutputError
+from meddift.system.atomic import write_text
+from meddift_lab.longitudinal import LongitudinalPatient, Scores, drawn_patient, patient_of_scan, score
+
+if TYPE_CHECKING:
+    from meddift.pipeline import Matcher
+    from meddift.tracking import FollowUp
+    from meddift.volume import Volume
+
+Progress = Callable[[str, float], None]
+
+#: Field of view of the drawn chest, mm: lower than a whole one, so that the demo is soon done.
+SIZE_MM = (340.0, 260.0, 230.0)
+#: Names of the time points.
+NAMES = ("baseline", "first", "second")
+#: Names of the drawn patient's files: table, targets, truth, results.
+TABLE, TARGETS, TRUTH, RESULTS = "patient.csv", "targets.csv", "truth.tsv", "results"
+
+
+@dataclass(frozen=True, eq=False)
+class FollowUpDemo:
+    """What the demo did.
+
+    Attributes:
+        patient: The scans and the truth.
+        found: What `meddift track` says.
+        scores: How much of it is right.
+        wrong: What is not, one sentence each.
+        seconds: How long all of it took.
+        files: Path -> what it is.
+    """
+
+    patient: LongitudinalPatient
+    found: FollowUp
+    scores: Scores
+    wrong: tuple[str, ...]
+    seconds: float
+    files: dict[Path, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "patient": self.patient.name,
+            **self.scores.as_dict(),
+            "wrong": list(self.wrong),
+            "seconds": self.seconds,
+            "files": {str(path): what for path, what in self.files.items()},
+        }
+
+
+def run_follow_up_demo(
+    matcher: Matcher, out: Path, *, seed: int = 1, scan: Volume | None = None, on_progress: Progress | None = None
+) -> FollowUpDemo:
+    """Draw a patient with lesions that grow, shrink, go, come, split, merge and leave the field of view; follow them.
+
+    Args:
+        matcher: The engine.
+        out: Folder for scans, masks, tables, truth and results.
+        seed: Another seed, another patient.
+        scan: A CT of the chest to draw lesions into; None draws a chest as well.
+        on_progress: Called as work goes on.
+
+    Raises:
+        OutputError: if something cannot be written.
+        MeddiftError: if the model is not on this machine.
+    """
+    from meddift.io import write_volume
+    from meddift.tracking.run import track
+
+    say = on_progress or _ignore
+    started = time.perf_counter()
+    say("drawing a patient at three dates", 0.02)
+    patient = drawn_patient(seed, size_mm=SIZE_MM, more=0) if scan is None else patient_of_scan(scan, seed, more=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {out}: {error.strerror or error}") from error
+    files: dict[Path, str] = {}
+    lines = ["timepoint,date,scan,lesions"]
+    for name, day, volume, mask in zip(NAMES, patient.dates, patient.scans, patient.masks, strict=True):
+        write_volume(volume, out / f"{name}.nii.gz")
+        write_volume(mask, out / f"{name}-lesions.nii.gz")
+        lines.append(f"{name},{day:%Y-%m-%d},{name}.nii.gz,{name}-lesions.nii.gz")
+        files[out / f"{name}.nii.gz"] = f"the scan of {day:%d %b %Y}; its lesions beside it"
+    write_text("\n".join(lines) + "\n", out / TABLE)
+    write_text(_targets(patient), out / TARGETS)
+    write_text(_truth(patient), out / TRUTH)
+    files[out / TABLE] = "the time points, for meddift track"
+    files[out / TARGETS] = "which lesions count for RECIST"
+    files[out / TRUTH] = "what really became of each lesion"
+
+    def later(stage: str, share: float) -> None:
+        say(stage, 0.2 + 0.8 * share)
+
+    found = track(
+        out / TABLE, out / RESULTS, matcher=matcher, subject="drawn", targets=out / TARGETS, on_progress=later
+    )
+    files[out / RESULTS / "report.html"] = "the report"
+    files[out / RESULTS / "lesions.tsv"] = "the table"
+    scores, wrong = score(patient, found)
+    return FollowUpDemo(patient, found, scores, tuple(wrong), time.perf_counter() - started, files)
+
+
+def _targets(patient: LongitudinalPatient) -> str:
+    """The first five lesions of the first scan."""
+    labels = [own[0][0] for own in patient.labels if own[0]]
+    return "\n".join(["label,kind,organ", *(f"{label},target," for label in labels[:5])]) + "\n"
+
+
+def _truth(patient: LongitudinalPatient) -> str:
+    """Labels and states of each lesion at every time point."""
+    rows = ["lesion\tfate\ttimepoint\tlabel\tstate\tx_ras\ty_ras\tz_ras"]
+    for i, own in enumerate(patient.labels):
+        for k, labels in enumerate(own):
+            state = patient.states.get((i, k))
+            if state is not None:
+                place = "\t".join(f"{v:.2f}" for v in patient.centers[i, k])
+                rows.append(f"{i}\t{patient.fates[i]}\t{NAMES[k]}\t{'+'.join(map(str, labels))}\t{state}\t{place}")
+    return "\n".join(rows) + "\n"
+
+
+def _ignore(stage: str, share: float) -> None:
+    """Report nothing."""
