@@ -102,20 +102,23 @@ def _table(point: TimePoint, scan: Volume) -> Candidates:
 
 
 class Encoded:
-    """Scans as the matcher wants them, no more than two in memory at a time.
+    """Scans as the matcher wants them, only a few in memory at a time.
 
     Args:
         points: Time points.
         encode: Reads and encodes a scan.
+        most: So many are held: two, or three where encoding one again is dear.
     """
 
-    def __init__(self, points: Sequence[TimePoint], encode: Callable[[Any], Any]) -> None:
-        self._points, self._encode = points, encode
+    def __init__(self, points: Sequence[TimePoint], encode: Callable[[Any], Any], *, most: int = 2) -> None:
+        self._points, self._encode, self._most = points, encode, most
         self._held: dict[int, Any] = {}
 
     def get(self, number: int, *, beside: int) -> Any:
-        """The scan of a time point; all others but `beside` are let go."""
-        self._held = {k: scan for k, scan in self._held.items() if k in (number, beside)}
-        if number not in self._held:
-            self._held[number] = self._encode(self._points[number].scan)
+        """The scan of a time point; the others but `beside` are let go, those not asked for longest first."""
+        scan = self._held.pop(number, None)
+        let_go = [k for k in self._held if k != beside]
+        for k in let_go[: max(len(self._held) + 1 - self._most, 0)]:
+            del self._held[k]
+        self._held[number] = self._encode(self._points[number].scan) if scan is None else scan
         return self._held[number]

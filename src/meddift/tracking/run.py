@@ -156,9 +156,7 @@ def _check_review(decisions: Sequence[Decision], seen: Sequence[SeenTimePoint], 
 def _carrier(
     points: Sequence[TimePoint], seen: Sequence[SeenTimePoint], matcher: Matcher, out: Path | None, say: Progress
 ) -> MatchedCarrier:
-    from meddift.io import as_volume
-
-    encoded = Encoded(points, as_volume)
+    encoded = Encoded(points, matcher.encode, most=2 if matcher.store is not None else 3)
     done = 0
 
     def pair(source: int, target: int) -> Any:
