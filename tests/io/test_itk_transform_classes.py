@@ -143,3 +143,10 @@ def test_splines_of_every_order(order: int, tmp_path: Path) -> None:
                 found = read_transform(path)
             expected = [spline.TransformPoint(point.tolist()) for point in inner]
             np.testing.assert_allclose(found.apply(inner * LPS) * LPS, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["h5py_default_chunked.h5", "h5py_v108_chunked.h5", "itk_compressed.h5"])
+def test_hdf5_in_compressed_chunks(case: str) -> None:
+    """Written once by h5py 3.16 (gzip, shuffle; old and new headers) and by itk 5.4 with SetUseCompression(True)."""
+    found = read_transform(CASES / case)
+    np.testing.assert_allclose(found.apply(POINTS * LPS) * LPS, by_simpleitk(CASES / case, POINTS), atol=1e-9)
