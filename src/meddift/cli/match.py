@@ -93,7 +93,7 @@ def match(
         matcher = engine.matcher(report)
         report("reading the scans", 0.0)
         fixed_volume = reading.fixed.read(fixed)
-        wanted = read_points_on(points, points_space, fixed_volume, "fixed")
+        wanted = read_points_on(points, points_space, fixed_volume.grid, "fixed")
         moving_volume = reading.moving.read(moving)
         true_points = read_truth(truth, points_space, moving_volume, wanted)
         if target is not None:

@@ -27,15 +27,25 @@ def check_points_files(points: Path, truth: Path | None, space: Space | None) ->
         settle_frame(parse_points_file(truth).frame or space, None, truth)
 
 
-def read_points_on(path: Path, space: Space | None, volume: Volume, role: str) -> Points:
-    """Points that belong to a scan; a mix-up of frames is an error, not a set of points outside."""
+def read_points_on(
+    path: Path, space: Space | None, grid: Grid | None, role: str, *, voxels: Grid | None = None
+) -> Points:
+    """Points that belong to a scan; a mix-up of frames is an error, not a set of points outside.
+
+    Args:
+        path: The file.
+        space: Its frame, where it does not name it.
+        grid: Grid of the scan; None where it is not known.
+        role: "fixed" or "moving".
+        voxels: Grid in which voxel indices are counted, if it is another one.
+    """
     from meddift.io import read_points
     from meddift.io.points import looks_like_flipped
 
-    found = read_points(path, space=space, grid=volume.grid)
+    found = read_points(path, space=space, grid=voxels or grid)
     if found.missing.all():
         raise PointsError(f"{path}: none of its {len(found)} points has a position")
-    if looks_like_flipped(found, volume.grid):
+    if grid is not None and looks_like_flipped(found, grid):
         raise FrameError(
             f"{path}: most points lie outside the {role} scan, but with x and y negated they lie inside: this looks "
             f"like LPS taken for RAS or the reverse. Correct the frame that the file names or, if it names none, "
@@ -52,7 +62,7 @@ def read_truth(path: Path | None, space: Space | None, moving: Volume, wanted: P
     from meddift.pipeline.accuracy import align_truth
 
     declared = parse_points_file(path).frame
-    found = read_points_on(path, space if declared is None else None, moving, "moving")
+    found = read_points_on(path, space if declared is None else None, moving.grid, "moving")
     return align_truth(wanted, found)
 
 

@@ -190,6 +190,7 @@ def register(
     from meddift.cli.register_report import Carried, Wanted, write
     from meddift.cli.terminal import progress_display, tell
     from meddift.registration.register import check_stages
+    from meddift.registration.warping import require_labels
 
     if (points is None) != (points_out is None) and not (points is not None and (as_json or truth is not None)):
         raise OptionsError("--points and --points-out belong together")
@@ -214,13 +215,15 @@ def register(
         matcher = engine.matcher(report)
         report("reading the scans", 0.0)
         fixed_volume, moving_volume = reading.fixed.read(fixed), reading.moving.read(moving)
-        asked = None if points is None else read_points_on(points, points_space, fixed_volume, "fixed")
+        asked = None if points is None else read_points_on(points, points_space, fixed_volume.grid, "fixed")
         if asked is not None and target is not None:
             target.rehearse(asked, fixed_volume.grid, moving_volume.grid)
         true_points = None
         if truth is not None and asked is not None:
             true_points = read_truth(truth, points_space, moving_volume, asked)
         label_map = None if labels is None else reading.moving.read(labels, check=False)
+        if label_map is not None:
+            require_labels(label_map, str(labels))
         masks = [
             None if path is None else _checked_mask(side.read(path, check=False), path)
             for path, side in ((fixed_mask, reading.fixed), (moving_mask, reading.moving))

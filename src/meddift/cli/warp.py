@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
-from meddift.cli.options import AsJson, PairReading, PointsFormat, PointsSpace, Quiet, Space, ToSpace
+from meddift.cli.options import AsJson, PairReading, PointsFormat, PointsSpace, Quiet, ToSpace
 from meddift.errors import OptionsError
 
 if TYPE_CHECKING:
     from meddift.cli.outputs import Outputs
     from meddift.cli.points_files import PointsTarget
     from meddift.geometry import Transform
+    from meddift.points import Points
     from meddift.volume import Volume
 
 
@@ -81,6 +82,10 @@ def warp(
             show_default=False,
         ),
     ] = None,
+    interpolation: Annotated[
+        Literal["linear", "nearest"],
+        typer.Option("--interpolation", case_sensitive=False, help="How --image is read between voxels."),
+    ] = "linear",
     jacobian: Annotated[
         Path | None,
         typer.Option(
@@ -103,10 +108,13 @@ def warp(
     points go from the fixed to the moving scan, images from the moving onto the fixed scan. --inverse turns both
     around.
     """
+    from meddift.cli.failures import warn
     from meddift.cli.outputs import Outputs
-    from meddift.cli.points_files import PointsTarget
+    from meddift.cli.points_files import PointsTarget, read_points_on
+    from meddift.cli.warp_sides import Sides
     from meddift.geometry import CompositeTransform
     from meddift.io import read_transform
+    from meddift.registration.warping import require_labels
 
     asked = [name for name, path in (("image", image), ("labels", labels), ("points", points)) if path is not None]
     if len(asked) > 1:
@@ -127,14 +135,29 @@ def warp(
     form, assume = reading.fixed.nifti_form, reading.fixed.assume_geometry
     parts = tuple(read_transform(path, nifti_form=form, assume_geometry=assume) for path in transforms)
     found = parts[0] if len(parts) == 1 else CompositeTransform(parts)
+    sides = Sides.of(transforms, parts, inverse=inverse)
     grid = None if onto is None else onto_reading.read(onto, check=False)  # only its voxels matter
+    given = source = None
+    if points is not None:
+        voxels = None if grid is None else grid.grid
+        given = read_points_on(points, points_space, sides.start.grid, sides.start.name, voxels=voxels)
+        given, left_out = sides.leave_out_far_points(given, points)
+        if left_out and not quiet:
+            warn(f"{left_out} of {len(given)} points lie outside the {sides.start.name} scan and have no answer")
+    carried = image or labels
+    if carried is not None:
+        source = source_reading.read(carried, check=image is not None)
+        if labels is not None:
+            require_labels(source, str(labels))
+    if grid is not None and onto is not None and points is None:
+        sides.check_images(None if source is None else source.grid, carried, grid.grid, onto)
     report: dict[str, Any] = {"direction": _direction(inverse, points is not None)}
     through = _turned(found, grid if points is None else None, report) if inverse else found
-    if points is not None and out is not None:
-        _plan_points(points, points_space, grid, through, PointsTarget(out, points_format, to_space), outputs, report)
-    elif out is not None and grid is not None:
-        source = source_reading.read(image or labels or out, check=image is not None)
-        _plan_image(source, through, grid, out, outputs, labels=labels is not None, fill=fill)
+    if given is not None and out is not None:
+        _plan_points(given, grid, through, PointsTarget(out, points_format, to_space), outputs, report)
+    elif source is not None and out is not None and grid is not None:
+        kind = "labels" if labels is not None else interpolation
+        _plan_image(source, through, grid, out, outputs, kind=kind, fill=fill)
     if jacobian is not None and grid is not None:
         _plan_jacobian(through, grid, jacobian, outputs, report)
     outputs.commit()
@@ -175,8 +198,7 @@ def _turned(transform: Transform, grid: Volume | None, report: dict[str, Any]) -
 
 
 def _plan_points(
-    path: Path,
-    space: Space | None,
+    given: Points,
     grid: Volume | None,
     through: Transform,
     target: PointsTarget,
@@ -185,16 +207,14 @@ def _plan_points(
 ) -> None:
     import numpy as np
 
-    from meddift.io import read_points
     from meddift.points import Points
     from meddift.system.atomic import write_text
 
-    given = read_points(path, space=space, grid=None if grid is None else grid.grid)
     moved = np.full(given.positions.shape, np.nan)
     there = ~given.missing
     if there.any():
         moved[there] = through.apply(given.positions[there])
-    result = Points(moved, given.labels)
+    result = Points(moved, given.labels, given.columns)
     text = target.text(result, None if grid is None else grid.grid)
     outputs.required[target.path] = lambda place: write_text(text, place)
     report["points"] = [
@@ -204,15 +224,22 @@ def _plan_points(
 
 
 def _plan_image(
-    source: Volume, through: Transform, grid: Volume, out: Path, outputs: Outputs, *, labels: bool, fill: float | None
+    source: Volume,
+    through: Transform,
+    grid: Volume,
+    out: Path,
+    outputs: Outputs,
+    *,
+    kind: Literal["labels", "linear", "nearest"],
+    fill: float | None,
 ) -> None:
     from meddift.io import write_volume
     from meddift.registration import warp_labels, warp_volume
 
-    if labels:
+    if kind == "labels":
         warped = warp_labels(source, through, grid.grid, fill=0 if fill is None else fill)
     else:
-        warped = warp_volume(source, through, grid.grid, fill=fill)
+        warped = warp_volume(source, through, grid.grid, fill=fill, interpolation=kind)
     outputs.required[out] = lambda place: write_volume(warped, place)
 
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from meddift.errors import ImageError, OptionsError
 from meddift.geometry import Grid, Transform, as_type, check_fill, nearest, sample
 from meddift.volume import Volume
 
+#: A label map has no more different values than this; an image of intensities has.
+MOST_LABELS = 2000
 
-def warp_volume(volume: Volume, transform: Transform, grid: Grid, *, fill: float | None = None) -> Volume:
+
+def warp_volume(
+    volume: Volume,
+    transform: Transform,
+    grid: Grid,
+    *,
+    fill: float | None = None,
+    interpolation: Literal["linear", "nearest"] = "linear",
+) -> Volume:
     """An image as it looks from the other scan: at every voxel of `grid` what lies where the transform takes it.
 
     Args:
@@ -21,14 +32,19 @@ def warp_volume(volume: Volume, transform: Transform, grid: Grid, *, fill: float
             onto the fixed one, that is the transform of a registration itself; for the other way its inverse.
         grid: Where values are wanted.
         fill: What stands where `volume` shows nothing; None = its least value (air, in CT).
+        interpolation: Between voxels: trilinear, or the value of the nearest voxel.
 
     Returns:
-        Volume on `grid`, of the type of `volume`: trilinear, rounded and clipped for integers.
+        Volume on `grid`, of the type of `volume`: rounded and clipped for integers.
 
     Raises:
         GeometryError: if the type of `volume` cannot hold `fill`.
+        OptionsError: if there is no such interpolation.
     """
-    return _warped(volume, transform, grid, sample, fill=float(volume.data.min()) if fill is None else fill)
+    if interpolation not in ("linear", "nearest"):
+        raise OptionsError(f"interpolation is linear or nearest, got {interpolation!r}")
+    read = sample if interpolation == "linear" else nearest
+    return _warped(volume, transform, grid, read, fill=float(volume.data.min()) if fill is None else fill)
 
 
 def warp_labels(volume: Volume, transform: Transform, grid: Grid, *, fill: float = 0) -> Volume:
@@ -41,10 +57,33 @@ def warp_labels(volume: Volume, transform: Transform, grid: Grid, *, fill: float
         fill: What stands where `volume` shows nothing.
 
     Raises:
+        ImageError: if `volume` is no label map but an image of intensities.
         GeometryError: if `fill` is no whole number, or the type of `volume` cannot hold it.
     """
+    require_labels(volume)
     check_fill(fill, volume.data.dtype if np.issubdtype(volume.data.dtype, np.integer) else np.int64)
     return _warped(volume, transform, grid, nearest, fill=fill)
+
+
+def require_labels(volume: Volume, name: str = "this image") -> None:
+    """Refuse an image of intensities where a label map is wanted.
+
+    Args:
+        volume: The image.
+        name: What to call it in the message, such as its file.
+
+    Raises:
+        ImageError: if it has values that are no whole numbers, or too many different ones.
+    """
+    data = volume.data
+    if not np.issubdtype(data.dtype, np.integer) and not (np.isfinite(data).all() and (data == np.rint(data)).all()):
+        raise ImageError(f"{name} is no label map: it has values that are not whole numbers. Carry it as an image")
+    count = len(np.unique(data))
+    if count > MOST_LABELS:
+        raise ImageError(
+            f"{name} is no label map: it has {count} different values from {data.min():g} to {data.max():g}. "
+            "Carry it as an image"
+        )
 
 
 def _warped(volume: Volume, transform: Transform, grid: Grid, read: Callable[..., Any], *, fill: float) -> Volume:
