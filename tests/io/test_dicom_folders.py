@@ -7,9 +7,11 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pydicom
+import pydicom.data
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import (
@@ -32,6 +34,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEG2000Los
 
 from meddift.errors import GeometryError, ImageError
 from meddift.io import describe_image, list_dicom_series, read_volume
+from meddift.io.dicom_unpack import unpacked
 
 HU = stored_values().astype(int) - 1024
 
@@ -242,6 +245,17 @@ def _compressed(folder, **tags):
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_compressed_slices(tmp_path, photometric):
     _read(_compressed(tmp_path / "scan", PhotometricInterpretation=photometric))
+
+
+@pytest.mark.parametrize("name", ["RLE", "jp2klossless", "jpeg_ls_lossless"])
+def test_other_ways_of_compression(name):
+    """Files of pydicom's own tests: the same image stored plainly and compressed, read plainly by pydicom."""
+    folder = Path(pydicom.data.__file__).parent / "test_files"
+    plain, packed = folder / "MR_small.dcm", folder / f"MR_small_{name}.dcm"
+    if not packed.is_file():
+        pytest.skip("this pydicom brings no such file")
+    with unpacked([packed]) as found:
+        np.testing.assert_array_equal(found.frames(packed)[0], pydicom.dcmread(plain).pixel_array)
 
 
 def test_a_compressed_slice_that_is_damaged(tmp_path):

@@ -137,6 +137,27 @@ def test_a_list_axis_of_one_layer_is_read(tmp_path):
         read_volume(path)
 
 
+@pytest.mark.parametrize("suffix", ["nrrd", "nhdr", "mha", "mhd"])
+def test_the_header_of_dicom_that_simpleitk_hands_on(tmp_path, suffix):
+    """Names with bars, values with equal signs, colons, letters of every alphabet and several lines."""
+    image = sitk.GetImageFromArray(DATA.transpose())
+    for key, value in {
+        "0008|0060": "CT", "0008|103e": "Thorax = nativ: für Ärzte", "0010|4000": "two\nlines = x\n\nmore",
+    }.items():  # fmt: skip
+        image.SetMetaData(key, value)
+    for compressed in (False, True):
+        sitk.WriteImage(image, str(tmp_path / f"scan.{suffix}"), compressed)
+        assert b"0008|0060" in (tmp_path / f"scan.{suffix}").read_bytes()
+        np.testing.assert_array_equal(read_volume(tmp_path / f"scan.{suffix}").data, DATA)
+
+
+@pytest.mark.parametrize("name", ["BinaryDataByteOrderMSB", "CompressedData", "ElementNumberOfChannels", "HeaderSize"])
+def test_a_damaged_name_of_a_metaimage_field_is_not_overlooked(tmp_path, name):
+    path = _meta(tmp_path / "scan.mha", more=f"{name[:4]}x{name[5:]} = 1\n")
+    with pytest.raises(ImageError, match="no field that is known"):
+        read_volume(path)
+
+
 @pytest.mark.parametrize("suffix", ["nrrd", "mha"])
 def test_vectors_of_itk_come_channels_first(tmp_path, suffix):
     field = np.random.default_rng(3).normal(size=(6, 5, 4, 3)).astype(np.float32)
@@ -175,6 +196,7 @@ def _hostile(tmp_path):
     yield "nofile.mhd", _meta(tmp_path / "a.mha").read_bytes().replace(b"LOCAL", b"a\0b")
     yield "pattern.mhd", _meta(tmp_path / "a.mha").read_bytes().replace(b"LOCAL", b"%s%n 1 3 1")
     yield "pattern2.mhd", _meta(tmp_path / "a.mha").read_bytes().replace(b"LOCAL", b"%99999999d 1 3 1")
+    yield "own.mha", head + b"".join(b"Own%d = Element\n" % k for k in range(30_000)) + b"ElementDataFile = LOCAL\n"
     yield "many.mhd", _meta(tmp_path / "a.mha").read_bytes().replace(b"LOCAL", b"a%d 1 99999999999 1")
     yield "size.mha", _meta(tmp_path / "a.mha").read_bytes().replace(b"4 5 6", b"99999999 99999999 99999999")
     good = _nrrd(tmp_path / "a.nrrd").read_bytes()

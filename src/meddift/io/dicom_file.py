@@ -163,12 +163,14 @@ def read_slices(path: Path) -> list[DicomSlice] | None:
     named = path.suffix.lower() in (".dcm", ".ima")
     try:
         with path.open("rb") as stream:
-            start = stream.read(132)
+            start = stream.read(1024)
             if start.startswith(b"\x00\x05\x16\x07"):  # AppleDouble: what macOS keeps beside a file
                 return None
-            marked = start[128:] == b"DICM"
-            # Files without preamble begin with a tag of group 2 or 8.
-            if not marked and not (start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00"):
+            marked = start[128:132] == b"DICM"
+            # Files without preamble begin with a tag of group 2 or 8, in either order of bytes.
+            bare = start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00"
+            bare = bare or (start[:2] == b"\x00\x08" and start[2:3] == b"\x00")
+            if not marked and not bare:
                 if named:
                     raise ImageError(
                         f"{path} is no DICOM file, whatever its name says, or damaged; remove or replace it."
@@ -181,10 +183,22 @@ def read_slices(path: Path) -> list[DicomSlice] | None:
     except Exception as error:  # a damaged file makes pydicom raise almost anything
         if not (marked or named):
             return None
+        if _class_of(start).startswith(_NOT_IMAGES):
+            return []  # damaged, and no image in any case
         if isinstance(error, ImageError):
             raise
         told = f"{type(error).__name__}: {str(error)[:100]}"
         raise ImageError(f"the DICOM file {path} is damaged ({told}). {AGAIN}") from error
+
+
+def _class_of(start: bytes) -> str:
+    """MediaStorageSOPClassUID from the first bytes of a file, "" where it is not found (PS3.10 section 7.1)."""
+    mark = b"\x02\x00\x02\x00UI"  # (0002,0002), explicit little endian: always so in this part of the file
+    place = start.find(mark)
+    if place < 0:
+        return ""
+    length = int.from_bytes(start[place + 6 : place + 8], "little")
+    return start[place + 8 : place + 8 + length].rstrip(b"\0 ").decode("ascii", errors="replace")
 
 
 def _parse(content: mmap.mmap, path: Path) -> list[DicomSlice]:
@@ -211,7 +225,7 @@ def _parse(content: mmap.mmap, path: Path) -> list[DicomSlice]:
     count = int(frames) if frames == frames and 1 <= frames <= _MOST_FRAMES else 1
     samples = header.integer("samples", 1)
     needed = rows * columns * samples * count * pixels.dtype.itemsize
-    if pixels.offset is not None and (needed > length or offset + needed > len(content)):
+    if pixels.offset is not None and samples == 1 and (needed > length or offset + needed > len(content)):
         raise ImageError(
             f"the DICOM file {path} is cut off: {needed} bytes of pixels are announced, and "
             f"{max(min(length, len(content) - offset), 0)} are there. {AGAIN}"

@@ -7,6 +7,7 @@ process on damaged headers.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,20 @@ _TYPES = {
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }  # fmt: skip
+
+#: Every field of the format; most say nothing that matters here.
+_KNOWN = {
+    "ObjectType", "ObjectSubType", "Comment", "NDims", "Name", "ID", "ParentID", "Color",
+    "AnatomicalOrientation", "TransformMatrix", "Rotation", "Orientation", "Offset", "Origin", "Position",
+    "CenterOfRotation", "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "CompressedData",
+    "CompressedDataSize", "CompressionLevel", "DistanceUnits", "AcquisitionDate", "Modality", "DimSize",
+    "HeaderSize", "SequenceID", "ElementSpacing", "ElementSize", "ElementNBits", "ElementMin", "ElementMax",
+    "ElementNumberOfChannels", "ElementType", "ElementToIntensityFunctionSlope",
+    "ElementToIntensityFunctionOffset", "ElementDataFile",
+}  # fmt: skip
+
+#: Lines of fields that are not those of the format; each is compared with all names, which takes time.
+_MOST_OWN_FIELDS = 1000
 
 #: The fields that state geometry: their names, the first one usual, and their meaning.
 _GEOMETRY = (
@@ -94,27 +109,33 @@ def read_metaimage_voxels(header: ImageHeader) -> NDArray[np.generic]:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], list[str], int]:
-    """Fields as they are named, the names of data files that follow a LIST, and where the data begins."""
+    """Fields as they are named, the names of data files that follow a LIST, and where the data begins.
+
+    Programs add fields of their own (SimpleITK writes all of DICOM's header so), with values over several lines. They
+    are left out, unless their names look like one that counts: a damaged name must not be overlooked.
+    """
     fields: dict[str, str] = {}
     lines = header_lines(path)
-    place = 0
+    own = 0
     for text, place in lines:
-        if not text:
-            continue
         name, mark, value = text.partition("=")
         if not mark:
             name, mark, value = text.partition(":")
         name = name.strip()
-        if not mark or not name.replace("_", "").replace(" ", "").isalnum():
-            if not fields:
-                raise ImageError(f"{path} is not a MetaImage, whatever its name says: it begins with {text[:12]!r}.")
-            raise ImageError(f"the header of {path} is damaged: {shortened(text)!r} is no field.")
-        if name in fields:
-            raise ImageError(f"the header of {path} states {shortened(name)!r} twice; which one holds is not known.")
-        fields[name] = value.strip()
-        if name == "ElementDataFile":
-            named = _listed(lines, path) if fields[name].split()[:1] == ["LIST"] else []
-            return fields, named, place
+        if not fields and not own and not (mark and name.isidentifier()):
+            raise ImageError(f"{path} is not a MetaImage, whatever its name says: it begins with {text[:12]!r}.")
+        if mark and name in _KNOWN:
+            if name in fields:
+                raise ImageError(f"the header of {path} states {name!r} twice; which one holds is not known.")
+            fields[name] = value.strip()
+            if name == "ElementDataFile":
+                named = _listed(lines, path) if fields[name].split()[:1] == ["LIST"] else []
+                return fields, named, place
+            continue
+        own += 1
+        alike = difflib.get_close_matches(name[:40], _KNOWN, n=1, cutoff=0.8)
+        if alike or own > _MOST_OWN_FIELDS or not text.replace("\t", "").isprintable():
+            raise ImageError(f"the header of {path} is damaged: {shortened(text)!r} is no field that is known.")
     raise ImageError(f"the header of {path} is cut off: it does not say where the data is (ElementDataFile).")
 
 
