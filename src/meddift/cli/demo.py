@@ -30,9 +30,7 @@ def demo(
     ),
     scan: Annotated[
         Path | None,
-        typer.Option(
-            "--scan", metavar="FILE", help="A real CT of the chest, instead of a drawn one.", show_default=False
-        ),
+        typer.Option("--scan", metavar="FILE", help="A real CT of the chest, instead of a drawn one."),
     ] = None,
     follow_up: Annotated[
         bool,

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 #: Heading of the options that most people never need.
 ADVANCED = "Advanced options"
 #: Heading of what says how files are to be understood.
 READING = "Reading files"
+
+
+def advanced(*names: str, **settings: Any) -> Any:
+    """An option that most people never need; arguments as for `typer.Option`."""
+    return typer.Option(*names, rich_help_panel=ADVANCED, **settings)
+
+
+def reading(*names: str, **settings: Any) -> Any:
+    """An option that says how files are to be understood; arguments as for `typer.Option`."""
+    return typer.Option(*names, rich_help_panel=READING, **settings)
 
 
 class Command(TyperCommand):

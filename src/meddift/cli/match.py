@@ -30,40 +30,20 @@ def match(
     points: Annotated[
         Path,
         typer.Option(
-            "--points",
-            "-p",
-            metavar="FILE",
-            help="Points on the fixed scan: .mrk.json, .fcsv, .csv, .txt, .pts.",
-            show_default=False,
+            "--points", "-p", metavar="FILE", help="Points on the fixed scan: .mrk.json, .fcsv, .csv, .txt, .pts."
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Where the points found go; the suffix decides the format.",
-            show_default=False,
-        ),
+        typer.Option("--out", "-o", metavar="FILE", help="Where the points found go; the suffix decides the format."),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(
-            "--picture",
-            metavar="FILE.png",
-            help="Draw some points in three planes of both scans.",
-            show_default=False,
-        ),
+        typer.Option("--picture", metavar="FILE.png", help="Draw some points in three planes of both scans."),
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(
-            "--truth",
-            metavar="FILE",
-            help="True places on the moving scan, to report errors in mm.",
-            show_default=False,
-        ),
+        typer.Option("--truth", metavar="FILE", help="True places on the moving scan, to report errors in mm."),
     ] = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from meddift.cli.help import ADVANCED, READING
+from meddift.cli.help import advanced, reading
 from meddift.errors import OptionsError
 
 if TYPE_CHECKING:
@@ -33,72 +33,46 @@ DryRun = Annotated[
 ]
 WeightsFolder = Annotated[
     Path | None,
-    typer.Option(
-        "--weights",
-        metavar="DIR",
-        help="Folder with the published weights files.",
-        show_default=False,
-        rich_help_panel=ADVANCED,
-    ),
+    advanced("--weights", metavar="DIR", help="Folder with the published weights files."),
 ]
 PointsSpace = Annotated[
     Space | None,
-    typer.Option(
+    reading(
         "--points-space",
         case_sensitive=False,
         help="Frame of points files that do not name it: mm in LPS or RAS, or voxel indices of the scan that the "
         "points belong to, counted from 0 (voxel) or from 1 (voxel1).",
-        show_default=False,
-        rich_help_panel=READING,
     ),
 ]
 PointsFormat = Annotated[
     Literal["slicer", "fcsv", "elastix", "ants", "learn2reg", "dirlab", "meddift"] | None,
-    typer.Option(
+    reading(
         "--points-format",
         case_sensitive=False,
         help="Format of the points that are written, where the suffix does not say it.",
-        show_default=False,
-        rich_help_panel=READING,
     ),
 ]
 ToSpace = Annotated[
     Space | None,
-    typer.Option(
+    reading(
         "--to-space",
         case_sensitive=False,
         help="Frame of the points that are written, where the format leaves a choice.",
-        show_default=False,
-        rich_help_panel=READING,
     ),
 ]
 Series = Annotated[
     str | None,
-    typer.Option(
-        "--series",
-        metavar="UID",
-        help="Which series of a DICOM folder.",
-        show_default=False,
-        rich_help_panel=READING,
-    ),
+    reading("--series", metavar="UID", help="Which series of a DICOM folder."),
 ]
 NiftiFormOption = Annotated[
     NiftiForm | None,
-    typer.Option(
-        "--nifti-form",
-        case_sensitive=False,
-        help="Which one to believe where a NIfTI file states two geometries.",
-        show_default=False,
-        rich_help_panel=READING,
+    reading(
+        "--nifti-form", case_sensitive=False, help="Which one to believe where a NIfTI file states two geometries."
     ),
 ]
 AssumeGeometry = Annotated[
     bool,
-    typer.Option(
-        "--assume-geometry",
-        help="Accept images that do not state where they lie in space.",
-        rich_help_panel=READING,
-    ),
+    reading("--assume-geometry", help="Accept images that do not state where they lie in space."),
 ]
 
 # ---------------------------------------------------------------------- groups
@@ -142,44 +116,20 @@ class PairReading:
 
     fixed_series: Annotated[
         str | None,
-        typer.Option(
-            "--fixed-series",
-            metavar="UID",
-            help="Which series of the fixed DICOM folder.",
-            show_default=False,
-            rich_help_panel=READING,
-        ),
+        reading("--fixed-series", metavar="UID", help="Which series of the fixed DICOM folder."),
     ] = None
     moving_series: Annotated[
         str | None,
-        typer.Option(
-            "--moving-series",
-            metavar="UID",
-            help="Which series of the moving DICOM folder.",
-            show_default=False,
-            rich_help_panel=READING,
-        ),
+        reading("--moving-series", metavar="UID", help="Which series of the moving DICOM folder."),
     ] = None
     nifti_form: NiftiFormOption = None
     fixed_nifti_form: Annotated[
         NiftiForm | None,
-        typer.Option(
-            "--fixed-nifti-form",
-            case_sensitive=False,
-            help="The same for images of the fixed scan alone.",
-            show_default=False,
-            rich_help_panel=READING,
-        ),
+        reading("--fixed-nifti-form", case_sensitive=False, help="The same for images of the fixed scan alone."),
     ] = None
     moving_nifti_form: Annotated[
         NiftiForm | None,
-        typer.Option(
-            "--moving-nifti-form",
-            case_sensitive=False,
-            help="The same for images of the moving scan alone.",
-            show_default=False,
-            rich_help_panel=READING,
-        ),
+        reading("--moving-nifti-form", case_sensitive=False, help="The same for images of the moving scan alone."),
     ] = None
     assume_geometry: AssumeGeometry = False
 
@@ -205,14 +155,11 @@ class Engine:
             metavar="none|identity|affine|FILE",
             help="Where points are expected: anywhere, at the same place, after an affine found automatically (the "
             "default), or after the transform in a file.",
-            show_default=False,
         ),
     ] = None
     search_radius: Annotated[
         float | None,
-        typer.Option(
-            "--search-radius", metavar="MM", help="How far from the expected place to look.", show_default=False
-        ),
+        typer.Option("--search-radius", metavar="MM", help="How far from the expected place to look."),
     ] = None
     modality: Annotated[
         Modality | None,
@@ -221,90 +168,44 @@ class Engine:
             case_sensitive=False,
             help="What both scans are, where files and values do not tell: ct is shown to the model in Hounsfield "
             "units, anything else is spread over its range.",
-            show_default=False,
         ),
     ] = None
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto"
     model: Annotated[
         str,
-        typer.Option(
-            "--model",
-            metavar="NAME",
-            help="A model of `meddift models list`, or a .toml file.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--model", metavar="NAME", help="A model of `meddift models list`, or a .toml file."),
     ] = "builtin"
     weights: WeightsFolder = None
     preset: Annotated[
         Preset,
-        typer.Option(
-            "--preset",
-            case_sensitive=False,
-            help="default: what measures best. paper: as published.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--preset", case_sensitive=False, help="default: what measures best. paper: as published."),
     ] = "default"
     levels: Annotated[
         str | None,
-        typer.Option(
-            "--levels",
-            metavar="NAME,...",
-            help="Feature maps to use, such as up0,up1,mind (mind needs no network).",
-            show_default=False,
-            rich_help_panel=ADVANCED,
+        advanced(
+            "--levels", metavar="NAME,...", help="Feature maps to use, such as up0,up1,mind (mind needs no network)."
         ),
     ] = None
     timestep: Annotated[
         int | None,
-        typer.Option(
-            "--timestep",
-            metavar="N",
-            min=0,
-            help="Noise level the network is shown.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--timestep", metavar="N", min=0, help="Noise level the network is shown."),
     ] = None
     noise_samples: Annotated[
         int | None,
-        typer.Option(
-            "--noise-samples",
-            metavar="K",
-            min=0,
-            help="Noise draws to average; 0 adds no noise.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--noise-samples", metavar="K", min=0, help="Noise draws to average; 0 adds no noise."),
     ] = None
     latent: Annotated[
         Latent | None,
-        typer.Option(
-            "--latent",
-            case_sensitive=False,
-            help="Mean of the autoencoder's posterior, or one sample of it.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--latent", case_sensitive=False, help="Mean of the autoencoder's posterior, or one sample of it."),
     ] = None
     whiten: Annotated[
         bool | None,
-        typer.Option(
-            "--whiten/--no-whiten",
-            help="Whiten features, or not; by default as the model says.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--whiten/--no-whiten", help="Whiten features, or not; by default as the model says."),
     ] = None
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="S", min=0, help="Decides every random draw.", rich_help_panel=ADVANCED)
-    ] = 0
+    seed: Annotated[int, advanced("--seed", metavar="S", min=0, help="Decides every random draw.")] = 0
     store: Annotated[
         bool,
-        typer.Option(
-            "--store/--no-store",
-            help="Keep features on disk, so that the next question is quick.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--store/--no-store", help="Keep features on disk, so that the next question is quick."),
     ] = True
 
     def inputs(self) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meddift.cli.groups import with_groups
-from meddift.cli.help import ADVANCED
+from meddift.cli.help import advanced
 from meddift.cli.options import AsJson, DryRun, Engine, PairReading, PointsFormat, PointsSpace, Quiet, ToSpace
 from meddift.errors import ImageError, OptionsError
 
@@ -41,12 +41,11 @@ def register(
             metavar="FILE",
             help="Transform for ITK, 3D Slicer and ANTs: .h5 (one transform), .nii.gz, .nrrd or .mha (displacement "
             "field), .tfm (affine only). A FILE.transform.json beside it says what it is.",
-            show_default=False,
         ),
     ] = None,
     inverse: Annotated[
         Path | None,
-        typer.Option("--inverse", metavar="FILE", help="The inverse, in the same formats.", show_default=False),
+        typer.Option("--inverse", metavar="FILE", help="The inverse, in the same formats."),
     ] = None,
     affine: Annotated[
         Path | None,
@@ -54,124 +53,69 @@ def register(
             "--affine",
             metavar="FILE.tfm",
             help="The affine part alone. Where nothing else is asked for, no more than that is done.",
-            show_default=False,
         ),
     ] = None,
     points: Annotated[
         Path | None,
-        typer.Option(
-            "--points", "-p", metavar="FILE", help="Points on the fixed scan to take along.", show_default=False
-        ),
+        typer.Option("--points", "-p", metavar="FILE", help="Points on the fixed scan to take along."),
     ] = None,
     points_out: Annotated[
         Path | None,
-        typer.Option(
-            "--points-out", metavar="FILE", help="Where they go; the suffix decides the format.", show_default=False
-        ),
+        typer.Option("--points-out", metavar="FILE", help="Where they go; the suffix decides the format."),
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", metavar="FILE", help="Their true places, to report errors in mm.", show_default=False),
+        typer.Option("--truth", metavar="FILE", help="Their true places, to report errors in mm."),
     ] = None,
     warped: Annotated[
         Path | None,
-        typer.Option(
-            "--warped", metavar="FILE", help="The moving scan on the voxels of the fixed one.", show_default=False
-        ),
+        typer.Option("--warped", metavar="FILE", help="The moving scan on the voxels of the fixed one."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            "--labels", metavar="FILE", help="Label map of the moving scan to take along.", show_default=False
-        ),
+        typer.Option("--labels", metavar="FILE", help="Label map of the moving scan to take along."),
     ] = None,
     labels_out: Annotated[
         Path | None,
-        typer.Option(
-            "--labels-out", metavar="FILE", help="Its labels on the voxels of the fixed scan.", show_default=False
-        ),
+        typer.Option("--labels-out", metavar="FILE", help="Its labels on the voxels of the fixed scan."),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(
-            "--picture",
-            metavar="FILE.png",
-            help="Checkerboard, difference before and after, grid.",
-            show_default=False,
-        ),
+        typer.Option("--picture", metavar="FILE.png", help="Checkerboard, difference before and after, grid."),
     ] = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     stages: Annotated[
         str,
-        typer.Option(
-            "--stages",
-            metavar="NAME[,...]",
-            help="affine, or affine,dense, or affine,dense,refine.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--stages", metavar="NAME[,...]", help="affine, or affine,dense, or affine,dense,refine."),
     ] = "affine,dense,refine",
-    diffeomorphic: Annotated[
-        bool, typer.Option("--diffeomorphic", help="A transform that cannot fold.", rich_help_panel=ADVANCED)
-    ] = False,
+    diffeomorphic: Annotated[bool, advanced("--diffeomorphic", help="A transform that cannot fold.")] = False,
     symmetric: Annotated[
         bool,
-        typer.Option(
-            "--symmetric",
-            help="Exchanging the scans gives the inverse; twice the time.",
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--symmetric", help="Exchanging the scans gives the inverse; twice the time."),
     ] = False,
     fixed_mask: Annotated[
         Path | None,
-        typer.Option(
-            "--fixed-mask",
-            metavar="FILE",
-            help="Compare the scans where this is above 0.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--fixed-mask", metavar="FILE", help="Compare the scans where this is above 0."),
     ] = None,
     moving_mask: Annotated[
         Path | None,
-        typer.Option(
-            "--moving-mask",
-            metavar="FILE",
-            help="What of the moving scan counts.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--moving-mask", metavar="FILE", help="What of the moving scan counts."),
     ] = None,
     jacobian: Annotated[
         Path | None,
-        typer.Option(
-            "--jacobian",
-            metavar="FILE",
-            help="Volume change (determinant), fixed voxels.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--jacobian", metavar="FILE", help="Volume change (determinant), fixed voxels."),
     ] = None,
     uncertainty: Annotated[
         Path | None,
-        typer.Option(
-            "--uncertainty",
-            metavar="FILE",
-            help="How far off the transform may be, mm; NaN without counterpart.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
+        advanced(
+            "--uncertainty", metavar="FILE", help="How far off the transform may be, mm; NaN without counterpart."
         ),
     ] = None,
     learn2reg: Annotated[
         Path | None,
-        typer.Option(
-            "--learn2reg",
-            metavar="FILE.nii.gz",
-            help="Displacements in voxels, as Learn2Reg wants them.",
-            show_default=False,
-            rich_help_panel=ADVANCED,
-        ),
+        advanced("--learn2reg", metavar="FILE.nii.gz", help="Displacements in voxels, as Learn2Reg wants them."),
     ] = None,
     engine: Engine,
     points_space: PointsSpace = None,

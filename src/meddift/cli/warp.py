@@ -41,29 +41,20 @@ def warp(
     ],
     points: Annotated[
         Path | None,
-        typer.Option("--points", "-p", metavar="FILE", help="Points of the fixed scan.", show_default=False),
+        typer.Option("--points", "-p", metavar="FILE", help="Points of the fixed scan."),
     ] = None,
-    image: Annotated[
-        Path | None, typer.Option("--image", metavar="FILE", help="An image of the moving scan.", show_default=False)
-    ] = None,
+    image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="An image of the moving scan.")] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            "--labels", metavar="FILE", help="A label map of it; every label stays what it is.", show_default=False
-        ),
+        typer.Option("--labels", metavar="FILE", help="A label map of it; every label stays what it is."),
     ] = None,
     onto: Annotated[
         Path | None,
-        typer.Option(
-            "--onto",
-            metavar="FILE",
-            help="The fixed scan, or any image with the voxels that are wanted.",
-            show_default=False,
-        ),
+        typer.Option("--onto", metavar="FILE", help="The fixed scan, or any image with the voxels that are wanted."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Where the image, labels or points go.", show_default=False),
+        typer.Option("--out", "-o", metavar="FILE", help="Where the image, labels or points go."),
     ] = None,
     inverse: Annotated[
         bool,
@@ -79,7 +70,6 @@ def warp(
             "--fill",
             metavar="VALUE",
             help="Value outside the field of view; by default the least value of the image, labels 0.",
-            show_default=False,
         ),
     ] = None,
     interpolation: Annotated[
@@ -88,12 +78,7 @@ def warp(
     ] = "linear",
     jacobian: Annotated[
         Path | None,
-        typer.Option(
-            "--jacobian",
-            metavar="FILE",
-            help="Volume change (determinant) at the voxels of --onto.",
-            show_default=False,
-        ),
+        typer.Option("--jacobian", metavar="FILE", help="Volume change (determinant) at the voxels of --onto."),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
