@@ -118,9 +118,9 @@ class TestConvertPoints:
             "carina,-1,-2,3,ok",
             "lost,,,,outside",
         ]
-        refused = run(["convert-points", source, tmp_path / "c.fcsv"])
+        refused = run(["convert-points", source, tmp_path / "c.txt"])
         assert refused.code == 1
-        assert not (tmp_path / "c.fcsv").exists()
+        assert not (tmp_path / "c.txt").exists()
 
     def test_the_source_is_not_overwritten(self, tmp_path: Path, run: Run) -> None:
         source = write_csv(tmp_path / "a.csv", [[1, 2, 3]])
