@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
+import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from meddift.errors import OutputError
 from meddift.geometry import AffineTransform
 from meddift.matching.matches import Matches
 from meddift.pipeline import Matcher
 from meddift.pipeline.accuracy import Accuracy, Errors, measure_accuracy
+from meddift.system.progress import Progress, silent
 from meddift.volume import Volume
 from meddift_lab.synthetic import SyntheticPair
-
-Progress = Callable[[str, float], None]
 
 #: How far the diaphragm descends and the patient lies elsewhere in the follow-up, mm.
 BREATHING_MM, TABLE_SHIFT_MM = 30.0, 35.0
@@ -76,7 +74,7 @@ def run_demo(
     from meddift.pipeline.report import match_report
     from meddift_lab.synthetic import phantom_pair, scan_pair
 
-    report = on_progress or _ignore
+    report = on_progress or silent
     started = time.perf_counter()
     settings: dict[str, Any] = {
         "amplitude_mm": BREATHING_MM,
@@ -124,58 +122,52 @@ def write_demo(result: DemoResult, folder: Path, *, picture: bool = True) -> dic
     """
     from meddift.io import write_points, write_volume
     from meddift.pipeline.picture import draw_matches, save_picture
-    from meddift.system.atomic import write_json
+    from meddift.system.atomic import write_json, write_together
+    from meddift.system.folders import make_folder
 
     scans, matches = result.scans, result.matches
     described = [
         f"{verdict}: {reason}" if reason else verdict
         for verdict, reason in zip(matches.verdict, matches.reason, strict=True)
     ]
-    written: dict[Path, str] = {}
+    found = {"description": described}
+    writers: dict[str, Callable[[Path], None]] = {
+        "fixed.nii.gz": lambda path: write_volume(scans.fixed, path),
+        "moving.nii.gz": lambda path: write_volume(scans.moving, path),
+        "fixed-points.mrk.json": lambda path: write_points(scans.points, path),
+        "found-points.mrk.json": lambda path: write_points(matches.moving, path, extra=found),
+        "true-points.mrk.json": lambda path: write_points(scans.truth, path),
+        "matches.json": lambda path: write_json(dict(result.report), path),
+    }
+    if picture:
+        writers["matches.png"] = lambda path: save_picture(
+            draw_matches(scans.fixed, scans.moving, matches, truth=scans.truth), path
+        )
     new = not folder.exists()
     try:
-        folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-meddift-", dir=folder) as name:
-            work = Path(name)
-            write_volume(scans.fixed, work / "fixed.nii.gz")
-            write_volume(scans.moving, work / "moving.nii.gz")
-            write_points(scans.points, work / "fixed-points.mrk.json")
-            write_points(matches.moving, work / "found-points.mrk.json", extra={"description": described})
-            write_points(scans.truth, work / "true-points.mrk.json")
-            write_json(dict(result.report), work / "matches.json")
-            if picture:
-                figure = draw_matches(scans.fixed, scans.moving, matches, truth=scans.truth)
-                save_picture(figure, work / "matches.png")
-            for file, what in _FILES.items():
-                if (work / file).exists():
-                    (work / file).replace(folder / file)
-                    written[folder / file] = what
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise type(error)(str(error).replace(str(name), str(folder))) from error
-        raise OutputError(f"cannot write the demo to {folder}: {error.strerror or error}") from error
-    finally:
-        if new and not written:
-            with suppress(OSError):
-                folder.rmdir()
-    return written
+        make_folder(folder)
+        write_together({folder / name: writer for name, writer in writers.items()})
+    except BaseException:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return {folder / name: FILES[name] for name in writers}
 
 
-def check_folder(folder: Path) -> None:
-    """Raise OutputError unless files can be written to `folder`; leaves nothing behind."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"cannot write the demo to {folder}: it is a file; give the name of a folder")
-    place = folder if folder.is_dir() else folder.parent
-    if not place.is_dir():
-        raise OutputError(f"cannot write the demo to {folder}: there is no folder {place}; create it first")
+def is_demo(folder: Path) -> bool:
+    """Whether a folder holds the results of a demo, of two scans or of a follow-up."""
+    from meddift_lab.demo_follow_up import TRUTH
+
+    if (folder / TRUTH).is_file():
+        return True
     try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write the demo to {folder}: {error.strerror or error}") from error
+        return "demo" in json.loads((folder / "matches.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
-_FILES = {
+#: The files of a demo, and what they are.
+FILES = {
     "fixed.nii.gz": "the first scan",
     "moving.nii.gz": "its follow-up",
     "fixed-points.mrk.json": "the points, on the first scan (3D Slicer)",
@@ -195,7 +187,3 @@ def _baselines(scans: SyntheticPair) -> dict[str, Errors]:
         NOT_MOVING: Errors.of(np.linalg.norm(start - goal, axis=1)[inside]),
         BEST_AFFINE: Errors.of(np.linalg.norm(best - goal, axis=1)[inside]),
     }
-
-
-def _ignore(stage: str, fraction: float) -> None:
-    """Report nothing."""

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from command_scans import SHIFT, Case, write_csv, write_nifti
+from command_scans import SHIFT, SIZE, Case, write_csv, write_nifti
 
 Run = Any
 
@@ -87,12 +87,18 @@ def test_a_format_without_missing_points_is_an_honest_partial_result(case: Case,
     low = nibabel.load(case.fixed).affine[:3, 3]
     points = write_csv(case.folder / "more.csv", np.vstack([case.positions, low - [30, 0, 0]]))
     out = case.out.with_suffix(".txt")
-    outcome = run(case.arguments("--json", points=points, out=out))
-    assert outcome.code == 3
-    assert len(outcome.json["points"]) == 5
-    assert "cannot say that a point has no position" in outcome.stderr
-    alone = run(case.arguments(points=points, out=out))
-    assert alone.code == 1
+    # Known before the work: the point is outside the fixed scan.
+    early = run(case.arguments("--json", points=points, out=out))
+    assert early.code == 1
+    assert "cannot say that a point has no position" in early.stderr
+    # Known only afterwards: the moving scan ends before the place where the fourth point is looked for.
+    moving = nibabel.load(case.moving)
+    cut = write_nifti(case.folder / "cut.nii.gz", np.asarray(moving.dataobj)[:, :, : SIZE // 2 - 2], moving.affine)
+    for options in (["--json"], []):
+        late = run(case.arguments(*options, moving=cut, out=out))
+        assert late.code == 3
+        assert "cannot say that a point has no position" in late.stderr
+        assert "p1" in late.stdout
     assert case.results() == []
 
 

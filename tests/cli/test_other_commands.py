@@ -118,9 +118,21 @@ class TestConvertPoints:
             "carina,-1,-2,3,ok",
             "lost,,,,outside",
         ]
-        refused = run(["convert-points", source, tmp_path / "c.txt"])
+        assert run(["convert-points", source, tmp_path / "c.fcsv"]).code == 0
+        assert (tmp_path / "c.fcsv").read_text().splitlines()[-1] == "2,0,0,0,0,0,0,1,1,1,0,lost,verdict=outside,,0,0"
+        refused = run(["convert-points", source, tmp_path / "d.txt"])
         assert refused.code == 1
-        assert not (tmp_path / "c.txt").exists()
+        assert not (tmp_path / "d.txt").exists()
+
+    def test_what_a_format_has_no_room_for_is_said(self, tmp_path: Path, run: Run) -> None:
+        source = tmp_path / "a.mrk.json"
+        point = {"label": "carina", "description": "ok", "position": [-1, -2, 3]}
+        source.write_text(json.dumps({"markups": [{"controlPoints": [point]}]}))
+        outcome = run(["convert-points", source, tmp_path / "b.txt"])
+        assert outcome.code == 0
+        assert "labels are left out" in outcome.stderr
+        assert "columns description are left out" in outcome.stderr
+        assert (tmp_path / "b.txt").read_text() == "point\n1\n-1 -2 3\n"
 
     def test_the_source_is_not_overwritten(self, tmp_path: Path, run: Run) -> None:
         source = write_csv(tmp_path / "a.csv", [[1, 2, 3]])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line of this process and exit with its code.
@@ -17,15 +19,25 @@ def main() -> None:
     # wants a core (the demo on two busy cores: 194 s spinning, 79 s sleeping; on idle ones 23 and 25 s). It has to be
     # said before PyTorch is loaded; whoever has said something else keeps it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Letters that the terminal's alphabet lacks are shown as escapes instead of ending the command.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            # Labels and file names may hold what the locale has no letters for.
             stream.reconfigure(errors="backslashreplace")
     try:
         from meddift.cli.app import app
 
         app(prog_name="meddift")
+        return
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
     except KeyboardInterrupt:
         # Ctrl-C while Python was still loading the command.
         sys.stderr.write("interrupted; nothing was written\n")
-        sys.exit(130)
+    # Everything is said and closed. The end of Python would wait for threads of libraries, or abort in them, and a
+    # second Ctrl-C would end in a traceback.
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)

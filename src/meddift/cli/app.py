@@ -10,7 +10,14 @@ from typer.core import TyperGroup
 
 import meddift
 from meddift.cli import cache, convert_points, datasets, demo, evaluate, info, match, models, register, track, warp
-from meddift.cli.failures import exit_code_of, quiet_libraries, remember_interrupts, say
+from meddift.cli.failures import (
+    exit_code_of,
+    quiet_libraries,
+    remember_interrupts,
+    say,
+    standard_output,
+    stop_if_interrupted,
+)
 from meddift.cli.help import Command
 
 
@@ -32,7 +39,10 @@ class _Commands(TyperGroup):
         debug = bool(ctx.params.get("debug"))
         with remember_interrupts(), quiet_libraries(debug=debug):
             try:
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
+                stop_if_interrupted()
+                with standard_output():
+                    return result
             except BaseException as error:
                 code = exit_code_of(error, debug=debug)
                 if code is None:

@@ -43,16 +43,22 @@ def convert_points(
     """
     from meddift.cli.failures import warn
     from meddift.cli.outputs import Outputs
-    from meddift.io import read_points, write_points
+    from meddift.cli.points_files import PointsTarget
+    from meddift.io import read_points
     from meddift.io.points import what_is_lost
+    from meddift.system.atomic import write_text
 
     outputs = Outputs(inputs=tuple(path for path in (source, image) if path is not None))
+    wanted = PointsTarget(target, points_format, to_space)
+    wanted.holds()
     outputs.check([target])
     grid = None
     if image is not None:
         grid = reading.grid(image)
     points = read_points(source, space=points_space, grid=grid)
-    write_points(points, target, grid=grid, space=to_space, format=points_format)
+    text = wanted.text(points, grid)
+    outputs.required[target] = lambda path: write_text(text, path)
+    outputs.commit()
     for lost in what_is_lost(points, target, points_format):
         warn(f"{target}: this format holds coordinates only; {lost} are left out")
     if not quiet:

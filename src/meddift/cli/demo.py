@@ -52,10 +52,11 @@ def demo(
     from dataclasses import replace
 
     from meddift.cli.match_report import counted
+    from meddift.cli.outputs import check_output_folder
     from meddift.cli.terminal import make_table, progress_display, show, write_json_to_stdout
-    from meddift_lab.demo import check_folder, run_demo, write_demo
+    from meddift_lab.demo import is_demo, run_demo, write_demo
 
-    check_folder(out)
+    check_output_folder(out, is_demo, [*([] if scan is None else [scan]), *engine.inputs()])
     if follow_up:
         _follow_up(out, None if scan is None else reading.read(scan), engine, as_json=as_json, quiet=quiet)
         return

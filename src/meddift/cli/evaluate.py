@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meddift.cli.failures import DONE_IN_PART, say
+from meddift.cli.failures import DONE_IN_PART, note_kept, say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, Engine, Quiet
 
 if TYPE_CHECKING:
-    from meddift.cli.terminal import Progress
+    from meddift.system.progress import Progress
     from meddift_lab.running.case import Case
     from meddift_lab.running.tables import Tables
 
@@ -109,12 +109,15 @@ def run(
     """
     from meddift_lab.methods import find_methods
     from meddift_lab.running.commands import remember_command
+    from meddift_lab.running.folder import claim_run_folder
     from meddift_lab.running.runner import RunSettings, run_methods
     from meddift_lab.running.tables import collect
 
     methods = find_methods(method)
     find_methods(redo)
     settings = RunSettings(threads, timeout, retry_failed, frozenset(redo or ()))
+    claim_run_folder(out, data)
+    note_kept(out)
     cases = _chosen_cases(data, case, split, orientation)
     chosen = [*(("--method", name) for name in method or ()), *_case_words(case, split, orientation)]
     words = ["meddift", "evaluate", "run", "--data", data, "--out", str(out), "--threads", str(threads)]
@@ -223,7 +226,10 @@ def ablate(
     from meddift_lab.ablation import collect_ablation, run_ablation
     from meddift_lab.report import write_report
     from meddift_lab.running.commands import remember_command
+    from meddift_lab.running.folder import claim_run_folder
 
+    claim_run_folder(out, data)
+    note_kept(out)
     cases = _chosen_cases(data, case, split, orientation)
     chosen = [*(("--sweep", name) for name in sweep or ()), *_case_words(case, split, orientation)]
     chosen += [("--points", str(points))] if points is not None else []
@@ -271,9 +277,12 @@ def ablate(
 @app.command("report")
 def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Write tables and report of a run anew from its results."""
+    from meddift_lab.running.folder import claim_run_folder
     from meddift_lab.running.tables import collect
 
-    _finish(collect(out), out, as_json=as_json, quiet=quiet)
+    tables = collect(out)
+    claim_run_folder(out)
+    _finish(tables, out, as_json=as_json, quiet=quiet)
 
 
 def _tables_or_none(out: Path) -> Tables | None:

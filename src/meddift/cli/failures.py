@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from meddift.errors import FrameError, MeddiftError, OptionsError
+from meddift.errors import FrameError, MeddiftError, OptionsError, OutputError
+from meddift.system.atomic import reason_of
+from meddift.system.signals import stop_signals
+from meddift.system.temporary import remove_all_in_use
 from meddift.system.text import printable
 
 DONE = 0
@@ -26,27 +28,95 @@ DONE_IN_PART = 3
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-_INTERRUPTED_TEXT = "interrupted; nothing was written"
-_interrupts: list[int] = []
+
+class StdoutError(OutputError):
+    """Standard output takes no more: it goes into a file on a full disk, for instance."""
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """Write to stdout, and flush it: what the system refuses is said here, not at the end of Python.
+
+    Raises:
+        StdoutError: if it is refused.
+        BrokenPipeError: if whoever read it has gone.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StdoutError(f"cannot write to standard output: {reason_of(error)}") from error
+
+
+@dataclass
+class _Run:
+    """What is known of the command that is running, for the sentence with which it ends.
+
+    Attributes:
+        signals: Signals that asked to stop.
+        wanted: Files that it was asked for.
+        written: Those that stand in their places.
+        kept: Where a command keeps what it has finished, if it does.
+    """
+
+    signals: list[int] = field(default_factory=list)
+    wanted: list[Path] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    kept: Path | None = None
+
+    def outcome(self) -> str:
+        """What is there now."""
+        if self.kept is not None:
+            return f"what was finished is kept in {self.kept}; the same command goes on from there"
+        if not self.written:
+            return "nothing was written"
+        missing = [path for path in self.wanted if path not in self.written]
+        not_written = f"; not written: {', '.join(map(str, missing))}" if missing else ""
+        return f"written: {', '.join(map(str, self.written))}{not_written}"
+
+
+_run = _Run()
 
 
 @contextlib.contextmanager
 def remember_interrupts() -> Iterator[None]:
-    """Remember that Ctrl-C was pressed, even where a library turns it into an error of its own."""
-    _interrupts.clear()
-    if threading.current_thread() is not threading.main_thread():
+    """Let Ctrl-C, SIGTERM and SIGHUP stop the command, and remember them even where a library swallows them."""
+    global _run
+    _run = _Run()
+    with stop_signals(_leave_at_once) as signals:
+        _run.signals = signals
         yield
-        return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        _interrupts.append(number)
+
+def stop_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if somebody asked to stop and a library has swallowed it."""
+    if _run.signals:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+
+def note_wanted(paths: Iterable[Path]) -> None:
+    """Remember files that the command was asked for."""
+    _run.wanted += paths
+
+
+def note_written(paths: Iterable[Path]) -> None:
+    """Remember files that stand in their places."""
+    _run.written += paths
+
+
+def note_kept(folder: Path) -> None:
+    """Remember that finished parts of the work stay in a folder, and that the command can go on from them."""
+    _run.kept = folder
+
+
+def _leave_at_once() -> None:
+    """End the process, without the end of Python: that waits for threads, or aborts them."""
+    remove_all_in_use()
+    with contextlib.suppress(OSError):
+        os.write(2, f"meddift: interrupted twice, left at once; {printable(_run.outcome())}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
@@ -84,12 +154,15 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
     """
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has enough, `head` for instance. Nothing is left to say, nor to flush.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return BROKEN_PIPE
-    if isinstance(error, KeyboardInterrupt) or (_interrupts and isinstance(error, Exception)):
-        complain(_INTERRUPTED_TEXT)
+    if isinstance(error, KeyboardInterrupt) or (_run.signals and isinstance(error, Exception)):
+        complain(f"interrupted; {_run.outcome()}")
         return INTERRUPTED
+    if isinstance(error, StdoutError):
+        _drop_stdout()
+        complain(f"{error}; {_run.outcome()}")
+        return DONE_IN_PART if _run.written else FAILED
     if isinstance(error, MeddiftError):
         if debug:
             say("".join(traceback.format_exception(error)), err=True)
@@ -103,7 +176,7 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
     if debug:
         say("".join(traceback.format_exception(error)), err=True)
     if isinstance(error, MemoryError):
-        complain("the memory of this machine is used up; nothing was written")
+        complain(f"the memory of this machine is used up; {_run.outcome()}")
     else:
         hint = "" if debug else "; `meddift --debug ...` shows where"
         complain(f"internal error, please report it: {type(error).__name__}: {error}{hint}")
@@ -112,17 +185,30 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
 
 def complain(message: str) -> None:
     """One message on stderr, in red on a terminal."""
-    typer.secho(printable(f"meddift: {message}"), fg=typer.colors.RED, err=True)
+    _say(message, typer.colors.RED)
 
 
 def warn(message: str) -> None:
     """One warning on stderr, in yellow on a terminal."""
-    typer.secho(printable(f"meddift: {message}"), fg=typer.colors.YELLOW, err=True)
+    _say(message, typer.colors.YELLOW)
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Lines of text on stdout or stderr; what a terminal would obey is escaped."""
-    typer.echo(printable(text), err=err)
+    with contextlib.nullcontext() if err else standard_output():
+        typer.echo(printable(text), err=err)
+
+
+def _say(message: str, color: str) -> None:
+    """A message may quote labels, file names and headers, which can hold anything."""
+    with contextlib.suppress(OSError):  # nobody can be told that stderr does not work
+        typer.secho(f"meddift: {printable(message)}", fg=color, err=True)
+
+
+def _drop_stdout() -> None:
+    """Send what waits in stdout, and all that follows, nowhere: Python would complain about it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_usage(error: BaseException) -> bool:

@@ -60,15 +60,18 @@ def match(
     outside come with the reason. Nothing is written unless everything went well.
     """
     from meddift.cli.match_report import MatchReport, write
-    from meddift.cli.outputs import Outputs
+    from meddift.cli.outputs import PICTURES, Outputs, check_suffix
     from meddift.cli.points_files import PointsTarget, check_points_files, read_points_on, read_truth
     from meddift.cli.terminal import progress_display, tell
 
     inputs = [path for path in (fixed, moving, points, truth) if path is not None]
     outputs = Outputs(inputs=(*inputs, *engine.inputs()))
-    outputs.check([path for path in (out, picture) if path is not None])
-    check_points_files(points, truth, points_space)
     target = None if out is None else PointsTarget(out, points_format, to_space)
+    outputs.check([path for path in (out, picture) if path is not None])
+    if target is not None:
+        target.holds()
+    check_suffix(picture, PICTURES, "pictures")
+    check_points_files(points, truth, points_space)
     with progress_display(quiet=quiet) as report:
         matcher = engine.matcher(report)
         report("reading the scans", 0.0)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Rows of the table; all points are in the files and in the JSON.
 ROWS_SHOWN = 40
 
+_COLORS = {"ok": "green", "uncertain": "yellow"}
+
 
 @dataclass(frozen=True, eq=False)
 class MatchReport:
@@ -55,6 +57,8 @@ class MatchReport:
 
     def show(self, *, to_stdout: bool) -> None:
         """The table: a line a point at 80 columns, all reasons are in the files and in the JSON."""
+        from rich.text import Text
+
         from meddift.cli.terminal import make_table, show
 
         verdicts = self.matches.verdict
@@ -75,7 +79,10 @@ class MatchReport:
             if self.accuracy is not None:
                 cells.append(_number(float(self.accuracy.distances[index]), 1))
             verdict = row["verdict"] + (f": {row['reason']}" if row["reason"] else "")
-            table.add_row(*(_plain(cell) for cell in cells), _colored(verdict, row["verdict"]))
+            table.add_row(*cells, Text(verdict, style=_COLORS.get(row["verdict"], "red")))
+            for column, cell in zip(table.columns, cells, strict=False):
+                # A long reason is cut, and takes no room from what stands before it.
+                column.min_width = max(column.min_width or 0, len(cell))
         lines: list[Any] = [table]
         if len(verdicts) > ROWS_SHOWN:
             lines.append(f"... and {len(verdicts) - ROWS_SHOWN} more points")
@@ -174,16 +181,3 @@ def _columns(matches: Matches, format: str) -> dict[str, list[Any]]:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
-
-
-def _plain(text: str) -> Any:
-    """Text that rich shall not read as markup: labels come from users."""
-    from rich.text import Text
-
-    return Text(text)
-
-
-def _colored(text: str, verdict: str) -> Any:
-    from rich.text import Text
-
-    return Text(text, style={"ok": "green", "uncertain": "yellow"}.get(verdict, "red"))

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meddift.errors import MeddiftError, OptionsError, OutputError
+from meddift.cli.failures import note_wanted, note_written, stop_if_interrupted
+from meddift.errors import MeddiftError, OptionsError
+from meddift.system.atomic import check_writable, write_together
+from meddift.system.folders import check_folder
+from meddift.system.targets import Target, is_same_file
 
 Writer = Callable[[Path], None]
+
+#: Suffixes that can be written, by what is written.
+IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha")
+PICTURES = (".png",)
+
+#: Headers whose voxels lie in another file, and the line that names it.
+_DATA_FILE = {
+    ".mhd": re.compile(rb"^\s*ElementDataFile\s*=\s*(\S.*?)\s*$", re.MULTILINE),
+    ".nhdr": re.compile(rb"^data ?file:\s*(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE),
+}
+_LONGEST_HEADER = 1 << 16
 
 
 @dataclass
@@ -18,7 +32,7 @@ class Outputs:
     """Files that a command was asked for.
 
     Attributes:
-        inputs: Files that must not be overwritten.
+        inputs: Files and folders that are read and must not be overwritten.
         required: Path -> what writes it.
         optional: The same, for files that may fail without the others being lost.
         written: The files that stand in their places, after `commit`.
@@ -30,20 +44,31 @@ class Outputs:
     written: list[Path] = field(default_factory=list)
 
     def check(self, paths: Iterable[Path]) -> None:
-        """Refuse outputs that can be known to fail, before minutes of work are spent.
+        """Refuse outputs that can be known to fail or to destroy something, before minutes of work are spent.
 
         Raises:
             OutputError: if a folder is missing or cannot be written to, or a path is a folder.
-            OptionsError: if two outputs are one file, or an output is an input.
+            OptionsError: if two outputs are one file, or an output is an input, however they are spelled.
         """
-        wanted = [path.resolve() for path in paths]
-        for path in paths:
-            place = path.resolve()
-            if wanted.count(place) > 1:
-                raise OptionsError(f"{path} is asked for twice; give each output a name of its own")
-            if any(place == source.resolve() for source in self.inputs):
-                raise OptionsError(f"{path} is also an input and would be overwritten; give the output another name")
+        wanted = list(paths)
+        for path in wanted:
             check_writable(path)
+        inputs = [file for path in self.inputs for file in (path, *_belonging_to(path))]
+        for number, path in enumerate(wanted):
+            place = Target.of(path).place
+            if any(is_same_file(place, Target.of(other).place) for other in wanted[:number]):
+                raise OptionsError(f"{path} is asked for twice; give each output a name of its own")
+            for source in inputs:
+                if is_same_file(place, source):
+                    raise OptionsError(
+                        f"{path} is also an input and would be overwritten; give the output another name"
+                    )
+                if place.exists() and source.is_dir() and place.resolve().is_relative_to(source.resolve()):
+                    raise OptionsError(
+                        f"{path} lies in the input folder {source} and would be overwritten; give the output "
+                        f"another name"
+                    )
+        note_wanted(wanted)
 
     def commit(self) -> list[str]:
         """Write everything: the required files all or none, then the optional ones.
@@ -54,42 +79,73 @@ class Outputs:
         Raises:
             MeddiftError: if a required file could not be written; then nothing was.
         """
-        _write_together(self.required)
-        self.written += self.required
+        stop_if_interrupted()
+        self._write(self.required)
         missed = []
         for path, writer in self.optional.items():
             try:
-                _write_together({path: writer})
-                self.written.append(path)
+                self._write({path: writer})
             except Exception as error:
+                stop_if_interrupted()
                 reason = str(error) if isinstance(error, MeddiftError) else f"{type(error).__name__}: {error}"
                 missed.append(f"{path} was not written: {reason}")
         return missed
 
+    def _write(self, writers: dict[Path, Writer]) -> None:
+        def done() -> None:
+            self.written += writers
+            note_written(writers)
 
-def check_writable(path: Path) -> None:
-    """Raise OutputError unless a file can be made at `path`; leaves nothing behind."""
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; give the name of a file in it")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
-    try:
-        # Asking for permissions is not enough: read-only file systems and network shares answer otherwise.
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+        write_together(writers, done=done)
 
 
-def _write_together(writers: dict[Path, Writer]) -> None:
-    """Write each file under a temporary name; they take their places only when all of them are complete."""
-    from meddift.system.atomic import atomic_write
+def check_output_folder(folder: Path, is_ours: Callable[[Path], bool], inputs: Iterable[Path]) -> None:
+    """Refuse a folder of output in which something of the user's could be overwritten.
 
-    with ExitStack() as stack:
-        for path, writer in writers.items():
-            temporary = stack.enter_context(atomic_write(path))
-            try:
-                writer(temporary)
-            except MeddiftError as error:
-                # The user knows nothing of the temporary name.
-                raise type(error)(str(error).replace(str(temporary), str(path))) from error
+    Args:
+        folder: The folder; it need not exist.
+        is_ours: Whether what is in it was made by the same command.
+        inputs: Files and folders that are read.
+
+    Raises:
+        OutputError: if it cannot be written to, or holds files that the command has not made.
+        OptionsError: if an input lies in it.
+    """
+    check_folder(folder, is_ours)
+    for source in inputs:
+        if source.exists() and source.resolve().is_relative_to(folder.resolve()):
+            raise OptionsError(
+                f"{source} is also an input, and lies in the output folder {folder}, where it could be overwritten; "
+                f"give another folder"
+            )
+
+
+def check_suffix(path: Path | None, suffixes: tuple[str, ...], what: str) -> None:
+    """Refuse a name that no writer will take.
+
+    Args:
+        path: The output; None where none was asked for.
+        suffixes: Those that can be written.
+        what: What is written, for the message: "pictures".
+
+    Raises:
+        OptionsError: if the name has none of them.
+    """
+    if path is not None and not path.name.lower().endswith(suffixes):
+        raise OptionsError(f"{what} are written to {', '.join(suffixes)}; got the name {path.name!r}")
+
+
+def _belonging_to(path: Path) -> Iterator[Path]:
+    """Files that are read along with an input: the voxels of a header, what stands beside a transform."""
+    if path.suffix.lower() in (".h5", ".hdf5", ".tfm", ".mat") and path.is_file():
+        from meddift.io.transform_sidecar import sidecar_path
+
+        yield sidecar_path(path)
+    pattern = _DATA_FILE.get(path.suffix.lower())
+    if pattern is not None and path.is_file():
+        with path.open("rb") as file:
+            found = pattern.search(file.read(_LONGEST_HEADER))
+        if found is not None:
+            yield path.parent / found.group(1).decode("utf-8", "replace")
+    if path.suffix.lower() in (".hdr", ".img"):
+        yield path.with_suffix(".img" if path.suffix.lower() == ".hdr" else ".hdr")

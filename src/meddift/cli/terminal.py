@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from meddift.cli.failures import DONE_IN_PART, complain, say
+from meddift.cli.failures import DONE_IN_PART, complain, say, standard_output
+from meddift.system.progress import Progress, silent
 from meddift.system.text import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Progress = Callable[[str, float], None]
 
 
 def write_json_to_stdout(content: Any) -> None:
@@ -31,8 +31,8 @@ def write_json_to_stdout(content: Any) -> None:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(content, indent=2, allow_nan=False)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    with standard_output():
+        sys.stdout.write(text + "\n")
 
 
 class Told(Protocol):
@@ -82,18 +82,18 @@ def progress_display(*, quiet: bool) -> Iterator[Progress]:
         Call it with the name of a stage and the share of the whole work that is done, 0 to 1.
     """
     if quiet or not sys.stderr.isatty():
-        yield _ignore
+        yield silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("starting", total=1.0)
 
         def report(stage: str, fraction: float) -> None:
-            bars.update(task, description=stage, completed=min(max(float(fraction), 0.0), 1.0))
+            bars.update(task, description=printable(stage), completed=min(max(float(fraction), 0.0), 1.0))
 
         yield report
 
@@ -126,7 +126,7 @@ def show(*items: Any, to_stdout: bool) -> None:
     """Print tables and text.
 
     Args:
-        items: What rich can print.
+        items: What rich can print; text is printed as it is, without markup.
         to_stdout: To stdout, else to stderr.
     """
     from rich.console import Console
@@ -134,9 +134,9 @@ def show(*items: Any, to_stdout: bool) -> None:
     stream = sys.stdout if to_stdout else sys.stderr
     # Into a file or a pipe lines are as long as they need to be.
     console = Console(file=stream, width=None if stream.isatty() else 120, highlight=False)
-    for item in items:
-        console.print(_plain(item))
-    stream.flush()
+    with standard_output() if to_stdout else contextlib.nullcontext():
+        for item in items:
+            console.print(_plain(item))
 
 
 def _plain(item: Any) -> Any:
@@ -159,7 +159,3 @@ def human_bytes(count: float | None) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"
-
-
-def _ignore(stage: str, fraction: float) -> None:
-    """Report nothing."""

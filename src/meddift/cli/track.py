@@ -108,11 +108,13 @@ def track(
     Lesions are given as masks or points for each scan. Each is looked for from the first scan and from the one before;
     sizes are measured on the mask of each scan. For research: categories are a calculation on the masks given.
     """
+    from meddift.cli.outputs import check_output_folder
     from meddift.cli.terminal import progress_display, write_json_to_stdout
-    from meddift.tracking.outputs import content
+    from meddift.tracking.outputs import content, is_follow_up
     from meddift.tracking.run import track as run
 
     time_points = _time_points(scans, lesions, points, date)
+    check_output_folder(out, is_follow_up, [*_files(time_points), *_given(targets, review), *engine.inputs()])
     with progress_display(quiet=quiet) as show_progress:
         found = run(
             time_points,
@@ -134,6 +136,19 @@ def track(
         for failure in found.failures:
             complain(failure)
         raise typer.Exit(DONE_IN_PART)
+
+
+def _files(time_points: Path | list[TimePoint]) -> list[Path]:
+    """All files that are read for the time points, and the table that lists them."""
+    from meddift.tracking.timepoints import read_time_points
+
+    points = read_time_points(time_points) if isinstance(time_points, Path) else time_points
+    listed = [file for point in points for file in (point.scan, point.lesions, point.points, point.lesion_table)]
+    return _given(time_points, *listed)
+
+
+def _given(*files: object) -> list[Path]:
+    return [file for file in files if isinstance(file, Path)]
 
 
 def _time_points(

@@ -94,7 +94,7 @@ def warp(
     around.
     """
     from meddift.cli.failures import warn
-    from meddift.cli.outputs import Outputs
+    from meddift.cli.outputs import IMAGES, Outputs, check_suffix
     from meddift.cli.points_files import PointsTarget, read_points_on
     from meddift.cli.warp_sides import Sides
     from meddift.geometry import CompositeTransform
@@ -110,6 +110,11 @@ def warp(
         raise OptionsError("--out goes with --image, --labels or --points")
     if onto is None and (image is not None or labels is not None or jacobian is not None):
         raise OptionsError("--onto is needed: the image whose voxels are wanted")
+    if points is None:
+        check_suffix(out, IMAGES, "images")
+    elif out is not None:
+        PointsTarget(out, points_format, to_space).holds()
+    check_suffix(jacobian, IMAGES, "images")
     inputs = (*transforms, image, labels, points, onto)
     outputs = Outputs(inputs=tuple(path for path in inputs if path is not None))
     outputs.check([path for path in (out, jacobian) if path is not None])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from meddift.models.spec import ModelSpec, WeightFile
 from meddift.models.store import StoredFile, file_sha256, read_provenance, write_provenance
 from meddift.models.weights import check_unchanged, is_stored, refuse_packaged, store_file
 from meddift.system.homes import data_folder
+from meddift.system.temporary import temporary_folder
 
 #: How long to wait for the first answer of the server, seconds.
 _TIMEOUT = 20.0
@@ -81,10 +80,9 @@ def pull(
     files: dict[str, StoredFile] = {}
     try:
         data_folder().mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=data_folder(), prefix=".download-"))
     except OSError as error:
         raise OutputError(f"cannot write to {data_folder()}: {error.strerror or error}") from error
-    try:
+    with temporary_folder("download", inside=data_folder()) as scratch:
         for file in spec.weights.files:
             earlier = known.get(file.role)
             if earlier is not None and revision is None and is_stored(earlier):
@@ -109,8 +107,6 @@ def pull(
             )
             # After each file, so that what is here stays here if the next one fails.
             write_provenance(spec, {**known, **files})
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return files
 
 

@@ -62,7 +62,7 @@ def atomic_write(path: Path | str, *, suffix: str | None = None, make_folder: bo
         _commit([staged])
 
 
-def write_together(writers: Mapping[Path, Writer]) -> None:
+def write_together(writers: Mapping[Path, Writer], *, done: Callable[[], None] | None = None) -> None:
     """Write several files: all of them, or none.
 
     Each is written under a temporary name; when all are complete they take their places. If one cannot, those that
@@ -71,6 +71,7 @@ def write_together(writers: Mapping[Path, Writer]) -> None:
 
     Args:
         writers: Path -> what writes a file to the path that it is given.
+        done: Called once all of them stand in their places, before an interruption that was held back is raised.
 
     Raises:
         OutputError: if a file cannot be written; says so if something was changed all the same.
@@ -87,7 +88,7 @@ def write_together(writers: Mapping[Path, Writer]) -> None:
                 raise type(error)(str(error).replace(str(staged.temporary), str(path))) from error
             _complete(staged)
             every.append(staged)
-        _commit(every)
+        _commit(every, done)
 
 
 def write_text(text: str, path: Path | str) -> None:
@@ -132,6 +133,8 @@ def json_text(content: Any) -> str:
 
 def check_writable(path: Path) -> None:
     """Raise OutputError unless a file can be made at `path`, or its stream be written to; leaves nothing behind."""
+    if not path.is_dir() and not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     target = Target.of(path)
     if target.stream:
         return
@@ -180,7 +183,8 @@ def _staged(path: Path, suffix: str = "", *, make_folder: bool = False) -> Itera
             temporary = temporary_path(Path(tempfile.gettempdir()) / path.name, suffix)
         else:
             sweep(target.place.parent)
-            temporary = temporary_path(target.place, suffix)
+            # Named as it was asked for: writers look at the suffix, and a link may lead to a file with another one.
+            temporary = temporary_path(target.place.with_name(path.name), suffix)
         keep_in_use(temporary)
         yield _Staged(target, temporary, _permissions(target, temporary))
     except (MeddiftError, BrokenPipeError):
@@ -223,7 +227,7 @@ def _complete(staged: _Staged) -> None:
         staged.temporary.chmod(staged.mode)
 
 
-def _commit(every: Sequence[_Staged]) -> None:
+def _commit(every: Sequence[_Staged], done: Callable[[], None] | None = None) -> None:
     """Let complete files take their places: all of them, or none."""
     for staged in every:
         if staged.target.stream:
@@ -248,6 +252,8 @@ def _commit(every: Sequence[_Staged]) -> None:
         for _, kept in changed:
             if kept is not None:
                 discard(kept)
+        if done is not None:
+            done()
 
 
 def _keep_old(place: Path) -> Path | None:

@@ -1,10 +1,11 @@
-"""Signals that ask a program to stop, held back while files take their places."""
+"""Signals that ask a program to stop: as an interruption, twice as an end, held back while files take their places."""
 
 from __future__ import annotations
 
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -46,4 +47,60 @@ def signals_held() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if held:
-            signal.raise_signal(held[0])
+            handler = before[held[0]]
+            if callable(handler):
+                handler(held[0], None)  # raising the signal anew would count as a second one
+            else:
+                signal.raise_signal(held[0])
+
+
+@contextmanager
+def stop_signals(leave: Callable[[], None]) -> Iterator[list[int]]:
+    """Turn the signals that ask to stop into KeyboardInterrupt; the second one leaves at once.
+
+    Python handles signals between two of its own instructions. A second one is noticed by a thread of its own, so
+    that nobody has to wait for a long computation in a library. It still waits for files that take their places.
+
+    Args:
+        leave: Ends the process; called on the second signal, from any thread.
+
+    Yields:
+        The signals that have come; some libraries turn a KeyboardInterrupt into errors of their own.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    caught = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    inner, outer = socket.socketpair()
+    outer.setblocking(False)
+    before = signal.set_wakeup_fd(outer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(inner, leave), name="meddift-signals", daemon=True)
+    watcher.start()
+    try:
+        for number in caught:
+            signal.signal(number, stop)
+        yield came
+    finally:
+        for number, handler in caught.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        outer.close()
+        watcher.join()
+        inner.close()
+
+
+def _watch(numbers: socket.socket, leave: Callable[[], None]) -> None:
+    """Count signals as they come, until the other end is closed."""
+    count = 0
+    while read := numbers.recv(64):
+        count += sum(number in STOP_SIGNALS for number in read)
+        if count > 1:
+            with committing:
+                leave()

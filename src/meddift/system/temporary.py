@@ -1,4 +1,4 @@
-"""Names of temporary files: who is writing them is told by the name, so that what a killed run left can be removed."""
+"""Temporary files and folders: their names say who is writing them, so that what a killed run left can be removed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import socket
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from meddift.errors import OutputError
 
 #: `.tmp-`, six digits of the machine, eight of the process, ten drawn. Twelve drawn ones are what version 0.1 wrote.
 _NAME = re.compile(r"\.tmp-(?:([0-9a-f]{6})([0-9a-f]{8})[0-9a-f]{10}|[0-9a-f]{12})-")
@@ -72,6 +77,13 @@ def sweep(folder: Path) -> None:
                 Path(entry.path).unlink(missing_ok=True)
 
 
+def sweep_tree(folder: Path) -> None:
+    """The same for a folder of ours and all folders in it, as soon as the process that wrote a file has ended."""
+    for path in folder.rglob(".tmp-*"):
+        if path.is_file() and is_left_over(path, after_end=0.0):
+            path.unlink(missing_ok=True)
+
+
 def sweep_store(folder: Path) -> None:
     """Remove old temporary files of any name from a folder that holds nothing but what meddift keeps.
 
@@ -83,8 +95,13 @@ def sweep_store(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def is_left_over(path: Path) -> bool:
-    """Whether a file has the name of a temporary file of meddift, is old, and nobody is writing it."""
+def is_left_over(path: Path, *, after_end: float = _STALE_AFTER_END) -> bool:
+    """Whether a file has the name of a temporary file of meddift, is old, and nobody is writing it.
+
+    Args:
+        path: The file.
+        after_end: Seconds after which it is old, if the process that wrote it has ended.
+    """
     found = _NAME.match(path.name)
     if found is None:
         return False
@@ -94,7 +111,7 @@ def is_left_over(path: Path) -> bool:
         return False
     age = time.time() - written
     if found.group(1) == _machine():
-        return age > _STALE_AFTER_END and not _was_running(int(found.group(2), 16), written)
+        return age > after_end and not _was_running(int(found.group(2), 16), written)
     return age > _STALE_AFTER
 
 
@@ -115,3 +132,45 @@ def _was_running(process: int, when: float) -> bool:
 def _machine() -> str:
     """Six digits for this machine, or this container."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+@contextlib.contextmanager
+def temporary_folder(purpose: str, inside: Path | None = None) -> Iterator[Path]:
+    """A folder that is removed at the end of the block; those that killed runs left for the same purpose go too.
+
+    Args:
+        purpose: A word for its name.
+        inside: Where to make it; by default in the folder of the system for such things.
+
+    Raises:
+        OutputError: if there is no place for it, or it cannot be made.
+    """
+    path = None
+    try:
+        place = inside or Path(tempfile.gettempdir())
+        _sweep_folders(place, purpose)
+        path = Path(tempfile.mkdtemp(prefix=f"meddift-{purpose}-{_machine()}{os.getpid():08x}-", dir=place))
+    except OSError as error:
+        raise OutputError(
+            f"cannot make a temporary folder: {error.strerror or error}. Set the environment variable TMPDIR to a "
+            f"folder that can be written to"
+        ) from error
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sweep_folders(place: Path, purpose: str) -> None:
+    """Remove folders of this user that are old, and whose process has ended."""
+    pattern = re.compile(rf"meddift-{re.escape(purpose)}-([0-9a-f]{{6}})([0-9a-f]{{8}})-")
+    for folder in place.glob(f"meddift-{purpose}-*"):
+        found = pattern.match(folder.name)
+        if found is None or found.group(1) != _machine() or folder.is_symlink():
+            continue
+        with contextlib.suppress(OSError):
+            made = folder.stat()
+            mine = not hasattr(os, "getuid") or made.st_uid == os.getuid()
+            old = time.time() - made.st_mtime > _STALE_AFTER_END
+            if mine and old and not _was_running(int(found.group(2), 16), made.st_mtime):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from meddift.errors import OutputError
 from meddift.points import Points
-from meddift.system.atomic import write_json, write_text
+from meddift.system.atomic import write_json, write_text, write_together
+from meddift.system.folders import make_folder
 from meddift.tracking.candidates import Candidates
+from meddift.tracking.kept import FOLDER
 from meddift.tracking.result import NOTE, FollowUp, SeenTimePoint
 from meddift.tracking.tables import (
     GROWTH_COLUMNS,
@@ -29,33 +32,35 @@ def write_outputs(found: FollowUp, folder: Path) -> list[Path]:
     """Write everything but the report; see `FollowUp.save`."""
     from meddift.io import write_points, write_volume
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    written: list[Path] = []
-
-    def path(name: str) -> Path:
-        written.append(folder / name)
-        return folder / name
-
-    write_text(as_tsv(lesion_rows(found), LESION_COLUMNS), path("lesions.tsv"))
-    write_text(as_tsv(summary_rows(found), SUMMARY_COLUMNS), path("summary.tsv"))
-    write_text(as_tsv(growth_rows(found), GROWTH_COLUMNS), path("growth.tsv"))
-    write_json(content(found), path("lesions.json"))
+    make_folder(folder)
+    writers: dict[Path, Callable[[Path], None]] = {
+        folder / "lesions.tsv": partial(write_text, as_tsv(lesion_rows(found), LESION_COLUMNS)),
+        folder / "summary.tsv": partial(write_text, as_tsv(summary_rows(found), SUMMARY_COLUMNS)),
+        folder / "growth.tsv": partial(write_text, as_tsv(growth_rows(found), GROWTH_COLUMNS)),
+        folder / "lesions.json": partial(write_json, content(found)),
+    }
+    empty = []
     for k, point in enumerate(found.time_points):
         mask = relabelled(found, k)
         if mask is not None:
-            write_volume(mask, path(f"{point.name}_lesions.nii.gz"))
+            writers[folder / f"{point.name}_lesions.nii.gz"] = partial(write_volume, mask)
         rows = [row for row in found.at(k) if not np.isnan(row.place).any()]
         if rows:
             points = Points(np.stack([row.place for row in rows]), tuple(f"lesion {row.lesion}" for row in rows))
             told = [f"{row.state}: {row.reason}" if row.reason else row.state for row in rows]
-            write_points(points, path(f"{point.name}.mrk.json"), extra={"description": told})
+            writers[folder / f"{point.name}.mrk.json"] = partial(write_points, points, extra={"description": told})
         else:
-            with contextlib.suppress(OSError):
-                (folder / f"{point.name}.mrk.json").unlink(missing_ok=True)
-    return written
+            empty.append(folder / f"{point.name}.mrk.json")
+    write_together(writers)
+    for path in empty:  # of an earlier run
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    return list(writers)
+
+
+def is_follow_up(folder: Path) -> bool:
+    """Whether a folder holds the results of a follow-up, or what one that was stopped has found so far."""
+    return (folder / "lesions.json").is_file() or any((folder / FOLDER).glob("*.json"))
 
 
 def relabelled(found: FollowUp, k: int) -> Volume | None:

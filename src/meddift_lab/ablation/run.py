@@ -15,9 +15,11 @@ import numpy as np
 
 from meddift.errors import MeddiftError, OptionsError, OutputError
 from meddift.system.atomic import write_json
+from meddift.system.progress import Progress
 from meddift_lab.ablation.variants import Variant, base_options, make_variants
 from meddift_lab.running.case import Case, PointSet, StoredCase, store_case
-from meddift_lab.running.runner import LAYOUT, Progress, code_digest, read_result
+from meddift_lab.running.folder import claim_run_folder
+from meddift_lab.running.runner import LAYOUT, code_digest, read_result
 
 
 def run_ablation(
@@ -57,10 +59,7 @@ def run_ablation(
     spec = find_spec(model)
     tried = make_variants(base, spec, sweeps)
     report = on_progress or (lambda text, done: None)
-    try:
-        (folder / "cases").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    claim_run_folder(folder)
     weights = locate_weights(spec, None).digest()
     encodings: Encodings | None = None
     # Variants that need the same features stand together, so that these are computed once.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meddift.system.atomic import write_json
+from meddift_lab.running.folder import claim_run_folder
 
 #: File in the folder of a run.
 FILE = "commands.json"
@@ -21,9 +22,9 @@ def remember_command(folder: Path, words: Sequence[str]) -> None:
         words: The command and its arguments, not quoted.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if it cannot be written, or the folder holds files that no run has made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    claim_run_folder(folder)
     line = shlex.join(words)
     known = remembered_commands(folder)
     if line not in known:

@@ -7,19 +7,21 @@ import json
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import meddift
-from meddift.errors import OptionsError, OutputError
+from meddift.errors import OptionsError
 from meddift.system.atomic import write_json
+from meddift.system.progress import Progress, silent
+from meddift.system.temporary import sweep_tree, temporary_folder
 from meddift_lab.methods.answer import Method
 from meddift_lab.running.case import Case, StoredCase, store_case
 from meddift_lab.running.child import Ended, run_child
+from meddift_lab.running.folder import claim_run_folder
 
 #: Raised when results of older code cannot be read or compared any more.
 LAYOUT = 1
@@ -30,9 +32,6 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
-
-#: Called with a line of text and the share of the work that is done, 0 to 1.
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -86,18 +85,16 @@ def run_methods(
         MeddiftError: if a case cannot be read or made.
     """
     how = settings or RunSettings()
-    report = on_progress or _silent
+    report = on_progress or silent
     if not cases or not methods:
         raise OptionsError("an evaluation needs at least one case and one method")
     names = [case.name for case in cases]
     if len(set(names)) != len(names):
         raise OptionsError("cases of one run need different names")
-    try:
-        (folder / "cases").mkdir(parents=True, exist_ok=True)
-        (folder / "results").mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
-    _remove_leftovers(folder)
+    claim_run_folder(folder)
+    for part in ("cases", "results"):
+        (folder / part).mkdir(exist_ok=True)
+        sweep_tree(folder / part)
     total, done = len(cases) * len(methods), 0
     for case in cases:
         report(f"{case.name}: preparing", done / total)
@@ -206,8 +203,7 @@ def _content_files(place: Path) -> Iterable[Path]:
 
 def _measured(case: StoredCase, method: Method, settings: RunSettings) -> dict[str, Any]:
     """Run the worker and put its answer and what it took together."""
-    with tempfile.TemporaryDirectory(prefix="meddift-evaluation-") as name:
-        work = Path(name)
+    with temporary_folder("evaluation") as work:
         job = {
             "parent": os.getpid(),
             "method": method.name,
@@ -258,16 +254,6 @@ def _environment(settings: RunSettings) -> Mapping[str, str]:
     source = str(Path(meddift.__file__).parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [environment.get("PYTHONPATH")])])
     return environment
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of a run that was killed."""
-    for path in folder.rglob(".tmp-*"):
-        path.unlink(missing_ok=True)
-
-
-def _silent(text: str, done: float) -> None:
-    """Tell nobody."""
 
 
 __all__ = ["RunSettings", "code_digest", "read_result", "result_key", "run_methods", "run_one"]

@@ -9,16 +9,18 @@ import os
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from meddift.errors import MeddiftError
 from meddift.system.atomic import write_json
+from meddift.system.temporary import temporary_folder
 from meddift_lab.running.stages import Stages
 
 
@@ -58,9 +60,9 @@ def _run(job: dict[str, Any], stages: Stages) -> dict[str, Any]:
         fixed, moving = read_volume(job["fixed"]), read_volume(job["moving"])
     points = np.asarray(job["points_ras_mm"], dtype=np.float64).reshape(-1, 3)
     # Some libraries leave files where they are started: that is the temporary folder.
-    with tempfile.TemporaryDirectory(prefix="meddift-evaluation-") as folder, contextlib.chdir(folder):
+    with temporary_folder("method") as folder, contextlib.chdir(folder):
         with stages.stage("find"):
-            answer = find(fixed, moving, points, settings=method.settings, work=Path(folder))
+            answer = find(fixed, moving, points, settings=method.settings, work=folder)
         if answer.positions.shape != points.shape:
             raise ValueError(f"the method returned {answer.positions.shape} for points of {points.shape}")
         content: dict[str, Any] = {
@@ -102,15 +104,34 @@ def _die_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         # PR_SET_PDEATHSIG = 1 (prctl(2)).
         ctypes.CDLL(None, use_errno=True).prctl(1, int(signal.SIGKILL))
-    if os.getppid() != parent:
+    is_there = still_there(parent, launched_directly=os.name == "posix")
+    if not is_there():
         os._exit(1)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while is_there():
             time.sleep(1.0)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def still_there(process: int, *, launched_directly: bool) -> Callable[[], bool]:
+    """A function that tells whether the process which started this one is still there.
+
+    Args:
+        process: Its number.
+        launched_directly: Whether it is the parent of this one. On Windows it is not: Python of a virtual
+            environment starts another Python.
+    """
+    if launched_directly:
+        return lambda: os.getppid() == process
+    try:
+        # Numbers are given out again; the library knows a process by its number and the time of its start.
+        runner = psutil.Process(process)
+    except psutil.NoSuchProcess:
+        return lambda: False
+    return lambda: bool(runner.is_running() and runner.status() != psutil.STATUS_ZOMBIE)
 
 
 if __name__ == "__main__":

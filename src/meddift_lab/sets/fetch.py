@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meddift.errors import MeddiftError, MissingFileError, OptionsError, OutputError
 from meddift.system.atomic import write_text
+from meddift.system.folders import check_folder, make_folder
 from meddift.system.homes import data_folder
 from meddift_lab.sets.catalogue import DATA_SETS, Archive, DataSet
 
@@ -48,7 +49,7 @@ def fetch_data_set(
     Raises:
         OptionsError: if there is nothing to download.
         MissingFileError: if the server cannot be reached or has no such file.
-        OutputError: if the hash differs, an archive is damaged, or files cannot be written.
+        OutputError: if the hash differs, an archive is damaged, files cannot be written, or the folder holds others.
     """
     import pooch
 
@@ -56,10 +57,11 @@ def fetch_data_set(
         how = f"get it from {data_set.source}, then" if data_set.source else "nothing has to be downloaded:"
         raise OptionsError(f"{data_set.name} cannot be fetched; {how} use --data {data_set.usage}")
     report = on_progress or (lambda line: None)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    names = [archive.name for archive in data_set.archives]
+    if folder.exists():
+        # Unpacking would replace files of the same names.
+        check_folder(folder, lambda place: any((place / name).exists() for name in names))
+    make_folder(folder)
     files = []
     pooch.get_logger().setLevel("WARNING")
     for archive in data_set.archives:
