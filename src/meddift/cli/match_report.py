@@ -59,7 +59,7 @@ class MatchReport:
         """The table: a line a point at 80 columns, all reasons are in the files and in the JSON."""
         from rich.text import Text
 
-        from meddift.cli.terminal import make_table, show
+        from meddift.cli.terminal import line_width, make_table, show
 
         verdicts = self.matches.verdict
         columns = [("point", False), ("x, y, z (RAS mm)", True), ("similar", True), ("back mm", True)]
@@ -68,6 +68,7 @@ class MatchReport:
         table = make_table(f"{len(verdicts)} points: {counted(verdicts)}", [*columns, ("verdict", False)])
         for column in table.columns:
             column.no_wrap, column.overflow = True, "ellipsis"
+        rows = []
         for index, row in enumerate(self.matches.rows()[:ROWS_SHOWN]):
             moving = row["moving"]
             cells = [
@@ -78,11 +79,15 @@ class MatchReport:
             ]
             if self.accuracy is not None:
                 cells.append(_number(float(self.accuracy.distances[index]), 1))
-            verdict = row["verdict"] + (f": {row['reason']}" if row["reason"] else "")
-            table.add_row(*cells, Text(verdict, style=_COLORS.get(row["verdict"], "red")))
-            for column, cell in zip(table.columns, cells, strict=False):
-                # A long reason is cut, and takes no room from what stands before it.
-                column.min_width = max(column.min_width or 0, len(cell))
+            rows.append((cells, row["verdict"], row["reason"]))
+        # A long reason is cut, so that it takes no room from what stands before it.
+        table_of_cells = ([heading for heading, _ in columns], *(cells for cells, *_ in rows))
+        before = sum(max(map(len, column)) + 3 for column in zip(*table_of_cells, strict=True))
+        room = max(line_width(to_stdout=to_stdout) - before, 16)
+        for cells, verdict, reason in rows:
+            text = f"{verdict}: {reason}" if reason else verdict
+            text = text if len(text) <= room else text[: room - 1] + "…"
+            table.add_row(*cells, Text(text, style=_COLORS.get(verdict, "red")))
         lines: list[Any] = [table]
         if len(verdicts) > ROWS_SHOWN:
             lines.append(f"... and {len(verdicts) - ROWS_SHOWN} more points")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,6 +123,12 @@ def make_table(title: str, columns: Sequence[tuple[str, bool]]) -> Table:
     return table
 
 
+def line_width(*, to_stdout: bool) -> int:
+    """Characters of a line: those of the terminal; into a file or a pipe as many as tables need."""
+    stream = sys.stdout if to_stdout else sys.stderr
+    return shutil.get_terminal_size().columns if stream.isatty() else 120
+
+
 def show(*items: Any, to_stdout: bool) -> None:
     """Print tables and text.
 
@@ -132,8 +139,7 @@ def show(*items: Any, to_stdout: bool) -> None:
     from rich.console import Console
 
     stream = sys.stdout if to_stdout else sys.stderr
-    # Into a file or a pipe lines are as long as they need to be.
-    console = Console(file=stream, width=None if stream.isatty() else 120, highlight=False)
+    console = Console(file=stream, width=line_width(to_stdout=to_stdout), highlight=False)
     with standard_output() if to_stdout else contextlib.nullcontext():
         for item in items:
             console.print(_plain(item))
