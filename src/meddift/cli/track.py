@@ -99,6 +99,15 @@ def track(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html with pictures.", rich_help_panel=ADVANCED)
     ] = True,
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom",
+            help="Write a DICOM SEG and an SR (TID 1500) for every scan that is a DICOM series with a mask; needs the "
+            "extra dicom.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     engine: Engine,
@@ -126,6 +135,7 @@ def track(
             targets=targets,
             review=review,
             report=report,
+            dicom=dicom,
             on_progress=show_progress,
         )
     if as_json:

@@ -26,6 +26,8 @@ PULL_MM2 = 400.0
 #: The place is sure if at least so many answers are, and they differ from what they say together by no more than
 #: this in the median, mm.
 LEAST_SURE, LARGEST_SPREAD_MM = 4, 4.0
+#: Or if at least so many answers, looked for each on its own, agree to within this, sure or not.
+MANY, CLOSE_MM = 10, 1.5
 
 
 class MatchedCarrier:
@@ -106,7 +108,7 @@ def _together(
     if not grid.contains(center):
         return Carried(nowhere, np.zeros((0, 3)), "outside", "its place lies outside the field of view of that scan")
     doubts = []
-    if sure.sum() < LEAST_SURE:
+    if sure.sum() < LEAST_SURE and not (answered.sum() >= MANY and spread <= CLOSE_MM):
         doubts.append(f"only {int(sure.sum())} of {len(places)} places around it were found for sure")
     if spread > LARGEST_SPREAD_MM:
         doubts.append(f"places around it disagree by {spread:.1f} mm")

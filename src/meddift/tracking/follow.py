@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from meddift.tracking.assignment import LIMIT_MM, NEAR_MM, LinkCost, assign, belongs, link_cost, parts_of
+from meddift.tracking.assignment import LIMIT_MM, NEAR_MM, assign, belongs, link_cost, parts_of
 from meddift.tracking.candidates import Candidate, Candidates
 from meddift.tracking.carried import Carrier
 from meddift.tracking.observations import Course, Decision, Link, Observation, State
@@ -15,6 +15,9 @@ from meddift.tracking.routes import ways_to
 
 #: A lesion whose place is empty is not called gone while another one without partner would fit at this cost, mm.
 RIVAL_MM = 20.0
+#: Where the place of a newcomer in the scan before is not sure, it is new only if no lesion without partner lies within
+#: this distance of where it may be, mm.
+LONE_MM = 25.0
 
 
 def follow(
@@ -229,7 +232,7 @@ class _Step:
 
     def _back(self) -> set[str]:
         """Candidates without partner, carried back to the last scan that has lesions."""
-        self.origin: dict[int, tuple[int, str, str, LinkCost | None, str]] = {}
+        self.origin: dict[int, tuple[int, str, str, str, bool]] = {}
         loose = [j for j in range(len(self.found)) if j not in self._taken]
         before = [s for s in range(self.k) if isinstance(here := self.scans[s], Candidates) and here.given]
         if not loose or not before:
@@ -264,8 +267,10 @@ class _Step:
                     owner, best = name, cost
             if owner and best is not None and best.covered >= 0.5:
                 self.links[owner].append(j)
-            else:
-                self.origin[j] = source, expected.verdict, expected.reason, best, owner
+                continue
+            open_ones = [there.items[part] for name, part in rows if name not in self.links]
+            away = [np.linalg.norm(expected.center - item.center) - item.radius_mm for item in open_ones]
+            self.origin[j] = source, expected.verdict, expected.reason, owner, all(d > LONE_MM for d in away)
         return back
 
     # ------------------------------------------------------------------ what is said
@@ -384,7 +389,7 @@ class _Step:
             if j not in self.origin:
                 self._add(name, "new", (j,), place, "ok", "")
                 continue
-            source, verdict, why, _, owner = self.origin[j]
+            source, verdict, why, owner, lone = self.origin[j]
             before = self.names[source]
             if verdict == "outside":
                 reason = f"its place is not in the field of view of {before}"
@@ -396,7 +401,9 @@ class _Step:
                 self._add(name, "uncertain", (j,), place, "uncertain", reason)
             else:
                 reason = f"its place was not found for sure in {before}" + (f": {why}" if why else "")
-                self._add(name, "uncertain", (j,), place, "uncertain", reason)
+                if lone:
+                    reason += ", but no lesion without partner lies anywhere near"
+                self._add(name, "new" if lone else "uncertain", (j,), place, "uncertain", reason)
 
 
 def _label(scans: Sequence[Candidates | str], row: Observation) -> str:

@@ -58,9 +58,13 @@ def read_lesions(point: TimePoint, scan: Volume, *, components: bool, minimum_mm
 
 def _mask(given: Path | Volume, scan: Path | Volume) -> tuple[Volume, str]:
     from meddift.io import read_volume
+    from meddift.io.dicom_objects import is_segmentation, read_segmentation
 
     if isinstance(given, Volume):
         return given, "the mask"
+    if is_segmentation(given):
+        series = scan if isinstance(scan, Path) and scan.is_dir() else None
+        return read_segmentation(given, series=series), str(given)
     return read_volume(given, check=False), str(given)
 
 

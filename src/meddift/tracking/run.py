@@ -37,6 +37,7 @@ def track(
     targets: Path | str | Mapping[str, tuple[str, str]] | None = None,
     review: Path | str | None = None,
     report: bool = True,
+    dicom: bool = False,
     on_progress: Progress | None = None,
 ) -> FollowUp:
     """Follow the lesions of one patient through two scans or more.
@@ -52,6 +53,8 @@ def track(
         targets: Which lesions at baseline count as what for RECIST: a table, or label -> (kind, organ).
         review: An edited `lesions.tsv`: what is confirmed or corrected in it is kept, rejected links are not made.
         report: Whether `report.html` is written.
+        dicom: Whether a DICOM segmentation and a measurement report are written for every scan that is a DICOM series
+            with a mask; needs the extra `dicom`.
         on_progress: Called as work goes on.
 
     Returns:
@@ -67,6 +70,10 @@ def track(
     check_files(points)
     names = [point.name for point in points]
     said = Reviewed() if review is None else read_review(review, names)
+    if dicom:
+        from meddift.tracking.dicom import check_dicom
+
+        check_dicom(points)
     chosen = read_targets(targets) if isinstance(targets, Path | str) else dict(targets or {})
     if matcher is None:
         from meddift.pipeline import Matcher
@@ -96,6 +103,10 @@ def track(
             from meddift.tracking.page import write_page
 
             write_page(found, Path(out) / "report.html", lambda k: read_scan(points[k]))
+        if dicom:
+            from meddift.tracking.dicom import write_dicom
+
+            write_dicom(found, Path(out))
     say("done", 1.0)
     return found
 
