@@ -102,11 +102,16 @@ def test_what_lies_where_the_earlier_scan_does_not_reach_is_new_and_that_is_said
     assert (row(course, "2", 1).state, row(course, "2", 1).verdict) == ("new", "outside")
 
 
-def test_what_cannot_be_looked_for_in_the_earlier_scan_is_not_called_new():
-    course = run(
-        found((1, A, 6)), found((1, A + STEP, 6), (2, C, 5)), carrier=Shift(tuple(STEP), unsure={(1, 0, "2")})
-    )
-    assert row(course, "2", 1).state == "uncertain"
+def test_what_cannot_be_looked_for_for_sure_is_new_only_if_it_can_be_no_earlier_lesion():
+    # Another one without partner lies 22 mm from where it may be.
+    carrier = Shift(tuple(STEP), unsure={(1, 0, "2"), (0, 1, "2")})
+    missing = C + np.array([22.0, 0, 0])
+    course = run(found((1, A, 6), (2, missing, 5)), found((1, A + STEP, 6), (2, C + STEP, 5)), carrier=carrier)
+    assert row(course, "3", 1).state == "uncertain"
+    # None does.
+    course = run(found((1, A, 6)), found((1, A + STEP, 6), (2, C + STEP, 5)), carrier=carrier)
+    assert (row(course, "2", 1).state, row(course, "2", 1).verdict) == ("new", "uncertain")
+    assert "no lesion without partner lies anywhere near" in row(course, "2", 1).reason
 
 
 def test_a_lesion_splits_and_stays_one():

@@ -111,7 +111,9 @@ def write_report(segmentation: Path, segments: Sequence[Segment], series: Path, 
     for place, segment in enumerate(segments, start=1):
         groups.append(
             hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=_identifier(hd, segment),
+                tracking_identifier=hd.sr.TrackingIdentifier(
+                    uid=tracking_uid(segment.tracking) if segment.tracking else None, identifier=segment.name
+                ),
                 referenced_segment=hd.sr.ReferencedSegment.from_segmentation(stored, place),
                 time_point_context=hd.sr.TimePointContext(time_point=timepoint),
                 finding_type=codes.SCT.Lesion,
@@ -121,6 +123,8 @@ def write_report(segmentation: Path, segments: Sequence[Segment], series: Path, 
                 ],
             )
         )
+        if segment.tracking is None:
+            _without_tracking_uid(groups[-1])
     observer = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
@@ -202,10 +206,10 @@ def is_segmentation(path: Path) -> bool:
 
 
 def tracking_uid(name: str) -> str:
-    """The same UID for the same name, for ever (PS3.5 B.2, from a hash)."""
-    import pydicom.uid
+    """The same UID for the same name, for ever: of a name-based UUID (PS3.5 B.2; RFC 4122, version 5)."""
+    import uuid
 
-    return str(pydicom.uid.generate_uid(prefix="2.25.", entropy_srcs=["meddift", name]))
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'https://github.com/meddift/meddift/{name}').int}"
 
 
 #: Codes of measurements: SNOMED CT.
@@ -232,16 +236,13 @@ def _described(hd: Any, place: int, segment: Segment) -> Any:
     )
 
 
-def _identifier(hd: Any, segment: Segment) -> Any:
-    """Name and tracking UID of a lesion; without the UID where it is not known which lesion it is."""
-    uid = None if segment.tracking is None else tracking_uid(segment.tracking)
-    made = hd.sr.TrackingIdentifier(uid=uid, identifier=segment.name)
-    if uid is None:
-        # highdicom makes one up, which would say that this is another lesion than all others.
-        for number in reversed(range(len(made))):
-            if made[number].value_type == hd.sr.ValueTypeValues.UIDREF.value:
-                del made[number]
-    return made
+def _without_tracking_uid(group: Any) -> None:
+    """Take out the identifier that highdicom makes up: it would say that this is another lesion than all others."""
+    items = group[0].ContentSequence
+    for number in reversed(range(len(items))):
+        # (112040, DCM): tracking unique identifier.
+        if items[number].ConceptNameCodeSequence[0].CodeValue == "112040":
+            del items[number]
 
 
 def _sources(series: Path) -> tuple[list[Any], Grid]:

@@ -15,8 +15,8 @@ from meddift.tracking.routes import ways_to
 
 #: A lesion whose place is empty is not called gone while another one without partner would fit at this cost, mm.
 RIVAL_MM = 20.0
-#: Where the place of a newcomer in the scan before is not sure, it is new only if no lesion without partner lies within
-#: this distance of where it may be, mm.
+#: Where the place of a newcomer in the scan before is not sure, it is new only if no lesion without partner lies
+#: within this distance of where it may be, mm.
 LONE_MM = 25.0
 
 
