@@ -278,9 +278,12 @@ def _highdicom() -> Any:
 
 
 def _version() -> str:
-    import meddift
+    import importlib.metadata
 
-    return meddift.__version__
+    try:
+        return importlib.metadata.version("meddift")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _first_line(error: Exception) -> str:
