@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,14 @@ def test_everything_is_written_and_the_numbers_are_right(done: tuple[Path, Outco
     names = {path.name for path in folder.iterdir()}
     assert {"T.h5", "T.transform.json", "Ti.nii.gz", "Ti.transform.json", "A.tfm", "disp.nii.gz", "P.png"} < names
     assert not [name for name in names if name.startswith(".tmp")]
+
+
+def test_sidecars_hold_the_hash_of_their_file(done: tuple[Path, Outcome]) -> None:
+    folder, _ = done
+    for name, beside in (("T.h5", "T.transform.json"), ("Ti.nii.gz", "Ti.transform.json")):
+        told = json.loads((folder / beside).read_text())["file"]
+        raw = (folder / name).read_bytes()
+        assert told == {"name": name, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
 
 
 def test_the_transform_moves_points_in_simpleitk(done: tuple[Path, Outcome]) -> None:

@@ -182,6 +182,20 @@ def test_the_sidecar_says_which_way_and_of_what(tmp_path: Path) -> None:
     assert turned["direction"]["points"] == "moving to fixed"
 
 
+def test_the_sidecar_says_what_to_hang_under_it_in_slicer(tmp_path: Path) -> None:
+    """As Slicer itself was seen to do (tests/exchange/test_slicer_files.py)."""
+    grid = lattices()["oblique"]
+    fixed, moving = Volume(np.zeros(grid.shape, np.int16), grid), Volume(np.ones(grid.shape, np.int16), grid)
+    told = transform_sidecar(fixed, moving)["in_3d_slicer"]
+    assert told["node"] == "moving-to-fixed"
+    assert told["put_under_it"].startswith("the moving image, and points of the moving scan")
+    assert told["never_put_under_it"].startswith("points of the fixed scan: they would be moved the wrong way")
+    turned = transform_sidecar(fixed, moving, inverse=True)["in_3d_slicer"]
+    assert turned["node"] == "fixed-to-moving"
+    assert turned["put_under_it"].startswith("the fixed image, and points of the fixed scan")
+    assert turned["never_put_under_it"].startswith("points of the moving scan")
+
+
 @pytest.mark.parametrize(
     ("name", "beside"),
     [("T.h5", "T.transform.json"), ("a_Warp.nii.gz", "a_Warp.transform.json"), ("x.y.tfm", "x.y.transform.json")],

@@ -20,7 +20,7 @@ EXAMPLES = """
 meddift info scan.nii.gz
 meddift info dicom-folder/ --json
 meddift info points.csv --image scan.nii.gz
-meddift info fixed_to_moving.h5
+meddift info moving-to-fixed.h5
 meddift info builtin
 """
 
@@ -67,7 +67,7 @@ def info(
     elif kind == "transform":
         from meddift.io.describe_transform import describe_transform
 
-        description = describe_transform(path)
+        description = describe_transform(path, nifti_form=reading.nifti_form, assume_geometry=reading.assume_geometry)
         lines = _transform_lines(description)
     else:
         from meddift.io.points import describe_points
@@ -103,7 +103,9 @@ def _kind(what: str, path: Path) -> str:
         hint = "" if path.suffix or len(path.parts) > 1 else f" Known models: {', '.join(catalogue())}."
         raise MissingFileError(f"{error}{hint}") from None
     if path.is_dir() or name.endswith(_IMAGES):
-        return "image"
+        from meddift.io.describe_transform import holds_displacements
+
+        return "transform" if not path.is_dir() and holds_displacements(path) else "image"
     found = what_it_is(path) or ""
     if name.endswith(_TRANSFORMS) or "transform of ITK" in found:
         return "transform"
@@ -171,7 +173,10 @@ def _image_lines(description: dict[str, Any]) -> list[str]:
 
 def _transform_lines(description: dict[str, Any]) -> list[str]:
     """A transform in words."""
-    lines = [str(description["path"]), f"transform: {description['direction']}"]
+    lines = [str(description["path"]), f"transform: {description['direction']}", f"frame: {description['frame']}"]
+    sidecar = description["sidecar"]
+    if sidecar is not None:
+        lines += [f"{key.replace('_', ' ')}: {_words(value)}" for key, value in _told_by(sidecar)]
     for part in description["parts"]:
         lines.append(f"{part['kind']}:")
         for key, value in part.items():
@@ -180,6 +185,22 @@ def _transform_lines(description: dict[str, Any]) -> list[str]:
             elif key != "kind":
                 lines.append(f"  {key.replace('_', ' ')}: {_words(value)}")
     return lines
+
+
+def _told_by(sidecar: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What the `.transform.json` says that matters to people; it may be of any version, or damaged."""
+    found: list[tuple[str, Any]] = []
+    for name in ("fixed", "moving"):
+        scan = sidecar.get(name)
+        if isinstance(scan, dict) and isinstance(scan.get("shape"), list):
+            digest = f", sha256 {str(scan['sha256'])[:12]}..." if "sha256" in scan else ""
+            found.append((f"{name} scan", f"{' x '.join(map(str, scan['shape'][:3]))} voxels{digest}"))
+    slicer = sidecar.get("in_3d_slicer")
+    if isinstance(slicer, dict):
+        found += [(f"in 3D Slicer, {key.replace('_', ' ')}", value) for key, value in slicer.items()]
+    if isinstance(sidecar.get("file"), dict):
+        found.append(("sha256", "as its .transform.json says"))
+    return found
 
 
 _AXES = ("first", "second", "third")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meddift.volume import Volume
 
 EXAMPLES = """
-meddift register baseline.nii.gz followup.nii.gz --out followup.h5
+meddift register baseline.nii.gz followup.nii.gz --out moving-to-fixed.h5
 meddift register a.nii.gz b.nii.gz -o t.h5 --warped c.nii.gz --picture c.png
 meddift register a.nii.gz b.nii.gz --stages affine --affine start.tfm
 meddift register a.nii.gz b.nii.gz -p a.mrk.json --points-out b.mrk.json
