@@ -362,6 +362,12 @@ def test_provenance_is_json(default_pair, points):
     assert json.loads(json.dumps(default_pair.match(points).rows()))[0]["verdict"] == "ok"
 
 
+def test_what_reading_changed_stands_in_the_provenance(fixed, moved):
+    tilted = Volume(fixed.data, fixed.grid, notes=("the gantry was tilted by 12 degrees",))
+    told = matcher().pair(tilted, moved).provenance["reading"]
+    assert told == {"fixed": ["the gantry was tilted by 12 degrees"], "moving": []}
+
+
 def test_progress_goes_forward(fixed, moved, points):
     told = []
     matcher(prior="none", on_progress=lambda text, share: told.append((text, share))).pair(fixed, moved).match(points)
