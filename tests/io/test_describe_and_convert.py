@@ -264,7 +264,7 @@ def test_unchecked_objects_may_be_constant():
 def test_importing_io_loads_nothing_heavy():
     code = (
         "import sys, meddift.io, meddift.io.images, meddift.io.describe, meddift.io.convert, meddift.io.dicom;"
-        "heavy = {'SimpleITK', 'nibabel', 'torch', 'monai', 'scipy'} & set(sys.modules);"
+        "heavy = {'SimpleITK', 'nibabel', 'pydicom', 'torch', 'monai', 'scipy'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
