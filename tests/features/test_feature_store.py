@@ -11,8 +11,9 @@ import pytest
 import torch
 from fake_model import FakeModel, make_scan
 
-from meddift.errors import OptionsError, OutputError
+from meddift.errors import ImageError, OptionsError, OutputError
 from meddift.features import ExtractionOptions, FeatureStore, Level, Pyramid, extract_pyramid
+from meddift.features.describe_stored import describe_stored
 from meddift.features.extraction import pyramid_key
 from meddift.geometry import Grid
 
@@ -365,3 +366,18 @@ def test_windows_keeps_what_a_process_has_mapped(tmp_path, monkeypatch, caplog):
     assert store.put(small(1))
     assert not caplog.records
     assert not FeatureStore(tmp_path).put(small(2))
+
+
+def test_a_stored_file_is_described_by_its_header(tmp_path):
+    store = FeatureStore(tmp_path)
+    store.put(small(5))
+    path = stored_file(store, f"{5:064x}")
+    told = describe_stored(path)
+    assert told["levels"] == [{"name": "up0", "shape": [10, 10, 10, 3]}]
+    assert told["digest"] == f"{5:064x}"
+    assert told["provenance"] == {"model": "none", "n": 5}
+    content = path.read_bytes()
+    for cut in (0, 5, 200, len(content) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(content[:cut])
+        with pytest.raises(ImageError, match=r"cut\.safetensors"):
+            describe_stored(tmp_path / "cut.safetensors")

@@ -42,7 +42,7 @@ def info(
     ] = None,
     reading: ImageReading,
 ) -> None:
-    """Describe a scan (its geometry in words), a points file, a transform or a model. Loads no network."""
+    """Describe a scan (its geometry in words), points, a transform, stored features or a model. Loads no network."""
     from meddift.cli.terminal import progress_display, write_json_to_stdout
 
     path = Path(what)
@@ -69,6 +69,11 @@ def info(
 
         description = describe_transform(path, nifti_form=reading.nifti_form, assume_geometry=reading.assume_geometry)
         lines = _transform_lines(description)
+    elif kind == "stored":
+        from meddift.features.describe_stored import describe_stored
+
+        description = describe_stored(path)
+        lines = _stored_lines(description)
     else:
         from meddift.io.points import describe_points
 
@@ -82,7 +87,7 @@ def info(
 
 
 def _kind(what: str, path: Path) -> str:
-    """What was named: "model", "image", "transform" or "points"; by name, else by the first bytes of the file.
+    """What was named: "model", "image", "transform", "stored" or "points"; by name, else by the first bytes.
 
     Raises:
         MissingFileError: if there is nothing of this name.
@@ -106,6 +111,8 @@ def _kind(what: str, path: Path) -> str:
         from meddift.io.describe_transform import holds_displacements
 
         return "transform" if not path.is_dir() and holds_displacements(path) else "image"
+    if name.endswith(".safetensors"):
+        return "stored"
     found = what_it_is(path) or ""
     if name.endswith(_TRANSFORMS) or "transform of ITK" in found:
         return "transform"
@@ -201,6 +208,19 @@ def _told_by(sidecar: dict[str, Any]) -> list[tuple[str, Any]]:
     if isinstance(sidecar.get("file"), dict):
         found.append(("sha256", "as its .transform.json says"))
     return found
+
+
+def _stored_lines(description: dict[str, Any]) -> list[str]:
+    """A file of stored features, or of weights, in words."""
+    lines = [f"{key}: {_words(description[key])}" for key in ("path", "format", "bytes")]
+    for level in description.get("levels", []):
+        lines.append(f"level {level['name']}: {' x '.join(map(str, level['shape']))}")
+    for key in ("tensors", "parameters", "layout", "digest"):
+        if key in description:
+            lines.append(f"{key}: {description[key]}")
+    for key, value in description.get("provenance", {}).items():
+        lines.append(f"{key.replace('_', ' ')}: {_words(value)}")
+    return lines
 
 
 _AXES = ("first", "second", "third")

@@ -1,0 +1,55 @@
+"""What a file of stored features holds, told from its header: no feature is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from meddift.errors import ImageError
+
+#: More than any header has; safetensors itself allows 100 MB.
+_LARGEST_HEADER = 1 << 24
+
+
+def describe_stored(path: Path | str) -> dict[str, Any]:
+    """Describe a file of stored features, or of weights, in the format safetensors.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Entries ready for JSON: `path`, `format`, `bytes`, `layout`, `digest` (what the features belong to), `levels`
+        (name and shape: X, Y, Z, channels), `provenance`; for weights `tensors` and `parameters`.
+
+    Raises:
+        ImageError: if it is no such file, or damaged.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
+                raise ValueError("its header is cut off")
+            listed = json.loads(stream.read(length))
+        metadata = listed.pop("__metadata__", {})
+        shapes = {name: [int(n) for n in one["shape"]] for name, one in listed.items()}
+        if not all(0 <= stop <= size - 8 - length for stop in (one["data_offsets"][1] for one in listed.values())):
+            raise ValueError("its data is cut off")
+        told: dict[str, Any] = {"path": str(path), "format": "stored features", "bytes": size}
+        if "meddift" not in metadata:
+            counts = [math.prod(shape) for shape in shapes.values()]
+            return {**told, "format": "weights", "tensors": len(counts), "parameters": sum(counts)}
+        header = json.loads(metadata["meddift"][8:])
+        levels = [{"name": one["name"], "shape": shapes[one["name"]]} for one in header["levels"]]
+        return {
+            **told,
+            "layout": header["layout"],
+            "digest": header["digest"],
+            "levels": levels,
+            "provenance": header["provenance"],
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise ImageError(f"{path} is no file of stored features, or damaged: {str(error)[:100]}.") from error
