@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from measuring import measured
 from torch.nn import functional
@@ -20,7 +19,7 @@ SUPPORT = 1
 def ours(told: dict[str, Any]) -> dict[str, Any]:
     fixed, moving = _maps(told)
     shown = torch.ones(fixed.shape[:3])
-    wanted = np.ones([-(-n // STRIDE) for n in fixed.shape[:3]], dtype=bool)
+    wanted = torch.ones([-(-n // STRIDE) for n in fixed.shape[:3]], dtype=torch.bool)
     row, found = measured(
         lambda: cost_volume(fixed, moving, shown, wanted, radius=RADIUS, stride=STRIDE, support=SUPPORT)
     )

@@ -15,6 +15,7 @@ import pytest
 from texture import lattice, scan
 
 from meddift.errors import OptionsError, PointsError
+from meddift.features import whiten_pair
 from meddift.geometry import AffineTransform, DisplacementField, Grid
 from meddift.io import write_transform
 from meddift.pipeline import Matcher, Options
@@ -329,7 +330,8 @@ def test_files_give_the_same_answers_as_arrays(fixed, moved, points, tmp_path):
 def test_the_similarity_map_is_the_brute_force_and_its_top_is_the_match(fixed, moved, points):
     pair = matcher(prior="none", refine=False, confidence=False).pair(fixed, moved)
     matches = pair.match(points[:4])
-    ours, theirs = (pyramid.level("mind") for pyramid in pair.pyramids)
+    scans = whiten_pair(*pair.encode(), levels=["mind"])
+    ours, theirs = (pyramid.level("mind") for pyramid in scans)
     unit = theirs.features / np.linalg.norm(theirs.features, axis=-1, keepdims=True)
     for row, point in enumerate(points[:4]):
         heat = pair.similarity(point)

@@ -30,19 +30,19 @@ class Swirl:
 def test_a_constant_velocity_is_a_shift() -> None:
     velocity = torch.zeros(*GRID.shape, 3)
     velocity[..., 0] = 2.0  # voxels along the first axis, which runs to the left by 3 mm
-    moved = VelocityField(velocity, GRID).flow().apply(inner_points())
+    moved = VelocityField(velocity, GRID).flow().as_field().apply(inner_points())
     assert np.allclose(moved - inner_points(), [-6, 0, 0], atol=1e-3)
 
 
 def test_the_logarithm_leads_back_to_the_transform() -> None:
-    field = VelocityField.of(Swirl(), GRID)
-    away = np.linalg.norm(field.flow().apply(inner_points()) - Swirl().apply(inner_points()), axis=1)
+    field = VelocityField.of([Swirl()], GRID)
+    away = np.linalg.norm(field.flow().as_field().apply(inner_points()) - Swirl().apply(inner_points()), axis=1)
     assert away.max() < 0.3  # a tenth of a voxel, where the slope is 0.5
 
 
 def test_the_flow_backwards_is_the_inverse() -> None:
-    field = VelocityField.of(Swirl(), GRID)
-    there_and_back = CompositeTransform((field.flow(), field.flow(-1.0))).apply(inner_points())
+    field = VelocityField.of([Swirl()], GRID)
+    there_and_back = CompositeTransform((field.flow().as_field(), field.flow(-1.0).as_field())).apply(inner_points())
     assert np.abs(there_and_back - inner_points()).max() < 0.3
 
 
@@ -54,7 +54,7 @@ def test_a_flow_does_not_fold_where_the_displacement_would() -> None:
     )
     velocity = rough[0].movedim(0, -1).contiguous()
     inside = (slice(3, -3),) * 3
-    flow = VelocityField(velocity, GRID).flow()
+    flow = VelocityField(velocity, GRID).flow().as_field()
     assert jacobian_determinant(flow).data[inside].min() > 0
     world = GRID.index_to_world(velocity.numpy()) - GRID.index_to_world(np.zeros(3))
     from meddift.geometry import DisplacementField
@@ -64,6 +64,6 @@ def test_a_flow_does_not_fold_where_the_displacement_would() -> None:
 
 
 def test_the_mean_of_a_field_and_its_opposite_is_the_identity() -> None:
-    field = VelocityField.of(Swirl(), GRID)
+    field = VelocityField.of([Swirl()], GRID)
     opposite = VelocityField(-field.velocity, GRID)
-    assert np.allclose(field.averaged(opposite).flow().apply(inner_points()), inner_points())
+    assert np.allclose(field.averaged(opposite).flow().as_field().apply(inner_points()), inner_points())

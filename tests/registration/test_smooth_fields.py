@@ -8,8 +8,9 @@ import torch
 
 from meddift.geometry import AffineTransform, DisplacementField, Grid
 from meddift.geometry.inverse import invert_points
-from meddift.registration import invert, jacobian_determinant, sampled
-from meddift.registration.inverse import InverseResidual
+from meddift.registration import jacobian_determinant, sampled
+from meddift.registration.field import TensorField
+from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, sd_log_jacobian
 from meddift.registration.smoothness import Smoothness, smooth_to
 from meddift.registration.spline import ControlLattice
@@ -121,7 +122,9 @@ def test_the_inverse_of_a_field_is_a_field_with_a_small_residual() -> None:
     field = sampled(Wave(), grid)
     shift = np.eye(4)
     shift[2, 3] = 7.0
-    inverse = invert(field, AffineTransform(shift), Grid(grid.shape, AffineTransform(shift).matrix @ grid.affine))
+    straight = AffineTransform(shift)
+    moving = Grid(grid.shape, straight.matrix @ grid.affine)
+    inverse = invert(TensorField.sampled(field, grid, "cpu"), straight, moving, "cpu").as_field()
     inner = grid.index_to_world(np.random.default_rng(1).uniform(4, 15, (300, 3)))
     residual = InverseResidual.of(field, inverse, inner)
     assert residual.max < 0.1

@@ -174,13 +174,13 @@ def _direction(inverse: bool, points: bool) -> str:
 def _turned(transform: Transform, grid: Volume | None, report: dict[str, Any]) -> Transform:
     """The inverse: point by point, or for all voxels of an image as a field; and how well it does."""
     from meddift.geometry.inverse import NumericalInverse
-    from meddift.registration import InverseResidual, invert
+    from meddift.registration import InverseResidual, sampled
     from meddift.registration.jacobian import working_lattice
 
     inverse = NumericalInverse.of(transform, residuals=report.setdefault("inverse_residual_mm", {}))
     if grid is None:
         return inverse
-    field = invert(transform, inverse.affine, working_lattice(grid.grid))
+    field = sampled(inverse, working_lattice(grid.grid))
     voxels = grid.grid.strided([max(1, n // 20) for n in grid.grid.shape]).voxel_centers().reshape(-1, 3)
     # Turned around: places of this image to the other one and back.
     report["inverse_residual_mm"] = InverseResidual.of(field, transform, voxels).as_dict()

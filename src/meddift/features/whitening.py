@@ -13,12 +13,16 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import ModelError, OptionsError
 from meddift.features.pyramid import Level, Pyramid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: About this many numbers are mapped at a time: a block and its image stay in the cache.
 _BLOCK_NUMBERS = 200_000
@@ -41,6 +45,22 @@ class Whitening:
         mapped: NDArray[np.float32] = np.matmul(rows, self.matrix, out=out)
         mapped -= self.mean @ self.matrix
         return mapped
+
+    def whiten(self, descriptors: Tensor) -> Tensor:
+        """Map (..., C) float32 descriptors on any device; linear, so interpolation may come before or after."""
+        shift, matrix = self.tensors(descriptors.device)
+        return shift.addmm(descriptors.reshape(-1, len(matrix)), matrix).reshape(descriptors.shape)
+
+    def tensors(self, device: Any) -> tuple[Tensor, Tensor]:
+        """Minus the mapped mean, and the matrix, on a device; kept there."""
+        import torch
+
+        kept = self.__dict__.setdefault("_on_devices", {})
+        if str(device) not in kept:
+            made = -(self.mean @ self.matrix), self.matrix
+            kept[str(device)] = tuple(torch.from_numpy(each).to(device) for each in made)
+        found: tuple[Tensor, Tensor] = kept[str(device)]
+        return found
 
 
 def whitening_maps(

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import GeometryError
+from meddift.geometry.sampling import is_tensor, mapped
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -123,7 +129,7 @@ class Grid:
         """(8, 3) float64, world RAS mm of the centres of the eight corner voxels."""
         last = np.asarray(self.shape) - 1
         unit = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 3)
-        return self.index_to_world(unit * last)
+        return np.asarray(self.index_to_world(unit * last))
 
     def same_as(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
         """Whether both lattices have the same shape and no corner differs by more than `tolerance_mm`."""
@@ -148,35 +154,43 @@ class Grid:
 
     # ------------------------------------------------------------------ points
 
-    def index_to_world(self, indices: ArrayLike) -> Floats:
+    @overload
+    def index_to_world(self, indices: Tensor) -> Tensor: ...
+    @overload
+    def index_to_world(self, indices: ArrayLike) -> Floats: ...
+    def index_to_world(self, indices: Any) -> Any:
         """Convert (continuous) voxel indices to world points.
 
         Args:
             indices: (..., 3) float, voxel indices; centres are integers.
 
         Returns:
-            (..., 3) float64, world RAS mm.
+            (..., 3) float64, world RAS mm; of a tensor a tensor of its type, on its device.
         """
-        return np.asarray(indices, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return mapped(self.affine, indices)
 
-    def world_to_index(self, positions: ArrayLike) -> Floats:
+    @overload
+    def world_to_index(self, positions: Tensor) -> Tensor: ...
+    @overload
+    def world_to_index(self, positions: ArrayLike) -> Floats: ...
+    def world_to_index(self, positions: Any) -> Any:
         """Convert world points to continuous voxel indices.
 
         Args:
             positions: (..., 3) float, world RAS mm.
 
         Returns:
-            (..., 3) float64, voxel indices; not rounded, not clipped.
+            (..., 3) float64, voxel indices; not rounded, not clipped. Of a tensor a tensor of its type, on its device.
         """
-        return np.asarray(positions, dtype=np.float64) @ self.inverse[:3, :3].T + self.inverse[:3, 3]
+        return mapped(self.inverse, positions)
 
-    def vectors_to_world(self, vectors: ArrayLike) -> Floats:
-        """Convert (..., 3) differences of voxel indices to differences of world points, float64, RAS mm."""
-        return np.asarray(vectors, dtype=np.float64) @ self.affine[:3, :3].T
-
-    def vectors_to_index(self, vectors: ArrayLike) -> Floats:
-        """Convert (..., 3) differences of world points, RAS mm, to differences of voxel indices, float64."""
-        return np.asarray(vectors, dtype=np.float64) @ self.inverse[:3, :3].T
+    @overload
+    def vectors_to_world(self, vectors: Tensor) -> Tensor: ...
+    @overload
+    def vectors_to_world(self, vectors: ArrayLike) -> Floats: ...
+    def vectors_to_world(self, vectors: Any) -> Any:
+        """Convert (..., 3) differences of voxel indices to differences of world points, RAS mm."""
+        return mapped(self.affine, vectors, shifts=False)
 
     def in_voxels(self, length_mm: float) -> Floats:
         """(3,) float64, a length in voxels along each index axis; not rounded."""
@@ -195,7 +209,11 @@ class Grid:
         inside = np.minimum(index + 0.5, np.asarray(self.shape) - 0.5 - index)
         return np.asarray((inside * self.spacing).min(axis=-1))
 
-    def contains(self, positions: ArrayLike, *, margin_mm: float = 0.0) -> NDArray[np.bool_]:
+    @overload
+    def contains(self, positions: Tensor, *, margin_mm: float = ...) -> Tensor: ...
+    @overload
+    def contains(self, positions: ArrayLike, *, margin_mm: float = ...) -> NDArray[np.bool_]: ...
+    def contains(self, positions: Any, *, margin_mm: float = 0.0) -> Any:
         """Whether world points lie in the field of view (bounded by the outer voxel faces).
 
         Args:
@@ -208,6 +226,9 @@ class Grid:
         index = self.world_to_index(positions)
         # A nanometre of slack: a point on a face stays inside after rounding in the affine.
         margin = margin_mm / self.spacing - 0.5 - 1e-6 / self.spacing
+        if is_tensor(index):
+            low = index.new_tensor(margin)
+            return ((index >= low) & (index <= index.new_tensor(self.shape) - 1 - low)).all(-1)
         with np.errstate(invalid="ignore"):
             inside = (index >= margin) & (index <= np.asarray(self.shape) - 1 - margin)
         return np.asarray(inside.all(-1))
@@ -216,6 +237,13 @@ class Grid:
         """(X, Y, Z, 3) float64, world RAS mm of every voxel centre (24 bytes a voxel)."""
         axes = [np.arange(n, dtype=np.float64) for n in self.shape]
         return self.index_to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
+
+    def voxel_centers_on(self, device: str | torch.device) -> Tensor:
+        """(X * Y * Z, 3) float64, the same on a device, the last axis running fastest."""
+        import torch
+
+        axes = [torch.arange(n, dtype=torch.float64, device=device) for n in self.shape]
+        return self.index_to_world(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3))
 
     def planes(self) -> Iterator[Floats]:
         """The same plane by plane along the first axis, each (Y, Z, 3): for lattices whose centres fill memory."""

@@ -33,6 +33,14 @@ def is_tensor(values: Any) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(values, torch.Tensor)
 
 
+def mapped(matrix: NDArray[np.float64], points: Any, *, shifts: bool = True) -> Any:
+    """(..., 3) points, array or tensor, through a (4, 4) matrix, or differences of points (`shifts` False)."""
+    points = points if is_tensor(points) else np.asarray(points, dtype=np.float64)
+    rows = points.new_tensor(matrix[:3]) if is_tensor(points) else matrix[:3]
+    moved = points @ rows[:, :3].T
+    return moved + rows[:, 3] if shifts else moved
+
+
 def chunks(count: int, *, size: int = CHUNK) -> Iterator[slice]:
     """Row ranges of at most `size`."""
     for start in range(0, count, size):
@@ -74,14 +82,20 @@ def sample_with_gradient(data: Any, indices: Any) -> tuple[Any, Any]:
         array, (N, C, 3) of a tensor.
     """
     rows = _Rows(data, indices)
-    parts = [_with_slope(*rows.corners(part), rows.xp) for part in rows.parts()]
-    if len(parts) == 1:
-        value, slope = parts[0]
-    else:
-        value, slope = (rows.xp.concatenate(each) for each in zip(*parts, strict=True))
+    parts = []
+    for part in rows.parts():
+        here, slopes = _with_slopes(*rows.corners(part))
+        parts.append((here, rows.xp.stack(slopes, -1)))
+    value, slope = (rows.xp.concatenate(each) for each in zip(*parts, strict=True))
     if is_tensor(data):
         return value, slope
     return rows.as_given(value), np.moveaxis(slope, 1, 0).reshape(*data.shape[:-3], -1, 3)
+
+
+def sample_with_slopes(data: Tensor, indices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """`sample_with_gradient` of a few places of a tensor, all at a time: values and three derivatives, (N, C) each."""
+    rows = _Rows(data, indices)
+    return _with_slopes(*rows.corners(slice(None)))
 
 
 def scatter(values: Any, indices: Any, shape: Sequence[int]) -> Any:
@@ -119,20 +133,26 @@ def scatter(values: Any, indices: Any, shape: Sequence[int]) -> Any:
     return total.T.reshape(*np.shape(values)[:-1], *shape)
 
 
-def nearest(data: NDArray[Any], indices: ArrayLike, *, fill: float | None = None) -> NDArray[Any]:
+@overload
+def nearest(data: NDArray[Any], indices: ArrayLike, *, fill: float | None = ...) -> NDArray[Any]: ...
+@overload
+def nearest(data: Tensor, indices: Tensor, *, fill: float | None = ...) -> Tensor: ...
+def nearest(data: Any, indices: Any, *, fill: float | None = None) -> Any:
     """The value of the voxel in which a place lies; of halves the even index.
 
     Args:
-        data: (..., X, Y, Z) array of any type.
+        data: (..., X, Y, Z) array or (X, Y, Z, C) tensor of any type.
         indices: (N, 3) float.
         fill: Value outside the outer voxel faces and of places that are not finite; None = the border repeats.
 
     Returns:
-        (..., N) of the type of `data`.
+        (..., N) of an array, (N, C) of a tensor, of the type of `data`.
 
     Raises:
         GeometryError: if `fill` is no value of the type of `data`, or an index is not finite and there is no fill.
     """
+    if is_tensor(data):
+        return _nearest_rows(data, indices, fill)
     index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
     inside = _inside(index, data.shape[-3:], np)
     known: NDArray[np.bool_] = np.asarray(np.isfinite(index).all(axis=1))
@@ -263,6 +283,16 @@ class _Rows:
         return values if self.tensor else np.ascontiguousarray(values.T).reshape(*self._lead, -1)
 
 
+def _nearest_rows(data: Tensor, index: Tensor, fill: float | None) -> Tensor:
+    """`nearest` of a tensor; indices that are not finite, without fill, read an arbitrary voxel."""
+    x, y, z, channels = data.shape
+    voxel = index.nan_to_num().round().clamp(min=0).minimum(index.new_tensor([x - 1, y - 1, z - 1])).long()
+    values = data.reshape(-1, channels).index_select(0, (voxel[:, 0] * y + voxel[:, 1]) * z + voxel[:, 2])
+    if fill is not None:
+        values = values.masked_fill(~_inside(index, (x, y, z), None)[:, None], fill)
+    return values
+
+
 def _library(values: Any) -> Any:
     return sys.modules["torch"] if is_tensor(values) else np
 
@@ -291,9 +321,10 @@ def _cells(index: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> tuple[Any
     low = xp.minimum(xp.floor(clamped), (last - 1).clip(0, None))
     part = clamped - low
     part[missing] = float("nan")
-    whole = xp.asarray(low, dtype=xp.int64)
+    whole = low.astype(np.int64) if xp is np else low.long()
     base = (whole[:, 0] * y + whole[:, 1]) * z + whole[:, 2]
-    return base, (y * z if x > 1 else 0, z if y > 1 else 0, 1 if z > 1 else 0), xp.asarray(part, dtype=dtype)
+    part = part if xp is np else part.to(dtype)
+    return base, (y * z if x > 1 else 0, z if y > 1 else 0, 1 if z > 1 else 0), part
 
 
 def _mixed(low: Any, high: Any, part: Any) -> Any:
@@ -308,8 +339,8 @@ def _lerped(found: list[Any], part: Any) -> Any:
     return found[0]
 
 
-def _with_slope(found: list[Any], part: Any, xp: Any) -> tuple[Any, Any]:
-    """(n, C) and (n, C, 3), values and derivatives by index."""
+def _with_slopes(found: list[Any], part: Any) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Values and derivatives by index, (n, C) each."""
     wx, wy, wz = (part[:, axis : axis + 1] for axis in range(3))
     along_z = [_mixed(found[i], found[i + 1], wz) for i in (0, 2, 4, 6)]
     slope_z = [found[i + 1] - found[i] for i in (0, 2, 4, 6)]
@@ -317,4 +348,4 @@ def _with_slope(found: list[Any], part: Any, xp: Any) -> tuple[Any, Any]:
     slope_y = [along_z[i + 1] - along_z[i] for i in (0, 2)]
     slope_z = [_mixed(slope_z[i], slope_z[i + 1], wy) for i in (0, 2)]
     slopes = (along_y[1] - along_y[0], _mixed(slope_y[0], slope_y[1], wx), _mixed(slope_z[0], slope_z[1], wx))
-    return _mixed(along_y[0], along_y[1], wx), xp.stack(slopes, -1)
+    return _mixed(along_y[0], along_y[1], wx), slopes

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import TransformError
 from meddift.geometry.grid import Grid
-from meddift.geometry.sampling import sample
+from meddift.geometry.sampling import mapped, sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -75,9 +78,13 @@ class AffineTransform:
         matrix[:3, 3] = solution[3] - solution[:3].T @ middle
         return cls(matrix)
 
-    def apply(self, positions: ArrayLike) -> Floats:
-        """Map (N, 3) world RAS mm on the fixed scan to the moving scan."""
-        return np.asarray(positions, dtype=np.float64) @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+    @overload
+    def apply(self, positions: Tensor) -> Tensor: ...
+    @overload
+    def apply(self, positions: ArrayLike) -> Floats: ...
+    def apply(self, positions: Any) -> Any:
+        """Map (N, 3) world RAS mm on the fixed scan to the moving scan; of a tensor a tensor on its device."""
+        return mapped(self.matrix, positions)
 
     def inverted(self) -> AffineTransform:
         """The affine that takes moving points to fixed points."""

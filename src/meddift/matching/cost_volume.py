@@ -29,14 +29,14 @@ class CostVolume:
     Attributes:
         cost: (N, (2r+1)^3) float32, 1 minus the mean cosine of what supports a node; 2 where the moving scan shows
             nothing.
-        nodes: (N, 3) int64, indices of the nodes on the lattice of nodes.
+        nodes: (N, 3) int64, indices of the nodes on the lattice of nodes, on the same device.
         shape: Of the lattice of nodes.
         stride: Voxels between two nodes; node n lies on voxel `stride * n`.
         radius: Voxels.
     """
 
     cost: torch.Tensor
-    nodes: NDArray[np.int64]
+    nodes: torch.Tensor
     shape: tuple[int, int, int]
     stride: int
     radius: int
@@ -44,7 +44,7 @@ class CostVolume:
     @property
     def offsets(self) -> torch.Tensor:
         """((2r+1)^3, 3) float32, voxels, in the order of the columns."""
-        return window_offsets(self.radius)
+        return window_offsets(self.radius).to(self.cost.device)
 
 
 def window_offsets(radius: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ def cost_volume(
     fixed: torch.Tensor,
     moving: torch.Tensor,
     shown: torch.Tensor,
-    wanted: NDArray[np.bool_],
+    wanted: torch.Tensor,
     *,
     radius: int,
     stride: int,
@@ -70,14 +70,59 @@ def cost_volume(
         moving: (X, Y, Z, C) float32, descriptors that the first guess puts at the same voxels; they need not have
             length 1.
         shown: (X, Y, Z) float32, 1 where the moving scan shows something, else 0.
-        wanted: (ceil(X / stride), ...) bool, which nodes are asked for.
+        wanted: (ceil(X / stride), ...) bool on the same device, which nodes are asked for.
         radius: Of the window, voxels.
         stride: Voxels from node to node.
         support: Neighbours within so many voxels along each axis are compared along with a node.
 
     Returns:
-        One row a wanted node, in the order of `numpy.argwhere(wanted)`.
+        One row a wanted node, in the order of `wanted.nonzero()`.
     """
+    # A processor is fastest on tiles that stay in its cache, a graphics card on one shift of the whole map at a time.
+    compare = _by_tiles if fixed.device.type == "cpu" else _by_shifts
+    cost = compare(fixed, moving, shown, wanted, radius, stride, support)
+    return CostVolume(cost, wanted.nonzero(), (wanted.shape[0], wanted.shape[1], wanted.shape[2]), stride, radius)
+
+
+def _by_shifts(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    shown: torch.Tensor,
+    wanted: torch.Tensor,
+    radius: int,
+    stride: int,
+    support: int,
+) -> torch.Tensor:
+    """(N, (2r+1)^3): for each offset, the product with the shifted map, and its mean over neighbours of nodes."""
+    width = 2 * radius + 1
+    fixed = torch.nn.functional.pad(fixed, [0, 0, *[support] * 6])
+    moving = torch.nn.functional.pad(moving, [0, 0, *[support + radius] * 6])
+    shown = torch.nn.functional.pad(shown, [support + radius] * 6)
+    size = fixed.shape[:3]
+    rows = wanted.reshape(-1).nonzero()[:, 0]
+    cost = fixed.new_empty((len(rows), width**3))
+
+    def pooled(values: torch.Tensor) -> torch.Tensor:
+        mean = torch.nn.functional.avg_pool3d(values[None, None], 2 * support + 1, stride=stride)
+        return mean.reshape(-1).index_select(0, rows)
+
+    for column, (i, j, k) in enumerate(product(range(width), repeat=3)):
+        box = slice(i, i + size[0]), slice(j, j + size[1]), slice(k, k + size[2])
+        dots, counted = pooled(torch.linalg.vecdot(fixed, moving[box])), pooled(shown[box])
+        cost[:, column] = torch.where(counted > 0.25, 1 - dots / counted.clamp(min=1e-3), 2.0)
+    return cost
+
+
+def _by_tiles(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    shown: torch.Tensor,
+    wanted: torch.Tensor,
+    radius: int,
+    stride: int,
+    support: int,
+) -> torch.Tensor:
+    """(N, (2r+1)^3): a tile of nodes at a time against the window around it."""
     shape = wanted.shape
     channels = fixed.shape[3]
     reach, width = support, 2 * radius + 1
@@ -86,29 +131,31 @@ def cost_volume(
     fixed_padded = _padded(fixed, reach, shape, stride)
     moving_padded = _padded(moving, reach + radius, shape, stride)
     shown_padded = _padded(shown[..., None], reach + radius, shape, stride)[..., 0]
-    number = np.full(shape, -1, dtype=np.int64)
-    number[wanted] = np.arange(int(wanted.sum()))
-    cost = torch.empty((int(wanted.sum()), width**3), dtype=torch.float32)
+    asked = wanted.numpy()
+    number = np.full([-(-n // TILE_NODES) * TILE_NODES for n in shape], -1, dtype=np.int64)
+    number[tuple(slice(n) for n in shape)][asked] = np.arange(int(asked.sum()))
+    cost = torch.empty((int(asked.sum()), width**3), dtype=torch.float32)
+    rows_of = cost.numpy()
+    # How much of the window of each tile is shown: mostly all of it.
+    share = torch.nn.functional.avg_pool3d(shown_padded[None, None], window, stride=TILE_NODES * stride)[0, 0].numpy()
 
     def compare(corner: tuple[int, int, int]) -> None:
         first = [c * stride for c in corner]
+        inside = number[tuple(slice(c, c + TILE_NODES) for c in corner)].reshape(-1)
+        seen = share[tuple(c // TILE_NODES for c in corner)]
+        if seen == 0:
+            rows_of[inside[inside >= 0]] = 2.0
+            return
         a = _box(fixed_padded, first, tile).reshape(-1, channels)
         b = _box(moving_padded, first, window).reshape(-1, channels)
-        there = _box(shown_padded[..., None], first, window).reshape(window, window, window)
-        if not bool(there.any()):
-            dots = torch.zeros((TILE_NODES,) * 3 + (width,) * 3)
-            counted = dots
-        else:
-            dots = _pooled(_diagonals(a @ b.T, tile, window, width), stride, reach)
-            counted = _counted(there, stride, reach, width)
-        similarity = torch.where(counted > 0.25, dots / counted.clamp_(min=1e-3), dots.new_full((), -1.0))
-        inside = number[tuple(slice(c, c + TILE_NODES) for c in corner)]
-        rows = np.argwhere(inside >= 0)
-        picked = similarity[tuple(torch.from_numpy(rows[:, axis]) for axis in range(3))]
-        cost[torch.from_numpy(inside[tuple(rows.T)])] = 1 - picked.reshape(len(rows), -1)
+        dots = _pooled_diagonals(a @ b.T, tile, window, width, stride, reach)
+        if seen < 1:
+            counted = _counted(_box(shown_padded, first, window), stride, reach, width)
+            dots = torch.where(counted > 0.25, dots / counted.clamp_(min=1e-3), dots.new_full((), -1.0))
+        rows_of[inside[inside >= 0]] = 1 - dots.reshape(len(inside), -1).numpy()[inside >= 0]
 
-    for_each(_tiles(wanted), compare)
-    return CostVolume(cost, np.argwhere(wanted), (shape[0], shape[1], shape[2]), stride, radius)
+    for_each(_tiles(asked), compare)
+    return cost
 
 
 def _tiles(wanted: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
@@ -134,27 +181,35 @@ def _box(values: torch.Tensor, first: list[int], edge: int) -> torch.Tensor:
     return values[i : i + edge, j : j + edge, k : k + edge]
 
 
-def _diagonals(dots: torch.Tensor, tile: int, window: int, width: int) -> torch.Tensor:
-    """(t, t, t, w, w, w) view of (t^3, W^3) dot products: voxel i against window voxel i + offset."""
+def _pooled_diagonals(dots: torch.Tensor, tile: int, window: int, width: int, stride: int, reach: int) -> torch.Tensor:
+    """(T, T, T, w, w, w): dot products of voxel i and window voxel i + offset, averaged over what supports a node.
+
+    Args:
+        dots: (t^3, W^3), of all voxels of a tile with all of its window; those that are wanted are read in place.
+        tile: t.
+        window: W.
+        width: w.
+        stride: Voxels between nodes.
+        reach: Voxels that support a node, on each side.
+    """
     row = window**3
     step = (window * window, window, 1)
-    return dots.as_strided(
-        (tile, tile, tile, width, width, width),
-        (tile * tile * row + step[0], tile * row + step[1], row + step[2], *step),
-    )
+    voxel = (tile * tile * row + step[0], tile * row + step[1], row + step[2])
+    size, steps = (TILE_NODES, tile, tile, width, width, width), (stride * voxel[0], voxel[1], voxel[2], *step)
+    # The first axis while the diagonals are read; what comes out lies in order.
+    total = _sum([dots.as_strided(size, steps, offset * voxel[0]) for offset in range(2 * reach + 1)])
+    span = stride * (TILE_NODES - 1) + 1
+    for axis in (1, 2):
+        every = (slice(None),) * axis
+        total = _sum([total[(*every, slice(o, o + span, stride))] for o in range(2 * reach + 1)])
+    return total / (2 * reach + 1) ** 3
 
 
-def _pooled(values: torch.Tensor, stride: int, reach: int) -> torch.Tensor:
-    """Mean over the supporting voxels of each node; the first three axes become nodes."""
-    for axis in range(3):
-        last = stride * (TILE_NODES - 1) + 1
-        total = None
-        for offset in range(2 * reach + 1):
-            part = values.narrow(axis, offset, last)[(slice(None),) * axis + (slice(None, None, stride),)]
-            total = part.clone() if total is None else total.add_(part)
-        assert total is not None
-        values = total
-    return values.div_((2 * reach + 1) ** 3)
+def _sum(parts: list[torch.Tensor]) -> torch.Tensor:
+    total = parts[0] + parts[1] if len(parts) > 1 else parts[0]
+    for part in parts[2:]:
+        total += part
+    return total
 
 
 def _counted(shown: torch.Tensor, stride: int, reach: int, width: int) -> torch.Tensor:

@@ -65,30 +65,13 @@ class IndexedLevel:
 
     def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
         """Map (..., C) descriptors of this level; the map is linear, so interpolation may come before or after."""
-        if self.whitening is None:
-            return descriptors
-        mean, matrix = self._whitening_tensors
-        return torch.addmm(mean, descriptors.reshape(-1, len(matrix)), matrix).reshape(descriptors.shape)
+        return descriptors if self.whitening is None else self.whitening.whiten(descriptors)
 
     def inverted(self, squared: torch.Tensor) -> torch.Tensor:
         """`share / |f|` from |f|^2, which is used up; 0 where there is nothing to compare."""
         norms = squared.sqrt_()
         nothing = norms <= self.smallest
         return norms.clamp_(min=1e-30).reciprocal_().mul_(self.share).masked_fill_(nothing, 0.0)
-
-    def prepare(self) -> None:
-        """Compute what `whitened` needs."""
-        if self.whitening is not None:
-            _ = self._whitening_tensors
-
-    @once
-    def _whitening_tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Minus the mapped mean, and the matrix, on the device."""
-        if self.whitening is None:
-            raise RuntimeError(f"level {self.level.name!r} is not whitened")
-        mapped = -(self.whitening.mean @ self.whitening.matrix)
-        device = self.raw.device
-        return torch.from_numpy(mapped).to(device), torch.from_numpy(self.whitening.matrix).to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +118,7 @@ class SearchIndex:
             norms: Whether to make the maps of lengths as well, where the lattice is so coarse that there are any.
         """
         for level in self.levels:
-            level.prepare()
+            level.whitened(level.raw[:1, 0, 0])
             if norms and self.has_maps:
                 _ = level.inverse_norms
 

@@ -147,7 +147,8 @@ def locate_nearby(
         rival = searched.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1)
         rim = ((voxel == 0) | (voxel == last)) & (last > 0)
         far = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - voxel_mm
-        located.positions[rows] = lattice.index_to_world(voxel + peak_offsets(_cubes(values.cpu().numpy(), place)))
+        offset = peak_offsets(_cubes(values, torch.from_numpy(place).to(values.device)))
+        located.positions[rows] = lattice.index_to_world(voxel + offset.cpu().numpy())
         located.similarity[rows] = located.first_similarity[rows] = top.double().cpu().numpy()
         located.margin[rows] = (top - rival).double().cpu().numpy()
         located.at_border[rows] = rim.any(axis=1) | far
@@ -200,13 +201,13 @@ def _average_shifted(
     return result
 
 
-def _cubes(values: NDArray[np.floating], place: NDArray[np.int64]) -> NDArray[np.floating]:
+def _cubes(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """(N, 3, 3, 3), the values around each place; -inf beyond the window."""
-    padded = np.pad(values, [(0, 0), (1, 1), (1, 1), (1, 1)], constant_values=-np.inf)
-    around = np.arange(3)
+    padded = torch.nn.functional.pad(values, [1] * 6, value=-torch.inf)
+    around = torch.arange(3, device=values.device)
     i, j, k = (place[:, axis, None] + around for axis in range(3))
-    rows = np.arange(len(values))[:, None, None, None]
-    return np.asarray(padded[rows, i[:, :, None, None], j[:, None, :, None], k[:, None, None, :]])
+    rows = torch.arange(len(values), device=values.device)[:, None, None, None]
+    return padded[rows, i[:, :, None, None], j[:, None, :, None], k[:, None, None, :]]
 
 
 def local_linear(prior: Transform, positions: NDArray[np.float64], *, step_mm: float = 10.0) -> NDArray[np.float64]:

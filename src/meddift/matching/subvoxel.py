@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from functools import cache
+from itertools import product
 
-# Least squares over the 27 neighbours, for 1, x, y, z, x^2, y^2, z^2, xy, xz, yz.
-_PLACES = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(-1, 3).astype(float)
-_X, _Y, _Z = _PLACES.T
-_DESIGN = np.stack([np.ones(27), _X, _Y, _Z, _X * _X, _Y * _Y, _Z * _Z, _X * _Y, _X * _Z, _Y * _Z], axis=1)
-_SOLVE = np.linalg.pinv(_DESIGN)
+import torch
 
 
-def peak_offsets(values: NDArray[np.floating], *, limit: float = 0.75) -> NDArray[np.float64]:
+@cache
+def _solution() -> torch.Tensor:
+    """(10, 27) float64: least squares over the 27 neighbours, for 1, x, y, z, x^2, y^2, z^2, xy, xz, yz."""
+    x, y, z = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3)), dtype=torch.float64).T
+    design = torch.stack([torch.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], dim=1)
+    solution: torch.Tensor = torch.linalg.pinv(design)
+    return solution
+
+
+def peak_offsets(values: torch.Tensor, *, limit: float = 0.75) -> torch.Tensor:
     """Offset of the maximum from the middle voxel.
 
     Args:
@@ -20,21 +25,21 @@ def peak_offsets(values: NDArray[np.floating], *, limit: float = 0.75) -> NDArra
         limit: An offset component is clipped to this many voxels.
 
     Returns:
-        (N, 3) float64, voxels; 0 where the fit has no maximum or a neighbour is missing.
+        (N, 3) float64 on the same device, voxels; 0 where the fit has no maximum or a neighbour is missing.
     """
-    flat = np.asarray(values, dtype=np.float64).reshape(len(values), 27)
-    usable = np.asarray(np.isfinite(flat).all(axis=1))
-    coefficient = np.where(usable[:, None], flat, 0.0) @ _SOLVE.T
+    flat = values.double().reshape(len(values), 27)
+    usable = torch.isfinite(flat).all(dim=1)
+    coefficient = torch.where(usable[:, None], flat, 0.0) @ _solution().T.to(flat.device)
     gradient = coefficient[:, 1:4]
-    hessian = np.empty((len(flat), 3, 3))
+    hessian = flat.new_empty((len(flat), 3, 3))
     for axis in range(3):
         hessian[:, axis, axis] = 2 * coefficient[:, 4 + axis]
     for position, (a, b) in enumerate(((0, 1), (0, 2), (1, 2))):
         hessian[:, a, b] = hessian[:, b, a] = coefficient[:, 7 + position]
     # A maximum needs a negative definite Hessian; along a ridge (eigenvalue near 0) nothing is moved.
-    value, vector = np.linalg.eigh(hessian)
-    curved = value < -1e-3 * np.abs(value).max(axis=1, keepdims=True).clip(min=1e-12)
-    inverse = np.where(curved, 1.0 / np.where(curved, value, -1.0), 0.0)
-    offset = -np.einsum("nij,nj,nkj,nk->ni", vector, inverse, vector, gradient)
-    offset[~usable | ~curved.any(axis=1)] = 0.0
-    return np.asarray(np.clip(offset, -limit, limit))
+    value, vector = torch.linalg.eigh(hessian)
+    curved = value < -1e-3 * value.abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
+    inverse = torch.where(curved, 1.0 / torch.where(curved, value, -1.0), 0.0)
+    along = (vector * gradient[:, :, None]).sum(dim=1) * inverse
+    offset = -(vector * along[:, None]).sum(dim=2)
+    return torch.where((usable & curved.any(dim=1))[:, None], offset, 0.0).clamp(-limit, limit)

@@ -52,4 +52,4 @@ def textured_points(
     inside = np.stack(np.unravel_index(best[tuple(where.T)], (cell, cell, cell)), axis=1)
     index = where * cell + inside
     order = np.argsort(-value[tuple(where.T)], kind="stable")[:count]
-    return coarse.grid.index_to_world(index[order])
+    return np.asarray(coarse.grid.index_to_world(index[order]))

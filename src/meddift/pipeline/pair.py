@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError, PointsError
-from meddift.features import Pyramid, whiten_pair
+from meddift.features import Pyramid
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching import Matches, similarity_maps
 from meddift.matching.locate import Located
@@ -206,13 +206,6 @@ class Pair:
             with timed(self.timing, "encode"):
                 made.append(scan.encode(progress))
         return made[0], made[1]
-
-    @once
-    def pyramids(self) -> tuple[Pyramid, Pyramid]:
-        """The features of both scans, whitened where the model or the options say so."""
-        fixed, moving = self.encode()
-        names = self.settings.whitened_levels
-        return whiten_pair(fixed, moving, levels=names) if names else (fixed, moving)
 
     @once
     def sides(self) -> tuple[Side, Side]:

@@ -11,11 +11,13 @@ import numpy as np
 from meddift.errors import GeometryError, NoCorrespondenceError, OptionsError
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching.prior import MatchedPrior
-from meddift.registration import Registration, register_pyramids
+from meddift.registration import Registration, register_scans
+from meddift.registration.feature_map import DescribedScan, FeatureMap
 from meddift.registration.register import check_stages
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
+    from meddift.pipeline.direction import Side
     from meddift.pipeline.pair import Pair
     from meddift.pipeline.scan import EncodedScan
 
@@ -39,11 +41,11 @@ def register_pair(
         _mask(scan, mask, name, automatic=name == "fixed" or symmetric)
         for scan, mask, name in ((pair.fixed, fixed_mask, "fixed"), (pair.moving, moving_mask, "moving"))
     ]
-    fixed, moving = pair.pyramids
     start = pair.prior
     if start is None:
         raise NoCorrespondenceError(pair.without_prior)
-    result = register_pyramids(
+    fixed, moving = (_described(side) for side in pair.sides)
+    result = register_scans(
         fixed,
         moving,
         start,
@@ -59,6 +61,21 @@ def register_pair(
     made = {"stages": list(stages), "diffeomorphic": diffeomorphic or symmetric, "symmetric": symmetric}
     timing = {**pair.timing, **result.timing}
     return replace(result, timing=timing, provenance={**pair.provenance, "registration": made})
+
+
+def _described(side: Side) -> DescribedScan:
+    """All levels of a scan on the device, whitened where they are compared so."""
+    scan, whitening = side.scan, side.every.whitening
+    levels = {
+        level.name: FeatureMap(
+            whitening[level.name].whiten(scan.tensors[level.name])
+            if level.name in whitening
+            else scan.tensors[level.name],
+            level.grid,
+        )
+        for level in scan.pyramid.levels
+    }
+    return DescribedScan(levels, scan.grid)
 
 
 def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool) -> Volume:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from meddift.registration.inverse import InverseResidual, invert
+    from meddift.registration.inverse import InverseResidual
     from meddift.registration.jacobian import jacobian_determinant, sampled
-    from meddift.registration.register import register_pyramids
+    from meddift.registration.register import register_scans
     from meddift.registration.result import Registration
     from meddift.registration.warping import warp_labels, warp_volume
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 _HOME = {
     "InverseResidual": "meddift.registration.inverse",
     "Registration": "meddift.registration.result",
-    "invert": "meddift.registration.inverse",
     "jacobian_determinant": "meddift.registration.jacobian",
-    "register_pyramids": "meddift.registration.register",
+    "register_scans": "meddift.registration.register",
     "sampled": "meddift.registration.jacobian",
     "warp_labels": "meddift.registration.warping",
     "warp_volume": "meddift.registration.warping",
@@ -31,9 +30,8 @@ _HOME = {
 __all__ = [
     "InverseResidual",
     "Registration",
-    "invert",
     "jacobian_determinant",
-    "register_pyramids",
+    "register_scans",
     "sampled",
     "warp_labels",
     "warp_volume",

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from meddift.geometry import Grid
 from meddift.matching.cost_volume import CostVolume
 from meddift.matching.subvoxel import peak_offsets
 from meddift.registration.smoothness import Smoothness, smooth_to
@@ -49,13 +46,13 @@ def couple(volume: CostVolume, smoothness: Smoothness, *, pulls: tuple[float, ..
         pulls: See `PULLS`.
     """
     offsets = volume.offsets
-    at = tuple(torch.from_numpy(volume.nodes[:, axis]) for axis in range(3))
+    at = volume.nodes.unbind(dim=1)
     confidence = node_confidence(volume.cost, settle_unseen(volume.cost))
-    weight = torch.zeros(volume.shape)
+    weight = offsets.new_zeros(volume.shape)
     weight[at] = confidence
     length = offsets.square().sum(dim=1)
-    smooth = torch.zeros((*volume.shape, 3))
-    measured = torch.zeros((*volume.shape, 3))
+    smooth = offsets.new_zeros((*volume.shape, 3))
+    measured = offsets.new_zeros((*volume.shape, 3))
     best = offsets.new_zeros((len(volume.nodes), 3))
     first = best
     for number, pull in enumerate(pulls):
@@ -107,21 +104,15 @@ def _between(energy: torch.Tensor, place: torch.Tensor, width: int) -> torch.Ten
     """(N, 3) offset of the minimum from the best place, voxels; 0 on the rim of the window."""
     i, j, k = place // width**2, place // width % width, place % width
     rim = ((i == 0) | (i == width - 1)) | ((j == 0) | (j == width - 1)) | ((k == 0) | (k == width - 1))
-    side = torch.arange(-1, 2)
+    side = torch.arange(-1, 2, device=place.device)
     steps = ((side[:, None, None] * width + side[None, :, None]) * width + side[None, None, :]).reshape(-1)
     around = (torch.where(rim, torch.full_like(place, (width**3) // 2), place)[:, None] + steps).clamp_(
         0, width**3 - 1
     )
     cubes = energy.gather(1, around).reshape(-1, 3, 3, 3)
-    found = torch.from_numpy(peak_offsets(-cubes.numpy(), limit=0.5)).float()
+    found = peak_offsets(-cubes, limit=0.5).float()
     return torch.where(rim[:, None], torch.zeros_like(found), found)
 
 
 def _slices(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def as_world(displacement: torch.Tensor, work: Grid) -> NDArray[np.float64]:
-    """(..., 3) displacements in voxels of a lattice as world RAS mm."""
-    values = displacement.double().numpy()
-    return work.vectors_to_world(values)

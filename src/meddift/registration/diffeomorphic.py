@@ -6,12 +6,14 @@ logarithm is found by `v <- v + (phi o exp(-v) - id)`: M. Bossa, M. Hernandez, S
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from meddift.geometry import DisplacementField, Grid, Transform, sample
+from meddift.geometry import Grid, Transform, sample
+from meddift.registration.field import TensorField, carried
 
 #: Velocities are halved until none is longer than this, voxels.
 LARGEST_STEP = 0.25
@@ -32,40 +34,37 @@ class VelocityField:
     grid: Grid
 
     @classmethod
-    def of(cls, transform: Transform, grid: Grid) -> VelocityField:
-        """The field that leads to a transform near the identity, where there is one; else to one close by."""
-        world = grid.voxel_centers().reshape(-1, 3)
-        index = torch.from_numpy(grid.world_to_index(transform.apply(world))).float().reshape(*grid.shape, 3)
-        wanted = index - _indices(grid)
+    def of(cls, parts: Sequence[Transform | TensorField], grid: Grid, device: str = "cpu") -> VelocityField:
+        """The field that leads to transforms, one after the other, near the identity, or to one close by."""
+        moved = grid.voxel_centers_on(device)
+        for part in parts:
+            moved = carried(part, moved)
+        wanted = grid.world_to_index(moved).float().reshape(*grid.shape, 3) - _indices(grid.shape, device)
         velocity = wanted.clone()
         for _ in range(ROUNDS):
             back = _exponential(-velocity)
             velocity += _composed(back, wanted)
         return cls(velocity, grid)
 
-    def flow(self, time: float = 1.0) -> DisplacementField:
+    def flow(self, time: float = 1.0) -> TensorField:
         """Where points are after following the field; `time` -1 is the inverse."""
-        moved = _exponential(self.velocity * time).double().numpy()
-        world = self.grid.vectors_to_world(moved)
-        return DisplacementField(np.moveaxis(world, -1, 0).astype(np.float32), self.grid)
+        moved = _exponential(self.velocity * time).double()
+        return TensorField(self.grid.vectors_to_world(moved).float(), self.grid)
 
     def averaged(self, other: VelocityField) -> VelocityField:
         """The mean of two fields on one lattice."""
         return VelocityField((self.velocity + other.velocity) / 2, self.grid)
 
 
-def _indices(grid: Grid) -> torch.Tensor:
-    axes = [torch.arange(n, dtype=torch.float32) for n in grid.shape]
+def _indices(shape: Sequence[int], device: str | torch.device) -> torch.Tensor:
+    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
 def _composed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Displacement of `second o first`; both (X, Y, Z, 3) in voxels of one lattice."""
-    shape = first.shape[:3]
-    axes = [torch.arange(n, dtype=torch.float32) for n in shape]
-    here = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
-    flat = first.reshape(-1, 3)
-    return (flat + sample(second, here + flat)).reshape(first.shape)
+    here = _indices(first.shape[:3], first.device) + first
+    return first + sample(second, here.reshape(-1, 3)).reshape(first.shape)
 
 
 def _exponential(velocity: torch.Tensor) -> torch.Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
-from meddift.geometry.inverse import invert_points
+from meddift.geometry import AffineTransform, Grid, Transform
+from meddift.geometry.inverse import ITERATIONS
+from meddift.registration.field import TensorField
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,32 @@ class InverseResidual:
         return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
 
 
-def invert(transform: Transform, affine: AffineTransform, grid: Grid) -> DisplacementField:
-    """The inverse as displacements on a lattice in the moving scan.
+def invert(
+    transform: TensorField, affine: AffineTransform, grid: Grid, device: str, *, tolerance_mm: float = 1e-3
+) -> TensorField:
+    """The inverse as displacements on a lattice in the moving scan; all places at a time, see `invert_points`.
 
     Args:
         transform: Fixed to moving.
         affine: Its affine part.
         grid: Lattice in the moving scan.
+        device: Where it is computed.
+        tolerance_mm: Where to stop.
     """
-    displacement = np.empty((3, *grid.shape), dtype=np.float32)
-    for i, world in enumerate(grid.planes()):
-        found = invert_points(transform, affine, world.reshape(-1, 3)).reshape(world.shape)
-        displacement[:, i] = np.moveaxis(found - world, -1, 0)
-    return DisplacementField(displacement, grid)
+    goal = grid.voxel_centers_on(device)
+    found = affine.inverted().apply(goal)
+    back = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).T.copy()).to(goal)
+    error = transform.apply(found) - goal
+    size, step = error.norm(dim=1), goal.new_ones(len(goal))
+    for _ in range(ITERATIONS):
+        rows = ((size > tolerance_mm) & (step > 1e-2)).nonzero()[:, 0]
+        if not len(rows):
+            break
+        tried = found[rows] - step[rows, None] * (error[rows] @ back)
+        new_error = transform.apply(tried) - goal[rows]
+        new_size = new_error.norm(dim=1)
+        better = new_size < size[rows]
+        chosen = rows[better]
+        found[chosen], error[chosen], size[chosen] = tried[better], new_error[better], new_size[better]
+        step[rows] = torch.where(better, (step[rows] * 1.5).clamp(max=1.0), step[rows] / 2)
+    return TensorField.moving(goal, found, grid)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from meddift.geometry import AffineTransform, Grid
-from meddift.geometry.sampling import chunks
-from meddift.matching.descriptors import sample_unit_with_gradient
+from meddift.geometry.sampling import DEVICE_CHUNK, chunks
+from meddift.matching.descriptors import normal_products
+from meddift.matching.index import unravel
 from meddift.registration.feature_map import FeatureMap
 from meddift.registration.smoothness import Smoothness, conjugate_gradient
 from meddift.registration.spline import ControlLattice
@@ -79,37 +79,38 @@ def refine(
     return coefficients
 
 
-def _indices(places: Places) -> np.ndarray:
-    return np.stack(np.unravel_index(places.rows.numpy(), places.grid.shape), axis=-1)
+def _indices(places: Places) -> torch.Tensor:
+    return torch.stack(unravel(places.rows, places.grid.shape), dim=-1).double()
 
 
 def _collected(lattice: ControlLattice, places: Places, values: torch.Tensor) -> torch.Tensor:
-    dense = torch.zeros((places.grid.size, values.shape[1]))
+    dense = values.new_zeros((places.grid.size, values.shape[1]))
     dense[places.rows] = values
     return lattice.collect(dense.reshape(*places.grid.shape, -1))
 
 
 def _normal_equations(
-    places: Places, moving: FeatureMap, shown: FeatureMap, base: np.ndarray, shift: torch.Tensor
+    places: Places, moving: FeatureMap, shown: FeatureMap, base: torch.Tensor, shift: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, 6) and (N, 3): what each place asks of the displacement, world mm."""
-    inverse = torch.from_numpy(moving.grid.inverse[:3, :3]).float()
-    hessian, slope = torch.empty((len(shift), 6)), torch.empty((len(shift), 3))
-    misfit = torch.empty(len(shift))
+    inverse = shift.new_tensor(moving.grid.inverse[:3, :3])
+    hessian, slope = shift.new_empty((len(shift), 6)), shift.new_empty((len(shift), 3))
+    misfit = shift.new_empty(len(shift))
 
     def ask(rows: slice) -> None:
-        world = base[rows] + shift[rows].double().numpy()
-        index = torch.from_numpy(moving.grid.world_to_index(world)).float()
-        value, by_index = sample_unit_with_gradient(moving.values, index)
-        jacobian = by_index @ inverse  # (N, C, 3), by mm
-        difference = places.described[rows] - value
-        weight = places.weight[rows] * shown.at(world)[:, 0]
-        misfit[rows] = difference.square().sum(dim=1)
-        square = torch.einsum("nci,ncj->nij", jacobian, jacobian)
-        hessian[rows] = torch.stack([square[:, i, j] for i, j in _TRIANGLE], dim=1) * weight[:, None]
-        slope[rows] = torch.einsum("nci,nc->ni", jacobian, difference) * weight[:, None]
+        world = base[rows] + shift[rows]
+        index = moving.grid.world_to_index(world)
+        square, pull, misfit[rows] = normal_products(moving.values, index, places.described[rows])
+        weight = (places.weight[rows] * shown.at(world)[:, 0])[:, None]
+        by_mm = inverse.T @ square @ inverse
+        hessian[rows] = torch.stack([by_mm[:, i, j] for i, j in _TRIANGLE], dim=1) * weight
+        slope[rows] = pull @ inverse * weight
 
-    for_each(chunks(len(shift)), ask)
+    if shift.device.type == "cpu":
+        for_each(chunks(len(shift)), ask)
+    else:
+        for rows in chunks(len(shift), size=DEVICE_CHUNK):
+            ask(rows)
     # Half of the places differ by less than the scale: they count nearly in full.
     scale = misfit.median().clamp(min=1e-6)
     robust = (1 + misfit / (2 * scale)).square().reciprocal_()[:, None]
@@ -120,13 +121,13 @@ def _solve(
     hessian: torch.Tensor, slope: torch.Tensor, coefficients: torch.Tensor, smoothness: Smoothness
 ) -> torch.Tensor:
     """The step: (diag(hessian) + smoothness) step = slope - smoothness(coefficients)."""
-    full = torch.empty((*hessian.shape[:3], 3, 3))
+    full = hessian.new_empty((*hessian.shape[:3], 3, 3))
     for position, (i, j) in enumerate(_TRIANGLE):
         full[..., i, j] = full[..., j, i] = hessian[..., position]
 
     def operator(values: torch.Tensor) -> torch.Tensor:
         return (full @ values[..., None])[..., 0] + smoothness.gradient(values)
 
-    inverse = torch.linalg.inv(full + (smoothness.diagonal() + 1e-9) * torch.eye(3))
+    inverse = torch.linalg.inv(full + (smoothness.diagonal() + 1e-9) * torch.eye(3, device=full.device))
     right = slope - smoothness.gradient(coefficients)
     return conjugate_gradient(operator, right, lambda r: (inverse @ r[..., None])[..., 0], iterations=25)

@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from meddift.errors import NoCorrespondenceError, OptionsError
-from meddift.features import Pyramid
 from meddift.features.extraction import MIND
-from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Grid, Transform, nearest
+from meddift.geometry import AffineTransform, Grid, Transform, nearest, sample
 from meddift.matching.cost_volume import cost_volume
 from meddift.matching.descriptors import unit
-from meddift.registration.dense import as_world, couple
+from meddift.registration.dense import couple
 from meddift.registration.diffeomorphic import VelocityField
-from meddift.registration.feature_map import FeatureMap, fused_maps
+from meddift.registration.feature_map import DescribedScan, FeatureMap, fused_maps
+from meddift.registration.field import TensorField, carried
 from meddift.registration.inverse import InverseResidual, invert
-from meddift.registration.jacobian import folding, jacobian_determinant, sampled, sd_log_jacobian
+from meddift.registration.jacobian import folding, jacobian_determinant, sd_log_jacobian
 from meddift.registration.refine import Places, refine
 from meddift.registration.result import Registration
 from meddift.registration.smoothness import Smoothness
@@ -57,9 +56,9 @@ LEAST_SUPPORT = 0.1
 CHECKED = 4000
 
 
-def register_pyramids(
-    fixed: Pyramid,
-    moving: Pyramid,
+def register_scans(
+    fixed: DescribedScan,
+    moving: DescribedScan,
     start: Transform,
     affine: AffineTransform,
     *,
@@ -73,8 +72,8 @@ def register_pyramids(
     """Fit one transform to two scans.
 
     Args:
-        fixed: Features of the fixed scan.
-        moving: Features of the moving scan.
+        fixed: The fixed scan; everything is computed on the device on which its descriptors are.
+        moving: The moving scan, on the same device.
         start: Where points are expected, fixed to moving.
         affine: Affine part of that.
         fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is continued smoothly.
@@ -92,19 +91,23 @@ def register_pyramids(
     check_stages(stages)
     report = on_progress or _silent
     work = _Work(fixed, moving, affine, fixed_mask, moving_mask, report)
+    if "dense" not in stages and "refine" not in stages:
+        return work.finished(affine, None, tuple(stages))
     transform = work.fitted(start, stages)
-    if transform is affine or not (diffeomorphic or back is not None):
+    if not diffeomorphic and back is None:
         return work.finished(transform, None, tuple(stages))
     straight = affine.inverted()
-    velocity = VelocityField.of(CompositeTransform((transform, straight)), work.field_grid)
+    velocity = VelocityField.of((transform, straight), work.field_grid, work.device)
     if back is not None:
         other = _Work(moving, fixed, straight, moving_mask, fixed_mask, report)
-        returning = invert(other.fitted(back, stages), straight, work.field_grid)
-        velocity = velocity.averaged(VelocityField.of(CompositeTransform((returning, straight)), work.field_grid))
+        returning = invert(other.fitted(back, stages), straight, work.field_grid, work.device)
+        velocity = velocity.averaged(VelocityField.of((returning, straight), work.field_grid, work.device))
         work.timing = {name: value + other.timing.get(name, 0.0) for name, value in work.timing.items()}
-    transform = sampled(CompositeTransform((velocity.flow(), affine)), work.field_grid)
-    inverse = CompositeTransform((straight, velocity.flow(-1.0)))
-    return work.finished(transform, sampled(inverse, work.lattice(FIELD_MM, moving=True)), tuple(stages))
+    forward = velocity.flow().then(affine)
+    inverse_grid = work.lattice(FIELD_MM, moving=True)
+    world = inverse_grid.voxel_centers_on(work.device)
+    backward = TensorField.moving(world, velocity.flow(-1.0).apply(straight.apply(world)), inverse_grid)
+    return work.finished(forward, backward, tuple(stages))
 
 
 def check_stages(stages: Sequence[str]) -> None:
@@ -120,8 +123,8 @@ def check_stages(stages: Sequence[str]) -> None:
 class _Work:
     """One registration under way."""
 
-    fixed: Pyramid
-    moving: Pyramid
+    fixed: DescribedScan
+    moving: DescribedScan
     affine: AffineTransform
     fixed_mask: Volume
     moving_mask: Volume
@@ -130,12 +133,19 @@ class _Work:
     support: Support | None = None
 
     def __post_init__(self) -> None:
+        self.device = self.fixed.device
         self.field_grid = self.lattice(FIELD_MM)
-        self.body = _on(self.fixed_mask, self.field_grid)
-        names = self.fixed.names
-        self.fine = MIND if MIND in names else names[-1]
-        semantic = [n for n in names if n != MIND and float(self.fixed.level(n).grid.spacing.max()) <= COARSEST_MM]
-        self.semantic = semantic or ([] if self.fine == MIND else [self.fine])
+        self._fixed_shown, self._moving_shown = (
+            torch.from_numpy(np.ascontiguousarray(mask.data)).to(self.device)[..., None].float()
+            for mask in (self.fixed_mask, self.moving_mask)
+        )
+        self.body = self._on(self.field_grid)
+        levels = self.fixed.levels
+        self.fine = MIND if MIND in levels else list(levels)[-1]
+        coarse = [name for name, level in levels.items() if name != MIND and level.grid.spacing.max() <= COARSEST_MM]
+        self.semantic = coarse or ([] if self.fine == MIND else [self.fine])
+        if not bool(self.body.any()):
+            raise NoCorrespondenceError("the mask of the scan is empty: there is nothing to register")
 
     def lattice(self, spacing_mm: float, *, moving: bool = False) -> Grid:
         """Over the field of view of a scan, along its axes."""
@@ -147,28 +157,24 @@ class _Work:
         """Fused descriptors of both scans, on the lattices of the last dense pass."""
         grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
         fine = self.fine if self.fine == MIND else None
-        return fused_maps((self.fixed, self.moving), grids, semantic=self.semantic, fine=fine)
+        return fused_maps((self.fixed.levels, self.moving.levels), grids, semantic=self.semantic, fine=fine)
 
-    def fitted(self, start: Transform, stages: Sequence[str]) -> Transform:
-        """The affine, or a displacement field on the field's lattice."""
-        if not self.body.any():
-            raise NoCorrespondenceError("the mask of the scan is empty: there is nothing to register")
-        if "dense" not in stages and "refine" not in stages:
-            return self.affine
-        current = sampled(start, self.lattice(PASSES_MM[0]))
+    def fitted(self, start: Transform, stages: Sequence[str]) -> TensorField:
+        """Displacements on the field's lattice."""
+        current = TensorField.sampled(start, self.lattice(PASSES_MM[0]), self.device)
         if "dense" in stages:
             current = self.dense(current)
-        return self.refine(current) if "refine" in stages else sampled(current, self.field_grid)
+        return self.refine(current) if "refine" in stages else current.on(self.field_grid)
 
-    def dense(self, current: DisplacementField) -> DisplacementField:
+    def dense(self, current: TensorField) -> TensorField:
         """Match every node around where it is expected, coarse to fine."""
         for number, spacing in enumerate(PASSES_MM):
             self.report("matching every place", 0.1 + 0.3 * number)
             with self._timed("dense"):
                 current = self._dense_pass(current, spacing)
         if self.support is not None:
-            nodes = _on(self.fixed_mask, self.support.grid)
-            share = float(self.support.supported[nodes].mean()) if nodes.any() else 0.0
+            nodes = self._on(self.support.grid)
+            share = float(self.support.supported[nodes].float().mean()) if bool(nodes.any()) else 0.0
             if share < LEAST_SUPPORT:
                 raise NoCorrespondenceError(
                     f"only {100 * share:.0f} % of the fixed scan have matches that agree with their neighbours: "
@@ -176,104 +182,110 @@ class _Work:
                 )
         return current
 
-    def _dense_pass(self, current: DisplacementField, spacing: float) -> DisplacementField:
+    def _dense_pass(self, current: TensorField, spacing: float) -> TensorField:
         work = self.lattice(spacing)
         last = spacing == PASSES_MM[-1]
         fixed, moving = self.maps
         if not last:
             fixed, moving = fixed.resampled(work), moving.resampled(self.lattice(spacing, moving=True))
-        places = current.apply(work.voxel_centers().reshape(-1, 3))
-        shown = torch.from_numpy(self._counted(places).reshape(work.shape))
+        places = current.apply(work.voxel_centers_on(self.device))
+        shown = self._counted(places).reshape(work.shape)
         described = unit(moving.at(places)).reshape(*work.shape, -1) * shown[..., None]
         nodes = work.strided(STRIDE)
-        wanted = _on(self.fixed_mask, nodes)
-        if not wanted.any():  # a mask smaller than the distance of nodes
+        wanted = self._on(nodes)
+        if not bool(wanted.any()):  # a mask smaller than the distance of nodes
             return current
         volume = cost_volume(fixed.values, described, shown.float(), wanted, radius=RADIUS, stride=STRIDE)
         found = couple(volume, DENSE)
-        moved = nodes.voxel_centers() + as_world(found.displacement, work)
-        result = current.apply(moved.reshape(-1, 3)).reshape(moved.shape)
+        centers = nodes.voxel_centers_on(self.device)
+        moved = centers + work.vectors_to_world(found.displacement.double().reshape(-1, 3))
+        result = current.apply(moved)
         if last:
-            there = torch.from_numpy(self._counted(result.reshape(-1, 3)).reshape(nodes.shape))
-            self.support = judge_support(volume, found, nodes, there)
-        return DisplacementField(np.moveaxis(result - nodes.voxel_centers(), -1, 0).astype(np.float32), nodes)
+            self.support = judge_support(volume, found, nodes, self._counted(result).reshape(nodes.shape))
+        return TensorField.moving(centers, result, nodes)
 
-    def refine(self, current: DisplacementField) -> DisplacementField:
+    def refine(self, current: TensorField) -> TensorField:
         """Bring descriptors into agreement between voxels."""
         with self._timed("refine"):
-            lattice = ControlLattice.over(self.field_grid, CONTROL_MM)
-            nodes = lattice.grid.voxel_centers().reshape(-1, 3)
+            lattice = ControlLattice.over(self.field_grid, CONTROL_MM, device=self.device)
+            nodes = lattice.grid.voxel_centers_on(self.device)
             beyond = (current.apply(nodes) - self.affine.apply(nodes)).reshape(*lattice.grid.shape, 3)
-            values = lattice.fit(torch.from_numpy(beyond))
+            values = lattice.fit(beyond)
             shown = self._shown_map()
-            rows = np.flatnonzero(self.body)
-            positions = self.field_grid.index_to_world(np.argwhere(self.body))
-            weight = torch.from_numpy(self._weights(self.field_grid)[self.body])
-            fine = [
-                FeatureMap(torch.from_numpy(p.level(self.fine).features), p.level(self.fine).grid)
-                for p in (self.fixed, self.moving)
-            ]
-            for number, (maps, steps) in enumerate(((self.maps, STEPS[0]), ((fine[0], fine[1]), STEPS[1]))):
+            world = self.field_grid.voxel_centers_on(self.device)
+            rows = self.body.reshape(-1).nonzero()[:, 0]
+            positions = world[rows]
+            weight = self._weights()[self.body]
+            fine = self.fixed.levels[self.fine], self.moving.levels[self.fine]
+            for number, (maps, steps) in enumerate(((self.maps, STEPS[0]), (fine, STEPS[1]))):
                 self.report("refining", 0.7 + 0.1 * number)
-                places = Places(self.field_grid, torch.from_numpy(rows), unit(maps[0].at(positions)), weight)
+                places = Places(self.field_grid, rows, unit(maps[0].at(positions)), weight)
                 values = refine(places, maps[1], shown, self.affine, lattice, values, REFINED, steps=steps)
-            smooth = lattice.on(self.field_grid).expand(values).numpy()
-            straight = sampled(self.affine, self.field_grid).displacement
-            return DisplacementField(straight + np.moveaxis(smooth, -1, 0), self.field_grid)
+            smooth = lattice.on(self.field_grid).expand(values)
+            straight = TensorField.sampled(self.affine, self.field_grid, self.device)
+            return TensorField(straight.values + smooth, self.field_grid)
 
-    def finished(self, transform: Transform, inverse: Transform | None, stages: tuple[str, ...]) -> Registration:
-        """Measure what came out; find the inverse where it is not known."""
+    def finished(
+        self, transform: TensorField | AffineTransform, inverse: TensorField | None, stages: tuple[str, ...]
+    ) -> Registration:
+        """Measure what came out; find the inverse where it is not known. Brings the answer into main memory."""
         self.report("inverting", 0.9)
         with self._timed("inverse"):
-            dense = transform if isinstance(transform, DisplacementField) else sampled(transform, self.field_grid)
-            positions = self.field_grid.index_to_world(np.argwhere(self.body))
-            inside = self._counted(transform.apply(positions))
-            some = positions[inside][:: max(1, int(inside.sum()) // CHECKED)]
-            if isinstance(transform, AffineTransform):
-                inverse = transform.inverted()
-            elif inverse is None:
-                inverse = invert(transform, self.affine, self.lattice(FIELD_MM, moving=True))
-            residual = InverseResidual.of(transform, inverse, some)
-        determinant = jacobian_determinant(dense)
-        in_body = determinant.data[self.body]
-        grid = self.field_grid
+            dense = TensorField.sampled(transform, self.field_grid, self.device)
+            world = self.field_grid.voxel_centers_on(self.device)
+            counted = self._counted(carried(transform, world))
+            if isinstance(transform, TensorField) and inverse is None:
+                inverse = invert(transform, self.affine, self.lattice(FIELD_MM, moving=True), self.device)
+            final: Transform = transform if isinstance(transform, AffineTransform) else transform.as_field()
+            back: Transform = final.inverted() if inverse is None else inverse.as_field()
+            inside = world[counted & self.body.reshape(-1)].cpu().numpy()
+            residual = InverseResidual.of(final, back, inside[:: max(1, len(inside) // CHECKED)])
+        grid, body = self.field_grid, self.body.cpu().numpy()
         if self.support is None:
-            moved = transform.apply(grid.voxel_centers().reshape(-1, 3))
-            supported = self._counted(moved).reshape(grid.shape)
+            supported = counted.reshape(grid.shape)
             uncertainty = np.full(grid.shape, np.nan, dtype=np.float32)
         else:
-            supported, uncertainty = self.support.supported_on(grid), self.support.uncertainty_on(grid)
+            supported, uncertainty = self.support.supported_on(grid), self.support.uncertainty_on(grid).cpu().numpy()
+        determinant = jacobian_determinant(dense.as_field())
         return Registration(
-            transform=transform,
-            inverse=inverse,
+            transform=final,
+            inverse=back,
             inverse_residual=residual,
             affine=self.affine,
             determinant=determinant,
             uncertainty=Volume(uncertainty, grid),
-            supported=Volume(supported & self.body, grid),
-            body=Volume(self.body, grid),
-            folding=folding(in_body),
-            sd_log_jacobian=sd_log_jacobian(in_body),
+            supported=Volume((supported & self.body).cpu().numpy(), grid),
+            body=Volume(body, grid),
+            folding=folding(determinant.data[body]),
+            sd_log_jacobian=sd_log_jacobian(determinant.data[body]),
             stages=stages,
             timing=dict(self.timing),
         )
 
-    def _weights(self, grid: Grid) -> NDArray[np.float32]:
-        """How much places count: not where there is no counterpart."""
+    def _weights(self) -> torch.Tensor:
+        """(X, Y, Z) float32, how much places of the field's lattice count: not where there is no counterpart."""
         if self.support is None:
-            return np.ones(grid.shape, dtype=np.float32)
-        return self.support.supported_on(grid).astype(np.float32)
+            return torch.ones(self.field_grid.shape, device=self.device)
+        return self.support.supported_on(self.field_grid).float()
 
     def _shown_map(self) -> FeatureMap:
         grid = self.lattice(FIELD_MM, moving=True)
-        values = _on(self.moving_mask, grid).astype(np.float32)[..., None]
-        return FeatureMap(torch.from_numpy(values), grid)
+        return FeatureMap(self._on(grid, moving=True).float()[..., None], grid)
 
-    def _counted(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _counted(self, positions: torch.Tensor) -> torch.Tensor:
         """(N,) bool, whether moving places lie in the field of view and the mask of the moving scan."""
-        grid = self.moving_mask.grid
-        inside = self.moving.image_grid.contains(positions)
-        return np.asarray(inside & nearest(self.moving_mask.data, grid.world_to_index(positions)))
+        index = self.moving_mask.grid.world_to_index(positions)
+        return self.moving.image_grid.contains(positions) & (nearest(self._moving_shown, index)[:, 0] > 0)
+
+    def _on(self, grid: Grid, *, moving: bool = False) -> torch.Tensor:
+        """(X, Y, Z) bool, a mask on another lattice: where a fourth of it or more is inside."""
+        mask = self.moving_mask.grid if moving else self.fixed_mask.grid
+        values = sample(
+            self._moving_shown if moving else self._fixed_shown,
+            mask.world_to_index(grid.voxel_centers_on(self.device)),
+            fill=0.0,
+        )
+        return (values[:, 0] >= 0.25).reshape(grid.shape)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -282,16 +294,6 @@ class _Work:
             yield
         finally:
             self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started
-
-
-def _on(mask: Volume, grid: Grid) -> NDArray[np.bool_]:
-    """A mask on another lattice: where a fourth of it or more is inside."""
-    result = np.empty(grid.shape, dtype=bool)
-    for i, centres in enumerate(grid.planes()):
-        world = centres.reshape(-1, 3)
-        values = mask.at(world)
-        result[i] = ((values >= 0.25) & mask.grid.contains(world)).reshape(grid.shape[1:])
-    return result
 
 
 def _silent(stage: str, fraction: float) -> Any:

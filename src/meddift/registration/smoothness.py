@@ -68,20 +68,19 @@ def conjugate_gradient(
     residual = right - operator(x) if start is not None else right.clone()
     step = precondition(residual)
     direction = step.clone()
-    product = float((residual * step).sum())
-    goal = tolerance**2 * float((right * precondition(right)).sum())
+    product = (residual * step).sum()
+    goal = (tolerance**2 * (right * precondition(right)).sum()).clamp(min=0)
     for _ in range(iterations):
-        if product <= goal or product <= 0:
-            break
         image = operator(direction)
-        curvature = float((direction * image).sum())
-        if curvature <= 0:
+        curvature = (direction * image).sum()
+        # The one number that is waited for in a step, on a device as well.
+        if not bool((product > goal) & (curvature > 0)):
             break
         length = product / curvature
-        x.add_(direction, alpha=length)
-        residual.sub_(image, alpha=length)
+        x.addcmul_(direction, length)
+        residual.addcmul_(image, length, value=-1)
         step = precondition(residual)
-        new = float((residual * step).sum())
+        new = (residual * step).sum()
         direction.mul_(new / product).add_(step)
         product = new
     return x

@@ -25,36 +25,47 @@ class ControlLattice:
     dense: Grid
 
     @classmethod
-    def over(cls, dense: Grid, spacing_mm: float) -> ControlLattice:
+    def over(cls, dense: Grid, spacing_mm: float, *, device: str = "cpu") -> ControlLattice:
         """Control points this far apart, two beyond the lattice on each side: every voxel has four along each axis."""
         inner = dense.coarsened(spacing_mm)
         grid = inner.cropped((-2, -2, -2), tuple(n + 4 for n in inner.shape))
-        return cls(grid, _matrices(grid, dense), dense)
+        return cls(grid, _matrices(grid, dense, device), dense)
 
     def on(self, dense: Grid) -> ControlLattice:
         """The same control points, read on another parallel lattice."""
-        return ControlLattice(self.grid, _matrices(self.grid, dense), dense)
+        return ControlLattice(self.grid, _matrices(self.grid, dense, self.matrices[0].device), dense)
 
     def expand(self, values: torch.Tensor) -> torch.Tensor:
         """(a, b, c, K) at control points to (X, Y, Z, K) on the dense lattice."""
-        return _apply(values, self.matrices)
+        return apply_along_axes(values, self.matrices)
 
     def collect(self, values: torch.Tensor) -> torch.Tensor:
         """The transpose of `expand`: (X, Y, Z, K) on the dense lattice to (a, b, c, K)."""
-        return _apply(values, tuple(matrix.T for matrix in self.matrices))
+        return apply_along_axes(values, tuple(matrix.T for matrix in self.matrices))
 
     def fit(self, values: torch.Tensor) -> torch.Tensor:
         """(a, b, c, K) coefficients whose spline passes through values at the control points (mirrored beyond)."""
-        from scipy import ndimage
-
-        data = values.double().numpy()
-        for axis in range(3):
-            if data.shape[axis] > 1:
-                data = ndimage.spline_filter1d(data, order=3, axis=axis, mode="mirror")
-        return torch.from_numpy(np.ascontiguousarray(data)).float()
+        inverses = tuple(_prefilter(n).to(values.device) for n in values.shape[:3])
+        return apply_along_axes(values.double(), inverses).float()
 
 
-def _apply(values: torch.Tensor, matrices: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _prefilter(count: int) -> torch.Tensor:
+    """(count, count) float64: values at control points to coefficients, mirrored beyond the ends.
+
+    The cubic B-spline is 2/3 at its middle and 1/6 at its neighbours; what stands beyond an end is what lies as far
+    inside (M. Unser, Splines: a perfect fit for signal and image processing, 1999).
+    """
+    matrix = torch.eye(count, dtype=torch.float64) * (2 / 3 if count > 1 else 1.0)
+    for row in range(count):
+        for beside in (row - 1, row + 1):
+            mirrored = -beside if beside < 0 else 2 * (count - 1) - beside if beside >= count else beside
+            if count > 1:
+                matrix[row, mirrored] += 1 / 6
+    inverse: torch.Tensor = torch.linalg.inv(matrix)
+    return inverse
+
+
+def apply_along_axes(values: torch.Tensor, matrices: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Multiply along each of three axes; channels last."""
     for axis, matrix in enumerate(matrices):
         moved = values.movedim(axis, 0)
@@ -62,10 +73,10 @@ def _apply(values: torch.Tensor, matrices: tuple[torch.Tensor, ...]) -> torch.Te
     return values.contiguous()
 
 
-def _matrices(grid: Grid, dense: Grid) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _matrices(grid: Grid, dense: Grid, device: str | torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     relation = grid.inverse @ dense.affine
     made = []
     for axis in range(3):
         place = relation[axis, 3] + relation[axis, axis] * np.arange(dense.shape[axis])
-        made.append(torch.from_numpy(spline_matrix(grid.shape[axis], place)).float())
+        made.append(torch.from_numpy(spline_matrix(grid.shape[axis], place)).float().to(device))
     return made[0], made[1], made[2]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from meddift.geometry import Grid
+from meddift.geometry import Grid, sample
 from meddift.matching.cost_volume import CostVolume
 from meddift.registration.dense import DenseField
-from meddift.registration.jacobian import read_on
-from meddift.volume import Volume
+from meddift.registration.spline import apply_along_axes
 
 #: Neighbouring nodes speak for each other within about so many nodes (standard deviation of a Gaussian).
 NEIGHBOURHOOD_NODES = 1.5
@@ -34,17 +31,21 @@ class Support:
     """
 
     grid: Grid
-    disagreement_mm: NDArray[np.float32]
-    supported: NDArray[np.bool_]
+    disagreement_mm: torch.Tensor
+    supported: torch.Tensor
 
-    def uncertainty_on(self, grid: Grid) -> NDArray[np.float32]:
+    def uncertainty_on(self, grid: Grid) -> torch.Tensor:
         """(X, Y, Z) float32, mm, on a lattice."""
-        error = np.hypot(BASE_MM, PER_DISAGREEMENT * self.disagreement_mm)
-        return np.asarray(read_on(Volume(error, self.grid), grid).data)
+        error = torch.hypot(torch.full_like(self.disagreement_mm, BASE_MM), PER_DISAGREEMENT * self.disagreement_mm)
+        return self._read(error, grid)
 
-    def supported_on(self, grid: Grid) -> NDArray[np.bool_]:
+    def supported_on(self, grid: Grid) -> torch.Tensor:
         """(X, Y, Z) bool on a lattice."""
-        return np.asarray(read_on(Volume(self.supported.astype(np.float32), self.grid), grid).data >= 0.5)
+        return self._read(self.supported.float(), grid) >= 0.5
+
+    def _read(self, values: torch.Tensor, grid: Grid) -> torch.Tensor:
+        index = self.grid.world_to_index(grid.voxel_centers_on(values.device))
+        return sample(values[..., None].contiguous(), index).reshape(grid.shape)
 
 
 def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torch.Tensor) -> Support:
@@ -56,21 +57,26 @@ def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torc
         grid: The lattice of nodes.
         shown: (a, b, c) bool, where the moving scan shows what the transform puts there.
     """
-    from scipy import ndimage
-
-    at = tuple(volume.nodes.T)
-    smooth = field.displacement.numpy()[at]
+    at = volume.nodes.unbind(dim=1)
     # Displacements are told in voxels of the compared lattice, of which every so many are nodes.
-    away = np.linalg.norm(grid.vectors_to_world((field.first.numpy() - smooth) / volume.stride), axis=1)
-    total, weight = np.zeros(volume.shape, np.float32), np.zeros(volume.shape, np.float32)
-    total[at] = away
-    weight[at] = 1.0
-    weight[at] *= shown.numpy()[at]
-    total *= weight
+    apart = (field.first - field.displacement[at]).double() / volume.stride
+    seen = shown.float()
+    total, weight = torch.zeros_like(seen), torch.zeros_like(seen)
+    weight[at] = seen[at]
+    total[at] = grid.vectors_to_world(apart).norm(dim=1).float() * seen[at]
     # One unseen node that knows nothing stands in for what lies far from all nodes.
     unknown = 2.0 * LARGEST_DISAGREEMENT_MM
-    blurred = ndimage.gaussian_filter(total, NEIGHBOURHOOD_NODES, mode="constant")
-    share = ndimage.gaussian_filter(weight, NEIGHBOURHOOD_NODES, mode="constant")
+    matrices = tuple(_blur(n).to(seen.device) for n in volume.shape)
+    blurred, share = apply_along_axes(torch.stack([total, weight], dim=-1), matrices).unbind(dim=-1)
     disagreement = (blurred + 0.02 * unknown) / (share + 0.02)
-    supported = (disagreement <= LARGEST_DISAGREEMENT_MM) & shown.numpy()
-    return Support(grid, disagreement.astype(np.float32), supported)
+    return Support(grid, disagreement, (disagreement <= LARGEST_DISAGREEMENT_MM) & shown)
+
+
+def _blur(count: int) -> torch.Tensor:
+    """(count, count) float32, a Gaussian cut off at four standard deviations; nothing lies beyond the ends."""
+    reach = int(4 * NEIGHBOURHOOD_NODES + 0.5)
+    place = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    whole = torch.exp(-0.5 * (place / NEIGHBOURHOOD_NODES) ** 2).sum()
+    away = torch.arange(count)[:, None] - torch.arange(count)
+    weight = torch.exp(-0.5 * (away / NEIGHBOURHOOD_NODES) ** 2) / whole
+    return torch.where(away.abs() <= reach, weight, 0.0).float()
