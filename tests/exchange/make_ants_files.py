@@ -7,7 +7,7 @@ from pathlib import Path
 import ants
 import numpy as np
 import pandas
-from lattices import NAMES, SHIFT, inner_points, lps, texture
+from exchange_grids import NAMES, SHIFT, inner_points, lps, texture
 
 folder = Path(sys.argv[1])
 points = inner_points() * [-1, -1, 1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import itk
 import numpy as np
-from lattices import NAMES, SHIFT, inner_points, lps, texture
+from exchange_grids import NAMES, SHIFT, inner_points, lps, texture
 
 folder = Path(sys.argv[1])
 points = inner_points() * [-1, -1, 1]

@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from lattices import NAMES, SHAPE, affine, inner_points, lps
+from exchange_grids import NAMES, SHAPE, affine, inner_points, lps
 
 from meddift.geometry import CompositeTransform, DisplacementField, Transform
 from meddift.io import read_transform, write_transform
