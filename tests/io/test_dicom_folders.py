@@ -58,6 +58,19 @@ BESIDE = {
         save(scout(), folder / "S1"),
         save(scout(ImageOrientationPatient=[1, 0, 0, 0, 0, -1]), folder / "S2"),
     ],
+    "three_planes": lambda folder: [
+        save(
+            image(
+                stored_values()[..., k],
+                above(k),
+                SeriesInstanceUID="1.2.9",
+                ImageOrientationPatient=np.roll([[1, 0, 0], [0, 1, 0]], turn, axis=1).ravel().tolist(),
+            ),
+            folder / "localizer" / f"{turn}{k}",
+        )
+        for turn in range(3)
+        for k in range(3)
+    ],
     "capture": lambda folder: save(image(stored_values()[..., 0], SOPClassUID=SECONDARY), folder / "sc"),
     "captures": lambda folder: series(folder / "sc", SOPClassUID=SECONDARY, SeriesInstanceUID="1.2.8"),
     "color_capture": lambda folder: save(

@@ -8,7 +8,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meddift.system.text import printable, printable_json
+from meddift.system.text import one_line, printable, printable_json
 
 
 def test_what_people_read_stays_as_it_is() -> None:
@@ -25,6 +25,10 @@ def test_what_a_terminal_obeys_is_written_as_an_escape() -> None:
     ]:  # fmt: skip
         assert printable(raw) == shown
         assert printable(printable(raw)) == shown
+
+
+def test_a_value_stays_in_its_line() -> None:
+    assert one_line("a\nb\tc\x1b") == r"a\nb c\x1b"
 
 
 @given(st.text(st.characters(), max_size=40))

@@ -11,6 +11,7 @@ from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, ImageReading, PointsSpace
 from meddift.errors import MissingFileError
+from meddift.system.text import one_line
 
 _IMAGES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".ima", ".hdr", ".img")
 _TRANSFORMS = (".tfm", ".h5", ".hdf5", ".mat")
@@ -123,14 +124,14 @@ def _points_lines(description: dict[str, Any]) -> list[str]:
     """A points file in words."""
     frame = description["frame"] or "not named in the file; give --points-space"
     lines = [
-        str(description["path"]),
+        one_line(str(description["path"])),
         f"format: {description['format']}",
         f"frame: {frame}" + (f", {description['unit']}" if description["unit"] else ""),
         f"points: {description['count']}"
         + (f", {description['missing']} without position" if description["missing"] else ""),
     ]
     labels = description["labels"]
-    lines.append("labels: " + ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else ""))
+    lines.append("labels: " + ", ".join(map(one_line, labels[:8])) + (", ..." if len(labels) > 8 else ""))
     if description["columns"]:
         lines.append("further columns: " + ", ".join(description["columns"]))
     for key, name in (("bounds", "as stored"), ("bounds_ras_mm", "in world RAS mm")):
@@ -147,7 +148,7 @@ def _points_lines(description: dict[str, Any]) -> list[str]:
 
 def _image_lines(description: dict[str, Any]) -> list[str]:
     """A scan in words; what its header does not tell is left out."""
-    lines = [str(description["path"])]
+    lines = [one_line(str(description["path"]))]
 
     def add(name: str, key: str, ending: str = "", between: str = " x ") -> None:
         value = description.get(key)
@@ -180,7 +181,11 @@ def _image_lines(description: dict[str, Any]) -> list[str]:
 
 def _transform_lines(description: dict[str, Any]) -> list[str]:
     """A transform in words."""
-    lines = [str(description["path"]), f"transform: {description['direction']}", f"frame: {description['frame']}"]
+    lines = [
+        one_line(str(description["path"])),
+        f"transform: {description['direction']}",
+        f"frame: {description['frame']}",
+    ]
     sidecar = description["sidecar"]
     if sidecar is not None:
         lines += [f"{key.replace('_', ' ')}: {_words(value)}" for key, value in _told_by(sidecar)]
@@ -237,4 +242,4 @@ def _words(value: Any) -> str:
         if value and isinstance(value[0], list | tuple):
             return "; ".join(_words(inner) for inner in value)
         return ", ".join(_words(inner) for inner in value)
-    return str(value)
+    return one_line(str(value))

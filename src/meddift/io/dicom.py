@@ -18,7 +18,7 @@ from meddift.io.dicom_lattice import SliceLayout, lattice_of_slices
 from meddift.io.dicom_pixels import read_values
 from meddift.io.dicom_series import DicomSeries, Progress, choose_series, left_out, read_folder
 from meddift.io.header import ImageHeader, content_problems, geometry_problems
-from meddift.system.text import printable
+from meddift.system.text import one_line
 
 
 def list_dicom_series(folder: Path | str, *, progress: Progress | None = None) -> list[DicomSeries]:
@@ -61,7 +61,7 @@ def read_dicom_header(
     slices = chosen.slices
     columns, rows = chosen.size
     shape: tuple[int, ...] = (columns, rows, len(slices))
-    name = f"the DICOM series {printable(chosen.uid)} in {path}"
+    name = f"the DICOM series {one_line(chosen.uid)} in {path}"
     dtype = np.result_type(*[item.pixels.scaled_dtype for item in slices])
     kind = next((item.kind for item in slices if item.kind != "scalar"), "scalar")
     odd = next((item for item in slices if item.problem), None)

@@ -19,7 +19,7 @@ import numpy as np
 from meddift.errors import ImageError, MeddiftError, MissingFileError
 from meddift.io.dicom_file import TELLING_APART, DicomSlice, quiet_pydicom, read_slices
 from meddift.io.dicom_lattice import heights
-from meddift.system.text import printable
+from meddift.system.text import one_line, printable
 
 Progress = Callable[[str, float], None]
 
@@ -60,11 +60,11 @@ class DicomSeries:
 
     def __str__(self) -> str:
         """One line for people."""
-        text = f'"{printable(self.description)}"' if self.description else "no description"
+        text = f'"{one_line(self.description)}"' if self.description else "no description"
         columns, rows = self.size
-        modality = printable(self.modality) or "unknown modality"
-        part = f", {printable(self.part)}" if self.part else ""
-        return f"{printable(self.uid)}: {modality}, {text}{part}, {len(self.slices)} slices of {columns} x {rows}"
+        modality = one_line(self.modality) or "unknown modality"
+        part = f", {one_line(self.part)}" if self.part else ""
+        return f"{one_line(self.uid)}: {modality}, {text}{part}, {len(self.slices)} slices of {columns} x {rows}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +247,7 @@ def _series_of(group: list[DicomSlice], others: Counter[str]) -> list[DicomSerie
             others["localizers or scouts"] += len(scouts)
         usable = main
     elif scouts:
-        return [_series(usable, rank=0 if len(main) >= 3 and not all(item.localizer for item in usable) else 1)]
+        return [_series(usable, rank=1)]
     captured = [item for item in usable if item.captured]
     if captured and len(captured) < len(usable):
         others["secondary captures"] += len(captured)

@@ -35,6 +35,11 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape", errors="surrogatepass").decode("ascii")
 
 
+def one_line(text: str) -> str:
+    r"""Printable text in which line breaks are written as `\n`: a value must not look like several."""
+    return printable(text).replace("\n", "\\n").replace("\t", " ")
+
+
 def printable_json(text: str) -> str:
     r"""JSON whose strings hold such characters as `\u` escapes, which mean the same to whoever parses it.
 
