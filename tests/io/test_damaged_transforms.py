@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import time
 import zlib
 from pathlib import Path
 
@@ -292,3 +293,24 @@ def test_a_field_of_ours_survives_unchanged(tmp_path: Path) -> None:
         again = read_transform(tmp_path / name)
         assert isinstance(again, DisplacementField)
         np.testing.assert_array_equal(again.displacement, field.displacement)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\n" * 3_000_000,
+        b"# Transform 9\n" * 200_000,
+        b"Transform: CompositeTransform_double_3_3\n" * 70_000,
+        b"Transform: AffineTransform_double_3_3\nParameters: " + b"9" * 3_000_000 + b"\nFixedParameters: 0 0 0\n",
+        b"Transform: AffineTransform_double_3_3\nParameters: " + b"1 " * 1_000_000 + b"\nFixedParameters: 0 0 0\n",
+        b"Transform: AffineTransform_double_3_3\nParameters: " + b"," * 3_000_000 + b"\nFixedParameters: 0 0 0\n",
+    ],
+    ids=["blank lines", "comments", "compositions", "one long number", "many numbers", "commas"],
+)
+def test_megabytes_of_text_take_no_time(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "long.tfm").write_bytes(content)
+    start = time.process_time()
+    with pytest.raises(TransformError) as caught:
+        read_transform(tmp_path / "long.tfm")
+    assert time.process_time() - start < 2.0
+    assert len(str(caught.value)) < 600

@@ -150,3 +150,20 @@ def test_hdf5_in_compressed_chunks(case: str) -> None:
     """Written once by h5py 3.16 (gzip, shuffle; old and new headers) and by itk 5.4 with SetUseCompression(True)."""
     found = read_transform(CASES / case)
     np.testing.assert_allclose(found.apply(POINTS * LPS) * LPS, by_simpleitk(CASES / case, POINTS), atol=1e-9)
+
+
+@pytest.mark.parametrize("smoothing", ["Gaussian", "BSpline"])
+@pytest.mark.parametrize("suffix", [".tfm", ".h5"])
+def test_fields_that_were_optimised_in_simpleitk(smoothing: str, suffix: str, tmp_path: Path) -> None:
+    """Demons and SyN in SimpleITK leave a field of a class of its own behind."""
+    values = np.random.default_rng(0).normal(0, 4, (8, 9, 10, 3))
+    field = sitk.DisplacementFieldTransform(sitk.GetImageFromArray(values, isVector=True))
+    if smoothing == "Gaussian":
+        field.SetSmoothingGaussianOnUpdate(1.0, 0.5)
+    else:
+        field.SetSmoothingBSplineOnUpdate([4, 4, 4])
+    sitk.WriteTransform(field, str(tmp_path / f"demons{suffix}"))
+    inner = np.random.default_rng(1).uniform(1, 6, (6, 3))
+    expected = [field.TransformPoint(point.tolist()) for point in inner]
+    found = read_transform(tmp_path / f"demons{suffix}")
+    np.testing.assert_allclose(found.apply(inner * LPS) * LPS, expected, atol=1e-9)

@@ -22,7 +22,8 @@ from meddift.system.memory import require_memory
 _FIELDS = {"Parameters": "parameters", "FixedParameters": "fixed"}
 _NAMES = tuple(_FIELDS)
 _LONGEST_NUMBER = 60
-_OF_NUMBERS = set("+-.0123456789eE")
+_OF_NUMBERS = set("+-.0123456789eE \t")
+_MOST_LINES = 100_000
 _TOTAL = "#Number of transforms: "
 
 
@@ -67,11 +68,13 @@ def _records(lines: list[bytes], path: Path) -> list[Record]:
     name: str | None = None
     numbers: dict[str, NDArray[np.float64]] = {}
     expected = 0
+    if len(lines) > _MOST_LINES:
+        raise TransformError(f"{path} has {len(lines)} lines, far more than transforms need. {AGAIN}")
     for count, line in enumerate(lines, start=1):
-        where = f"{path}, line {count}"
         text = line.strip().decode("ascii", errors="replace")
         if not text:
             continue
+        where = f"{path}, line {count}"
         if not line.endswith((b"\n", b"\r")):
             raise TransformError(
                 f"{where}: the last line does not end, so that its end may be cut off. {AGAIN} If you know that it "
@@ -120,13 +123,20 @@ def _require_complete(name: str | None, numbers: dict[str, NDArray[np.float64]],
 
 def _numbers(text: str, where: str) -> NDArray[np.float64]:
     """Numbers with spaces between them."""
-    found = []
-    for word in text.split():
-        try:
-            # float() takes words that ITK does not: 1_000, nan, infinity.
-            if len(word) > _LONGEST_NUMBER or not set(word) <= _OF_NUMBERS:
-                raise ValueError
-            found.append(float(word))
-        except ValueError:
-            raise TransformError(f"{where}: {shortened(word)!r} is not a number") from None
-    return np.array(found, dtype=np.float64)
+    words = text.split()
+    try:
+        # float() takes words that ITK does not: 1_000, nan, infinity.
+        if not set(text) <= _OF_NUMBERS or max(map(len, words), default=0) > _LONGEST_NUMBER:
+            raise ValueError
+        return np.fromiter(map(float, words), dtype=np.float64, count=len(words))
+    except ValueError:
+        wrong = next((word for word in words if not _is_number(word)), text)
+        raise TransformError(f"{where}: {shortened(wrong)!r} is not a number") from None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return len(word) <= _LONGEST_NUMBER and set(word) <= _OF_NUMBERS

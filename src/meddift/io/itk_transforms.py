@@ -32,6 +32,13 @@ from meddift.io.text_header import shortened
 
 Floats = NDArray[np.float64]
 
+#: Displacement fields; the first two smooth what an optimiser adds, and are the same as the third to points.
+_FIELDS = (
+    "GaussianSmoothingOnUpdateDisplacementFieldTransform",
+    "BSplineSmoothingOnUpdateDisplacementFieldTransform",
+    "DisplacementFieldTransform",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class ItkTransform:
@@ -203,11 +210,13 @@ def _transform(record: Record, path: Path) -> Transform:
             return AffineTransform(flip_affine_ras_lps(matrix) @ RAS_LPS_FLIP)
         except TransformError as error:
             raise TransformError(f"{path}: {error}") from error
-    if record.kind == "DisplacementFieldTransform":
+    if record.kind in _FIELDS:
         return _field(record, path)
     if record.kind == "BSplineTransform":
         return _spline(record, path)
     hint = ""
+    if "Velocity" in record.kind or "Diffeomorphic" in record.kind:
+        hint = " It holds velocities, and ITK itself needs to integrate them before it maps a point."
     if record.kind.startswith("Inverse"):
         hint = " It is the inverse of a field or spline, as only 3D Slicer writes it; harden it there first."
     raise TransformError(
