@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -314,3 +316,27 @@ def test_megabytes_of_text_take_no_time(content: bytes, tmp_path: Path) -> None:
         read_transform(tmp_path / "long.tfm")
     assert time.process_time() - start < 2.0
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the largest size of a file is limited as Linux does it")
+@pytest.mark.parametrize("name", ["f.nii", "f.nii.gz", "f.nrrd", "f.mha", "f.tfm"])
+def test_a_disk_that_is_full_is_told(name: str, tmp_path: Path) -> None:
+    """ITK's NIfTI writer says nothing and leaves half a field; in a process of its own, for the limit stays."""
+    program = """
+import resource, sys
+import numpy as np
+from meddift.errors import OutputError
+from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Grid
+from meddift.io import write_transform
+values = np.random.default_rng(0).normal(0, 1, (3, 20, 20, 20)).astype(np.float32)
+field = DisplacementField(values, Grid((20, 20, 20), np.eye(4)))
+many = CompositeTransform(tuple(AffineTransform(np.diag([1.1, 1, 1, 1])) for _ in range(300)))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    write_transform(many if sys.argv[1].endswith("tfm") else field, sys.argv[1])
+except OutputError as error:
+    print("told:", error)
+"""
+    run = subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], capture_output=True, text=True)
+    assert run.stdout.startswith(f"told: cannot write {tmp_path / name}"), run.stderr[-1000:]
+    assert list(tmp_path.iterdir()) == []

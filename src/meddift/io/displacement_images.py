@@ -16,7 +16,7 @@ from meddift.geometry import DisplacementField, Grid
 from meddift.io.compressed import AGAIN, opened
 from meddift.io.header import ImageHeader
 from meddift.io.images import read_header
-from meddift.io.itk_transforms import field_of
+from meddift.io.itk_transforms import field_of, lps_values
 from meddift.io.nifti import NiftiForm
 from meddift.system.memory import require_memory
 
@@ -77,6 +77,27 @@ def read_field(path: Path, *, nifti_form: NiftiForm | None, assume_geometry: boo
     if header.details.get("intent_code") == _DISPLACEMENT:
         displacement[:2] *= -1
     return field_of(displacement, grid, path)
+
+
+def write_nifti_field(field: DisplacementField, path: Path, *, compressed: bool) -> None:
+    """Write a displacement field as NIfTI: five axes, intent 1007, LPS mm, float32.
+
+    Not through ITK, whose NIfTI writer does not report a full disk.
+
+    Args:
+        field: The field; its axes are at right angles.
+        path: The file; not atomic by itself.
+        compressed: Whether to compress by gzip.
+
+    Raises:
+        OSError: if the operating system refuses.
+    """
+    from meddift.io.nifti import to_nifti_image, write_nifti_image
+
+    values = np.moveaxis(lps_values(field, np.dtype(np.float32)), 0, -1)[:, :, :, None]
+    image = to_nifti_image(values, field.grid)
+    image.header.set_intent(_VECTOR)
+    write_nifti_image(image, path, compressed=compressed)
 
 
 def _voxels(header: ImageHeader) -> NDArray[np.generic]:

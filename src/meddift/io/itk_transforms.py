@@ -182,15 +182,8 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
     """
     import SimpleITK as sitk  # noqa: N813
 
-    if not np.isfinite(field.displacement).all():
-        raise TransformError(f"the displacement field for {path} holds values that are not finite")
-    if field.grid.shear > SHEAR_TOLERANCE:
-        raise TransformError(
-            f"the axes of the displacement field for {path} are not at right angles (largest cosine "
-            f"{field.grid.shear:.2g}), which ITK refuses; put it on a grid with right angles"
-        )
-    values = np.asarray(field.displacement, dtype=dtype) * _signs(dtype)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(3, 2, 1, 0)), isVector=True)
+    require_writable_field(field, path)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(lps_values(field, dtype).transpose(3, 2, 1, 0)), isVector=True)
     affine = flip_affine_ras_lps(field.grid.affine)
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetSpacing(field.grid.spacing.tolist())
@@ -199,6 +192,22 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
     direction[np.abs(direction) < 1e-15] = 0.0
     image.SetDirection(direction.ravel().tolist())
     return image
+
+
+def lps_values(field: DisplacementField, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """(3, X, Y, Z) displacements, LPS mm."""
+    return np.asarray(np.asarray(field.displacement, dtype=dtype) * _signs(dtype))
+
+
+def require_writable_field(field: DisplacementField, path: Path) -> None:
+    """Raise TransformError if values are not finite, or the axes of the grid are not at right angles."""
+    if not np.isfinite(field.displacement).all():
+        raise TransformError(f"the displacement field for {path} holds values that are not finite")
+    if field.grid.shear > SHEAR_TOLERANCE:
+        raise TransformError(
+            f"the axes of the displacement field for {path} are not at right angles (largest cosine "
+            f"{field.grid.shear:.2g}), which ITK refuses; put it on a grid with right angles"
+        )
 
 
 def _transform(record: Record, path: Path) -> Transform:

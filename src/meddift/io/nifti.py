@@ -187,12 +187,25 @@ def write_nifti(data: NDArray[Any], grid: Grid, path: Path, *, compressed: bool)
     Raises:
         OSError: if the operating system refuses.
     """
-    image = to_nifti_image(data, grid)
+    write_nifti_image(to_nifti_image(data, grid), path, compressed=compressed)
+
+
+def write_nifti_image(image: Any, path: Path, *, compressed: bool) -> None:
+    """Write a nibabel NIfTI image; equal images make equal files.
+
+    Args:
+        image: As `to_nifti_image` makes it.
+        path: The file; not atomic by itself.
+        compressed: Whether to compress by gzip.
+
+    Raises:
+        OSError: if the operating system refuses.
+    """
     with path.open("wb") as stream:
         if not compressed:
             image.to_stream(stream)
             return
-        # No name and no time in the gzip header: equal scans make equal files.
+        # No name and no time in the gzip header.
         with gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=3, mtime=0) as packed:
             image.to_stream(packed)
 
@@ -201,7 +214,7 @@ def to_nifti_image(data: NDArray[Any], grid: Grid) -> Any:
     """A nibabel NIfTI image whose sform and qform agree and both have code 1 (scanner).
 
     Args:
-        data: (X, Y, Z), of a type that NIfTI knows.
+        data: (X, Y, Z) or (X, Y, Z, T, C), of a type that NIfTI knows.
         grid: Its lattice.
     """
     import nibabel

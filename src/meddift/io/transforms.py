@@ -17,7 +17,14 @@ from meddift.errors import MissingFileError, OptionsError, TransformError
 from meddift.geometry import DisplacementField, Transform
 from meddift.io.itk import captured_messages
 from meddift.io.itk_records import Record
-from meddift.io.itk_transforms import ItkTransform, field_to_itk, from_records, to_itk, to_records
+from meddift.io.itk_transforms import (
+    ItkTransform,
+    field_to_itk,
+    from_records,
+    require_writable_field,
+    to_itk,
+    to_records,
+)
 from meddift.io.transform_sidecar import require_same_file
 from meddift.system.atomic import atomic_write
 
@@ -90,6 +97,13 @@ def write_transform(transform: Transform, path: Path | str) -> None:
         from meddift.system.atomic import write_text
 
         write_text(text_of(to_records(transform, path)), path)
+        return
+    if name.endswith((".nii", ".nii.gz")) and isinstance(transform, DisplacementField):
+        from meddift.io.displacement_images import write_nifti_field
+
+        require_writable_field(transform, path)
+        with atomic_write(path) as temporary:
+            write_nifti_field(transform, temporary, compressed=name.endswith(".gz"))
         return
     import SimpleITK as sitk  # noqa: N813
 
