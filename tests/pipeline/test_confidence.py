@@ -23,6 +23,9 @@ def evidence(**changes) -> Evidence:
         relative_similarity=np.array([1.0]),
         misfit=np.array([0.02]),
         looseness_mm=np.array([0.4]),
+        relative_misfit=np.array([1.0]),
+        supported=np.array([True]),
+        uncertainty_mm=np.array([0.6]),
     )
     return replace(good, **{name: np.array([value]) for name, value in changes.items()})
 
@@ -42,6 +45,8 @@ def test_nothing_speaks_against_a_good_match():
         ({"looseness_mm": np.inf}, "too little to see"),
         ({"deviation_mm": 20.0}, "20 mm from where its neighbours put it"),
         ({"at_border": True}, "border"),
+        ({"supported": False}, "no reliable counterpart"),
+        ({"uncertainty_mm": 3.4}, "differ on its place by some 3.4 mm"),
     ],
 )
 def test_one_doubt_is_enough_and_is_named(change, words):

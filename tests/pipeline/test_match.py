@@ -131,14 +131,14 @@ def test_an_affine_is_found(fixed, points):
 
 
 def test_noise_of_either_scan_is_averaged_away_between_voxels(points, monkeypatch):
-    """The last stage compares many neighbours: in noisy scans it comes closer than the stage before."""
+    """The last stage of a search compares many neighbours: in noisy scans it comes closer than the stage before."""
     generator = np.random.default_rng(7)
     true = bent()
 
     def noisy(volume):
         return Volume(volume.data + generator.normal(0, 90, volume.grid.shape).astype(np.float32), volume.grid)
 
-    pair = matcher().pair(noisy(scan(FIXED)), noisy(scan(MOVING, true.inverted())))
+    pair = matcher(search_radius_mm=20.0).pair(noisy(scan(FIXED)), noisy(scan(MOVING, true.inverted())))
     away = errors(pair.match(points), true.apply(points))
     monkeypatch.setattr(Direction, "_between_voxels", lambda self, positions, found, prior: found)
     before = errors(pair.match(points), true.apply(points))

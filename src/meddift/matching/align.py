@@ -66,6 +66,7 @@ def align_neighbourhoods(
     linear: NDArray[np.float64],
     *,
     limit_mm: float,
+    hold: float = 0.0,
 ) -> Aligned:
     """Move places to where the neighbourhoods of points fit best.
 
@@ -76,6 +77,8 @@ def align_neighbourhoods(
         found: (N, 3) float64, where they were found on the moving scan, world RAS mm.
         linear: (N, 3, 3) float64, how the fixed scan is stretched and turned there, as far as is known.
         limit_mm: No place moves farther than this.
+        hold: How strongly places are held where they were found, 1/mm^2: along a direction in which the fit leaves a
+            looseness of s mm, a place goes 1 / (1 + hold s^2) of the way. With 0 the fit alone decides.
 
     Returns:
         One row a point.
@@ -85,7 +88,7 @@ def align_neighbourhoods(
 
     def align(first: int) -> None:
         rows = slice(first, first + BATCH)
-        part = _align(fixed, moving, positions[rows], found[rows], linear[rows], limit_mm)
+        part = _align(fixed, moving, positions[rows], found[rows], linear[rows], limit_mm, hold)
         aligned.positions[rows], aligned.misfit[rows] = part.positions, part.misfit
         aligned.looseness_mm[rows] = part.looseness_mm
 
@@ -100,6 +103,7 @@ def _align(
     found: NDArray[np.float64],
     linear: NDArray[np.float64],
     limit_mm: float,
+    hold: float,
 ) -> Aligned:
     """Some points at a time; see `align_neighbourhoods`."""
     around, beyond = _Voxels.around(fixed, positions), _Voxels.around(moving, found)
@@ -117,7 +121,7 @@ def _align(
         slope = -torch.einsum("nkci,nij->nkcj", slope, torch.from_numpy(undone).float())
         weight = _share(back) * fixed.grid.contains(positions[:, None] + back)
         asked = asked.and_also(_asked(beyond, value, slope, weight, back))
-        step, loose = _solve(asked, bent - linear)
+        step, loose = _solve(asked, bent - linear, place - found, hold)
         misfit = asked.misfit.numpy()
         place = found + _shortened(place + step[:, 0] - found, limit_mm)
         bent = bent + step[:, 1:].transpose(0, 2, 1) / REACH_MM
@@ -220,18 +224,27 @@ def _asked(
     return _Asked(system.double(), right.double(), misfit.double())
 
 
-def _solve(asked: _Asked, turned: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N, 4, 3): the step, with the linear part held back towards what was known before; and (N,), the looseness."""
+def _solve(
+    asked: _Asked, turned: NDArray[np.float64], moved: NDArray[np.float64], hold: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N, 4, 3): the step, place and linear part held back towards what was known before; and (N,), the looseness.
+
+    What was known of the place counts as one more measurement: its weight is `hold` times the misfit, since a system
+    divided by the misfit is the inverse of the covariance of what it determines.
+    """
     count = len(turned)
     # What descriptors ask of a shift, on average over its directions: the measure of all that is added.
     scale = asked.system.diagonal(dim1=1, dim2=2)[:, :3].mean(dim=1)[:, None] + 1e-9
     stiff = torch.cat([torch.zeros(3), torch.full((_UNKNOWNS - 3,), STIFFNESS)]).double()
     held = torch.from_numpy(turned.transpose(0, 2, 1).reshape(count, -1) * REACH_MM)
-    right = torch.cat([asked.right[:, :3], asked.right[:, 3:] - scale * STIFFNESS * held], dim=1)
-    system = asked.system + torch.diag_embed(scale * (stiff + 1e-3))
-    step = torch.linalg.solve(system, right)
-    spread = torch.linalg.eigvalsh(torch.linalg.inv(system)[:, :3, :3])[:, -1]
-    return step.numpy().reshape(count, 4, 3), (spread * asked.misfit.clamp(min=LEAST_MISFIT)).sqrt().numpy()
+    misfit = asked.misfit.clamp(min=LEAST_MISFIT)[:, None]
+    pulled = asked.right[:, :3] - hold * misfit * torch.from_numpy(moved)
+    right = torch.cat([pulled, asked.right[:, 3:] - scale * STIFFNESS * held], dim=1)
+    free = asked.system + torch.diag_embed(scale * (stiff + 1e-3))
+    known = torch.cat([torch.ones(3), torch.zeros(_UNKNOWNS - 3)]).double()
+    step = torch.linalg.solve(free + torch.diag_embed(hold * misfit * known), right)
+    spread = torch.linalg.eigvalsh(torch.linalg.inv(free)[:, :3, :3])[:, -1]
+    return step.numpy().reshape(count, 4, 3), (spread * misfit[:, 0]).sqrt().numpy()
 
 
 def _shortened(vectors: NDArray[np.float64], limit: float) -> NDArray[np.float64]:

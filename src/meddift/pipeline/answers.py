@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from meddift.matching import Matches
 from meddift.matching.locate import Located
-from meddift.pipeline.confidence import Evidence, Limits, judge
+from meddift.pipeline.confidence import UNDER_FIELD, Evidence, Limits, judge
 from meddift.points import Points
 
 
@@ -24,7 +24,11 @@ class Searched:
         expected: (M, 3) float64, where matches nearby expect them; NaN where nothing was fitted to matches.
         reachable: (M,) bool, whether the expected place lies in the moving scan, or nothing was expected.
         inverse_error_mm: (M,) float64, how far matching back ends from where it began; NaN where that was not done.
-        usual_similarity: Median similarity of the matches behind the prior; NaN where there are none.
+        usual_similarity: Median similarity of right matches of the two scans; NaN where none is known.
+        usual_misfit: Likewise, of how neighbourhoods fit.
+        supported: (M,) bool, whether neighbours agree with the field there; True where there is no field.
+        uncertainty_mm: (M,) float64, how far off the field may be; NaN where there is none.
+        under_field: Whether points were aligned under a field; else they were searched for one by one.
         without_prior: Whether no affine could be fitted, although one was wanted.
     """
 
@@ -34,7 +38,30 @@ class Searched:
     reachable: NDArray[np.bool_]
     inverse_error_mm: NDArray[np.float64]
     usual_similarity: float
+    usual_misfit: float
+    supported: NDArray[np.bool_]
+    uncertainty_mm: NDArray[np.float64]
+    under_field: bool
     without_prior: bool
+
+    @classmethod
+    def of_none(cls) -> Searched:
+        """No point was looked for."""
+        nothing, none = np.zeros(0), np.zeros(0, dtype=bool)
+        located = Located.empty(0)
+        return cls(
+            np.zeros(0, dtype=np.int64),
+            located,
+            np.zeros((0, 3)),
+            none,
+            nothing,
+            np.nan,
+            np.nan,
+            none,
+            nothing,
+            False,
+            False,
+        )
 
 
 def answer(asked: Points, inside: NDArray[np.bool_], searched: Searched) -> Matches:
@@ -66,9 +93,12 @@ def answer(asked: Points, inside: NDArray[np.bool_], searched: Searched) -> Matc
         relative_similarity=spread(found.first_similarity / searched.usual_similarity, np.nan),
         misfit=spread(found.misfit, np.nan),
         looseness_mm=spread(found.looseness_mm, np.nan),
+        relative_misfit=spread(found.misfit / searched.usual_misfit, np.nan),
+        supported=spread(searched.supported, True),
+        uncertainty_mm=spread(searched.uncertainty_mm, np.nan),
         without_prior=searched.without_prior,
     )
-    verdict, reason = judge(evidence, Limits())
+    verdict, reason = judge(evidence, UNDER_FIELD if searched.under_field else Limits())
     moving = spread(found.positions, np.nan)
     moving[[v == "outside" for v in verdict]] = np.nan
     reason = tuple(

@@ -29,6 +29,7 @@ class Limits:
         similarity: Least share of the similarity that right matches of the two scans have.
         misfit: How much the aligned neighbourhoods may differ, see `Aligned`.
         looseness_mm: How far the place may slide before they fit worse, see `Aligned`.
+        uncertainty_mm: How far off the field may be, as far as neighbours differ on it.
     """
 
     inverse_error_mm: float = 2.5
@@ -37,6 +38,12 @@ class Limits:
     similarity: float = 0.8
     misfit: float = 0.15
     looseness_mm: float = 0.95
+    uncertainty_mm: float = 2.0
+
+
+#: Under a field, which holds a place where its neighbourhood leaves it loose, and where rivals nearby count only if
+#: the network prefers them. Chosen on drawn sliding lungs, deformed chests and abdomens, and brains of two contrasts.
+UNDER_FIELD = Limits(margin=0.0, looseness_mm=1.3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +61,9 @@ class Evidence:
         relative_similarity: (N,) float64, similarity as a share of the median of the matches behind the prior.
         misfit: (N,) float64, of the aligned neighbourhoods.
         looseness_mm: (N,) float64, likewise.
+        relative_misfit: (N,) float64, misfit as a multiple of what is usual in the two scans; NaN without a field.
+        supported: (N,) bool, whether neighbours agree with the field.
+        uncertainty_mm: (N,) float64, how far off the field may be.
         without_prior: No affine could be fitted, although one was wanted.
     """
 
@@ -67,6 +77,9 @@ class Evidence:
     relative_similarity: NDArray[np.float64]
     misfit: NDArray[np.float64]
     looseness_mm: NDArray[np.float64]
+    relative_misfit: NDArray[np.float64]
+    supported: NDArray[np.bool_]
+    uncertainty_mm: NDArray[np.float64]
     without_prior: bool = False
 
 
@@ -101,6 +114,10 @@ def judge(evidence: Evidence, limits: Limits) -> tuple[tuple[Verdict, ...], tupl
         if evidence.relative_similarity[row] < limits.similarity:
             share = evidence.relative_similarity[row]
             doubts.append(f"what is there looks different ({100 * max(share, 0):.0f} % of the usual similarity)")
+        if not evidence.supported[row]:
+            doubts.append("the moving scan shows no reliable counterpart of its surroundings")
+        elif evidence.uncertainty_mm[row] > limits.uncertainty_mm:
+            doubts.append(f"its neighbours differ on its place by some {evidence.uncertainty_mm[row]:.1f} mm")
         if evidence.misfit[row] > limits.misfit:
             doubts.append(f"its surroundings fit badly (misfit {evidence.misfit[row]:.2f})")
         if evidence.looseness_mm[row] > limits.looseness_mm:

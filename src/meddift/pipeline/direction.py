@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from meddift.features import whitening_maps
+from meddift.features import Level, Whitening, whitening_maps
 from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching import SearchIndex
@@ -15,6 +17,7 @@ from meddift.matching.align import align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby
 from meddift.pipeline.options import Options
 from meddift.pipeline.scan import EncodedScan
+from meddift.registration.feature_map import DescribedScan, FeatureMap, on_lattice
 
 #: Fine levels look this far around the place that semantic levels have found, mm.
 REFINE_MM = 8.0
@@ -22,6 +25,8 @@ REFINE_MM = 8.0
 COARSE_SUPPORT_MM, FINE_SUPPORT_MM = 8.0, 4.0
 #: Between voxels the hand-made level decides, alone, within so many mm of the place that all levels have found.
 LAST_MM = 2.0
+#: Voxels of the hand-made level where it looks for places anywhere, mm: noise is averaged away, and there are few.
+BLURRED_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +37,14 @@ class Side:
         scan: The scan.
         every: All levels, on the lattice on which answers lie before they are refined.
         semantic: Levels that know where in the body they are, on the voxels of the finest of them.
+        blurred: The hand-made level averaged to `BLURRED_MM`, which finds places anywhere as well; None without it, or
+            where it is the only level.
     """
 
     scan: EncodedScan
     every: SearchIndex
     semantic: SearchIndex
+    blurred: SearchIndex | None
 
     @classmethod
     def both(cls, one: EncodedScan, other: EncodedScan) -> tuple[Side, Side]:
@@ -47,9 +55,31 @@ class Side:
 
         def side(scan: EncodedScan) -> Side:
             every = scan.index(scan.pyramid.names, settings.options.lattice, maps)
-            return cls(scan, every, scan.index(semantic, semantic[-1], maps))
+            return cls(scan, every, scan.index(semantic, semantic[-1], maps), _blurred(scan, maps))
 
         return side(one), side(other)
+
+    @property
+    def described(self) -> DescribedScan:
+        """All levels of the scan on the device, whitened where they are compared so; computed anew."""
+        scan, whitening = self.scan, self.every.whitening
+        levels = {}
+        for level in scan.pyramid.levels:
+            values = scan.tensors[level.name]
+            values = whitening[level.name].whiten(values) if level.name in whitening else values
+            levels[level.name] = FeatureMap(values, level.grid)
+        return DescribedScan(levels, scan.grid)
+
+
+def _blurred(scan: EncodedScan, maps: Mapping[str, Whitening]) -> SearchIndex | None:
+    """The hand-made level on a coarse lattice, ready to be searched."""
+    if MIND not in scan.pyramid.names:
+        return None
+    level = scan.pyramid.level(MIND)
+    grid = level.grid.respaced(np.maximum(BLURRED_MM, level.grid.spacing).tolist())
+    coarse = Level(MIND, on_lattice(FeatureMap(torch.from_numpy(level.features), level.grid), grid).numpy(), grid)
+    pyramid = replace(scan.pyramid, levels=(coarse,), moments={})
+    return SearchIndex(pyramid, grid, scan.settings.runtime.device, maps)
 
 
 @dataclass(frozen=True, eq=False)

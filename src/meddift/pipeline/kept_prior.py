@@ -1,19 +1,16 @@
-"""The prior of a pair, kept beside the features of its fixed scan: to find it is most of a repeated question."""
+"""The prior of a pair, kept beside the features of its fixed scan."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from meddift.errors import NoCorrespondenceError
 from meddift.features import FeatureStore
-from meddift.features.code import code_digest
 from meddift.geometry import AffineTransform
 from meddift.matching.prior import MatchedPrior
+from meddift.pipeline.kept import keep
 
 
 def keep_prior(
@@ -30,23 +27,7 @@ def keep_prior(
     Raises:
         NoCorrespondenceError: if there is none; that is kept too.
     """
-    if store is None:
-        return make()
-    told = json.dumps({**settings, "code": code_digest("matching", "pipeline", "geometry")}, sort_keys=True)
-    name = f"prior-{hashlib.sha256(told.encode()).hexdigest()[:32]}"
-    known = store.note(key, name)
-    if isinstance(known, dict):
-        try:
-            return _read(known)
-        except (KeyError, TypeError, ValueError):
-            pass  # damaged: it is made again
-    try:
-        made = make()
-    except NoCorrespondenceError as error:
-        store.put_note(key, name, {"none": str(error)})
-        raise
-    store.put_note(key, name, _content(made))
-    return made
+    return keep(store, key, "prior", settings, make, content=_content, read=_read)
 
 
 def _content(prior: MatchedPrior) -> dict[str, Any]:
@@ -62,9 +43,7 @@ def _content(prior: MatchedPrior) -> dict[str, Any]:
 
 
 def _read(content: dict[str, Any]) -> MatchedPrior:
-    """The prior, or the error that there is none."""
-    if "none" in content:
-        raise NoCorrespondenceError(str(content["none"]))
+    """The way back."""
     similarity = content["similarity"]
     return MatchedPrior(
         AffineTransform(np.array(content["affine"], dtype=np.float64)),

@@ -12,17 +12,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError, PointsError
 from meddift.features import Pyramid
-from meddift.geometry import AffineTransform, Transform
-from meddift.matching import Matches, similarity_maps
+from meddift.features.extraction import MIND
+from meddift.geometry import AffineTransform, Transform, nearest
+from meddift.matching import Matches, SearchIndex, similarity_maps
 from meddift.matching.locate import Located
 from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.pipeline.answers import Searched, answer
 from meddift.pipeline.direction import Direction, Side
+from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.scan import EncodedScan, Progress
+from meddift.pipeline.under_field import Usual, align_under, semantic_margin
 from meddift.points import Points
+from meddift.registration.engine import Field, FieldWork, Start
+from meddift.registration.feature_map import DescribedScan
+from meddift.registration.register import STAGES
 from meddift.system.memory import memory_for
-from meddift.system.once import forget, once
+from meddift.system.once import forget, known, once
 from meddift.system.timing import timed
 from meddift.volume import Volume
 
@@ -163,12 +169,48 @@ class Pair:
     @property
     def prior(self) -> Transform | None:
         """Where points are expected, fixed to moving; None if they are looked for everywhere."""
-        return self._prior_or_why[0]
+        return self.starts[0].transform if self.starts else None
+
+    @property
+    def starts(self) -> tuple[Start, ...]:
+        """Where points are expected, found in one or several ways; most matches agree on the first."""
+        return self._starts_or_why[0]
 
     @property
     def without_prior(self) -> str:
         """Why no affine could be fitted, although one was wanted; else empty."""
-        return self._prior_or_why[1]
+        return self._starts_or_why[1]
+
+    @property
+    def described(self) -> tuple[DescribedScan, DescribedScan]:
+        """All levels of both scans on the device, as they are compared densely."""
+        fixed, moving = self.sides
+        return fixed.described, moving.described
+
+    @once
+    def field(self) -> Field:
+        """The displacement field between the scans, which all points lie under.
+
+        Raises:
+            NoCorrespondenceError: if the scans have nothing reliable in common.
+        """
+        if not self.starts:
+            raise NoCorrespondenceError(self.without_prior or "nothing is known about how the scans lie to each other")
+
+        def make() -> Field:
+            everything = Volume(np.ones(self.moving.grid.shape, dtype=bool), self.moving.grid)
+            work = FieldWork(*self.described, self.fixed.body, everything, self.report)
+            made = work.fitted(self.starts, STAGES)
+            self.timing.update(made.timing)
+            return made
+
+        decides = {
+            **self._decides(self.fixed.pyramid),
+            "fixed": self.fixed.digest,
+            "starts": [[start.name, start.affine.matrix.tolist()] for start in self.starts],
+            "prior": self.settings.options.describe()["prior"],
+        }
+        return keep_field(self.settings.runtime.store, self.fixed.pyramid.digest, decides, make)
 
     @property
     def direction(self) -> Direction:
@@ -181,14 +223,31 @@ class Pair:
         images = {"fixed_sha256": self.fixed.digest, "moving_sha256": self.moving.digest}
         intensity = {"fixed": self.intensity[0].reason, "moving": self.intensity[1].reason}
         reading = {"fixed": list(self.fixed.volume.notes), "moving": list(self.moving.volume.notes)}
-        return {
-            **self.settings.provenance(),
-            "images": images,
-            "reading": reading,
-            "intensity": intensity,
-            "space": "RAS",
-            "unit": "mm",
-        }
+        made = {"images": images, "reading": reading, "intensity": intensity, "evidence": self.evidence}
+        return {**self.settings.provenance(), **made, "space": "RAS", "unit": "mm"}
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """Which levels counted at which scale, as far as that is known by now; ready for JSON.
+
+        `place`: name of each way in which the scans were laid on each other -> share of the places that were matched
+        in agreement with their neighbours. `field`: name of each candidate -> mean cosine of the finest level under
+        it; the first was kept. `verdict`: share of the places with texture that the network would put where they were
+        found; where that is little, what it says does not count.
+        """
+        found: dict[str, Any] = {}
+        if known(self, "_starts_or_why"):
+            matched = {start.name: start.transform for start in self.starts}
+            found["place"] = {
+                name: len(prior.anchors) / PRIOR_POINTS
+                for name, prior in matched.items()
+                if isinstance(prior, MatchedPrior)
+            }
+        if known(self, "field"):
+            found["field"] = dict(self.field.evidence)
+        if known(self, "usual"):
+            found["verdict"] = {"network": self.usual.network_share}
+        return found
 
     # ------------------------------------------------------------------ what is computed once
 
@@ -215,41 +274,75 @@ class Pair:
             return Side.both(self.fixed, self.moving)
 
     @once
-    def _prior_or_why(self) -> tuple[Transform | None, str]:
-        """The prior, and why there is none."""
+    def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:
+        """Where points are expected, and why nothing is known about it."""
         prior = self.settings.options.prior
         if isinstance(prior, Path):
             from meddift.io import read_transform
 
-            return read_transform(prior), ""
-        if not isinstance(prior, str):
-            return prior, ""
+            prior = read_transform(prior)
         if prior == "none":
-            return None, ""
+            return (), ""
         if prior == "identity":
-            return AffineTransform.identity(), ""
-        fixed, moving = (side.semantic for side in self.sides)
+            prior = AffineTransform.identity()
+        if not isinstance(prior, str):
+            return (Start("prior", prior, self._affine_of(prior)),), ""
         self.report("finding out how the scans lie to each other", 0.6)
+        ways = [("network" if self.settings.extraction.network_levels else MIND, [s.semantic for s in self.sides])]
+        if self.settings.extraction.network_levels and self.sides[0].blurred is not None:
+            ways.append((MIND, [s.blurred for s in self.sides if s.blurred is not None]))
+        found, reasons = [], []
+        with timed(self.timing, "prior"):
+            for name, (fixed, moving) in ways:
+                try:
+                    matched = self._matched_prior(fixed, moving)
+                except NoCorrespondenceError as error:
+                    reasons.append(str(error))
+                else:
+                    found.append(Start(name, matched, matched.affine))
+        found.sort(key=lambda start: -len(start.transform.anchors) if isinstance(start.transform, MatchedPrior) else 0)
+        return tuple(found), "" if found else reasons[0]
+
+    def _matched_prior(self, fixed: SearchIndex, moving: SearchIndex) -> MatchedPrior:
+        """By some levels, or from the store."""
         settings = self.settings
         seed = settings.options.seed
         decides = {
-            "moving": self.moving.pyramid.digest,
-            "levels": {level.name: level.weight for level in fixed.pyramid.levels},
-            "whitened": sorted(set(settings.whitened_levels) & set(fixed.pyramid.names)),
+            **self._decides(fixed.pyramid),
+            "spacing": [round(float(value), 6) for value in fixed.lattice.spacing],
             "points": PRIOR_POINTS,
             "seed": seed,
+        }
+        return keep_prior(
+            settings.runtime.store,
+            self.fixed.pyramid.digest,
+            decides,
+            lambda: match_prior(fixed, moving, self._landmarks, seed=seed),
+        )
+
+    def _decides(self, pyramid: Pyramid) -> dict[str, Any]:
+        """What decides all that is found by some levels of the fixed scan, ready for JSON."""
+        settings = self.settings
+        return {
+            "moving": self.moving.pyramid.digest,
+            "levels": {level.name: level.weight for level in pyramid.levels},
+            "whitened": sorted(set(settings.whitened_levels) & set(pyramid.names)),
             "device": settings.runtime.device.split(":")[0],
         }
-        with timed(self.timing, "prior"):
-            try:
-                return keep_prior(
-                    settings.runtime.store,
-                    self.fixed.pyramid.digest,
-                    decides,
-                    lambda: match_prior(fixed, moving, self.fixed.landmarks(PRIOR_POINTS), seed=seed),
-                ), ""
-            except NoCorrespondenceError as error:
-                return None, str(error)
+
+    @once
+    def _landmarks(self) -> NDArray[np.float64]:
+        """Places with texture in the fixed scan."""
+        return self.fixed.landmarks(PRIOR_POINTS)
+
+    def _affine_of(self, transform: Transform) -> AffineTransform:
+        """The affine closest to a transform in the body of the fixed scan."""
+        if isinstance(transform, AffineTransform):
+            return transform
+        body = self.fixed.body
+        voxels = np.argwhere(body.data)
+        positions = body.grid.index_to_world(voxels[:: max(1, len(voxels) // 2000)])
+        return AffineTransform.fit(positions, transform.apply(positions))
 
     def free(self) -> None:
         """Let go of what lies on the device; it is brought there again when it is needed."""
@@ -260,13 +353,20 @@ class Pair:
     def _search(self, rows: NDArray[np.int64], positions: NDArray[np.float64]) -> Searched:
         """Look for points in the patient, and match back."""
         count = len(rows)
+        if count == 0:
+            return Searched.of_none()
+        self.encode()
+        options = self.settings.options
+        why = self.without_prior
+        if options.refine and options.search_radius_mm is None and self.starts and MIND in self.fixed.pyramid.names:
+            try:
+                return self._search_under(self.field, rows, positions)
+            except NoCorrespondenceError as error:
+                why = str(error)
         found, expected = Located.empty(count), np.full((count, 3), np.nan)
         reachable, inverse = np.ones(count, dtype=bool), np.full(count, np.nan)
-        if count == 0:
-            return Searched(rows, found, expected, reachable, inverse, np.nan, without_prior=False)
-        self.encode()
         direction = self.direction
-        prior, options = direction.prior, self.settings.options
+        prior = direction.prior
         self.report("matching points", 0.75)
         with timed(self.timing, "match"):
             if prior is not None:
@@ -281,7 +381,56 @@ class Pair:
                 back = direction.reversed().locate(found.positions[reachable])
                 inverse[reachable] = np.linalg.norm(back.positions - positions[reachable], axis=1)
         usual = prior.similarity if isinstance(prior, MatchedPrior) else np.nan
-        return Searched(rows, found, expected, reachable, inverse, usual, bool(self.without_prior))
+        every, nowhere = np.ones(count, dtype=bool), np.full(count, np.nan)
+        return Searched(
+            rows, found, expected, reachable, inverse, usual, np.nan, every, nowhere,
+            under_field=False, without_prior=bool(why),
+        )  # fmt: skip
+
+    def _search_under(self, field: Field, rows: NDArray[np.int64], positions: NDArray[np.float64]) -> Searched:
+        """Align points under the field."""
+        count = len(rows)
+        confidence = self.settings.options.confidence
+        self.report("aligning points", 0.9)
+        with timed(self.timing, "match"):
+            places = field.transform.apply(positions)
+            reachable = self.moving.grid.rim_distance_mm(places) >= -OUTSIDE_TOLERANCE_MM
+            part = align_under(field, self.sides, positions[reachable], confidence=confidence)
+        found = Located.empty(count)
+        table = Located(
+            part.positions, part.similarity, part.similarity, part.margin,
+            np.zeros(len(part.positions), dtype=bool), part.misfit, part.looseness_mm,
+        )  # fmt: skip
+        found.put(reachable, table)
+        inverse, uncertainty, supported = np.full(count, np.nan), np.full(count, np.nan), np.ones(count, dtype=bool)
+        inverse[reachable], uncertainty[reachable] = part.inverse_error_mm, part.uncertainty_mm
+        supported[reachable] = part.supported
+        usual = self.usual
+        if not usual.network_earned:
+            # Levels that would put the places with most texture elsewhere say nothing about any other.
+            found.margin[:] = np.nan
+        similarity = usual.similarity if usual.network_earned else np.nan
+        return Searched(
+            rows, found, places, reachable, inverse, similarity, usual.misfit, supported, uncertainty,
+            under_field=True, without_prior=False,
+        )  # fmt: skip
+
+    @once
+    def usual(self) -> Usual:
+        """What right matches of these scans look like: places with texture in the body, aligned under the field."""
+        places = self._landmarks
+        body = self.fixed.body
+        inside = self.moving.grid.contains(self.field.transform.apply(places))
+        inside &= nearest(body.data, body.grid.world_to_index(places))
+        if not inside.any():
+            return Usual()
+        with timed(self.timing, "confidence"):
+            places = places[inside]
+            aligned = align_under(self.field, self.sides, places, confidence=False)
+            margin = semantic_margin(self.field, self.sides, places, aligned.positions)
+        return Usual(
+            float(np.median(aligned.misfit)), float(np.median(aligned.similarity)), float((margin > 0).mean())
+        )
 
     def _outside_tolerance(self) -> float:
         """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meddift.errors import GeometryError, NoCorrespondenceError, OptionsError
-from meddift.geometry import AffineTransform, Transform
-from meddift.matching.prior import MatchedPrior
 from meddift.registration import Registration, register_scans
-from meddift.registration.feature_map import DescribedScan, FeatureMap
-from meddift.registration.register import check_stages
+from meddift.registration.engine import Start
+from meddift.registration.register import STAGES, check_stages
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
-    from meddift.pipeline.direction import Side
     from meddift.pipeline.pair import Pair
     from meddift.pipeline.scan import EncodedScan
 
@@ -41,41 +38,26 @@ def register_pair(
         _mask(scan, mask, name, automatic=name == "fixed" or symmetric)
         for scan, mask, name in ((pair.fixed, fixed_mask, "fixed"), (pair.moving, moving_mask, "moving"))
     ]
-    start = pair.prior
-    if start is None:
+    starts = pair.starts
+    if not starts:
         raise NoCorrespondenceError(pair.without_prior)
-    fixed, moving = (_described(side) for side in pair.sides)
+    whole = tuple(stages) == STAGES and fixed_mask is None and moving_mask is None and not symmetric
     result = register_scans(
-        fixed,
-        moving,
-        start,
-        _affine_of(start, masks[0]),
+        *pair.described,
+        starts,
         fixed_mask=masks[0],
         moving_mask=masks[1],
         stages=tuple(stages),
         diffeomorphic=diffeomorphic,
-        back=start.inverted() if symmetric else None,
+        back=[_reversed(start) for start in starts] if symmetric else (),
+        # The field of match is that of register.
+        field=pair.field if whole else None,
         on_progress=pair.report,
     )
     pair.report("done", 1.0)
     made = {"stages": list(stages), "diffeomorphic": diffeomorphic or symmetric, "symmetric": symmetric}
     timing = {**pair.timing, **result.timing}
     return replace(result, timing=timing, provenance={**pair.provenance, "registration": made})
-
-
-def _described(side: Side) -> DescribedScan:
-    """All levels of a scan on the device, whitened where they are compared so."""
-    scan, whitening = side.scan, side.every.whitening
-    levels = {
-        level.name: FeatureMap(
-            whitening[level.name].whiten(scan.tensors[level.name])
-            if level.name in whitening
-            else scan.tensors[level.name],
-            level.grid,
-        )
-        for level in scan.pyramid.levels
-    }
-    return DescribedScan(levels, scan.grid)
 
 
 def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool) -> Volume:
@@ -91,12 +73,6 @@ def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool)
     return scan.body if automatic else Volume(np.ones(scan.grid.shape, dtype=bool), scan.grid)
 
 
-def _affine_of(start: Transform, mask: Volume) -> AffineTransform:
-    """The affine closest to a transform within a mask."""
-    if isinstance(start, MatchedPrior):
-        return start.affine
-    if isinstance(start, AffineTransform):
-        return start
-    voxels = np.argwhere(mask.data)
-    positions = mask.grid.index_to_world(voxels[:: max(1, len(voxels) // 2000)])
-    return AffineTransform.fit(positions, start.apply(positions))
+def _reversed(start: Start) -> Start:
+    """The way back."""
+    return Start(start.name, start.transform.inverted(), start.affine.inverted())

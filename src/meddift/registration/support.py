@@ -36,16 +36,24 @@ class Support:
 
     def uncertainty_on(self, grid: Grid) -> torch.Tensor:
         """(X, Y, Z) float32, mm, on a lattice."""
-        error = torch.hypot(torch.full_like(self.disagreement_mm, BASE_MM), PER_DISAGREEMENT * self.disagreement_mm)
-        return self._read(error, grid)
+        return self.uncertainty_at(grid.voxel_centers_on(self.supported.device)).reshape(grid.shape)
 
     def supported_on(self, grid: Grid) -> torch.Tensor:
         """(X, Y, Z) bool on a lattice."""
-        return self._read(self.supported.float(), grid) >= 0.5
+        return self.supported_at(grid.voxel_centers_on(self.supported.device)).reshape(grid.shape)
 
-    def _read(self, values: torch.Tensor, grid: Grid) -> torch.Tensor:
-        index = self.grid.world_to_index(grid.voxel_centers_on(values.device))
-        return sample(values[..., None].contiguous(), index).reshape(grid.shape)
+    def uncertainty_at(self, positions: torch.Tensor) -> torch.Tensor:
+        """(N,) float32, mm, at (N, 3) fixed world RAS mm."""
+        error = torch.hypot(torch.full_like(self.disagreement_mm, BASE_MM), PER_DISAGREEMENT * self.disagreement_mm)
+        return self._read(error, positions)
+
+    def supported_at(self, positions: torch.Tensor) -> torch.Tensor:
+        """(N,) bool at (N, 3) fixed world RAS mm."""
+        return self._read(self.supported.float(), positions) >= 0.5
+
+    def _read(self, values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        index = self.grid.world_to_index(positions.to(values.device))
+        return sample(values[..., None].contiguous(), index)[:, 0]
 
 
 def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torch.Tensor) -> Support:

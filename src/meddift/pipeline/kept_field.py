@@ -1,0 +1,94 @@
+"""The field of a pair, kept beside the features of its fixed scan: with it, points are a matter of a second."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddift.features import FeatureStore
+from meddift.geometry import AffineTransform, DisplacementField, Grid
+from meddift.pipeline.kept import keep
+from meddift.registration.engine import Field
+from meddift.registration.support import Support
+
+
+def keep_field(store: FeatureStore | None, key: str, settings: dict[str, Any], make: Callable[[], Field]) -> Field:
+    """The field that was found before for the same scans and settings, or else a new one, which is then kept.
+
+    Args:
+        store: Where features are kept; None keeps nothing.
+        key: Digest of the features of the fixed scan.
+        settings: All else that decides the field, ready for JSON.
+        make: Finds it; it has been refined.
+
+    Raises:
+        NoCorrespondenceError: if there is none; that is kept too.
+    """
+    return keep(store, key, "field", settings, make, content=_content, read=_read)
+
+
+def _content(field: Field) -> dict[str, Any]:
+    """For JSON."""
+    assert isinstance(field.transform, DisplacementField)
+    support = field.support
+    return {
+        "affine": field.affine.matrix.tolist(),
+        "grid": _grid(field.transform.grid),
+        "displacement": _packed(field.transform.displacement),
+        "support": support
+        and {
+            "grid": _grid(support.grid),
+            "disagreement": _packed(support.disagreement_mm.cpu().numpy()),
+            "supported": _packed(support.supported.cpu().numpy()),
+        },
+        "evidence": field.evidence,
+    }
+
+
+def _read(content: dict[str, Any]) -> Field:
+    """The way back; nothing was timed."""
+    grid, support = _grid_of(content["grid"]), content["support"]
+    return Field(
+        DisplacementField(_unpacked(content["displacement"], "float32", (3, *grid.shape)), grid),
+        AffineTransform(np.array(content["affine"], dtype=np.float64)),
+        support and _support_of(support),
+        {str(name): float(value) for name, value in content["evidence"].items()},
+        {},
+    )
+
+
+def _support_of(content: dict[str, Any]) -> Support:
+    grid = _grid_of(content["grid"])
+    return Support(
+        grid,
+        torch.from_numpy(_unpacked(content["disagreement"], "float32", grid.shape)),
+        torch.from_numpy(_unpacked(content["supported"], "bool", grid.shape)),
+    )
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def _grid_of(content: dict[str, Any]) -> Grid:
+    shape = content["shape"]
+    return Grid((shape[0], shape[1], shape[2]), np.array(content["affine"], dtype=np.float64))
+
+
+def _packed(values: NDArray[Any]) -> str:
+    """The bytes of an array as text; smooth displacements shrink little, so little is tried."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 1)).decode("ascii")
+
+
+def _unpacked(text: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        values = zlib.decompress(base64.b64decode(text))
+    except zlib.error as error:
+        raise ValueError(f"damaged: {error}") from error
+    return np.frombuffer(values, dtype=dtype).reshape(shape).copy()

@@ -1,0 +1,139 @@
+"""Points under a field: each is put where the field has it, then its neighbourhood is aligned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meddift.features.extraction import MIND
+from meddift.geometry.inverse import invert_points
+from meddift.matching.align import align_neighbourhoods
+from meddift.matching.locate import local_linear, locate_nearby
+from meddift.pipeline.direction import Side
+from meddift.registration.engine import Field
+
+#: No point moves farther from where the field has it, mm.
+LIMIT_MM = 4.0
+#: How strongly points are held by the field, 1/mm^2, see `align_neighbourhoods`.
+HOLD = 8.0
+#: Rivals are looked for within this distance, mm.
+RIVALS_MM = 20.0
+
+
+#: Where the network would put so many of the places with texture elsewhere, it has no say in verdicts.
+LEAST_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What right matches of two scans look like; NaN where none is known.
+
+    Attributes:
+        misfit: Median, of neighbourhoods that were aligned.
+        similarity: Median, of all levels.
+        network_share: Share of places that semantic levels would put where they were found.
+    """
+
+    misfit: float = float("nan")
+    similarity: float = float("nan")
+    network_share: float = float("nan")
+
+    @property
+    def network_earned(self) -> bool:
+        """Whether semantic levels have a say."""
+        return self.network_share >= LEAST_SHARE
+
+
+@dataclass(frozen=True, eq=False)
+class UnderField:
+    """What is known about N points.
+
+    Attributes:
+        expected: (N, 3) float64, where the field has them on the moving scan, world RAS mm.
+        positions: (N, 3) float64, where their neighbourhoods fit best near there.
+        misfit: (N,) float64, see `Aligned`.
+        looseness_mm: (N,) float64, see `Aligned`.
+        inverse_error_mm: (N,) float64, how far aligning back ends from where it began.
+        similarity: (N,) float64, mean cosine of all levels at the place.
+        margin: (N,) float64, how much more similar the place is than the best rival, as semantic levels see it.
+        supported: (N,) bool, whether neighbours agree with the field there.
+        uncertainty_mm: (N,) float64, how far off the field may be; NaN where nothing was matched densely.
+    """
+
+    expected: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    misfit: NDArray[np.float64]
+    looseness_mm: NDArray[np.float64]
+    inverse_error_mm: NDArray[np.float64]
+    similarity: NDArray[np.float64]
+    margin: NDArray[np.float64]
+    supported: NDArray[np.bool_]
+    uncertainty_mm: NDArray[np.float64]
+
+
+def align_under(
+    field: Field, sides: tuple[Side, Side], positions: NDArray[np.float64], *, confidence: bool
+) -> UnderField:
+    """Find points that the field takes into the moving scan.
+
+    Args:
+        field: Fixed to moving.
+        sides: The fixed and the moving scan.
+        positions: (N, 3) float64 on the fixed scan, world RAS mm.
+        confidence: Whether to align back and to look for rivals; else they are NaN.
+    """
+    count = len(positions)
+    fixed, moving = (side.scan.pyramid.level(MIND) for side in sides)
+    expected = field.transform.apply(positions)
+    linear = local_linear(field.transform, positions)
+    found = align_neighbourhoods(fixed, moving, positions, expected, linear, limit_mm=LIMIT_MM, hold=HOLD)
+    inverse, similarity, margin = np.full((3, count), np.nan)
+    if confidence and count:
+        # Where the field has them on the way back, and how it is bent there.
+        start = invert_points(field.transform, field.affine, found.positions, start=positions)
+        undone = np.asarray(np.linalg.inv(local_linear(field.transform, start)), dtype=np.float64)
+        back = align_neighbourhoods(moving, fixed, found.positions, start, undone, limit_mm=LIMIT_MM, hold=HOLD)
+        inverse = np.linalg.norm(back.positions - positions, axis=1)
+        margin = semantic_margin(field, sides, positions, found.positions)
+    if count:
+        similarity = _similarity(sides, positions, found.positions)
+    supported, uncertainty = np.ones(count, dtype=bool), np.full(count, np.nan)
+    if field.support is not None and count:
+        at = torch.from_numpy(positions)
+        supported = field.support.supported_at(at).cpu().numpy()
+        uncertainty = field.support.uncertainty_at(at).double().cpu().numpy()
+    return UnderField(
+        expected,
+        found.positions,
+        found.misfit,
+        found.looseness_mm,
+        inverse,
+        similarity,
+        margin,
+        supported,
+        uncertainty,
+    )
+
+
+def semantic_margin(
+    field: Field, sides: tuple[Side, Side], positions: NDArray[np.float64], found: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N,) float64, by how much semantic levels prefer the places found to others nearby; below 0 if they do not."""
+    semantic = sides[0].semantic, sides[1].semantic
+    near = locate_nearby(*semantic, positions, found, field.transform, radius_mm=RIVALS_MM, support_mm=0.0)
+    away = np.linalg.norm(near.positions - found, axis=1)
+    return np.where(away <= RIVALS_MM / 2, near.margin, -np.abs(near.margin))
+
+
+def _similarity(
+    sides: tuple[Side, Side], positions: NDArray[np.float64], found: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N,) float64, mean cosine of all levels between fixed points and their places on the moving scan."""
+    fixed, moving = (side.every for side in sides)
+    total = np.zeros(len(positions))
+    for level, one, other in zip(moving.levels, fixed.describe(positions), moving.describe(found), strict=True):
+        total += level.share * (one * other).sum(dim=1).double().cpu().numpy()
+    return total

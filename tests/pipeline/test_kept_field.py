@@ -1,0 +1,63 @@
+"""A field that was found once is found again on disk, to the bit; damaged ones are made again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from meddift.features import FeatureStore, Level, Pyramid
+from meddift.geometry import AffineTransform, DisplacementField, Grid
+from meddift.pipeline.kept_field import keep_field
+from meddift.registration.engine import Field
+from meddift.registration.support import Support
+
+KEY = "2" * 64
+
+
+@pytest.fixture
+def store(tmp_path):
+    grid = Grid((2, 2, 2), np.eye(4))
+    made = FeatureStore(tmp_path)
+    made.put(Pyramid((Level("up0", np.ones((2, 2, 2, 1)), grid),), grid, grid, KEY))
+    return made
+
+
+def a_field(seed=0):
+    random = np.random.default_rng(seed)
+    grid, nodes = Grid((9, 8, 7), np.diag([4.0, 4.0, 4.0, 1.0])), Grid((5, 4, 4), np.diag([8.0, 8.0, 8.0, 1.0]))
+    field = DisplacementField(random.normal(0, 9, (3, 9, 8, 7)).astype(np.float32), grid)
+    disagreement = torch.from_numpy(random.uniform(0, 9, nodes.shape).astype(np.float32))
+    support = Support(nodes, disagreement, torch.from_numpy(random.uniform(size=nodes.shape) > 0.4))
+    return Field(
+        field, AffineTransform(np.diag([1.1, 0.9, 1.0, 1.0])), support, {"a": 0.7, "b": 1 / 3}, {"dense": 3.0}
+    )
+
+
+def never():
+    raise AssertionError("made again")
+
+
+def test_it_comes_back_to_the_bit(store):
+    first = keep_field(store, KEY, {"seed": 0}, a_field)
+    again = keep_field(store, KEY, {"seed": 0}, never)
+    points = np.random.default_rng(5).uniform(0, 30, (50, 3))
+    np.testing.assert_array_equal(again.transform.apply(points), first.transform.apply(points))
+    np.testing.assert_array_equal(again.affine.matrix, first.affine.matrix)
+    at = torch.from_numpy(points)
+    assert torch.equal(again.support.supported_at(at), first.support.supported_at(at))
+    assert torch.equal(again.support.uncertainty_at(at), first.support.uncertainty_at(at))
+    assert list(again.evidence.items()) == list(first.evidence.items())
+    with pytest.raises(AssertionError, match="made again"):
+        keep_field(store, KEY, {"seed": 1}, never)
+
+
+def test_a_damaged_one_is_made_again(store, tmp_path):
+    keep_field(store, KEY, {}, a_field)
+    (note,) = [path for path in tmp_path.rglob("*") if path.name.startswith("field-")]
+    text = note.read_text()
+    note.write_text(
+        text.replace('"displacement": "', '"displacement": "AAAA').replace('"displacement":"', '"displacement":"AAAA')
+    )
+    made = keep_field(store, KEY, {}, lambda: a_field(1))
+    np.testing.assert_array_equal(made.transform.displacement, a_field(1).transform.displacement)
