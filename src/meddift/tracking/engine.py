@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ Floats = NDArray[np.float64]
 
 #: Places are asked so far outside the surface of a lesion, mm: tissue that stays when the lesion grows or goes.
 AROUND_MM = (4.0, 8.0)
+#: And this far, where those do not tell the place for sure: what was compared there may have been the lesion itself.
+FARTHER_MM = (14.0, 20.0)
 #: Residuals above this count less, in proportion, mm (Huber).
 HUBER_MM = 2.0
 #: What an answer that is not sure weighs against one that is.
@@ -51,7 +54,20 @@ class MatchedCarrier:
         """See `Carrier.carry`."""
         if not lesions:
             return []
-        asked = [places_around(lesion) for lesion in lesions]
+        grid = self._grids(target)
+        asked = [places_around(lesion, AROUND_MM) for lesion in lesions]
+        answers = self._ask(source, target, asked)
+        carried = [_together(*each, grid) for each in zip(lesions, asked, answers, strict=True)]
+        doubtful = [n for n, one in enumerate(carried) if one.verdict == "uncertain"]
+        if doubtful:
+            farther = [places_around(lesions[n], FARTHER_MM) for n in doubtful]
+            for n, places, more in zip(doubtful, farther, self._ask(source, target, farther), strict=True):
+                both = np.concatenate([asked[n], places])
+                carried[n] = _together(lesions[n], both, answers[n].and_also(more), grid)
+        return carried
+
+    def _ask(self, source: int, target: int, asked: Sequence[Floats]) -> list[Answers]:
+        """All places in one question; the answers to each part of it."""
         places = np.concatenate(asked)
         answers = None if self._kept is None else self._kept.get(source, target, places)
         if answers is None:
@@ -59,23 +75,22 @@ class MatchedCarrier:
             answers = Answers(np.asarray(matches.moving.positions), tuple(matches.verdict), tuple(matches.reason))
             if self._kept is not None:
                 self._kept.put(source, target, places, answers)
-        starts = np.cumsum([0, *(len(each) for each in asked)])
-        grid = self._grids(target)
-        carried = []
-        for lesion, own, first in zip(lesions, asked, starts, strict=False):
-            rows = slice(int(first), int(first) + len(own))
-            found = answers.positions[rows]
-            carried.append(_together(lesion, own, found, answers.verdict[rows], answers.reason[rows], grid))
-        return carried
+        starts = np.cumsum([0, *(len(each) for each in asked)]).tolist()
+        return [answers.part(first, last) for first, last in pairwise(starts)]
 
 
-def places_around(lesion: Candidate) -> Floats:
-    """The middle of a lesion and places outside its surface: (N, 3) world RAS mm, the middle first."""
+def places_around(lesion: Candidate, beyond_mm: tuple[float, float]) -> Floats:
+    """The middle of a lesion and places outside its surface: (N, 3) world RAS mm, the middle first.
+
+    Args:
+        lesion: The lesion.
+        beyond_mm: How far outside the eight diagonal and the six other places lie.
+    """
     steps = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)], dtype=np.float64)
     faces = steps[np.abs(steps).sum(axis=1) == 1]
     corners = steps[np.abs(steps).sum(axis=1) == 3] / np.sqrt(3)
     places = [lesion.center[None]]
-    for directions, beyond in ((corners, AROUND_MM[0]), (faces, AROUND_MM[1])):
+    for directions, beyond in ((corners, beyond_mm[0]), (faces, beyond_mm[1])):
         reach = np.zeros(len(directions))
         if len(lesion.cloud):
             reach = ((lesion.cloud - lesion.center) @ directions.T).max(axis=0)
@@ -86,12 +101,11 @@ def places_around(lesion: Candidate) -> Floats:
 def _together(
     lesion: Candidate,
     places: Floats,
-    found: Floats,
-    verdicts: Sequence[str],
-    reasons: Sequence[str],
+    answers: Answers,
     grid: Grid,
 ) -> Carried:
     """What the answers at all places say about the lesion."""
+    found, verdicts, reasons = answers.positions, answers.verdict, answers.reason
     nowhere = np.full(3, np.nan)
     answered = ~np.isnan(found).any(axis=1)
     sure = np.array([verdict == "ok" for verdict in verdicts]) & answered
@@ -105,13 +119,13 @@ def _together(
         return np.asarray(positions + np.column_stack([np.ones(len(away)), away]) @ fitted)
 
     center = moved(lesion.center[None])[0]
-    if not grid.contains(center):
-        return Carried(nowhere, np.zeros((0, 3)), "outside", "its place lies outside the field of view of that scan")
     doubts = []
     if sure.sum() < LEAST_SURE and not (answered.sum() >= MANY and spread <= CLOSE_MM):
         doubts.append(f"only {int(sure.sum())} of {len(places)} places around it were found for sure")
     if spread > LARGEST_SPREAD_MM:
         doubts.append(f"places around it disagree by {spread:.1f} mm")
+    if not grid.contains(center) and not doubts:
+        return Carried(nowhere, np.zeros((0, 3)), "outside", "its place lies outside the field of view of that scan")
     return Carried(center, moved(lesion.cloud), "uncertain" if doubts else "ok", "; ".join(doubts))
 
 

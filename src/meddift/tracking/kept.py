@@ -36,6 +36,15 @@ class Answers:
     verdict: tuple[str, ...]
     reason: tuple[str, ...]
 
+    def part(self, first: int, last: int) -> Answers:
+        """Rows from `first` up to `last`."""
+        return Answers(self.positions[first:last], self.verdict[first:last], self.reason[first:last])
+
+    def and_also(self, more: Answers) -> Answers:
+        """These, then others."""
+        positions = np.concatenate([self.positions, more.positions])
+        return Answers(positions, self.verdict + more.verdict, self.reason + more.reason)
+
 
 class Kept:
     """Answers in a folder, by scans, settings and places.
