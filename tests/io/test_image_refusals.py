@@ -88,7 +88,7 @@ def test_files_that_are_no_images(tmp_path, suffix, content):
         ("pair.img", "one half of a pair of files"),
         ("old.hdr", "one half of a pair of files .*: an image in the old Analyze format"),
         ("picture.png", "a PNG picture"),
-        ("scan.zip", "a ZIP archive; unpack it"),
+        ("scan.zip", "a zip archive or an Excel workbook; unpack it"),
         ("field.h5", "an HDF5 file"),
     ],
 )

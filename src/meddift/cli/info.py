@@ -10,7 +10,7 @@ import typer
 from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, ImageReading, PointsSpace
-from meddift.errors import MissingFileError
+from meddift.errors import ImageError, MissingFileError
 from meddift.system.text import one_line
 
 _IMAGES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".ima", ".hdr", ".img")
@@ -114,8 +114,11 @@ def _kind(what: str, path: Path) -> str:
         return "transform" if not path.is_dir() and holds_displacements(path) else "image"
     if name.endswith(".safetensors"):
         return "stored"
-    found = what_it_is(path) or ""
-    if name.endswith(_TRANSFORMS) or "transform of ITK" in found:
+    try:
+        found = what_it_is(path) or ""
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if name.endswith(_TRANSFORMS) or found.endswith(" transform"):
         return "transform"
     return "image" if found else "points"
 

@@ -31,6 +31,7 @@ NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
 MGH_SUFFIXES = (".mgz", ".mgh")
 DICOM_SUFFIXES = (".dcm", ".ima")
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES)
 
 #: What `write_volume` can write. Formats of two files (.nhdr, .mhd) cannot be replaced in one step.
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -174,7 +175,7 @@ def read_header(
         from meddift.io.dicom import read_dicom_header
 
         return read_dicom_header(path, series=series, progress=progress)
-    suffix = suffix_of(path, (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES))
+    suffix = suffix_of(path, IMAGE_SUFFIXES)
     if suffix in NIFTI_SUFFIXES:
         from meddift.io.nifti import read_nifti_header
 
@@ -281,7 +282,10 @@ def _voxels(header: ImageHeader) -> NDArray[Any]:
 
 def _not_readable(path: Path) -> str:
     """Why a file is no scan that can be read: what its name and its first bytes say."""
-    found = what_it_is(path)
+    try:
+        found = what_it_is(path)
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or error}."
     suffix = usual_suffix(found)
     known = ", ".join((*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES))
     if path.suffix.lower() in (".hdr", ".img") and not suffix:

@@ -6,42 +6,52 @@ import gzip
 import zlib
 from pathlib import Path
 
+#: Enough for the marks of all formats below.
+_HEAD_BYTES = 1024
+
 #: Beginnings of files and what they tell.
 _BEGINNINGS = (
-    (b"NRRD000", "an NRRD image"),
+    (b"NRRD", "an NRRD image"),
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"II*\x00", "a TIFF picture"),
     (b"MM\x00*", "a TIFF picture"),
     (b"GIF8", "a GIF picture"),
     (b"BM", "a BMP picture"),
-    (b"\x89HDF", "an HDF5 file, such as a transform of ITK"),
-    (b"PK\x03\x04", "a ZIP archive; unpack it first"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as an ITK transform or a MINC image"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook; unpack it, or save its table as .csv"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook of the older kind; save its table as .csv"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
     (b"%PDF", "a PDF document"),
-    (b"#Insight Transform", "a transform of ITK"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"#Insight Transform File", "an ITK transform"),
+    (b"(Transform ", "an elastix transform"),
+    (b"# vtk DataFile", "a VTK file; save its points as .mrk.json or .csv"),
+    (b"<?xml", "an XML file; save its points as .mrk.json or .csv"),
     (b"\x00\x05\x16\x07", "a file in which macOS keeps attributes of another one"),
-    (b"MINC", "a MINC image"),
     (b"CDF\x01", "a NetCDF file, such as a MINC image"),
-)  # fmt: skip
+)
 
 
 def what_it_is(path: Path) -> str | None:
     """A phrase for an image, picture, transform or archive: "a NIfTI image"; None for all else, text included.
 
     Args:
-        path: Anything. What cannot be read is nothing.
+        path: A file. What is packed in it counts, where that is an image.
+
+    Raises:
+        OSError: if it cannot be read.
     """
+    with path.open("rb") as stream:
+        start = stream.read(_HEAD_BYTES)
+    if not start.startswith(b"\x1f\x8b"):
+        return _by_content(start)
     try:
-        with path.open("rb") as stream:
-            start = stream.read(1024)
-        if start.startswith(b"\x1f\x8b"):
-            with gzip.open(path, "rb") as unpacked:
-                inside = _by_content(unpacked.read(1024))
-            return inside or "a file compressed by gzip"
-    except (OSError, ValueError, EOFError, zlib.error):
-        return None
-    return _by_content(start)
+        with gzip.open(path, "rb") as unpacked:
+            inside = _by_content(unpacked.read(_HEAD_BYTES))
+    except (OSError, EOFError, zlib.error):
+        inside = None
+    return inside or "a gzip archive; unpack it first"
 
 
 def usual_suffix(kind: str | None) -> str | None:

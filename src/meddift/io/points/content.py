@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import MeddiftError, MissingFileError, PointsError
-from meddift.io.sniff import what_it_is
 
 #: Frames in which a file may hold coordinates: world mm (RAS or LPS), voxel indices counted from 0 or from 1.
 Frame = Literal["ras", "lps", "voxel", "voxel1"]
@@ -95,9 +94,6 @@ def read_text(path: Path) -> str:
             raise MissingFileError(f"there is no points file {path}")
         if not path.is_file():
             raise PointsError(f"{path} is not a file; give a points file such as landmarks.mrk.json or landmarks.csv")
-        found = what_it_is(path)
-        if found is not None:
-            raise PointsError(f"{path} is {found}, not a points file; a points file is .mrk.json, .fcsv, .csv or .txt")
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise PointsError(f"{path} is larger than 256 MiB, which no points file is; was an image meant?")
         content = path.read_bytes()

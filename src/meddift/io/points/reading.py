@@ -12,7 +12,6 @@ from meddift.geometry import Grid, flip_ras_lps
 from meddift.io.points import (
     columns,
     elastix,
-    foreign,
     headerless,
     label_map,
     meddift_csv,
@@ -21,6 +20,7 @@ from meddift.io.points import (
 )
 from meddift.io.points.content import Frame, PointsFile, read_text
 from meddift.io.points.frames import parse_space, settle_frame, to_world
+from meddift.io.sniff import what_it_is
 from meddift.points import Points
 
 
@@ -165,9 +165,9 @@ def _text_or_labels(path: Path) -> str | PointsFile:
     """
     try:
         if path.exists():
-            if foreign.is_image(path):
+            if _is_image(path):
                 return label_map.parse(path)
-            found = foreign.what_it_is(path) if path.is_file() else None
+            found = what_it_is(path) if path.is_file() else None
             if found is not None:
                 raise PointsError(f"{path} holds no points: it is {found}")
     except MeddiftError:
@@ -193,3 +193,12 @@ def _bounds(coordinates: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[flo
     if not len(coordinates):
         return None
     return [coordinates.min(axis=0).tolist(), coordinates.max(axis=0).tolist()]
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file or folder is an image by its name, so that its labels can be read."""
+    from meddift.io.images import IMAGE_SUFFIXES, suffix_of
+
+    if path.is_dir():
+        return any(child.is_file() for child in path.iterdir())
+    return suffix_of(path, IMAGE_SUFFIXES) is not None
