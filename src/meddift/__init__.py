@@ -18,11 +18,12 @@ from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
     from meddift.errors import MeddiftError
-    from meddift.geometry import Grid
-    from meddift.io import read_points, read_volume, write_points, write_volume
+    from meddift.geometry import Grid, Transform
+    from meddift.io import read_points, read_transform, read_volume, write_points, write_transform, write_volume
     from meddift.matching import Matches
-    from meddift.pipeline import Matcher, Options, Pair
+    from meddift.pipeline import EncodedScan, Matcher, Options, Pair, match
     from meddift.points import Points
+    from meddift.registration import Registration, warp
     from meddift.tracking import FollowUp, TimePoint, track
     from meddift.volume import Volume
 
@@ -30,6 +31,8 @@ __version__ = "0.1.0"
 
 #: Public name -> module that defines it. Loaded on first use (PEP 562).
 _HOME = {
+    "EncodedScan": "meddift.pipeline",
+    "FollowUp": "meddift.tracking",
     "Grid": "meddift.geometry",
     "Matcher": "meddift.pipeline",
     "Matches": "meddift.matching",
@@ -37,17 +40,23 @@ _HOME = {
     "Options": "meddift.pipeline",
     "Pair": "meddift.pipeline",
     "Points": "meddift.points",
-    "Volume": "meddift.volume",
-    "FollowUp": "meddift.tracking",
+    "Registration": "meddift.registration",
     "TimePoint": "meddift.tracking",
+    "Transform": "meddift.geometry",
+    "Volume": "meddift.volume",
+    "match": "meddift.pipeline",
     "read_points": "meddift.io",
+    "read_transform": "meddift.io",
     "read_volume": "meddift.io",
     "track": "meddift.tracking",
+    "warp": "meddift.registration",
     "write_points": "meddift.io",
+    "write_transform": "meddift.io",
     "write_volume": "meddift.io",
 }
 
 __all__ = [
+    "EncodedScan",
     "FollowUp",
     "Grid",
     "Matcher",
@@ -56,13 +65,19 @@ __all__ = [
     "Options",
     "Pair",
     "Points",
+    "Registration",
     "TimePoint",
+    "Transform",
     "Volume",
     "__version__",
+    "match",
     "read_points",
+    "read_transform",
     "read_volume",
     "track",
+    "warp",
     "write_points",
+    "write_transform",
     "write_volume",
 ]
 

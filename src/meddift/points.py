@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import PointsError
 from meddift.geometry import Grid
+
+#: More labels than any segmentation has; a scan has thousands of grey values.
+_MOST_LABELS = 2000
+
+
+class LabelMap(Protocol):
+    """An array of whole numbers with its grid, such as a Volume."""
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """(X, Y, Z) whole numbers."""
+        ...
+
+    @property
+    def grid(self) -> Grid:
+        """Where they lie."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +90,59 @@ class Points:
         index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
         return cls(grid.index_to_world(index), tuple(labels))
 
+    @classmethod
+    def from_labels(cls, label_map: LabelMap, *, name: str = "the volume") -> Points:
+        """The centroid of each label above 0 of a label map, named by its number.
+
+        Args:
+            label_map: A Volume of (X, Y, Z) whole numbers. (Files of label maps are read by `read_points`.)
+            name: What it is called in messages.
+
+        Raises:
+            PointsError: if it holds no label, or no few whole numbers from 0 on.
+        """
+        data = np.asarray(label_map.data)
+        whole = data if data.dtype.kind in "iub" else np.rint(data)
+        is_labels = bool(np.isfinite(data).all() and (whole == data).all() and data.min(initial=0) >= 0)
+        values = np.unique(whole) if is_labels else np.zeros(0)
+        if not is_labels or len(values) > _MOST_LABELS:
+            raise PointsError(
+                f"{name} is an image, but no label map: its values are not a few whole numbers from 0 on. Points are "
+                f"read from points files, such as .mrk.json and .csv, and from segmentations, a point for each label"
+            )
+        values = values[values > 0]
+        if not len(values):
+            raise PointsError(f"{name} is a label map without any label: all of its voxels are 0")
+        # Sums over the voxels of each label: labels may be far apart in number, so they are counted through first.
+        place = np.nonzero(whole)
+        which = np.searchsorted(values, whole[place])
+        count = np.bincount(which)
+        index = np.stack([np.bincount(which, weights=axis) / count for axis in place], axis=1)
+        return cls(label_map.grid.index_to_world(index), tuple(str(int(value)) for value in values))
+
+    @classmethod
+    def from_frame(cls, frame: Any, *, x: str = "x", y: str = "y", z: str = "z", label: str = "label") -> Points:
+        """Points of a pandas DataFrame, whose coordinates are world RAS mm; further columns are carried along.
+
+        Args:
+            frame: The table.
+            x: Column of the coordinate to the right, mm.
+            y: Column of the coordinate to the front, mm.
+            z: Column of the coordinate upwards, mm.
+            label: Column of the labels; where there is none, points are numbered.
+
+        Raises:
+            PointsError: if a column of coordinates is missing.
+        """
+        names = [str(name) for name in frame.columns]
+        missing = [name for name in (x, y, z) if name not in names]
+        if missing:
+            raise PointsError(f"the table has no column {', '.join(missing)}; it has {', '.join(names)}")
+        positions = np.column_stack([np.asarray(frame[name], dtype=np.float64) for name in (x, y, z)])
+        labels = tuple(map(str, frame[label])) if label in names else ()
+        further = {name: list(map(str, frame[name])) for name in names if name not in (x, y, z, label)}
+        return cls(positions, labels, further)
+
     @property
     def missing(self) -> NDArray[np.bool_]:
         """(N,) bool, True where a point has a label but no position."""
@@ -86,3 +157,21 @@ class Points:
             tuple(self.labels[i] for i in rows),
             {name: tuple(values[i] for i in rows) for name, values in self.columns.items()},
         )
+
+
+def as_points(points: Points | ArrayLike) -> Points:
+    """Points as they are, or made of (N, 3) or (3,) numbers, world RAS mm.
+
+    Raises:
+        PointsError: if they are neither.
+    """
+    if isinstance(points, Points):
+        return points
+    try:
+        positions = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise PointsError(
+            f"points are (N, 3) numbers in world RAS mm, or Points; got {type(points).__name__}. Files are read by "
+            "meddift.read_points"
+        ) from error
+    return Points(positions[None] if positions.shape == (3,) else positions)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from meddift.errors import GeometryError
 from meddift.geometry import Grid, resample_axes, sample
@@ -41,6 +41,37 @@ class Volume:
     def __repr__(self) -> str:
         """Type and geometry in words."""
         return f"Volume({self.data.dtype}, {self.grid!r})"
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """The voxels, without their place in space: `np.asarray(volume)`."""
+        if copy is None:
+            return np.asarray(self.data, dtype=dtype)
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    @classmethod
+    def of(
+        cls,
+        data: ArrayLike,
+        *,
+        spacing: Sequence[float] = (1.0, 1.0, 1.0),
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+        direction: ArrayLike | None = None,
+        modality: str = "",
+    ) -> Volume:
+        """An array with its place in space said in parts.
+
+        Args:
+            data: (X, Y, Z) array.
+            spacing: Of the voxels along each axis, mm.
+            origin: Centre of voxel (0, 0, 0), world RAS mm. (ITK says LPS: negate x and y.)
+            direction: (3, 3), columns are the unit vectors along which the axes run, world RAS; None = R, A, S.
+            modality: As above.
+
+        Raises:
+            GeometryError: if they make no lattice.
+        """
+        array = np.asarray(data)
+        return cls(array, Grid.from_parts(array.shape[-3:], spacing, origin, direction), modality=modality)
 
     def reoriented(self, orientation: str = "RAS") -> Volume:
         """The same voxels with axes permuted and flipped; no value and no world position changes."""

@@ -8,6 +8,7 @@ import pytest
 from meddift.errors import PointsError
 from meddift.geometry import Grid
 from meddift.matching import Matches
+from meddift.matching.verdict import Reason
 from meddift.pipeline.accuracy import Errors, align_truth, measure_accuracy
 from meddift.points import Points
 
@@ -24,7 +25,7 @@ def matches_at(moving: list[list[float]], verdicts: list[str]) -> Matches:
         margin=np.full(n, 0.1),
         inverse_error_mm=np.full(n, 1.0),
         verdict=tuple(verdicts),  # type: ignore[arg-type]
-        reason=tuple("" if v == "ok" else "a reason" for v in verdicts),
+        reasons=tuple(() if v == "ok" else (Reason("rival", "a reason"),) for v in verdicts),
     )
 
 

@@ -401,7 +401,6 @@ assert not {"monai", "SimpleITK"} & set(sys.modules), "heavy modules"
     "options",
     [
         {"preset": "fast"},
-        {"timesteps": 3},
         {"timestep": 1000},
         {"timestep": -1},
         {"levels": ()},

@@ -11,6 +11,7 @@ from PIL import Image
 from meddift.errors import OptionsError, OutputError
 from meddift.geometry import Grid
 from meddift.matching import Matches
+from meddift.matching.verdict import Reason
 from meddift.pipeline.picture import choose_rows, draw_matches, save_picture
 from meddift.points import Points
 from meddift.volume import Volume
@@ -27,7 +28,7 @@ def matches_of(verdicts: list[str], similarity: list[float] | None = None) -> Ma
         margin=np.full(n, 0.1),
         inverse_error_mm=np.full(n, 1.0),
         verdict=tuple(verdicts),  # type: ignore[arg-type]
-        reason=tuple("" if v == "ok" else "said why" for v in verdicts),
+        reasons=tuple(() if v == "ok" else (Reason("rival", "said why"),) for v in verdicts),
     )
 
 

@@ -167,21 +167,7 @@ def points_text(matches: Matches, target: PointsTarget, grid: Grid) -> str:
         target: The file.
         grid: Lattice of the moving scan, in which voxel indices are counted.
     """
-    return target.text(matches.moving, grid, _columns(matches, target.holds()))
-
-
-def _columns(matches: Matches, format: str) -> dict[str, list[Any]]:
-    """Columns beside label and position, as far as a format has room for them."""
-    if format in ("meddift", "ants"):
-        rows = matches.rows()
-        keys = ("similarity", "margin", "inverse_error_mm", "verdict", "reason")
-        found = {key: [row[key] for row in rows] for key in keys}
-        carried = {k: list(v) for k, v in matches.fixed.columns.items() if k.strip().lower() not in found}
-        return {**carried, **found}
-    if format in ("slicer", "fcsv"):
-        pairs = zip(matches.verdict, matches.reason, strict=True)
-        return {"description": [f"{verdict}: {reason}" if reason else str(verdict) for verdict, reason in pairs]}
-    return {}
+    return target.text(matches.moving, grid, matches.columns(target.holds()))
 
 
 def _number(value: float | None, digits: int) -> str:

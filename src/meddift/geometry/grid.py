@@ -65,6 +65,33 @@ class Grid:
 
     # ------------------------------------------------------------------ what it is
 
+    @classmethod
+    def from_parts(
+        cls,
+        shape: Sequence[int],
+        spacing: Sequence[float],
+        origin: Sequence[float] = (0.0, 0.0, 0.0),
+        direction: ArrayLike | None = None,
+    ) -> Grid:
+        """A grid whose place in the world is said in parts.
+
+        Args:
+            shape: Number of voxels along each axis.
+            spacing: Of the voxels along each axis, mm.
+            origin: Centre of voxel (0, 0, 0), world RAS mm.
+            direction: (3, 3), columns are the unit vectors along which the axes run, world RAS; None = R, A, S.
+
+        Raises:
+            GeometryError: if they make no grid.
+        """
+        turn = np.eye(3) if direction is None else np.asarray(direction, dtype=np.float64).reshape(3, 3)
+        if np.abs(np.linalg.norm(turn, axis=0) - 1).max() > 1e-3:
+            raise GeometryError(f"the columns of a direction must have length 1, got\n{turn}")
+        affine = np.eye(4)
+        affine[:3, :3] = turn * np.asarray(spacing, dtype=np.float64)
+        affine[:3, 3] = origin
+        return cls((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
     @cached_property
     def inverse(self) -> Floats:
         """(4, 4) float64, world RAS mm to voxel index."""

@@ -30,8 +30,8 @@ def as_volume(
     """Take a scan in whatever form the caller has it.
 
     Args:
-        scan: A path (see `read_volume`), a Volume, a SimpleITK.Image, a nibabel image, or a MONAI MetaTensor of
-            shape (X, Y, Z) or (1, X, Y, Z).
+        scan: A path (see `read_volume`), a Volume, a SimpleITK.Image, a nibabel image, a TorchIO image, or a
+            MONAI MetaTensor of shape (X, Y, Z) or (1, X, Y, Z).
         nifti_form: "sform" or "qform", for NIfTI files and nibabel images of them.
         assume_geometry: Accept scans that do not state where they lie in space.
         series: Which DICOM series, for folders.
@@ -58,11 +58,13 @@ def as_volume(
         return _from_nibabel(scan, nifti_form=nifti_form, assume_geometry=assume_geometry, check=check)
     if hasattr(scan, "affine") and hasattr(scan, "detach") and hasattr(scan, "meta"):
         return _from_metatensor(scan, check=check)
+    if all(hasattr(scan, name) for name in ("affine", "data", "spatial_shape")):
+        return _from_torchio(scan, check=check)
     way_out = ""
     if isinstance(scan, np.ndarray) or hasattr(scan, "detach"):
         way_out = " A bare array does not say where it lies in space: wrap it as Volume(array, Grid(shape, affine))."
     raise OptionsError(
-        f"a scan must be a path, a Volume, a SimpleITK image, a nibabel image or a MONAI MetaTensor, "
+        f"a scan must be a path, a Volume, or an image of SimpleITK, nibabel, MONAI or TorchIO, "
         f"got {type(scan).__module__}.{type(scan).__qualname__}.{way_out}"
     )
 
@@ -160,6 +162,16 @@ def _from_metatensor(tensor: Any, *, check: bool) -> Volume:
     if space.upper() not in ("RAS", "LPS"):
         raise GeometryError(f"{name} says that its world is {space!r}; only RAS and LPS are known.")
     return _finished(data, flip_affine_ras_lps(affine) if space.upper() == "LPS" else affine, name, check=check)
+
+
+def _from_torchio(image: Any, *, check: bool) -> Volume:
+    """Take an image of TorchIO: a tensor of (1, X, Y, Z) with an affine to world RAS mm."""
+    name = "the TorchIO image"
+    data = np.asarray(image.data)
+    if data.ndim == 4 and data.shape[0] == 1:
+        data = data[0]
+    _raise_first(content_problems(tuple(data.shape), "complex" if data.dtype.kind == "c" else "scalar", name))
+    return _finished(data, np.asarray(image.affine, dtype=np.float64), name, check=check)
 
 
 def _finished(data: NDArray[Any], affine: NDArray[np.float64], name: str, *, check: bool) -> Volume:

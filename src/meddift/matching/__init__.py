@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from meddift.matching.index import SearchIndex, lattice_of
     from meddift.matching.local import window_similarity
     from meddift.matching.maps import search_maps, similarity_maps
-    from meddift.matching.matches import Matches, Verdict
+    from meddift.matching.matches import Match, Matches
     from meddift.matching.robust import RobustAffine, fit_robust_affine
     from meddift.matching.search import Found, GlobalSearch
     from meddift.matching.subvoxel import peak_offsets
+    from meddift.matching.verdict import Verdict
 
 #: Public name -> module that defines it.
 _HOME = {
     "Found": "meddift.matching.search",
     "GlobalSearch": "meddift.matching.search",
+    "Match": "meddift.matching.matches",
     "Matches": "meddift.matching.matches",
     "RobustAffine": "meddift.matching.robust",
     "SearchIndex": "meddift.matching.index",
-    "Verdict": "meddift.matching.matches",
+    "Verdict": "meddift.matching.verdict",
     "fit_robust_affine": "meddift.matching.robust",
     "lattice_of": "meddift.matching.index",
     "peak_offsets": "meddift.matching.subvoxel",
@@ -37,6 +39,7 @@ _HOME = {
 __all__ = [
     "Found",
     "GlobalSearch",
+    "Match",
     "Matches",
     "RobustAffine",
     "SearchIndex",

@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from meddift.errors import OptionsError, PointsError
+from meddift.matching.verdict import Reason, Verdict
 from meddift.points import Points
 
-Verdict = Literal["ok", "uncertain", "outside"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from meddift.geometry import Grid
+
+#: Points that are shown in a notebook.
+ROWS_SHOWN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """One point, and where it was found.
+
+    Attributes:
+        label: Of the point.
+        fixed: (3,) float64, world RAS mm; NaN where the point has no position.
+        moving: (3,) float64, world RAS mm; NaN where there is no answer.
+        similarity: See `Matches`.
+        margin: Likewise.
+        inverse_error_mm: Likewise.
+        verdict: "ok", "uncertain" or "outside".
+        reasons: All that speaks against it; empty where the verdict is "ok".
+    """
+
+    label: str
+    fixed: NDArray[np.float64]
+    moving: NDArray[np.float64]
+    similarity: float
+    margin: float
+    inverse_error_mm: float
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+
+    def __repr__(self) -> str:
+        """Label, place and verdict."""
+        place = (
+            "no answer" if np.isnan(self.moving).any() else "(" + ", ".join(f"{v:.1f}" for v in self.moving) + ") mm"
+        )
+        return f"Match({self.label!r}: {place}, {self.verdict}{': ' + self.reason if self.reasons else ''})"
+
+    @property
+    def reason(self) -> str:
+        """All reasons as one sentence."""
+        return "; ".join(map(str, self.reasons))
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
     """What was found for each fixed point. Row i belongs to row i everywhere.
+
+    Iterating gives one `Match` a point; `matches["label"]` and `matches[row]` give one of them.
 
     Attributes:
         fixed: N points in the fixed scan, world RAS mm.
@@ -27,7 +78,11 @@ class Matches:
             inf where the region holds no rival.
         inverse_error_mm: (N,) float64, distance between the fixed point and what matching back finds; NaN likewise.
         verdict: N of "ok", "uncertain", "outside".
-        reason: N sentences; empty where the verdict is "ok".
+        reasons: For each point all that speaks against it; empty where the verdict is "ok".
+        drawing: Draws them beside the two scans, where those are known; see `plot`.
+
+    Raises:
+        PointsError: if the parts are not equally long, labels differ, or an "ok" has reasons and another verdict none.
     """
 
     fixed: Points
@@ -36,7 +91,22 @@ class Matches:
     margin: NDArray[np.float64]
     inverse_error_mm: NDArray[np.float64]
     verdict: tuple[Verdict, ...]
-    reason: tuple[str, ...]
+    reasons: tuple[tuple[Reason, ...], ...]
+    drawing: Callable[[Matches], Figure] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        count = len(self.fixed)
+        parts = (self.moving, self.similarity, self.margin, self.inverse_error_mm, self.verdict, self.reasons)
+        if any(len(part) != count for part in parts):
+            raise PointsError(
+                f"matches of {count} points have parts of other lengths: {[len(part) for part in parts]}"
+            )
+        if self.fixed.labels != self.moving.labels:
+            raise PointsError("the fixed and the moving points of matches must have the same labels")
+        for label, verdict, reasons in zip(self.fixed.labels, self.verdict, self.reasons, strict=True):
+            if verdict not in ("ok", "uncertain", "outside") or (verdict == "ok") == bool(reasons):
+                raise PointsError(f"point {label!r}: the verdict {verdict!r} does not go with the reasons {reasons}")
 
     def __len__(self) -> int:
         """Number of points."""
@@ -47,37 +117,157 @@ class Matches:
         counts = ", ".join(f"{self.verdict.count(v)} {v}" for v in ("ok", "uncertain", "outside"))
         return f"Matches({len(self)} points: {counts})"
 
+    def __iter__(self) -> Iterator[Match]:
+        """One match a point."""
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, which: str | int) -> Match:
+        """The match of a label, or of a row.
+
+        Raises:
+            PointsError: if no point or more than one has this label.
+            IndexError: if there is no such row.
+        """
+        row = self._row_of(which) if isinstance(which, str) else range(len(self))[which]
+        return Match(
+            self.fixed.labels[row],
+            self.fixed.positions[row],
+            self.moving.positions[row],
+            float(self.similarity[row]),
+            float(self.margin[row]),
+            float(self.inverse_error_mm[row]),
+            self.verdict[row],
+            self.reasons[row],
+        )
+
+    def _row_of(self, label: str) -> int:
+        count = self.fixed.labels.count(label)
+        if count != 1:
+            has = "no point has" if count == 0 else f"{count} points have"
+            raise PointsError(f"{has} the label {label!r}; give the number of the row instead")
+        return self.fixed.labels.index(label)
+
     @property
     def ok(self) -> NDArray[np.bool_]:
         """(N,) bool, True where the verdict is "ok"."""
         return np.array([v == "ok" for v in self.verdict], dtype=bool)
 
+    @property
+    def reason(self) -> tuple[str, ...]:
+        """N sentences; empty where the verdict is "ok"."""
+        return tuple("; ".join(map(str, reasons)) for reasons in self.reasons)
+
+    # ------------------------------------------------------------------ for other programs
+
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary a point, ready for JSON: world RAS mm, None where there is no number."""
 
         def number(value: float) -> float | None:
-            return float(value) if np.isfinite(value) else None
+            return value if np.isfinite(value) else None
+
+        def place(position: NDArray[np.float64]) -> list[float] | None:
+            return None if np.isnan(position).any() else [float(v) for v in position]
 
         return [
             {
-                "label": label,
-                "fixed": None if np.isnan(fixed).any() else [float(v) for v in fixed],
-                "moving": None if np.isnan(moving).any() else [float(v) for v in moving],
-                "similarity": number(similarity),
-                "margin": number(margin),
-                "inverse_error_mm": number(inverse),
-                "verdict": verdict,
-                "reason": reason,
+                "label": match.label,
+                "fixed": place(match.fixed),
+                "moving": place(match.moving),
+                "similarity": number(match.similarity),
+                "margin": number(match.margin),
+                "inverse_error_mm": number(match.inverse_error_mm),
+                "verdict": match.verdict,
+                "reason": match.reason,
+                "codes": [reason.code for reason in match.reasons],
             }
-            for label, fixed, moving, similarity, margin, inverse, verdict, reason in zip(
-                self.fixed.labels,
-                self.fixed.positions,
-                self.moving.positions,
-                self.similarity,
-                self.margin,
-                self.inverse_error_mm,
-                self.verdict,
-                self.reason,
-                strict=True,
-            )
+            for match in self
         ]
+
+    def to_frame(self) -> DataFrame:
+        """A pandas DataFrame: a row a point, with coordinates in world RAS mm in columns of their own.
+
+        Raises:
+            OptionsError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise OptionsError("a DataFrame needs pandas, which is not installed: pip install pandas") from error
+        table: dict[str, Any] = {"label": self.fixed.labels}
+        for name, points in (("fixed", self.fixed), ("moving", self.moving)):
+            table |= {f"{name}_{axis}": points.positions[:, i] for i, axis in enumerate("xyz")}
+        table |= {
+            "similarity": self.similarity,
+            "margin": self.margin,
+            "inverse_error_mm": self.inverse_error_mm,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "codes": [" ".join(reason.code for reason in reasons) for reasons in self.reasons],
+        }
+        further = {name: values for name, values in self.fixed.columns.items() if name not in table}
+        return pd.DataFrame({**table, **further})
+
+    def columns(self, format: str) -> dict[str, list[Any]]:
+        """What is known about each point beside label and place, as far as a format of points has room for it.
+
+        Args:
+            format: Such as "meddift" or "slicer"; see `write_points`.
+        """
+        if format in ("meddift", "ants"):
+            rows = self.rows()
+            found = {key: [row[key] for row in rows] for key in _COLUMNS}
+            found["codes"] = [" ".join(row["codes"]) for row in rows]
+            carried = {k: list(v) for k, v in self.fixed.columns.items() if k.strip().lower() not in found}
+            return {**carried, **found}
+        if format in ("slicer", "fcsv"):
+            pairs = zip(self.verdict, self.reason, strict=True)
+            return {"description": [f"{verdict}: {reason}" if reason else str(verdict) for verdict, reason in pairs]}
+        return {}
+
+    def save(self, path: Path | str, *, grid: Grid | None = None) -> None:
+        """Write the points found, with verdicts and reasons as far as the format has room for them.
+
+        Args:
+            path: `.csv`, `.mrk.json`, `.fcsv`, ...; see `write_points`. Other `.json` holds `rows`.
+            grid: Of the moving scan, for formats that count in voxels.
+
+        Raises:
+            PointsError: if the format cannot hold a point without an answer.
+            OutputError: if the file cannot be written.
+        """
+        from meddift.io.points import write_points
+        from meddift.io.points.writing import points_format
+        from meddift.system.atomic import write_json
+
+        path = Path(path)
+        if path.suffix == ".json" and not path.name.endswith(".mrk.json"):
+            write_json({"points": self.rows(), "space": "RAS", "unit": "mm"}, path)
+        else:
+            write_points(self.moving, path, grid=grid, extra=self.columns(points_format(path, None)))
+
+    def plot(self) -> Figure:
+        """A matplotlib Figure: some of the points in three planes of both scans.
+
+        Raises:
+            OptionsError: if nothing is known of the scans, as where matches were put together by hand.
+        """
+        if self.drawing is None:
+            raise OptionsError("these matches do not know their scans: make them by pair.match(points)")
+        return self.drawing(self)
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        color = {"ok": "#2a7d2a", "uncertain": "#a86a00", "outside": "#b03030"}
+        head = "".join(f"<th>{name}</th>" for name in ("label", "moving x, y, z (RAS mm)", "verdict", "reason"))
+        body = ""
+        for row in range(min(len(self), ROWS_SHOWN)):
+            match = self[row]
+            place = "" if np.isnan(match.moving).any() else ", ".join(f"{v:.1f}" for v in match.moving)
+            verdict = f'<span style="color:{color[match.verdict]}">{match.verdict}</span>'
+            cells = (escape(match.label), place, verdict, escape(match.reason))
+            body += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        more = f"<p>... and {len(self) - ROWS_SHOWN} more points</p>" if len(self) > ROWS_SHOWN else ""
+        return f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>{body}</table>{more}"
+
+
+_COLUMNS = ("similarity", "margin", "inverse_error_mm", "verdict", "reason")

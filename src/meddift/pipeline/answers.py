@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from meddift.matching import Matches
 from meddift.matching.locate import Located
-from meddift.pipeline.confidence import UNDER_FIELD, Evidence, Limits, judge
+from meddift.matching.verdict import UNDER_FIELD, Evidence, Limits, judge
 from meddift.points import Points
 
 
@@ -84,6 +84,7 @@ def answer(asked: Points, inside: NDArray[np.bool_], searched: Searched) -> Matc
     in_body[rows] = True
     evidence = Evidence(
         inside_fixed=inside,
+        missing=asked.missing,
         in_body=in_body,
         expected_inside=spread(searched.reachable, False),
         at_border=spread(found.at_border, False),
@@ -98,12 +99,9 @@ def answer(asked: Points, inside: NDArray[np.bool_], searched: Searched) -> Matc
         uncertainty_mm=spread(searched.uncertainty_mm, np.nan),
         without_prior=searched.without_prior,
     )
-    verdict, reason = judge(evidence, UNDER_FIELD if searched.under_field else Limits())
+    verdict, reasons = judge(evidence, UNDER_FIELD if searched.under_field else Limits())
     moving = spread(found.positions, np.nan)
     moving[[v == "outside" for v in verdict]] = np.nan
-    reason = tuple(
-        "the point has no position" if missing else why for missing, why in zip(asked.missing, reason, strict=True)
-    )
     return Matches(
         fixed=asked,
         moving=Points(moving, asked.labels),
@@ -111,5 +109,5 @@ def answer(asked: Points, inside: NDArray[np.bool_], searched: Searched) -> Matc
         margin=margin,
         inverse_error_mm=inverse_error,
         verdict=verdict,
-        reason=reason,
+        reasons=reasons,
     )

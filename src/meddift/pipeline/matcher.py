@@ -6,7 +6,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from meddift.errors import OptionsError
 from meddift.features import ExtractionOptions, FeatureStore, extract_pyramid
@@ -21,9 +21,16 @@ from meddift.system.once import forget, known
 from meddift.system.timing import timed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
     from meddift.features import Pyramid
+    from meddift.geometry import Transform
+    from meddift.matching import Matches
     from meddift.models import DiffusionModel
     from meddift.pipeline.pair import Pair
+    from meddift.points import Points
     from meddift.volume import Volume
 
 
@@ -39,8 +46,23 @@ class Matcher:
         weights: Folder with the weights; None = those of the package or of meddift's store.
         device: "auto" (CUDA where it works, else CPU), "cpu", "cuda" or "cuda:N".
         store: Whether features are kept on disk and reused; a path says where.
-        on_progress: Called as work goes on.
-        **overrides: Fields of `Options`; None leaves the preset's value.
+        on_progress: Called with the name of a stage and the share of the work that is done; what it raises ends the
+            work.
+        precision: Of the network; see `Runtime`.
+        timestep: This and all that follow are fields of `Options`; None leaves the preset's value.
+        levels: See `Options`.
+        noise_samples: See `Options`.
+        shared_noise: See `Options`.
+        latent: See `Options`.
+        spacing: See `Options`.
+        whiten: See `Options`.
+        prior: See `Options`.
+        search_radius_mm: See `Options`.
+        lattice: See `Options`.
+        refine: See `Options`.
+        confidence: See `Options`.
+        seed: See `Options`.
+        modality: See `Options`.
 
     Attributes:
         settings: Model, options and runtime.
@@ -60,12 +82,43 @@ class Matcher:
         device: str = "auto",
         store: bool | Path | str = True,
         on_progress: Progress | None = None,
-        **overrides: Any,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        timestep: int | None = None,
+        levels: Sequence[str] | None = None,
+        noise_samples: int | None = None,
+        shared_noise: bool | None = None,
+        latent: Literal["mean", "sample"] | None = None,
+        spacing: Literal["network", "original"] | None = None,
+        whiten: bool | None = None,
+        prior: Literal["none", "identity", "affine"] | Transform | Path | str | None = None,
+        search_radius_mm: float | None = None,
+        lattice: Literal["image", "network"] | None = None,
+        refine: bool | None = None,
+        confidence: bool | None = None,
+        seed: int | None = None,
+        modality: Literal["ct", "mr", "other"] | None = None,
     ) -> None:
+        options = Options.for_preset(
+            preset,
+            timestep=timestep,
+            levels=levels,
+            noise_samples=noise_samples,
+            shared_noise=shared_noise,
+            latent=latent,
+            spacing=spacing,
+            whiten=whiten,
+            prior=prior,
+            search_radius_mm=search_radius_mm,
+            lattice=lattice,
+            refine=refine,
+            confidence=confidence,
+            seed=seed,
+            modality=modality,
+        )
         self.settings = Settings(
             spec=model if isinstance(model, ModelSpec) else find_spec(model),
-            options=Options.for_preset(preset, **overrides),
-            runtime=Runtime(device=device, store=store),
+            options=options,
+            runtime=Runtime(device=device, precision=precision, store=store),
             weights=None if weights is None else Path(weights),
         )
         self.report: Progress = on_progress or _silent
@@ -263,6 +316,22 @@ class Matcher:
             "memory_bytes": estimate.peak_bytes,
             "stages": [*estimate.stages],
         }
+
+
+def match(fixed: Any, moving: Any, points: Points | ArrayLike, **options: Any) -> Matches:
+    """Find points of one scan in another, in one line.
+
+    Args:
+        fixed: The scan in which the points are given: a path, Volume or image.
+        moving: The scan in which they are looked for.
+        points: Points, or (N, 3) or (3,) numbers, world RAS mm, on the fixed scan.
+        **options: Arguments of `Matcher`.
+
+    Raises:
+        MeddiftError: what `Matcher`, `Matcher.pair` and `Pair.match` raise.
+    """
+    with Matcher(**options) as matcher:
+        return matcher.pair(fixed, moving).match(points)
 
 
 def _size(volume: Volume) -> str:

@@ -74,7 +74,12 @@ class Options:
                     f"{name} must be one of {', '.join(map(str, allowed))}, got {getattr(self, name)!r}"
                 )
         if isinstance(self.prior, str) and self.prior not in ("none", "identity", "affine"):
-            object.__setattr__(self, "prior", Path(self.prior))
+            path = Path(self.prior)
+            if not path.exists() and path.name == self.prior and not path.suffix:
+                raise OptionsError(
+                    f'a prior is "none", "identity", "affine", a transform or its file; there is no {self.prior!r}'
+                )
+            object.__setattr__(self, "prior", path)
         if not isinstance(self.prior, str | Path | Transform):
             raise OptionsError(f'a prior is "none", "identity", "affine", a transform or its file, got {self.prior!r}')
         if self.levels is not None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,7 @@ from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.scan import EncodedScan, Progress
 from meddift.pipeline.under_field import Usual, align_under, semantic_margin
-from meddift.points import Points
+from meddift.points import Points, as_points
 from meddift.registration.engine import Field, FieldWork, Start
 from meddift.registration.feature_map import DescribedScan
 from meddift.registration.register import STAGES
@@ -33,6 +36,8 @@ from meddift.system.timing import timed
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from meddift.registration import Registration
 
 _LOGGER = logging.getLogger(__name__)
@@ -58,7 +63,6 @@ class Pair:
         moving: As above.
         settings: Model, options and runtime of both.
         intensity: Which intensity rule each scan is given, and why.
-        report: As above.
         timing: Seconds that each stage has taken so far.
     """
 
@@ -70,7 +74,8 @@ class Pair:
         for name, choice in zip(("fixed", "moving"), self.intensity, strict=True):
             if choice.warning:
                 _LOGGER.warning("the %s scan: %s", name, choice.warning)
-        self.report = report
+        self._report = report
+        self._reports = threading.local()
         self.timing: dict[str, float] = {}
 
     def __repr__(self) -> str:
@@ -79,11 +84,13 @@ class Pair:
 
     # ------------------------------------------------------------------ questions
 
-    def match(self, points: Points | ArrayLike) -> Matches:
+    def match(self, points: Points | ArrayLike, *, on_progress: Progress | None = None) -> Matches:
         """Find points of the fixed scan in the moving scan.
 
         Args:
-            points: Points, or (N, 3) world RAS mm, on the fixed scan.
+            points: Points, or (N, 3) or (3,) numbers, world RAS mm, on the fixed scan.
+            on_progress: Called with the name of a stage and the share of the work that is done, instead of what the
+                Matcher was given; what it raises ends the work and comes out here.
 
         Returns:
             One row a point, in the same order.
@@ -92,23 +99,24 @@ class Pair:
             PointsError: if there is no point at all.
             MeddiftError: if features cannot be computed.
         """
-        asked = points if isinstance(points, Points) else Points(np.asarray(points, dtype=np.float64))
+        asked = as_points(points)
         if len(asked) == 0:
             raise PointsError("there are no points to match")
         inside = self.fixed.grid.contains(asked.positions)
         body = inside.copy()
         body[inside] = self.fixed.in_body(asked.positions[inside])
         rows = np.flatnonzero(body)
-        with memory_for("matching points"):
+        with memory_for("matching points"), self._reporting(on_progress):
             searched = self._search(rows, asked.positions[rows])
-        self.report("done", 1.0)
-        return answer(asked, inside, searched)
+            self.report("done", 1.0)
+        return replace(answer(asked, inside, searched), drawing=self._draw)
 
-    def similarity(self, point: ArrayLike) -> Volume:
+    def similarity(self, point: ArrayLike, *, on_progress: Progress | None = None) -> Volume:
         """How similar every place of the moving scan is to one point of the fixed scan.
 
         Args:
             point: (3,) world RAS mm, on the fixed scan.
+            on_progress: As for `match`.
 
         Returns:
             (X, Y, Z) float32 mean cosine, on the lattice on which answers lie before they are refined.
@@ -121,29 +129,31 @@ class Pair:
             raise PointsError(
                 f"a similarity map needs one point inside the fixed scan, got {np.asarray(point).tolist()}"
             )
-        fixed, moving = (side.every for side in self.sides)
-        with memory_for("a similarity map"):
+        with memory_for("a similarity map"), self._reporting(on_progress):
+            fixed, moving = (side.every for side in self.sides)
             values = similarity_maps(moving, fixed.describe(position))
             return Volume(values[0].cpu().numpy(), moving.lattice)
 
     def register(
         self,
         *,
-        stages: Sequence[str] = ("affine", "dense", "refine"),
-        fixed_mask: Volume | None = None,
-        moving_mask: Volume | None = None,
+        stages: str | Sequence[str] = ("affine", "dense", "refine"),
+        fixed_mask: Any = None,
+        moving_mask: Any = None,
         diffeomorphic: bool = False,
         symmetric: bool = False,
+        on_progress: Progress | None = None,
     ) -> Registration:
         """Fit one transform that takes every fixed point to its moving point.
 
         Args:
             stages: "affine" alone, or with "dense" matching, or with "refine" besides.
-            fixed_mask: (X, Y, Z), above 0 where the scans shall be compared; None = the body.
-            moving_mask: (X, Y, Z), above 0 where the moving scan counts; None = everywhere.
+            fixed_mask: Above 0 where the scans shall be compared: a path, Volume or image; None = the body.
+            moving_mask: Above 0 where the moving scan counts; None = everywhere.
             diffeomorphic: Whether the result is the flow of a velocity field: it cannot fold and has an exact inverse.
             symmetric: Whether both directions are registered and brought together, so that exchanging the scans gives
                 the inverse; takes twice the time. Diffeomorphic as well.
+            on_progress: As for `match`.
 
         Returns:
             The transform, its inverse, and how far to trust them.
@@ -154,15 +164,38 @@ class Pair:
         """
         from meddift.pipeline.registering import register_pair
 
-        with memory_for("registration"):
+        with memory_for("registration"), self._reporting(on_progress):
             return register_pair(
                 self,
-                stages=stages,
-                fixed_mask=fixed_mask,
-                moving_mask=moving_mask,
+                stages=[part.strip() for part in stages.split(",")] if isinstance(stages, str) else stages,
+                fixed_mask=_mask(fixed_mask),
+                moving_mask=_mask(moving_mask),
                 diffeomorphic=diffeomorphic,
                 symmetric=symmetric,
             )
+
+    # ------------------------------------------------------------------ what is told
+
+    def report(self, stage: str, fraction: float) -> None:
+        """Tell whoever asked in this thread how far the work is: a stage in words, and the share that is done."""
+        getattr(self._reports, "asked", self._report)(stage, fraction)
+
+    @contextmanager
+    def _reporting(self, on_progress: Progress | None) -> Iterator[None]:
+        """Within the block, questions of this thread report to another place."""
+        if on_progress is None:
+            yield
+            return
+        self._reports.asked = on_progress
+        try:
+            yield
+        finally:
+            del self._reports.asked
+
+    def _draw(self, matches: Matches) -> Figure:
+        from meddift.pipeline.picture import draw_matches
+
+        return draw_matches(self.fixed.volume, self.moving.volume, matches)
 
     # ------------------------------------------------------------------ what is known about both scans
 
@@ -436,3 +469,12 @@ class Pair:
         """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""
         options = self.settings.options
         return OUTSIDE_TOLERANCE_MM if options.prior == "affine" else options.radius_mm()
+
+
+def _mask(mask: Any) -> Volume | None:
+    """A mask in whatever form the caller has it."""
+    if mask is None:
+        return None
+    from meddift.io import as_volume
+
+    return as_volume(mask, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ from meddift.registration.register import STAGES, check_stages
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from meddift.pipeline.pair import Pair
     from meddift.pipeline.scan import EncodedScan
 
@@ -57,7 +60,20 @@ def register_pair(
     pair.report("done", 1.0)
     made = {"stages": list(stages), "diffeomorphic": diffeomorphic or symmetric, "symmetric": symmetric}
     timing = {**pair.timing, **result.timing}
-    return replace(result, timing=timing, provenance={**pair.provenance, "registration": made})
+    provenance = {**pair.provenance, "registration": made}
+    return replace(
+        result,
+        timing=timing,
+        provenance=provenance,
+        scans=(pair.fixed.volume, pair.moving.volume),
+        drawing=partial(_draw, pair),
+    )
+
+
+def _draw(pair: Pair, registration: Registration) -> Figure:
+    from meddift.pipeline.picture import draw_registration
+
+    return draw_registration(pair.fixed.volume, pair.moving.volume, registration)
 
 
 def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool) -> Volume:

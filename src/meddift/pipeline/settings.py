@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meddift.errors import OptionsError
+from meddift.errors import MissingFileError, OptionsError
 from meddift.features import ExtractionOptions
 from meddift.features.code import installed_version
 from meddift.features.extraction import MIND, pyramid_key
@@ -37,6 +37,7 @@ class Settings:
 
     Raises:
         OptionsError: if an option makes no sense for the model.
+        MissingFileError: if the prior is a file that does not exist.
     """
 
     spec: ModelSpec
@@ -55,6 +56,9 @@ class Settings:
             raise OptionsError(
                 f"{self.spec.name} has timesteps 0 to {self.spec.schedule.steps - 1}, got {self.extraction.timestep}"
             )
+        prior = self.options.prior
+        if isinstance(prior, Path) and not prior.exists():
+            raise MissingFileError(f"there is no transform file {prior}, which is to say where points are expected")
 
     @once
     def extraction(self) -> ExtractionOptions:

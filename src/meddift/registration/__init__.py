@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meddift.registration.jacobian import jacobian_determinant, sampled
     from meddift.registration.register import register_scans
     from meddift.registration.result import Registration
-    from meddift.registration.warping import warp_labels, warp_volume
+    from meddift.registration.warping import warp, warp_labels, warp_volume
 
 #: Public name -> module that defines it.
 _HOME = {
@@ -23,6 +23,7 @@ _HOME = {
     "jacobian_determinant": "meddift.registration.jacobian",
     "register_scans": "meddift.registration.register",
     "sampled": "meddift.registration.jacobian",
+    "warp": "meddift.registration.warping",
     "warp_labels": "meddift.registration.warping",
     "warp_volume": "meddift.registration.warping",
 }
@@ -33,6 +34,7 @@ __all__ = [
     "jacobian_determinant",
     "register_scans",
     "sampled",
+    "warp",
     "warp_labels",
     "warp_volume",
 ]

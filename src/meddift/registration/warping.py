@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,36 @@ from meddift.volume import Volume
 
 #: A label map has no more different values than this; an image of intensities has.
 MOST_LABELS = 2000
+
+
+def warp(
+    image: Any,
+    transform: Transform | Path | str,
+    onto: Any,
+    *,
+    labels: bool = False,
+    fill: float | None = None,
+) -> Volume:
+    """An image, or a label map, as it looks from the other scan, in one line.
+
+    Args:
+        image: A path, Volume or image in the world that `transform` leads to: the moving scan.
+        transform: Takes points of `onto` to points of `image`, or the file of such a transform.
+        onto: A Grid, or the scan on whose voxels values are wanted: the fixed scan.
+        labels: Whether it is a label map, whose labels stay what they are.
+        fill: What stands where the image shows nothing; None = its least value, or 0 for labels.
+
+    Raises:
+        MeddiftError: if a file cannot be read, or `image` is no label map.
+    """
+    from meddift.io import as_volume, read_transform
+
+    source = as_volume(image, check=False)
+    grid = onto if isinstance(onto, Grid) else as_volume(onto, check=False).grid
+    through = read_transform(transform) if isinstance(transform, str | Path) else transform
+    if labels:
+        return warp_labels(source, through, grid, fill=0 if fill is None else fill)
+    return warp_volume(source, through, grid, fill=fill)
 
 
 def warp_volume(

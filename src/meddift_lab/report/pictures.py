@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from meddift.matching import Matches
-from meddift.matching.matches import Verdict
+from meddift.matching.verdict import Reason, Verdict
 from meddift.points import Points
 from meddift_lab.running.tables import CaseRow, Tables
 
@@ -66,7 +66,7 @@ def _picture(tables: Tables, row: CaseRow) -> Picture:
         margin=np.full(1, np.nan),
         inverse_error_mm=np.full(1, np.nan),
         verdict=(verdict,),
-        reason=(reason,),
+        reasons=((Reason("recorded", reason or "recorded without a reason"),) if verdict != "ok" else (),),
     )
     truth = Points(points.moving.positions[[worst]], (label,))
     figure = draw_matches(read_volume(case.fixed), read_volume(case.moving), one, truth=truth, count=1)

@@ -1,0 +1,81 @@
+"""Each doubt alone makes a match uncertain, and what was not measured raises none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from meddift.matching.verdict import CARRIED, REASONS, Evidence, Limits, judge
+
+
+def evidence(**changes) -> Evidence:
+    """One match against which nothing speaks, but for `changes`."""
+    good = Evidence(
+        inside_fixed=np.array([True]),
+        in_body=np.array([True]),
+        expected_inside=np.array([True]),
+        at_border=np.array([False]),
+        margin=np.array([0.3]),
+        inverse_error_mm=np.array([0.2]),
+        deviation_mm=np.array([1.0]),
+        relative_similarity=np.array([1.0]),
+        misfit=np.array([0.02]),
+        looseness_mm=np.array([0.4]),
+        relative_misfit=np.array([1.0]),
+        supported=np.array([True]),
+        uncertainty_mm=np.array([0.6]),
+    )
+    return replace(good, **{name: np.array([value]) for name, value in changes.items()})
+
+
+def test_nothing_speaks_against_a_good_match():
+    assert judge(evidence(), Limits()) == (("ok",), ((),))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"inverse_error_mm": 3.0}, "inverse_error", "matching back ends 3.0 mm away"),
+        ({"margin": 0.01}, "rival", "almost as similar"),
+        ({"relative_similarity": 0.5}, "dissimilar", "50 % of the usual similarity"),
+        ({"misfit": 0.3}, "misfit", "surroundings fit badly (misfit 0.30)"),
+        ({"looseness_mm": 2.0}, "loose", "too little to see"),
+        ({"looseness_mm": np.inf}, "loose", "too little to see"),
+        ({"deviation_mm": 20.0}, "deviation", "20 mm from where its neighbours put it"),
+        ({"at_border": True}, "border", "border"),
+        ({"supported": False}, "unsupported", "no reliable counterpart"),
+        ({"uncertainty_mm": 3.4}, "imprecise", "differ on its place by some 3.4 mm"),
+        ({"affine_only": True}, "affine_only", "affine"),
+    ],
+)
+def test_one_doubt_is_enough_and_is_named(change, code, words):
+    (verdict,), ((reason,),) = judge(evidence(**change), Limits())
+    assert verdict == "uncertain"
+    assert reason.code == code
+    assert reason.code in REASONS
+    assert words in str(reason)
+
+
+@pytest.mark.parametrize("name", ["inverse_error_mm", "deviation_mm", "relative_similarity", "misfit", "looseness_mm"])
+def test_what_was_not_measured_raises_no_doubt(name):
+    assert judge(evidence(**{name: np.nan}), Limits())[0] == ("ok",)
+
+
+@pytest.mark.parametrize("name", ["inside_fixed", "in_body", "expected_inside"])
+def test_what_cannot_be_there_is_outside(name):
+    (verdict,), ((reason,),) = judge(evidence(**{name: False}, at_border=True), Limits())
+    assert verdict == "outside"
+    assert str(reason) == REASONS[reason.code]
+
+
+def test_what_is_carried_may_be_a_little_farther_off():
+    assert judge(evidence(uncertainty_mm=2.5), Limits())[0] == ("uncertain",)
+    assert judge(evidence(uncertainty_mm=2.5), CARRIED)[0] == ("ok",)
+    assert judge(evidence(uncertainty_mm=3.5), CARRIED)[0] == ("uncertain",)
+
+
+def test_all_that_speaks_against_a_match_is_named():
+    _, ((first, second),) = judge(evidence(margin=0.01, at_border=True))
+    assert (first.code, second.code) == ("rival", "border")
