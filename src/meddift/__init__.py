@@ -19,9 +19,9 @@ from meddift.system.lazy import lazy_names
 if TYPE_CHECKING:
     from meddift.errors import MeddiftError
     from meddift.geometry import Grid, Transform
-    from meddift.io import read_points, read_transform, read_volume, write_points, write_transform, write_volume
+    from meddift.io import read_points, read_transform, read_volume, write_points, write_volume
     from meddift.matching import Matches
-    from meddift.pipeline import EncodedScan, Matcher, Options, Pair, match
+    from meddift.pipeline import Matcher, Options, Pair, match
     from meddift.points import Points
     from meddift.registration import Registration, warp
     from meddift.tracking import FollowUp, TimePoint, track
@@ -31,7 +31,6 @@ __version__ = "0.1.0"
 
 #: Public name -> module that defines it. Loaded on first use (PEP 562).
 _HOME = {
-    "EncodedScan": "meddift.pipeline",
     "FollowUp": "meddift.tracking",
     "Grid": "meddift.geometry",
     "Matcher": "meddift.pipeline",
@@ -51,12 +50,10 @@ _HOME = {
     "track": "meddift.tracking",
     "warp": "meddift.registration",
     "write_points": "meddift.io",
-    "write_transform": "meddift.io",
     "write_volume": "meddift.io",
 }
 
 __all__ = [
-    "EncodedScan",
     "FollowUp",
     "Grid",
     "Matcher",
@@ -77,7 +74,6 @@ __all__ = [
     "track",
     "warp",
     "write_points",
-    "write_transform",
     "write_volume",
 ]
 

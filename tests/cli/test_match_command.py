@@ -21,6 +21,7 @@ def test_points_are_found_and_written_in_every_format(case: Case, run: Run) -> N
     assert {"points", "timing", "peak_memory_bytes", "provenance", "tre_mm"} <= content.keys()
     assert set(content["points"][0]) == {
         "label", "fixed", "moving", "similarity", "margin", "inverse_error_mm", "verdict", "reason",
+        "codes",
     }  # fmt: skip
     found = np.array([row["moving"] for row in content["points"]])
     assert np.abs(found - case.positions - SHIFT).max() < 0.5
