@@ -175,9 +175,7 @@ def _doubts(evidence: Evidence, limits: Limits, row: int) -> list[Reason]:
     back, margin, share = (
         value(values) for values in (evidence.inverse_error_mm, evidence.margin, evidence.relative_similarity)
     )
-    misfit, away, off = (
-        value(values) for values in (evidence.misfit, evidence.deviation_mm, evidence.uncertainty_mm)
-    )
+    misfit, away, off = (value(values) for values in (evidence.misfit, evidence.deviation_mm, evidence.uncertainty_mm))
     doubts = []
     if evidence.without_prior:
         doubts.append(Reason.of("no_agreement"))
@@ -203,4 +201,3 @@ def _doubts(evidence: Evidence, limits: Limits, row: int) -> list[Reason]:
     if evidence.at_border is not None and evidence.at_border[row]:
         doubts.append(Reason.of("border"))
     return doubts
-
