@@ -216,3 +216,17 @@ def test_a_registration_carries_images_labels_and_points(scans, tmp_path):
     read = meddift.read_transform(tmp_path / "affine.tfm")
     np.testing.assert_allclose(read.apply(inner), found.transform.apply(inner), atol=1e-6)
     np.testing.assert_array_equal(meddift.warp(moving, tmp_path / "affine.tfm", fixed).data, warped.data)
+
+
+def test_as_many_threads_as_asked_for_and_elsewhere_as_before(scans, matches):
+    import torch
+
+    before, inside = torch.get_num_threads(), set()
+    found = meddift.match(
+        *scans, POINTS, **NEAR, threads=before + 1, on_progress=lambda *_: inside.add(torch.get_num_threads())
+    )
+    assert before + 1 in inside
+    assert torch.get_num_threads() == before
+    np.testing.assert_allclose(found.moving.positions, matches.moving.positions, atol=1e-3)
+    with pytest.raises(OptionsError, match="threads"):
+        meddift.Matcher(threads=0)

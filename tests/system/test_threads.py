@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from meddift.system.threads import for_each
+from meddift.system.threads import for_each, on_threads
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -61,3 +61,33 @@ def test_work_may_itself_be_made_of_pieces(threads):
 def test_nothing_to_do_is_nothing_done(threads):
     for_each([], lambda piece: pytest.fail("called"))
     assert torch.get_num_threads() == threads
+
+
+def test_the_calling_thread_and_threads_to_come_never_see_another_number(threads):
+    """Asked again and again while pools and threads of other numbers come and go."""
+    seen, stop = set(), threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            seen.add(torch.get_num_threads())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for count in (threads, 4, threads + 1):
+        assert on_threads(count, torch.get_num_threads) == count
+        for_each(range(8), lambda piece: torch.ones(100).sum())
+        assert torch.get_num_threads() == threads
+    stop.set()
+    watcher.join()
+    assert seen == {threads}
+    later = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [threads]
+
+
+def test_work_on_other_threads_hands_on_what_it_returns_and_raises(threads):
+    assert on_threads(threads + 2, lambda: "answer") == "answer"
+    with pytest.raises(ValueError, match="as it was"):
+        on_threads(threads + 2, lambda: (_ for _ in ()).throw(ValueError("as it was")))

@@ -15,10 +15,9 @@ def main() -> None:
     import os
     import sys
 
-    # Threads that wait for each other by spinning make everything several times slower as soon as another program
-    # wants a core (the demo on two busy cores: 194 s spinning, 79 s sleeping; on idle ones 23 and 25 s). It has to be
-    # said before PyTorch is loaded; whoever has said something else keeps it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from meddift.system.device import before_torch
+
+    before_torch()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started this process

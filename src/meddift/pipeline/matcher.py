@@ -49,6 +49,7 @@ class Matcher:
         on_progress: Called with the name of a stage and the share of the work that is done; what it raises ends the
             work.
         precision: Of the network; see `Runtime`.
+        threads: On how many threads is computed; see `Runtime`.
         timestep: This and all that follow are fields of `Options`; None leaves the preset's value.
         levels: See `Options`.
         noise_samples: See `Options`.
@@ -83,6 +84,7 @@ class Matcher:
         store: bool | Path | str = True,
         on_progress: Progress | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
+        threads: int | None = None,
         timestep: int | None = None,
         levels: Sequence[str] | None = None,
         noise_samples: int | None = None,
@@ -118,7 +120,7 @@ class Matcher:
         self.settings = Settings(
             spec=model if isinstance(model, ModelSpec) else find_spec(model),
             options=options,
-            runtime=Runtime(device=device, precision=precision, store=store),
+            runtime=Runtime(device=device, precision=precision, store=store, threads=threads),
             weights=None if weights is None else Path(weights),
         )
         self.report: Progress = on_progress or _silent
@@ -186,7 +188,7 @@ class Matcher:
             MeddiftError: if features cannot be computed.
         """
         encoded = self._scan(scan)
-        encoded.encode(self.report)
+        self.settings.runtime.run(lambda: encoded.encode(self.report))
         return encoded
 
     def pair(self, fixed: Any, moving: Any) -> Pair:

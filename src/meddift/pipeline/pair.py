@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError, PointsError
-from meddift.features import Pyramid
 from meddift.features.extraction import MIND
-from meddift.geometry import AffineTransform, Transform, nearest
-from meddift.matching import Matches, SearchIndex, similarity_maps
+from meddift.matching import Matches, similarity_maps
 from meddift.matching.locate import Located
-from meddift.matching.prior import MatchedPrior, match_prior
+from meddift.matching.prior import MatchedPrior
 from meddift.pipeline.answers import Searched, answer
-from meddift.pipeline.direction import Direction, Side
-from meddift.pipeline.kept_field import keep_field
-from meddift.pipeline.kept_prior import keep_prior
-from meddift.pipeline.scan import EncodedScan, Progress
-from meddift.pipeline.under_field import Usual, align_under, semantic_margin
+from meddift.pipeline.scan import Progress
+from meddift.pipeline.scan_pair import ScanPair
+from meddift.pipeline.under_field import align_under
 from meddift.points import Points, as_points
-from meddift.registration.engine import Field, FieldWork, Start
-from meddift.registration.feature_map import DescribedScan
-from meddift.registration.register import STAGES
-from meddift.system.memory import memory_for
-from meddift.system.once import forget, known, once
+from meddift.registration.engine import Field
 from meddift.system.timing import timed
 from meddift.volume import Volume
 
@@ -40,47 +28,15 @@ if TYPE_CHECKING:
 
     from meddift.registration import Registration
 
-_LOGGER = logging.getLogger(__name__)
-
-#: Places that are matched to find out how the scans lie to each other.
-PRIOR_POINTS = 256
 #: An expected place this far beyond the scan may still turn out to be inside, mm.
 OUTSIDE_TOLERANCE_MM = 6.0
 
 
-class Pair:
+class Pair(ScanPair):
     """Two scans between which points are matched; made by `Matcher.pair`.
 
     Any number of threads may ask one pair.
-
-    Args:
-        fixed: The scan in which points are given.
-        moving: The scan in which they are looked for; of the same settings.
-        report: Told the name of a stage and the share of the work that is done.
-
-    Attributes:
-        fixed: As above.
-        moving: As above.
-        settings: Model, options and runtime of both.
-        intensity: Which intensity rule each scan is given, and why.
-        timing: Seconds that each stage has taken so far.
     """
-
-    def __init__(self, fixed: EncodedScan, moving: EncodedScan, report: Progress) -> None:
-        self.fixed = fixed
-        self.moving = moving
-        self.settings = fixed.settings
-        self.intensity = fixed.intensity, moving.intensity
-        for name, choice in zip(("fixed", "moving"), self.intensity, strict=True):
-            if choice.warning:
-                _LOGGER.warning("the %s scan: %s", name, choice.warning)
-        self._report = report
-        self._reports = threading.local()
-        self.timing: dict[str, float] = {}
-
-    def __repr__(self) -> str:
-        """Both scans."""
-        return f"Pair(fixed={self.fixed.volume!r}, moving={self.moving.volume!r}, model={self.settings.spec.name})"
 
     # ------------------------------------------------------------------ questions
 
@@ -103,12 +59,16 @@ class Pair:
         if len(asked) == 0:
             raise PointsError("there are no points to match")
         inside = self.fixed.grid.contains(asked.positions)
-        body = inside.copy()
-        body[inside] = self.fixed.in_body(asked.positions[inside])
-        rows = np.flatnonzero(body)
-        with memory_for("matching points"), self._reporting(on_progress):
+
+        def work() -> Searched:
+            body = inside.copy()
+            body[inside] = self.fixed.in_body(asked.positions[inside])
+            rows = np.flatnonzero(body)
             searched = self._search(rows, asked.positions[rows])
             self.report("done", 1.0)
+            return searched
+
+        searched = self._ask("matching points", on_progress, work)
         return replace(answer(asked, inside, searched), drawing=self._draw)
 
     def similarity(self, point: ArrayLike, *, on_progress: Progress | None = None) -> Volume:
@@ -129,10 +89,13 @@ class Pair:
             raise PointsError(
                 f"a similarity map needs one point inside the fixed scan, got {np.asarray(point).tolist()}"
             )
-        with memory_for("a similarity map"), self._reporting(on_progress):
+
+        def work() -> Volume:
             fixed, moving = (side.every for side in self.sides)
             values = similarity_maps(moving, fixed.describe(position))
             return Volume(values[0].cpu().numpy(), moving.lattice)
+
+        return self._ask("a similarity map", on_progress, work)
 
     def register(
         self,
@@ -164,7 +127,7 @@ class Pair:
         """
         from meddift.pipeline.registering import register_pair
 
-        with memory_for("registration"), self._reporting(on_progress):
+        def work() -> Registration:
             return register_pair(
                 self,
                 stages=[part.strip() for part in stages.split(",")] if isinstance(stages, str) else stages,
@@ -174,212 +137,12 @@ class Pair:
                 symmetric=symmetric,
             )
 
-    # ------------------------------------------------------------------ what is told
-
-    def report(self, stage: str, fraction: float) -> None:
-        """Tell whoever asked in this thread how far the work is: a stage in words, and the share that is done."""
-        getattr(self._reports, "asked", self._report)(stage, fraction)
-
-    @contextmanager
-    def _reporting(self, on_progress: Progress | None) -> Iterator[None]:
-        """Within the block, questions of this thread report to another place."""
-        if on_progress is None:
-            yield
-            return
-        self._reports.asked = on_progress
-        try:
-            yield
-        finally:
-            del self._reports.asked
+        return self._ask("registration", on_progress, work)
 
     def _draw(self, matches: Matches) -> Figure:
         from meddift.pipeline.picture import draw_matches
 
         return draw_matches(self.fixed.volume, self.moving.volume, matches)
-
-    # ------------------------------------------------------------------ what is known about both scans
-
-    @property
-    def prior(self) -> Transform | None:
-        """Where points are expected, fixed to moving; None if they are looked for everywhere."""
-        return self.starts[0].transform if self.starts else None
-
-    @property
-    def starts(self) -> tuple[Start, ...]:
-        """Where points are expected, found in one or several ways; most matches agree on the first."""
-        return self._starts_or_why[0]
-
-    @property
-    def without_prior(self) -> str:
-        """Why no affine could be fitted, although one was wanted; else empty."""
-        return self._starts_or_why[1]
-
-    @property
-    def described(self) -> tuple[DescribedScan, DescribedScan]:
-        """All levels of both scans on the device, as they are compared densely."""
-        fixed, moving = self.sides
-        return fixed.described, moving.described
-
-    @once
-    def field(self) -> Field:
-        """The displacement field between the scans, which all points lie under.
-
-        Raises:
-            NoCorrespondenceError: if the scans have nothing reliable in common.
-        """
-        if not self.starts:
-            raise NoCorrespondenceError(self.without_prior or "nothing is known about how the scans lie to each other")
-
-        def make() -> Field:
-            everything = Volume(np.ones(self.moving.grid.shape, dtype=bool), self.moving.grid)
-            work = FieldWork(*self.described, self.fixed.body, everything, self.report)
-            made = work.fitted(self.starts, STAGES)
-            self.timing.update(made.timing)
-            return made
-
-        decides = {
-            **self._decides(self.fixed.pyramid),
-            "fixed": self.fixed.digest,
-            "starts": [[start.name, start.affine.matrix.tolist()] for start in self.starts],
-            "prior": self.settings.options.describe()["prior"],
-        }
-        return keep_field(self.settings.runtime.store, self.fixed.pyramid.digest, decides, make)
-
-    @property
-    def direction(self) -> Direction:
-        """From the fixed scan to the moving one."""
-        return Direction(*self.sides, self.prior, self.settings.options)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What answers are made with, ready for JSON."""
-        images = {"fixed_sha256": self.fixed.digest, "moving_sha256": self.moving.digest}
-        intensity = {"fixed": self.intensity[0].reason, "moving": self.intensity[1].reason}
-        reading = {"fixed": list(self.fixed.volume.notes), "moving": list(self.moving.volume.notes)}
-        made = {"images": images, "reading": reading, "intensity": intensity, "evidence": self.evidence}
-        return {**self.settings.provenance(), **made, "space": "RAS", "unit": "mm"}
-
-    @property
-    def evidence(self) -> dict[str, Any]:
-        """Which levels counted at which scale, as far as that is known by now; ready for JSON.
-
-        `place`: name of each way in which the scans were laid on each other -> share of the places that were matched
-        in agreement with their neighbours. `field`: name of each candidate -> mean cosine of the finest level under
-        it; the first was kept. `verdict`: share of the places with texture that the network would put where they were
-        found; where that is little, what it says does not count.
-        """
-        found: dict[str, Any] = {}
-        if known(self, "_starts_or_why"):
-            matched = {start.name: start.transform for start in self.starts}
-            found["place"] = {
-                name: len(prior.anchors) / PRIOR_POINTS
-                for name, prior in matched.items()
-                if isinstance(prior, MatchedPrior)
-            }
-        if known(self, "field"):
-            found["field"] = dict(self.field.evidence)
-        if known(self, "usual"):
-            found["verdict"] = {"network": self.usual.network_share}
-        return found
-
-    # ------------------------------------------------------------------ what is computed once
-
-    def encode(self) -> tuple[Pyramid, Pyramid]:
-        """The features of both scans; the longest part, reported as it goes on."""
-        made = []
-        for number, (scan, name) in enumerate(((self.fixed, "fixed"), (self.moving, "moving"))):
-
-            def progress(stage: str, fraction: float, *, number: int = number, name: str = name) -> None:
-                self.report(f"{stage} ({name})", 0.05 + 0.25 * (number + fraction))
-
-            if scan.is_encoded:
-                made.append(scan.pyramid)
-                continue
-            with timed(self.timing, "encode"):
-                made.append(scan.encode(progress))
-        return made[0], made[1]
-
-    @once
-    def sides(self) -> tuple[Side, Side]:
-        """Both scans, comparable with each other: fixed, moving."""
-        self.encode()
-        with timed(self.timing, "whiten"):
-            return Side.both(self.fixed, self.moving)
-
-    @once
-    def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:
-        """Where points are expected, and why nothing is known about it."""
-        prior = self.settings.options.prior
-        if isinstance(prior, Path):
-            from meddift.io import read_transform
-
-            prior = read_transform(prior)
-        if prior == "none":
-            return (), ""
-        if prior == "identity":
-            prior = AffineTransform.identity()
-        if not isinstance(prior, str):
-            return (Start("prior", prior, self._affine_of(prior)),), ""
-        self.report("finding out how the scans lie to each other", 0.6)
-        ways = [("network" if self.settings.extraction.network_levels else MIND, [s.semantic for s in self.sides])]
-        if self.settings.extraction.network_levels and self.sides[0].blurred is not None:
-            ways.append((MIND, [s.blurred for s in self.sides if s.blurred is not None]))
-        found, reasons = [], []
-        with timed(self.timing, "prior"):
-            for name, (fixed, moving) in ways:
-                try:
-                    matched = self._matched_prior(fixed, moving)
-                except NoCorrespondenceError as error:
-                    reasons.append(str(error))
-                else:
-                    found.append(Start(name, matched, matched.affine))
-        found.sort(key=lambda start: -len(start.transform.anchors) if isinstance(start.transform, MatchedPrior) else 0)
-        return tuple(found), "" if found else reasons[0]
-
-    def _matched_prior(self, fixed: SearchIndex, moving: SearchIndex) -> MatchedPrior:
-        """By some levels, or from the store."""
-        settings = self.settings
-        seed = settings.options.seed
-        decides = {
-            **self._decides(fixed.pyramid),
-            "spacing": [round(float(value), 6) for value in fixed.lattice.spacing],
-            "points": PRIOR_POINTS,
-            "seed": seed,
-        }
-        return keep_prior(
-            settings.runtime.store,
-            self.fixed.pyramid.digest,
-            decides,
-            lambda: match_prior(fixed, moving, self._landmarks, seed=seed),
-        )
-
-    def _decides(self, pyramid: Pyramid) -> dict[str, Any]:
-        """What decides all that is found by some levels of the fixed scan, ready for JSON."""
-        settings = self.settings
-        return {
-            "moving": self.moving.pyramid.digest,
-            "levels": {level.name: level.weight for level in pyramid.levels},
-            "whitened": sorted(set(settings.whitened_levels) & set(pyramid.names)),
-            "device": settings.runtime.device.split(":")[0],
-        }
-
-    @once
-    def _landmarks(self) -> NDArray[np.float64]:
-        """Places with texture in the fixed scan."""
-        return self.fixed.landmarks(PRIOR_POINTS)
-
-    def _affine_of(self, transform: Transform) -> AffineTransform:
-        """The affine closest to a transform in the body of the fixed scan."""
-        if isinstance(transform, AffineTransform):
-            return transform
-        body = self.fixed.body
-        voxels = np.argwhere(body.data)
-        positions = body.grid.index_to_world(voxels[:: max(1, len(voxels) // 2000)])
-        return AffineTransform.fit(positions, transform.apply(positions))
-
-    def free(self) -> None:
-        """Let go of what lies on the device; it is brought there again when it is needed."""
-        forget(self, "sides")
 
     # ------------------------------------------------------------------ the search
 
@@ -447,23 +210,6 @@ class Pair:
             rows, found, places, reachable, inverse, similarity, usual.misfit, supported, uncertainty,
             under_field=True, without_prior=False,
         )  # fmt: skip
-
-    @once
-    def usual(self) -> Usual:
-        """What right matches of these scans look like: places with texture in the body, aligned under the field."""
-        places = self._landmarks
-        body = self.fixed.body
-        inside = self.moving.grid.contains(self.field.transform.apply(places))
-        inside &= nearest(body.data, body.grid.world_to_index(places))
-        if not inside.any():
-            return Usual()
-        with timed(self.timing, "confidence"):
-            places = places[inside]
-            aligned = align_under(self.field, self.sides, places, confidence=False)
-            margin = semantic_margin(self.field, self.sides, places, aligned.positions)
-        return Usual(
-            float(np.median(aligned.misfit)), float(np.median(aligned.similarity)), float((margin > 0).mean())
-        )
 
     def _outside_tolerance(self) -> float:
         """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from meddift.errors import OptionsError
 from meddift.features import FeatureStore
-from meddift.system.device import check_device_name, choose_device
+from meddift.system.device import before_torch, check_device_name, choose_device
 from meddift.system.memory import available_memory
 from meddift.system.once import once
+
+Result = TypeVar("Result")
 
 
 class Runtime:
@@ -32,13 +34,16 @@ class Runtime:
         precision: Of the network: "float32" gives the same answers everywhere; "bfloat16" is faster on processors that
             compute in it.
         store: Whether features are kept on disk and reused; a path says where.
+        threads: On how many threads PyTorch computes within our work; None = as many as in the thread that asks.
+            What the rest of the program takes is not changed.
 
     Attributes:
         store: Where features are kept, or None.
         precision: As above.
+        threads: As above.
 
     Raises:
-        OptionsError: if the device or the precision has no such name.
+        OptionsError: if the device or the precision has no such name, or threads are no number.
     """
 
     def __init__(
@@ -47,13 +52,17 @@ class Runtime:
         device: str = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
         store: bool | Path | str = True,
+        threads: int | None = None,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
             raise OptionsError(f"precision must be float32 or bfloat16, got {precision!r}")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise OptionsError(f"threads must be a whole number of at least 1, got {threads!r}")
+        self.threads = threads
         self._wanted_device = check_device_name(device)
         self.precision: Literal["float32", "bfloat16"] = precision
         self.store = None if store is False else FeatureStore(None if store is True else store)
-        _before_torch()
+        before_torch()
 
     def __repr__(self) -> str:
         """What was asked for."""
@@ -64,12 +73,14 @@ class Runtime:
         """Where tensors are computed: "cpu" or "cuda:N"; to find out loads PyTorch."""
         return choose_device(self._wanted_device)
 
+    def run(self, work: Callable[[], Result]) -> Result:
+        """Do some work on as many threads as were asked for; returns what it returns."""
+        if self.threads is None:
+            return work()
+        from meddift.system.threads import on_threads
+
+        return on_threads(self.threads, work)
+
     def memory_left(self) -> int | None:
         """Bytes of main memory that may still be taken, or None where the system does not say."""
         return available_memory()
-
-
-def _before_torch() -> None:
-    """What PyTorch reads from the environment when it is loaded; whoever has said something else keeps it."""
-    # Large tensors on large pages: a third of the time of memory-bound layers went into page faults (Linux).
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

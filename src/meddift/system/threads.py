@@ -9,15 +9,17 @@ own, made once, that have said "one" and are used by all callers in turn.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 
 Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 #: Threads of our own, by how many they are.
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -59,10 +61,7 @@ def _pool(count: int) -> ThreadPoolExecutor:
             pool = ThreadPoolExecutor(count, thread_name_prefix="meddift")
             gate = threading.Barrier(count)
             usual = [future.result() for future in [pool.submit(_alone, gate) for _ in range(count)]]
-            # Saying "one" has set what threads yet to come take over, too: a thread of no further use puts that back.
-            last = threading.Thread(target=torch.set_num_threads, args=(usual[0],))
-            last.start()
-            last.join()
+            _put_back(usual[0])
             _pools[count] = pool
         return _pools[count]
 
@@ -75,6 +74,49 @@ def _alone(gate: threading.Barrier) -> int:
     return usual
 
 
-# A child process has none of its parent's threads.
+def _put_back(usual: int) -> None:
+    """What a thread says of itself is also what threads yet to come take over: one of no further use undoes that."""
+    last = threading.Thread(target=torch.set_num_threads, args=(usual,))
+    last.start()
+    last.join()
+
+
+def on_threads(count: int, work: Callable[[], Result]) -> Result:
+    """Do some work with PyTorch computing on so many threads, whatever it takes elsewhere in the program.
+
+    The work is done in a thread of its own, in which alone that number holds.
+
+    Args:
+        count: At least 1.
+        work: Called without arguments.
+
+    Returns:
+        What `work` returns; what it raises is raised here.
+    """
+    if torch.get_num_threads() == count:
+        return work()
+    done: Future[Result] = Future()
+
+    def run() -> None:
+        with _making:
+            usual = torch.get_num_threads()
+            torch.set_num_threads(count)
+            _put_back(usual)
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="meddift-work", daemon=True).start()
+    return done.result()
+
+
+def _begin_anew() -> None:
+    """A child process has none of its parent's threads, and none of them holds a lock."""
+    global _making
+    _pools.clear()
+    _making = threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
+    os.register_at_fork(after_in_child=_begin_anew)
