@@ -110,12 +110,7 @@ def read_voxels(
     else:
         start = offset
     with opened(path, offset=start, compression=compression) as stream:
-        packed = path.stat().st_size - start
-        if skip + size > packed * _LARGEST_RATIO[_compression_of(stream)]:
-            raise ImageError(
-                f"{path} is cut off: its header announces {size} bytes of voxels, more than a file of "
-                f"{path.stat().st_size} bytes can hold. {AGAIN}"
-            )
+        _require_room(stream, path, start, skip + size)
         try:
             buffer = np.empty(size, dtype=np.uint8)
         except MemoryError as error:
@@ -132,6 +127,31 @@ def read_voxels(
         if _compression_of(stream) != "none":
             _require_end(stream, path, size)
     return buffer.view(dtype).reshape(shape, order="F")
+
+
+def require_room(path: Path, size: int, *, offset: int = 0, compression: Compression | None = None) -> None:
+    """Refuse a file whose header announces more bytes than it can hold; nothing of it is read.
+
+    Args:
+        path: The file.
+        size: Bytes that are announced, after decompression.
+        offset: Bytes before them in the file as it stands.
+        compression: As for `opened`.
+
+    Raises:
+        ImageError: if that cannot be.
+    """
+    with opened(path, offset=offset, compression=compression) as stream:
+        _require_room(stream, path, offset, size)
+
+
+def _require_room(stream: IO[bytes], path: Path, start: int, size: int) -> None:
+    whole = path.stat().st_size
+    if size > (whole - start) * _LARGEST_RATIO[_compression_of(stream)]:
+        raise ImageError(
+            f"{path} is cut off: its header announces {size} bytes of voxels, more than a file of {whole} bytes can "
+            f"hold. {AGAIN}"
+        )
 
 
 class _ZlibReader(io.RawIOBase):

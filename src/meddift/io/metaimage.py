@@ -88,6 +88,7 @@ def read_metaimage_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
     if count >= 3:
         affine, found = _geometry(fields, count, path, assume_geometry)
         problems += found or geometry_problems(shape[:3], affine, path)
+    problems += source.problems()
     details = {"orientation_letters": fields["AnatomicalOrientation"]} if "AnatomicalOrientation" in fields else {}
     dtype = source.dtype.newbyteorder("=")
     return ImageHeader(

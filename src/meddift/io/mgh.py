@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError
-from meddift.io.compressed import opened, read_voxels
+from meddift.io.compressed import opened, read_voxels, require_room
 from meddift.io.header import ImageHeader, content_problems, geometry_problems, stored_shape
 
 #: Bytes before the first voxel (FreeSurfer wiki, "MghFormat").
@@ -45,6 +46,10 @@ def read_mgh_header(path: Path) -> ImageHeader:
     elif len(shape) >= 3:
         problems += geometry_problems(shape[:3], affine, path)
     dtype = np.dtype(header.get_data_dtype()).newbyteorder("=")
+    try:
+        require_room(path, math.prod(shape) * dtype.itemsize)
+    except ImageError as error:
+        problems.append(error)
     return ImageHeader(path, "MGH", shape, dtype, affine, "scalar", tuple(problems), {})
 
 

@@ -13,6 +13,7 @@ report a full disk.
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError, MeddiftError, OptionsError
 from meddift.geometry import Grid, flip_affine_ras_lps
-from meddift.io.compressed import opened, read_voxels
+from meddift.io.compressed import opened, read_voxels, require_room
 from meddift.io.header import REPAIR, ImageHeader, content_problems, geometry_problems, stored_shape
 
 NiftiForm = Literal["sform", "qform"]
@@ -69,6 +70,7 @@ def read_nifti_header(path: Path, *, nifti_form: NiftiForm | None, assume_geomet
     try:
         _voxel_offset(header, path)
         _scaling(header, path)
+        require_room(path, math.prod(shape) * header.get_data_dtype().itemsize)
     except ImageError as error:
         problems.append(error)
     details: dict[str, Any] = {

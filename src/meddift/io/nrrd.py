@@ -120,6 +120,7 @@ def read_nrrd_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
         affine, found = _geometry(fields, directions, origin, axes, path, assume_geometry)
         problems += found
         problems += geometry_problems(tuple(lengths[axis] for axis in axes.spatial), affine, path)
+    problems += source.problems()
     told = {**keys, **fields}
     details: dict[str, Any] = {key: told[key] for key in ("space", "content", "modality") if key in told}
     channels = int(np.prod([lengths[axis] for axis in real])) if kind != "scalar" else 1

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.errors import ImageError, MemoryLimitError
-from meddift.io.compressed import AGAIN, Compression, opened, read_voxels
+from meddift.errors import ImageError, MeddiftError, MemoryLimitError
+from meddift.io.compressed import AGAIN, Compression, opened, read_voxels, require_room
 
 #: Headers of segmentations with a hundred segments have some 100 kB.
 _LARGEST_HEADER = 1 << 21
@@ -61,7 +61,23 @@ class StoredArray:
         parts = (*self.shape[:-1], self.shape[-1] // len(self.files))
         return np.concatenate([self._part(file, parts) for file in self.files], axis=-1)
 
-    def _part(self, path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    def problems(self) -> list[MeddiftError]:
+        """Why the values cannot be read, as far as the sizes of files tell."""
+        try:
+            for path in self.files:
+                self._require_file(path)
+                if self.encoding not in ("text", "hex"):
+                    size = math.prod(self.shape) * self.dtype.itemsize // len(self.files)
+                    require_room(path, size, offset=max(self.offset, 0), compression=self._compression)
+        except MeddiftError as error:
+            return [error]
+        return []
+
+    @property
+    def _compression(self) -> Compression:
+        return self.encoding  # type: ignore[return-value]
+
+    def _require_file(self, path: Path) -> None:
         try:
             found = path.is_file()
         except (OSError, ValueError):  # a name that no file system allows
@@ -69,6 +85,9 @@ class StoredArray:
         if not found:
             name = shortened(str(path.name))
             raise ImageError(f"{self.header} names the data file {name}, which does not exist; put it beside it.")
+
+    def _part(self, path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+        self._require_file(path)
         if self.encoding in ("text", "hex"):
             return self._words(path, shape)
         offset = self.offset
@@ -82,8 +101,9 @@ class StoredArray:
             offset = path.stat().st_size - math.prod(shape) * self.dtype.itemsize
             if offset < 0:
                 raise ImageError(f"{path} is cut off: it holds fewer bytes than its header announces. {AGAIN}")
-        compression: Compression = self.encoding  # type: ignore[assignment]
-        return read_voxels(path, offset=offset, shape=shape, dtype=self.dtype, skip=self.skip, compression=compression)
+        return read_voxels(
+            path, offset=offset, shape=shape, dtype=self.dtype, skip=self.skip, compression=self._compression
+        )
 
     def _words(self, path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
         """Values written as decimal numbers or as hexadecimal digits."""
