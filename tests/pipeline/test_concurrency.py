@@ -100,6 +100,28 @@ def test_eight_threads_get_what_each_would_get_alone(count, kept, model, scans, 
         assert answer == expected[number], f"question {number}"
 
 
+def test_threads_that_ask_one_pair_find_one_field_together(scans, monkeypatch):
+    """Prior, field and what is usual are computed by the first of them, once; by default, without a network."""
+    monkeypatch.setattr("meddift.pipeline.scan_pair.PRIOR_POINTS", 80)
+    generator = np.random.default_rng(3)
+    asked = [generator.uniform(-12, 12, (1 + i % 3, 3)) for i in range(8)]
+
+    def pair():
+        return Matcher(levels=("mind",), store=False, device="cpu").pair(*scans[:2])
+
+    def answer(pair, points):
+        matches = pair.match(points)
+        return [matches.moving.positions.tobytes(), repr(matches.rows())]
+
+    alone = pair()
+    expected = [answer(alone, points) for points in asked]
+    together = pair()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda points: answer(together, points), asked))
+    assert found == expected
+    assert together.evidence == alone.evidence
+
+
 PROGRAM = """
 import json, sys
 import numpy as np
