@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from meddift.body import body_of
 from meddift.errors import GeometryError
 from meddift.geometry import AffineTransform, DisplacementField, Grid
-from meddift.io.itk_transforms import to_itk
+from meddift.io.itk_transforms import field_to_itk
 from meddift.registration import warp_labels, warp_volume
 from meddift.volume import Volume
 
@@ -59,7 +59,8 @@ def scene() -> tuple[Volume, Grid, DisplacementField, sitk.Transform]:
     world = fixed.voxel_centers()
     shift = np.stack([np.sin(world[..., 1] / 9), 2 + 0 * world[..., 0], world[..., 0] / 30])
     field = DisplacementField(shift, fixed)
-    return moving, fixed, field, to_itk(field, Path("memory"))
+    image = field_to_itk(field, Path("memory"), dtype=np.dtype(np.float64))
+    return moving, fixed, field, sitk.DisplacementFieldTransform(image)
 
 
 def test_images_are_those_of_simpleitk() -> None:

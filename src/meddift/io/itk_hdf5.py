@@ -16,6 +16,7 @@ from meddift.io.compressed import AGAIN
 from meddift.io.hdf5.data import numbers, text
 from meddift.io.hdf5.frame import Frame
 from meddift.io.hdf5.groups import members
+from meddift.io.hdf5.writing import Tree, write_hdf5
 from meddift.io.itk_records import MOST_RECORDS, Record, require_some
 
 _GROUP = "TransformGroup"
@@ -43,6 +44,22 @@ def read_hdf5_records(path: Path) -> list[Record]:
         found = [_record(frame, group[str(i)]) for i in range(len(group))]
     require_some(found, path)
     return found
+
+
+def write_hdf5_records(records: list[Record], path: Path) -> None:
+    """Write transforms as ITK's HDF5TransformIO does; not atomic by itself.
+
+    Raises:
+        OSError: if the operating system refuses.
+    """
+    groups: dict[str, Tree] = {}
+    for number, record in enumerate(records):
+        group: dict[str, Tree | str | NDArray[np.float64]] = {"TransformType": record.name}
+        if not record.is_composite:
+            group["TransformFixedParameters"] = record.fixed.astype(np.float64)
+            group["TransformParameters"] = record.parameters.astype(np.float64, copy=False)
+        groups[str(number)] = group
+    write_hdf5({"ITKVersion": "5.4", "HDFVersion": "HDF5 library version: 1.12", _GROUP: groups}, path)
 
 
 def _record(frame: Frame, address: int) -> Record:

@@ -94,43 +94,39 @@ def from_records(records: list[Record], path: Path) -> Transform:
     return parts[0] if len(parts) == 1 else CompositeTransform(tuple(parts))
 
 
-def to_itk(transform: Transform, path: Path) -> Any:
-    """One of our transforms (RAS) as a SimpleITK transform (LPS).
+def to_records(transform: Transform, path: Path) -> list[Record]:
+    """One of our transforms (RAS) as what a file of ITK holds (LPS).
 
     Args:
-        transform: Affine, displacement field, composition of these, or what `from_records` gave.
+        transform: Affine, displacement field, composition of these, or ItkTransform.
         path: The file it is for, for messages.
 
     Raises:
         TransformError: if it is of another class, or a field that ITK cannot hold.
     """
-    import SimpleITK as sitk  # noqa: N813
-
     match transform:
         case AffineTransform():
             matrix = flip_affine_ras_lps(transform.matrix) @ RAS_LPS_FLIP
-            return sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist(), [0.0, 0.0, 0.0])
+            return [Record("AffineTransform_double_3_3", np.append(matrix[:3, :3], matrix[:3, 3]), np.zeros(3))]
         case DisplacementField():
-            # SimpleITK takes the image over and leaves an empty one behind: it gets one of its own.
-            return sitk.DisplacementFieldTransform(field_to_itk(transform, path, dtype=np.dtype(np.float64)))
+            require_writable_field(transform, path)
+            size, origin, spacing, direction = itk_lattice(transform.grid)
+            vectors = lps_values(transform, np.dtype(np.float64)).transpose(3, 2, 1, 0)
+            fixed = np.concatenate([size, origin, spacing, direction.ravel()])
+            return [Record("DisplacementFieldTransform_double_3_3", vectors.ravel(), fixed)]
         case CompositeTransform():
-            composite = sitk.CompositeTransform(3)
-            for part in reversed(_flattened(transform)):
-                composite.AddTransform(to_itk(part, path))
-            return composite
+            parts = [record for part in reversed(_flattened(transform)) for record in to_records(part, path)]
+            return [Record("CompositeTransform_double_3_3"), *(part for part in parts if not part.is_composite)]
         case ItkTransform():
-            return transform.transform
+            return _itk_records(transform.transform)
     raise TransformError(f"a {type(transform).__name__} cannot be written to {path}; sample it as a DisplacementField")
 
 
-def to_records(transform: Transform, path: Path) -> list[Record]:
-    """One of our transforms as the records of a text file; errors as for `to_itk`, and for displacement fields."""
+def holds_field(transform: Transform) -> bool:
+    """Whether a displacement field is among the parts."""
     if isinstance(transform, CompositeTransform):
-        parts = [record for part in reversed(_flattened(transform)) for record in to_records(part, path)]
-        return [Record("CompositeTransform_double_3_3"), *parts]
-    if isinstance(transform, DisplacementField):
-        raise TransformError(f"{path}: a displacement field as text would be huge; write .h5 or .nii.gz")
-    return _itk_records(to_itk(transform, path))
+        return any(holds_field(part) for part in transform.parts)
+    return isinstance(transform, DisplacementField)
 
 
 def _itk_records(held: Any) -> list[Record]:
@@ -184,14 +180,20 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
 
     require_writable_field(field, path)
     image = sitk.GetImageFromArray(np.ascontiguousarray(lps_values(field, dtype).transpose(3, 2, 1, 0)), isVector=True)
-    affine = flip_affine_ras_lps(field.grid.affine)
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetSpacing(field.grid.spacing.tolist())
-    direction = affine[:3, :3] / field.grid.spacing
-    # ITK 5.4 inverts directions with entries below some 1e-290 wrongly, and says so on the error stream only.
-    direction[np.abs(direction) < 1e-15] = 0.0
+    _, origin, spacing, direction = itk_lattice(field.grid)
+    image.SetOrigin(origin.tolist())
+    image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     return image
+
+
+def itk_lattice(grid: Grid) -> tuple[Floats, Floats, Floats, Floats]:
+    """Size, origin, spacing and (3, 3) direction of a lattice as ITK wants them, LPS mm."""
+    affine = flip_affine_ras_lps(grid.affine)
+    direction = affine[:3, :3] / grid.spacing
+    # ITK 5.4 inverts directions with entries below some 1e-290 wrongly, and says so on the error stream only.
+    direction[np.abs(direction) < 1e-15] = 0.0
+    return np.array(grid.shape, dtype=np.float64), affine[:3, 3], grid.spacing, direction
 
 
 def lps_values(field: DisplacementField, dtype: np.dtype[Any]) -> NDArray[Any]:

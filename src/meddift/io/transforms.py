@@ -21,12 +21,12 @@ from meddift.io.itk_transforms import (
     ItkTransform,
     field_to_itk,
     from_records,
+    holds_field,
     require_writable_field,
-    to_itk,
     to_records,
 )
 from meddift.io.transform_sidecar import require_same_file
-from meddift.system.atomic import atomic_write
+from meddift.system.atomic import atomic_write, write_text
 
 if TYPE_CHECKING:
     from meddift.io.nifti import NiftiForm
@@ -92,31 +92,41 @@ def write_transform(transform: Transform, path: Path | str) -> None:
     name = path.name.lower()
     if not name.endswith(_WRITABLE):
         raise OptionsError(f"transforms are written to {', '.join(_WRITABLE)}; got the name {path.name!r}")
-    if name.endswith(".tfm"):
-        from meddift.io.itk_text import text_of
-        from meddift.system.atomic import write_text
-
-        write_text(text_of(to_records(transform, path)), path)
-        return
-    if name.endswith((".nii", ".nii.gz")) and isinstance(transform, DisplacementField):
-        from meddift.io.displacement_images import write_nifti_field
-
-        require_writable_field(transform, path)
-        with atomic_write(path) as temporary:
-            write_nifti_field(transform, temporary, compressed=name.endswith(".gz"))
-        return
-    import SimpleITK as sitk  # noqa: N813
-
     if name.endswith((".h5", ".hdf5")):
-        content, write = to_itk(transform, path), sitk.WriteTransform
+        from meddift.io.itk_hdf5 import write_hdf5_records
+
+        records = to_records(transform, path)
+        with atomic_write(path) as temporary:
+            write_hdf5_records(records, temporary)
+    elif name.endswith(".tfm"):
+        from meddift.io.itk_text import text_of
+
+        if holds_field(transform):
+            raise TransformError(f"{path}: a displacement field as text would be huge; write .h5 or .nii.gz")
+        write_text(text_of(to_records(transform, path)), path)
     elif isinstance(transform, DisplacementField):
-        content, write = field_to_itk(transform, path, dtype=np.dtype(np.float32)), sitk.WriteImage
+        _write_field(transform, path)
     else:
         raise TransformError(
             f"{path}: an image file holds a displacement field, not a {type(transform).__name__}; write .h5, or .tfm"
         )
+
+
+def _write_field(field: DisplacementField, path: Path) -> None:
+    """A displacement field as an image of vectors."""
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        from meddift.io.displacement_images import write_nifti_field
+
+        require_writable_field(field, path)
+        with atomic_write(path) as temporary:
+            write_nifti_field(field, temporary, compressed=name.endswith(".gz"))
+        return
+    import SimpleITK as sitk  # noqa: N813
+
+    image = field_to_itk(field, path, dtype=np.dtype(np.float32))
     with atomic_write(path) as temporary, captured_messages():
-        write(content, str(temporary))
+        sitk.WriteImage(image, str(temporary))
 
 
 def require_file(path: Path) -> None:
