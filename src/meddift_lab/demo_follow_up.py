@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meddift.errors import OutputError
 from meddift.system.atomic import write_text
+from meddift.system.progress import Progress, silent
 from meddift_lab.longitudinal import LongitudinalPatient, Scores, drawn_patient, patient_of_scan, score
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from meddift.tracking import FollowUp
     from meddift.volume import Volume
 
-Progress = Callable[[str, float], None]
 
 #: Field of view of the drawn chest, mm: lower than a whole one, so that the demo is soon done.
 SIZE_MM = (340.0, 260.0, 230.0)
@@ -77,7 +76,7 @@ def run_follow_up_demo(
     from meddift.io import write_volume
     from meddift.tracking.run import track
 
-    say = on_progress or _ignore
+    say = on_progress or silent
     started = time.perf_counter()
     say("drawing a patient at three dates", 0.02)
     patient = drawn_patient(seed, size_mm=SIZE_MM, more=0) if scan is None else patient_of_scan(scan, seed, more=0)
@@ -127,7 +126,3 @@ def _truth(patient: LongitudinalPatient) -> str:
                 place = "\t".join(f"{v:.2f}" for v in patient.centers[i, k])
                 rows.append(f"{i}\t{patient.fates[i]}\t{NAMES[k]}\t{'+'.join(map(str, labels))}\t{state}\t{place}")
     return "\n".join(rows) + "\n"
-
-
-def _ignore(stage: str, share: float) -> None:
-    """Report nothing."""

@@ -371,6 +371,22 @@ class TestWithoutPlaces:
         done = subprocess.run(listed, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
+    @posix
+    @pytest.mark.parametrize("arguments", [["models", "list"], ["models", "show", "maisi-ct-ddpm"], ["cache", "show"]])
+    def test_a_user_without_any_home_directory(self, tmp_path: Path, arguments: list[str]) -> None:
+        code = """
+import os, pwd, sys
+def unknown(number): raise KeyError(number)
+pwd.getpwuid = unknown
+for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "MEDDIFT_HOME", "MEDDIFT_CACHE"): os.environ.pop(name, None)
+from meddift.cli import main
+main()
+"""
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert list(tmp_path.iterdir()) == []  # no folder called ~
+
     def test_a_store_that_cannot_be_used_costs_nothing(self, case: Case, run: Run, monkeypatch) -> None:
         (case.folder / "file").write_text("no folder")
         monkeypatch.setenv("MEDDIFT_CACHE", str(case.folder / "file"))

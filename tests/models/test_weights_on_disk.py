@@ -198,6 +198,20 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch) -> 
     assert file_sha256(path, fresh=True) == hashlib.sha256(b"two").hexdigest()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_others_can_read_what_is_stored_in_a_shared_folder(published) -> None:
+    spec, folder = published
+    before = os.umask(0o022)
+    try:
+        import_weights(spec, folder)
+    finally:
+        os.umask(before)
+    files = [path for path in data_folder().rglob("*") if path.is_file()]
+    assert {path.name for path in files} > {"provenance.json", "hashes.json"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in data_folder().rglob("*") if path.is_dir()} == {0o755}
+
+
 def test_a_store_that_cannot_be_written_is_said(published, tmp_path, monkeypatch) -> None:
     spec, folder = published
     (tmp_path / "file").write_text("not a folder")

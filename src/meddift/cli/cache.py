@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from meddift.cli.failures import say
+from meddift.cli.failures import say, warn
 from meddift.cli.options import AsJson, Quiet
+from meddift.errors import OutputError
 
 app = typer.Typer(help="Show and clear what is kept on disk.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,6 +26,11 @@ def show(as_json: AsJson = False) -> None:
     from meddift.features import FeatureStore
     from meddift.system.homes import data_folder
 
+    try:
+        kept = data_folder()
+    except OutputError as error:
+        warn(str(error))
+        kept = Path(os.devnull)
     store = FeatureStore()
     content: dict[str, Any] = {
         "features": {
@@ -32,8 +39,8 @@ def show(as_json: AsJson = False) -> None:
             "bytes": store.size(),
             "limit_bytes": store.budget_bytes,
         },
-        "weights": _folder(data_folder() / "weights"),
-        "datasets": _folder(data_folder() / "datasets"),
+        "weights": _folder(kept / "weights"),
+        "datasets": _folder(kept / "datasets"),
     }
     if as_json:
         write_json_to_stdout(content)

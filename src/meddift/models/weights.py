@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meddift.errors import ModelError, WeightsCorruptError, WeightsMissingError
+from meddift.errors import ModelError, OutputError, WeightsCorruptError, WeightsMissingError
 from meddift.models.spec import Licence, ModelSpec, WeightFile
 from meddift.models.store import (
     StoredFile,
@@ -89,7 +89,10 @@ def locate_weights(spec: ModelSpec, weights_dir: Path | None = None) -> WeightsL
     paths = {role: weights_folder() / stored[role].converted for role in wanted & stored.keys()}
     looked = [str(path) for path in paths.values() if not path.is_file()]
     if wanted - paths.keys():
-        looked.append(str(provenance_path(spec)))
+        try:
+            looked.append(str(provenance_path(spec)))
+        except OutputError as error:  # there is nowhere to look
+            looked.append(str(error))
     if looked:
         raise _missing(spec, looked)
     return WeightsLocation(

@@ -8,9 +8,7 @@ the finest detail, and the candidate under which that level agrees best is kept.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,10 +27,9 @@ from meddift.registration.refine import Places, refine
 from meddift.registration.smoothness import Smoothness
 from meddift.registration.spline import ControlLattice
 from meddift.registration.support import Support, judge_support
+from meddift.system.progress import Progress
+from meddift.system.timing import timed
 from meddift.volume import Volume
-
-#: Called with the name of a stage in words and the share of the work that is done, 0 to 1.
-Progress = Callable[[str, float], None]
 
 #: Voxels of the lattices on which scans are compared densely, mm; one pass each.
 PASSES_MM = (8.0, 4.0)
@@ -147,12 +144,12 @@ class FieldWork:
             return Field(affine, affine, None, {}, dict(self.timing))
         support, evidence = None, dict[str, float]()
         if "dense" in stages:
-            with self._timed("dense"):
+            with timed(self.timing, "dense"):
                 current, affine, support, evidence = self._dense(starts)
         else:
             current = TensorField.sampled(starts[0].transform, self.lattice(PASSES_MM[0]), self.device)
         if "refine" in stages:
-            with self._timed("refine"):
+            with timed(self.timing, "refine"):
                 current = self._refined(current, affine, support)
         else:
             current = current.on(self.field_grid)
@@ -276,11 +273,3 @@ class FieldWork:
             fill=0.0,
         )
         return (values[:, 0] >= 0.25).reshape(grid.shape)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timing[stage] = self.timing.get(stage, 0.0) + time.perf_counter() - started

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from meddift.errors import OptionsError
 from meddift.geometry import AffineTransform, Transform
 from meddift.registration.diffeomorphic import VelocityField
-from meddift.registration.engine import FIELD_MM, Field, FieldWork, Progress, Start
+from meddift.registration.engine import FIELD_MM, Field, FieldWork, Start
 from meddift.registration.feature_map import DescribedScan
 from meddift.registration.field import TensorField, carried
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, jacobian_determinant, sd_log_jacobian
 from meddift.registration.result import Registration
+from meddift.system.progress import Progress, silent
 from meddift.volume import Volume
 
 #: What can be done, in this order.
@@ -58,7 +58,7 @@ def register_scans(
         NoCorrespondenceError: if the masks are empty, or matches do not agree with their neighbours.
     """
     check_stages(stages)
-    report = on_progress or _silent
+    report = on_progress or silent
     work = FieldWork(fixed, moving, fixed_mask, moving_mask, report)
     found = work.fitted(starts, stages) if field is None else field
     if isinstance(found.transform, AffineTransform):
@@ -130,7 +130,3 @@ def _finished(
         stages=stages,
         timing={**field.timing, **work.timing, "inverse": time.perf_counter() - started},
     )
-
-
-def _silent(stage: str, fraction: float) -> Any:
-    """Tell nobody."""

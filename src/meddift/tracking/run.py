@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meddift.errors import MeddiftError, OptionsError
+from meddift.system.progress import Progress, silent
 from meddift.tracking.candidates import Candidates, with_kinds
 from meddift.tracking.engine import MatchedCarrier
 from meddift.tracking.follow import follow
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from meddift.pipeline import Matcher
 
 #: Called with the name of a stage in words and the share of the whole work that is done, 0 to 1.
-Progress = Callable[[str, float], None]
 
 
 def track(
@@ -65,7 +65,7 @@ def track(
         MissingFileError: if a file is not there.
         MeddiftError: if the first scan cannot be used, the model is not on this machine, or results cannot be written.
     """
-    say = on_progress or _silent
+    say = on_progress or silent
     points = read_time_points(time_points) if isinstance(time_points, Path | str) else in_order(time_points)
     check_files(points)
     names = [point.name for point in points]
@@ -208,7 +208,3 @@ def _provenance(matcher: Matcher, **options: Any) -> dict[str, Any]:
         "matcher_options": matcher.options.describe(),
         "options": options,
     }
-
-
-def _silent(stage: str, share: float) -> None:
-    """Report nothing."""
