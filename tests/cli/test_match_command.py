@@ -75,6 +75,14 @@ def test_points_outside_the_fixed_scan_are_reported_and_never_moved_to_its_borde
     assert written[:4] == ["p5", "", "", ""]
 
 
+def test_the_number_of_threads_changes_nothing_but_time(case: Case, run: Run) -> None:
+    usual, alone = (run(case.arguments("--json", *more)) for more in ((), ("--threads", "1")))
+    assert alone.code == 0, alone.stderr
+    places = [[row["moving"] for row in outcome.json["points"]] for outcome in (usual, alone)]
+    np.testing.assert_allclose(places[0], places[1], atol=1e-3)
+    assert run(case.arguments("--threads", "0")).code == 2
+
+
 def test_missing_points_stay_missing(case: Case, run: Run) -> None:
     text = case.points.read_text() + "nowhere,,,\n"
     case.points.write_text(text)

@@ -171,6 +171,10 @@ class Engine:
         ),
     ] = None
     device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto"
+    threads: Annotated[
+        int | None,
+        advanced("--threads", metavar="N", min=1, help="Processors to use; all of them unless said otherwise."),
+    ] = None
     model: Annotated[
         str,
         advanced("--model", metavar="NAME", help="A model of `meddift models list`, or a .toml file."),
@@ -242,6 +246,7 @@ class Engine:
             store=self.store,
             on_progress=on_progress,
             seed=self.seed,
+            threads=self.threads,
             **{name: value for name, value in chosen.items() if value is not None},
         )
 
