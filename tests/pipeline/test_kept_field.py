@@ -11,6 +11,7 @@ from meddift.geometry import AffineTransform, DisplacementField, Grid
 from meddift.pipeline.kept_field import keep_field
 from meddift.registration.engine import Field
 from meddift.registration.support import Support
+from meddift.volume import Volume
 
 KEY = "2" * 64
 
@@ -30,7 +31,13 @@ def a_field(seed=0):
     disagreement = torch.from_numpy(random.uniform(0, 9, nodes.shape).astype(np.float32))
     support = Support(nodes, disagreement, torch.from_numpy(random.uniform(size=nodes.shape) > 0.4))
     return Field(
-        field, AffineTransform(np.diag([1.1, 0.9, 1.0, 1.0])), support, {"a": 0.7, "b": 1 / 3}, {"dense": 3.0}
+        field,
+        (field,),
+        None,
+        AffineTransform(np.diag([1.1, 0.9, 1.0, 1.0])),
+        support,
+        {"a": 0.7, "b": 1 / 3},
+        {"dense": 3.0},
     )
 
 
@@ -61,3 +68,16 @@ def test_a_damaged_one_is_made_again(store, tmp_path):
     )
     made = keep_field(store, KEY, {}, lambda: a_field(1))
     np.testing.assert_array_equal(made.transform.displacement, a_field(1).transform.displacement)
+
+
+def test_both_sides_of_what_slides_come_back(store):
+    whole = a_field()
+    other = DisplacementField(whole.transform.displacement + np.float32(5), whole.transform.grid)
+    left = Volume(whole.transform.grid.voxel_centers()[..., 0] < 14, whole.transform.grid)
+    made = Field(whole.transform, (whole.transform, other), left, whole.affine, whole.support, {}, {})
+    keep_field(store, KEY, {}, lambda: made, left)
+    again = keep_field(store, KEY, {}, never, left)
+    points = np.random.default_rng(5).uniform(2, 24, (50, 3))
+    np.testing.assert_array_equal(again.apply(points), made.apply(points))
+    np.testing.assert_array_equal(again.parts[1].apply(points), other.apply(points))
+    assert not np.array_equal(again.apply(points), again.transform.apply(points))

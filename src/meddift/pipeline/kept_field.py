@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.features import FeatureStore
-from meddift.geometry import AffineTransform, DisplacementField, Grid
+from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
 from meddift.pipeline.kept import keep
 from meddift.registration.engine import Field
 from meddift.registration.support import Support
+from meddift.volume import Volume
 
 
-def keep_field(store: FeatureStore | None, key: str, settings: dict[str, Any], make: Callable[[], Field]) -> Field:
+def keep_field(
+    store: FeatureStore | None,
+    key: str,
+    settings: dict[str, Any],
+    make: Callable[[], Field],
+    sliding: Volume | None = None,
+) -> Field:
     """The field that was found before for the same scans and settings, or else a new one, which is then kept.
 
     Args:
@@ -26,11 +34,12 @@ def keep_field(store: FeatureStore | None, key: str, settings: dict[str, Any], m
         key: Digest of the features of the fixed scan.
         settings: All else that decides the field, ready for JSON.
         make: Finds it; it has been refined.
+        sliding: What may slide in the fixed scan, which decides it, too.
 
     Raises:
         NoCorrespondenceError: if there is none; that is kept too.
     """
-    return keep(store, key, "field", settings, make, content=_content, read=_read)
+    return keep(store, key, "field", settings, make, content=_content, read=partial(_read, sliding=sliding))
 
 
 def _content(field: Field) -> dict[str, Any]:
@@ -41,6 +50,7 @@ def _content(field: Field) -> dict[str, Any]:
         "affine": field.affine.matrix.tolist(),
         "grid": _grid(field.transform.grid),
         "displacement": _packed(field.transform.displacement),
+        "parts": [_packed(part.displacement) for part in _fields(field.parts)] if field.sliding is not None else [],
         "support": support
         and {
             "grid": _grid(support.grid),
@@ -51,11 +61,22 @@ def _content(field: Field) -> dict[str, Any]:
     }
 
 
-def _read(content: dict[str, Any]) -> Field:
+def _fields(parts: Sequence[Transform]) -> list[DisplacementField]:
+    return [part for part in parts if isinstance(part, DisplacementField)]
+
+
+def _read(content: dict[str, Any], sliding: Volume | None) -> Field:
     """The way back; nothing was timed."""
     grid, support = _grid_of(content["grid"]), content["support"]
+
+    def field(text: str) -> DisplacementField:
+        return DisplacementField(_unpacked(text, "float32", (3, *grid.shape)), grid)
+
+    whole = field(content["displacement"])
     return Field(
-        DisplacementField(_unpacked(content["displacement"], "float32", (3, *grid.shape)), grid),
+        whole,
+        tuple(field(text) for text in content["parts"]) or (whole,),
+        sliding if content["parts"] else None,
         AffineTransform(np.array(content["affine"], dtype=np.float64)),
         support and _support_of(support),
         {str(name): float(value) for name, value in content["evidence"].items()},

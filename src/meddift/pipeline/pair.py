@@ -189,7 +189,7 @@ class Pair(ScanPair):
         confidence = self.settings.options.confidence
         self.report("aligning points", 0.9)
         with timed(self.timing, "match"):
-            places = field.transform.apply(positions)
+            places = field.apply(positions)
             reachable = self.moving.grid.rim_distance_mm(places) >= -OUTSIDE_TOLERANCE_MM
             part = align_under(field, self.sides, positions[reachable], confidence=confidence)
         found = Located.empty(count)

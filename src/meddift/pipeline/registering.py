@@ -44,7 +44,9 @@ def register_pair(
     starts = pair.starts
     if not starts:
         raise NoCorrespondenceError(pair.without_prior)
-    whole = tuple(stages) == STAGES and fixed_mask is None and moving_mask is None and not symmetric
+    whole = (
+        tuple(stages) == STAGES and fixed_mask is None and moving_mask is None and not diffeomorphic and not symmetric
+    )
     result = register_scans(
         *pair.described,
         starts,
@@ -55,6 +57,7 @@ def register_pair(
         back=[_reversed(start) for start in starts] if symmetric else (),
         # The field of match is that of register.
         field=pair.field if whole else None,
+        sliding=pair.fixed.lungs,
         on_progress=pair.report,
     )
     pair.report("done", 1.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.body import body_of, foreground_of
+from meddift.body import body_of, foreground_of, lung_mask
 from meddift.geometry import nearest
 from meddift.models import prepare_volume
 from meddift.models.intensity import IntensityChoice, choose_intensity
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
 AIR_HU = -950.0
+
+#: Less air than this, mm^3, is no lung whose sliding matters.
+LEAST_LUNGS_MM3 = 500_000.0
 
 #: Called with what is being done and the share of the work that is finished, 0 to 1.
 Progress = Callable[[str, float], None]
@@ -121,6 +124,14 @@ class EncodedScan:
     def body(self) -> Volume:
         """(X, Y, Z) bool, the patient, lungs and gas included; everything where no body is found."""
         return body_of(self.volume) if self.intensity.hounsfield else foreground_of(self.volume)
+
+    @once
+    def lungs(self) -> Volume | None:
+        """(X, Y, Z) bool, the lungs of a CT, which may slide along the wall of the chest; None without any."""
+        if not self.intensity.hounsfield:
+            return None
+        found = lung_mask(self.volume)
+        return found if float(found.data.sum()) * found.grid.voxel_volume > LEAST_LUNGS_MM3 else None
 
     def landmarks(self, count: int) -> NDArray[np.float64]:
         """(N, 3) float64, world RAS mm: at most `count` places with texture, spread over the scan."""

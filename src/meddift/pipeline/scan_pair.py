@@ -139,7 +139,7 @@ class ScanPair:
 
         def make() -> Field:
             everything = Volume(np.ones(self.moving.grid.shape, dtype=bool), self.moving.grid)
-            work = FieldWork(*self.described, self.fixed.body, everything, self.report)
+            work = FieldWork(*self.described, self.fixed.body, everything, self.report, self.fixed.lungs)
             made = work.fitted(self.starts, STAGES)
             self.timing.update(made.timing)
             return made
@@ -150,7 +150,7 @@ class ScanPair:
             "starts": [[start.name, start.affine.matrix.tolist()] for start in self.starts],
             "prior": self.settings.options.describe()["prior"],
         }
-        return keep_field(self.settings.runtime.store, self.fixed.pyramid.digest, decides, make)
+        return keep_field(self.settings.runtime.store, self.fixed.pyramid.digest, decides, make, self.fixed.lungs)
 
     @property
     def direction(self) -> Direction:
@@ -293,7 +293,7 @@ class ScanPair:
         """What right matches of these scans look like: places with texture in the body, aligned under the field."""
         places = self._landmarks
         body = self.fixed.body
-        inside = self.moving.grid.contains(self.field.transform.apply(places))
+        inside = self.moving.grid.contains(self.field.apply(places))
         inside &= nearest(body.data, body.grid.world_to_index(places))
         if not inside.any():
             return Usual()

@@ -87,14 +87,20 @@ def align_under(
     """
     count = len(positions)
     fixed, moving = (side.scan.pyramid.level(MIND) for side in sides)
-    expected = field.transform.apply(positions)
-    linear = local_linear(field.transform, positions)
+    expected = field.apply(positions)
+    linear = np.empty((count, 3, 3))
+    group = field.group_of(positions)
+    for number, part in enumerate(field.parts):
+        linear[group == number] = local_linear(part, positions[group == number])
     found = align_neighbourhoods(fixed, moving, positions, expected, linear, limit_mm=LIMIT_MM, hold=HOLD)
     inverse, similarity, margin = np.full((3, count), np.nan)
     if confidence and count:
         # Where the field has them on the way back, and how it is bent there.
-        start = invert_points(field.transform, field.affine, found.positions, start=positions)
-        undone = np.asarray(np.linalg.inv(local_linear(field.transform, start)), dtype=np.float64)
+        start, undone = np.empty((count, 3)), np.empty((count, 3, 3))
+        for number, part in enumerate(field.parts):
+            rows = group == number
+            start[rows] = invert_points(part, field.affine, found.positions[rows], start=positions[rows])
+            undone[rows] = np.linalg.inv(local_linear(part, start[rows]))
         back = align_neighbourhoods(moving, fixed, found.positions, start, undone, limit_mm=LIMIT_MM, hold=HOLD)
         inverse = np.linalg.norm(back.positions - positions, axis=1)
         margin = semantic_margin(field, sides, positions, found.positions)

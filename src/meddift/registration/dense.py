@@ -27,46 +27,64 @@ class DenseField:
     """Displacements at the nodes of a lattice.
 
     Attributes:
-        displacement: (a, b, c, 3) float32, smooth, voxels of the work lattice.
+        displacements: For each group of nodes (a, b, c, 3) float32, smooth, voxels of the work lattice.
+        own: (N, 3) float32, that of its own group at each node.
         first: (N, 3) float32, the best displacement of each node by itself.
         confidence: (N,) float32, about 1 for a node that can tell its place, 0 for one that cannot.
     """
 
-    displacement: torch.Tensor
+    displacements: tuple[torch.Tensor, ...]
+    own: torch.Tensor
     first: torch.Tensor
     confidence: torch.Tensor
 
 
-def couple(volume: CostVolume, smoothness: Smoothness, *, pulls: tuple[float, ...] = PULLS) -> DenseField:
-    """Find a smooth field of displacements of low cost.
+def couple(
+    volume: CostVolume,
+    smoothness: Smoothness,
+    *,
+    group: torch.Tensor | None = None,
+    groups: int = 1,
+    pulls: tuple[float, ...] = PULLS,
+) -> DenseField:
+    """Find a smooth field of displacements of low cost; one of each group of nodes, where groups slide along another.
 
     Args:
         volume: Costs of every node and offset; those of unseen places are settled in place.
         smoothness: Penalty on the field, relative to a confidence of 1.
+        group: (N,) int64, below `groups`, to which each node belongs; None = all to one.
+        groups: How many there are.
         pulls: See `PULLS`.
     """
     offsets = volume.offsets
     at = volume.nodes.unbind(dim=1)
     confidence = node_confidence(volume.cost, settle_unseen(volume.cost))
-    weight = offsets.new_zeros(volume.shape)
-    weight[at] = confidence
+    every = torch.arange(len(volume.nodes), device=offsets.device)
+    rows_of = [every if group is None else every[group == number] for number in range(groups)]
+    weights = []
+    for rows in rows_of:
+        weight = offsets.new_zeros(volume.shape)
+        weight[tuple(axis[rows] for axis in at)] = confidence[rows]
+        weights.append(weight)
     length = offsets.square().sum(dim=1)
-    smooth = offsets.new_zeros((*volume.shape, 3))
+    smooth = [offsets.new_zeros((*volume.shape, 3)) for _ in rows_of]
+    own = offsets.new_zeros((len(volume.nodes), 3))
     measured = offsets.new_zeros((*volume.shape, 3))
     best = offsets.new_zeros((len(volume.nodes), 3))
     first = best
     for number, pull in enumerate(pulls):
-        here = smooth[at]
-        for rows in _slices(len(best), 8192):
+        for some in _slices(len(best), 8192):
             # |offset - smooth|^2 without what is the same for all offsets of a node.
-            energy = torch.addmm(volume.cost[rows] + pull * length, here[rows], offsets.T, alpha=-2 * pull)
+            energy = torch.addmm(volume.cost[some] + pull * length, own[some], offsets.T, alpha=-2 * pull)
             place = energy.argmin(dim=1)
-            best[rows] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
+            best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
         if number == 0:
             first = best.clone()
         measured[at] = best
-        smooth = smooth_to(measured, weight, smoothness, start=smooth)
-    return DenseField(smooth, first, confidence)
+        smooth = [smooth_to(measured, w, smoothness, start=s) for w, s in zip(weights, smooth, strict=True)]
+        for part, members in zip(smooth, rows_of, strict=True):
+            own[members] = part[tuple(axis[members] for axis in at)]
+    return DenseField(tuple(smooth), own, first, confidence)
 
 
 def settle_unseen(cost: torch.Tensor) -> torch.Tensor:

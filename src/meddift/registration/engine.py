@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from meddift.errors import NoCorrespondenceError
 from meddift.features.extraction import MIND
@@ -54,6 +56,10 @@ ALIKE_MM = 2.0
 COMPARED = 40_000
 
 
+#: One field for each group of places that may slide along the others.
+Parts: TypeAlias = tuple[TensorField, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Start:
     """Where points are expected, before anything was matched densely.
@@ -75,6 +81,8 @@ class Field:
 
     Attributes:
         transform: Fixed to moving; a `DisplacementField` where anything was matched densely, else the affine.
+        parts: That of each group of places, on its own side and continued smoothly beyond; one where nothing slides.
+        sliding: (X, Y, Z) bool, the places of the second group; None where there is one.
         affine: Its affine part.
         support: Where the scans have something in common; None where nothing was matched densely.
         evidence: Name of each candidate -> mean cosine of the finest level under it; the first was kept.
@@ -82,10 +90,26 @@ class Field:
     """
 
     transform: Transform
+    parts: tuple[Transform, ...]
+    sliding: Volume | None
     affine: AffineTransform
     support: Support | None
     evidence: dict[str, float]
     timing: dict[str, float]
+
+    def group_of(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(N,) int64, to which of `parts` (N, 3) fixed world RAS mm belong."""
+        if self.sliding is None:
+            return np.zeros(len(positions), dtype=np.int64)
+        return np.asarray(nearest(self.sliding.data, self.sliding.grid.world_to_index(positions)), dtype=np.int64)
+
+    def apply(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map (N, 3) fixed world RAS mm, each by the part to which it belongs."""
+        group = self.group_of(positions)
+        result = self.parts[0].apply(positions)
+        for number, part in enumerate(self.parts[1:], start=1):
+            result[group == number] = part.apply(positions[group == number])
+        return result
 
 
 @dataclass
@@ -98,6 +122,8 @@ class FieldWork:
         fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is continued smoothly.
         moving_mask: (X, Y, Z) bool, what of the moving scan counts.
         report: Told how far the work is.
+        sliding: (X, Y, Z) bool, what of the fixed scan may slide along the rest, such as the lungs along the wall of
+            the chest: fields are smooth on either side, and may jump between them. None = nothing.
         timing: Seconds of each stage so far.
 
     Raises:
@@ -109,6 +135,7 @@ class FieldWork:
     fixed_mask: Volume
     moving_mask: Volume
     report: Progress
+    sliding: Volume | None = None
     timing: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,6 +147,10 @@ class FieldWork:
             for mask in (self.fixed_mask, self.moving_mask)
         )
         self.body = self._on(self.field_grid)
+        self._slides = None
+        if self.sliding is not None:
+            data = np.ascontiguousarray(self.sliding.data)
+            self._slides = torch.from_numpy(data).to(self.device)[..., None].float()
         levels = self.fixed.levels
         self.fine = MIND if MIND in levels else list(levels)[-1]
         self.semantic = [
@@ -141,19 +172,42 @@ class FieldWork:
         """
         affine = starts[0].affine
         if "dense" not in stages and "refine" not in stages:
-            return Field(affine, affine, None, {}, dict(self.timing))
+            return Field(affine, (affine,), None, affine, None, {}, dict(self.timing))
         support, evidence = None, dict[str, float]()
         if "dense" in stages:
             with timed(self.timing, "dense"):
                 current, affine, support, evidence = self._dense(starts)
         else:
-            current = TensorField.sampled(starts[0].transform, self.lattice(PASSES_MM[0]), self.device)
+            begin = TensorField.sampled(starts[0].transform, self.lattice(PASSES_MM[0]), self.device)
+            current = (begin,) * self.groups
         if "refine" in stages:
             with timed(self.timing, "refine"):
                 current = self._refined(current, affine, support)
         else:
-            current = current.on(self.field_grid)
-        return Field(current.as_field(), affine, support, evidence, dict(self.timing))
+            current = tuple(part.on(self.field_grid) for part in current)
+        world = self.field_grid.voxel_centers_on(self.device)
+        whole = TensorField.moving(world, self._moved(current, world), self.field_grid).as_field()
+        parts = tuple(part.as_field() for part in current) if len(current) > 1 else (whole,)
+        return Field(whole, parts, self.sliding, affine, support, evidence, dict(self.timing))
+
+    @property
+    def groups(self) -> int:
+        """How many groups of places may slide along each other."""
+        return 1 if self.sliding is None else 2
+
+    def _group(self, positions: torch.Tensor) -> torch.Tensor:
+        """(N,) int64, to which group (N, 3) fixed positions belong."""
+        if self.sliding is None or self._slides is None:
+            return torch.zeros(len(positions), dtype=torch.int64, device=self.device)
+        return nearest(self._slides, self.sliding.grid.world_to_index(positions))[:, 0].long()
+
+    def _moved(self, current: Parts, positions: torch.Tensor) -> torch.Tensor:
+        """Map (N, 3) fixed positions, each by the part to which it belongs."""
+        moved = current[0].apply(positions)
+        if len(current) > 1:
+            rows = self._group(positions).nonzero()[:, 0]
+            moved[rows] = current[1].apply(positions[rows])
+        return moved
 
     def counted(self, positions: torch.Tensor) -> torch.Tensor:
         """(N,) bool, whether moving places lie in the field of view and the mask of the moving scan."""
@@ -172,20 +226,20 @@ class FieldWork:
         grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
         return fused_maps((self.fixed.levels, self.moving.levels), grids, semantic=semantic, fine=self.fine)
 
-    def _dense(self, starts: Sequence[Start]) -> tuple[TensorField, AffineTransform, Support, dict[str, float]]:
+    def _dense(self, starts: Sequence[Start]) -> tuple[Parts, AffineTransform, Support, dict[str, float]]:
         """Match every node around where it is expected, coarse to fine; of all candidates the one that fits best."""
         kinds = [(self.fine, self._maps)]
         if self.semantic:
             kinds.append(("network", self._fused(self.semantic)))
-        coarse: list[tuple[str, Start, TensorField]] = []
+        coarse: list[tuple[str, Start, Parts]] = []
         for number, start in enumerate(starts):
             self.report("matching every place, coarsely", 0.1 + 0.3 * number / len(starts))
             for name, maps in kinds:
                 begin = TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device)
-                found, _ = self._pass(begin, maps, PASSES_MM[0])
+                found, _ = self._pass((begin,) * self.groups, maps, PASSES_MM[0])
                 if all(self._apart(found, other) > ALIKE_MM for _, _, other in coarse):
                     coarse.append((f"start by {start.name}, field by {name}", start, found))
-        best: tuple[float, TensorField, AffineTransform, Support] | None = None
+        best: tuple[float, Parts, AffineTransform, Support] | None = None
         evidence = {}
         for number, (name, start, found) in enumerate(coarse):
             self.report("matching every place", 0.4 + 0.3 * number / len(coarse))
@@ -205,21 +259,20 @@ class FieldWork:
             )
         return fine, affine, support, dict(sorted(evidence.items(), key=lambda item: -item[1]))
 
-    def _apart(self, one: TensorField, other: TensorField) -> float:
+    def _apart(self, one: Parts, other: Parts) -> float:
         """Median distance of two fields on one lattice in the body, mm."""
-        away = (one.values - other.values).norm(dim=-1)
-        body = self._on(one.grid)
+        world = one[0].grid.voxel_centers_on(self.device)
+        away = (self._moved(one, world) - self._moved(other, world)).norm(dim=-1)
+        body = self._on(one[0].grid).reshape(-1)
         return float((away[body] if bool(body.any()) else away).median())
 
-    def _pass(
-        self, current: TensorField, maps: tuple[FeatureMap, FeatureMap], spacing: float
-    ) -> tuple[TensorField, Support]:
+    def _pass(self, current: Parts, maps: tuple[FeatureMap, FeatureMap], spacing: float) -> tuple[Parts, Support]:
         """Match every node within a window around where a field puts it."""
         work = self.lattice(spacing)
         fixed, moving = maps
         if spacing != PASSES_MM[-1]:
             fixed, moving = fixed.resampled(work), moving.resampled(self.lattice(spacing, moving=True))
-        places = current.apply(work.voxel_centers_on(self.device))
+        places = self._moved(current, work.voxel_centers_on(self.device))
         shown = self.counted(places).reshape(work.shape)
         described = unit(moving.at(places)).reshape(*work.shape, -1) * shown[..., None]
         nodes = work.strided(STRIDE)
@@ -227,38 +280,57 @@ class FieldWork:
         if not bool(wanted.any()):  # a mask smaller than the distance of nodes
             wanted = torch.ones_like(wanted)
         volume = cost_volume(fixed.values, described, shown.float(), wanted, radius=RADIUS, stride=STRIDE)
-        found = couple(volume, DENSE)
         centers = nodes.voxel_centers_on(self.device)
-        result = current.apply(centers + work.vectors_to_world(found.displacement.double().reshape(-1, 3)))
+        group = None if self.sliding is None else self._group(centers)[wanted.reshape(-1)]
+        found = couple(volume, DENSE, group=group, groups=self.groups)
+        parts = tuple(
+            TensorField.moving(
+                centers, part.apply(centers + work.vectors_to_world(step.double().reshape(-1, 3))), nodes
+            )
+            for part, step in zip(current, found.displacements, strict=True)
+        )
+        result = self._moved(parts, centers)
         support = judge_support(volume, found, nodes, self.counted(result).reshape(nodes.shape))
-        return TensorField.moving(centers, result, nodes), support
+        return parts, support
 
-    def _agreement(self, current: TensorField) -> float:
+    def _agreement(self, current: Parts) -> float:
         """Mean cosine of the finest level at voxels of the body, under a field; 0 where nothing is shown."""
         fixed, moving = self._maps
         rows = self._on(fixed.grid).reshape(-1).nonzero()[:, 0]
         rows = rows[:: max(1, len(rows) // COMPARED)]
-        places = current.apply(fixed.grid.voxel_centers_on(self.device)[rows])
+        places = self._moved(current, fixed.grid.voxel_centers_on(self.device)[rows])
         cosine = (unit(moving.at(places)) * unit(fixed.values.reshape(-1, fixed.channels)[rows])).sum(dim=1)
         return float((cosine * self.counted(places)).mean())
 
     # ------------------------------------------------------------------ refinement
 
-    def _refined(self, current: TensorField, affine: AffineTransform, support: Support | None) -> TensorField:
-        """Bring descriptors into agreement between voxels."""
+    def _refined(self, current: Parts, affine: AffineTransform, support: Support | None) -> Parts:
+        """Bring descriptors into agreement between voxels, on either side of what slides."""
+        group = self._group(self.field_grid.voxel_centers_on(self.device)).reshape(self.field_grid.shape)
+        return tuple(
+            self._refined_part(part, self.body & (group == number), affine, support)
+            for number, part in enumerate(current)
+        )
+
+    def _refined_part(
+        self, current: TensorField, where: torch.Tensor, affine: AffineTransform, support: Support | None
+    ) -> TensorField:
+        """The same of one group of places: `where`, (X, Y, Z) bool on the lattice of the field."""
         lattice = ControlLattice.over(self.field_grid, CONTROL_MM, device=self.device)
         nodes = lattice.grid.voxel_centers_on(self.device)
         values = lattice.fit((current.apply(nodes) - affine.apply(nodes)).reshape(*lattice.grid.shape, 3))
         grid = self.lattice(FIELD_MM, moving=True)
         shown = FeatureMap(self._on(grid, moving=True).float()[..., None], grid)
-        rows = self.body.reshape(-1).nonzero()[:, 0]
+        rows = where.reshape(-1).nonzero()[:, 0]
+        if len(rows) == 0:
+            return current.on(self.field_grid)
         positions = self.field_grid.voxel_centers_on(self.device)[rows]
         # Not where there is no counterpart.
-        weight = self.body.float() if support is None else support.supported_on(self.field_grid).float()
+        weight = where.float() if support is None else support.supported_on(self.field_grid).float()
         fine = self.fixed.levels[self.fine], self.moving.levels[self.fine]
         for number, (maps, steps) in enumerate(((self._maps, STEPS[0]), (fine, STEPS[1]))):
             self.report("refining", 0.7 + 0.1 * number)
-            places = Places(self.field_grid, rows, unit(maps[0].at(positions)), weight[self.body])
+            places = Places(self.field_grid, rows, unit(maps[0].at(positions)), weight[where])
             values = refine(places, maps[1], shown, affine, lattice, values, REFINED, steps=steps)
         smooth = lattice.on(self.field_grid).expand(values)
         straight = TensorField.sampled(affine, self.field_grid, self.device)

@@ -36,6 +36,7 @@ def register_scans(
     diffeomorphic: bool = False,
     back: Sequence[Start] = (),
     field: Field | None = None,
+    sliding: Volume | None = None,
     on_progress: Progress | None = None,
 ) -> Registration:
     """Fit one transform to two scans.
@@ -51,6 +52,7 @@ def register_scans(
         back: Where points are expected the other way, moving to fixed: then both directions are registered and the
             mean of their velocities taken, so that exchanging the scans gives the inverse. Empty = one direction.
         field: The field of these stages and masks, where it is known.
+        sliding: (X, Y, Z) bool, what of the fixed scan may slide along the rest; a diffeomorphic result cannot jump.
         on_progress: Called as work goes on.
 
     Raises:
@@ -59,17 +61,18 @@ def register_scans(
     """
     check_stages(stages)
     report = on_progress or silent
-    work = FieldWork(fixed, moving, fixed_mask, moving_mask, report)
+    smooth = diffeomorphic or bool(back)
+    work = FieldWork(fixed, moving, fixed_mask, moving_mask, report, None if smooth else sliding)
     found = work.fitted(starts, stages) if field is None else field
     if isinstance(found.transform, AffineTransform):
         return _finished(work, found, found.transform, None, tuple(stages))
     transform = TensorField.sampled(found.transform, work.field_grid, work.device)
-    if not diffeomorphic and not back:
+    if not smooth:
         return _finished(work, found, transform, None, tuple(stages))
     straight = found.affine.inverted()
     velocity = VelocityField.of((transform, straight), work.field_grid, work.device)
     if back:
-        other = FieldWork(moving, fixed, moving_mask, fixed_mask, report, work.timing)
+        other = FieldWork(moving, fixed, moving_mask, fixed_mask, report, timing=work.timing)
         reverse = other.fitted(back, stages)
         there = TensorField.sampled(reverse.transform, other.field_grid, work.device)
         returning = invert(there, reverse.affine, work.field_grid, work.device)

@@ -67,7 +67,7 @@ def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torc
     """
     at = volume.nodes.unbind(dim=1)
     # Displacements are told in voxels of the compared lattice, of which every so many are nodes.
-    apart = (field.first - field.displacement[at]).double() / volume.stride
+    apart = (field.first - field.own).double() / volume.stride
     seen = shown.float()
     total, weight = torch.zeros_like(seen), torch.zeros_like(seen)
     weight[at] = seen[at]
