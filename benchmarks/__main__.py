@@ -4,6 +4,7 @@ python -m benchmarks                    the quick rows, measured anew
 python -m benchmarks --full             also those that take minutes or many GB each
 python -m benchmarks --keep             only rows that were never measured
 python -m benchmarks --only search      rows whose name begins so
+python -m benchmarks --only device      a pair on the device: seconds, floors, how busy it was
 python -m benchmarks --page             no measurement, only the page
 """
 
@@ -21,6 +22,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import page  # noqa: E402
+from lines import device_lines  # noqa: E402
 from rows import MACHINE, ROWS, Row  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -61,6 +63,8 @@ def measure(row: Row) -> None:
     temporary.write_text(json.dumps(result) + "\n")
     temporary.replace(_file(row))
     print(f"{result.get('seconds', float('nan')):.3f} s", file=sys.stderr)
+    if row.task == "device.pair":
+        print("\n".join(device_lines(result)))
 
 
 def others_running() -> float:

@@ -7,6 +7,7 @@ import sys
 
 import commands
 import dense
+import device
 import measuring
 import networks
 import searching
@@ -24,6 +25,7 @@ TASKS = {
     "network.encoder": networks.encoder,
     "network.unet": networks.unet,
     "command.match": commands.match,
+    "device.pair": device.pair,
 }
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import rows
+from lines import device_lines
 from rows import LABELS, Row
 
 Found = dict[str, dict[str, Any]]
@@ -33,9 +34,10 @@ def write(found: Found, folder: Path) -> None:
             "processor seconds, which other work on the machine disturbs less. *Beyond* is the most memory "
             "held during "
             "the work beyond its inputs. *Load* is the number of other processes that were running just before: where "
-            "it is above 1, seconds on the wall tell little. Nothing here was measured on a graphics card.",
+            "it is above 1, seconds on the wall tell little. " + _where(found),
             "",
             *_commands(found, best),
+            *_device(found),
             *_one(found, best),
             *_search(found),
             *_growth(found),
@@ -80,6 +82,31 @@ def _commands(found: Found, best: dict[str, Any]) -> list[str]:
             for name, cold_time in row["timing"][0].items()
         )
         + ".",
+        "",
+    ]
+
+
+def _where(found: Found) -> str:
+    """Whether anything was measured on a graphics card."""
+    device = found.get(rows.DEVICE.key, {}).get("device", "")
+    if device:
+        return f"Rows of *a warm process* were measured on {device}, all others on the processor."
+    return "Nothing here was measured on a GPU with this code: it runs there as well, but how fast is not known."
+
+
+def _device(found: Found) -> list[str]:
+    row = found.get(rows.DEVICE.key)
+    if row is None:
+        return []
+    return [
+        "## A warm process",
+        "",
+        "`python -m benchmarks --only device`: a drawn chest of 180 x 180 x 170 voxels before and after breathing, "
+        "300 points, nothing stored; the second round in one process, seconds on the wall. Floors are products and "
+        "convolutions at the rate of a large matrix product; what threads of our own compute is not in them. "
+        f"Load before: {row['load_before']}.",
+        "",
+        *(f"- {line}" for line in device_lines(row)),
         "",
     ]
 

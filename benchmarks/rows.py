@@ -56,7 +56,10 @@ NETWORKS = [
 DENSE = [Row(f"dense.{way}", {"image": cube(n), "channels": 256}) for n in (48, 64) for way in ("ours", "shifts")]
 COMMAND = Row("command.match", {"shape": [180, 180, 170], "points": 300})
 
-ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *DENSE, *NETWORKS, COMMAND]
+#: A process that asks once and again, on the device that `--device auto` takes.
+DEVICE = Row("device.pair", {"shape": [180, 180, 170], "points": 300})
+
+ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *DENSE, *NETWORKS, COMMAND, DEVICE]
 
 LABELS = {
     "search.ours": "ours",
