@@ -195,7 +195,8 @@ def extract_pyramid(
         levels += _network_levels(volume, prepared, model, options, spare, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
-        levels.append(mind_level(prepared.cropped(*prepared.grid.box_within(volume.grid)), name=MIND))
+        device = "cpu" if model is None else str(model.device)
+        levels.append(mind_level(prepared.cropped(*prepared.grid.box_within(volume.grid)), name=MIND, device=device))
     for level in levels:
         _check_finite(level)
     # Of levels of the same spacing, the network's come first, in the order in which it makes them.

@@ -13,7 +13,6 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from meddift.errors import ImageError, OptionsError
 from meddift.features.pyramid import Level
@@ -47,6 +46,7 @@ def mind_level(
     smoothing: float = 0.7,
     name: str = "mind",
     weight: float = 1.0,
+    device: str = "cpu",
 ) -> Level:
     """Compute MIND-SSC at every voxel of a scan.
 
@@ -64,6 +64,7 @@ def mind_level(
             MIND varies quickly from voxel to voxel, while descriptors are read between voxels.
         name: Name of the level.
         weight: Weight of the level.
+        device: Where it is computed.
 
     Returns:
         Level of 12 channels a dilation, each value in (0, 1], on the grid of `volume`.
@@ -83,34 +84,40 @@ def mind_level(
     image = np.ascontiguousarray(volume.data, dtype=np.float32)
     if not np.isfinite(image).all():
         raise ImageError("MIND needs a scan without NaN and infinity")
-    features = np.empty((*image.shape, len(_PAIRS) * len(dilations)), dtype=np.float32)
     with torch.no_grad():
+        scan = torch.from_numpy(image).to(device)
+        features = scan.new_empty((*scan.shape, len(_PAIRS) * len(dilations)))
         for block, dilation in enumerate(dilations):
             first = block * len(_PAIRS)
-            _mind_into(torch.from_numpy(features)[..., first : first + len(_PAIRS)], image, radius, dilation)
+            _mind_into(features[..., first : first + len(_PAIRS)], scan, radius, dilation)
         if smoothing > 0:
-            _smooth_in_place(torch.from_numpy(features), smoothing)
-    return Level(name, features, volume.grid, weight)
+            _smooth_in_place(features, smoothing)
+    return Level(name, features.cpu().numpy(), volume.grid, weight)
 
 
-def _mind_into(out: Tensor, image: NDArray[np.float32], radius: int, dilation: int) -> None:
+def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int) -> None:
     """Write the twelve channels of one dilation into `out`, (X, Y, Z, 12), slab by slab along the first axis."""
     import torch
 
     margin = radius + dilation
-    padded = torch.from_numpy(np.pad(image, margin, mode="edge"))
+    padded = torch.nn.functional.pad(image[None, None], [margin] * 6, mode="replicate")[0, 0]
     length = max(1, _SLAB_VOXELS // max(1, padded[0].numel()))
-    variance = torch.empty(out.shape[:3])
+    variance = image.new_empty(image.shape)
     slabs = [slice(start, min(start + length, out.shape[0])) for start in range(0, out.shape[0], length)]
-    for slab in slabs:
+
+    def distances_in(slab: slice) -> tuple[list[Tensor], Tensor]:
         distances = _patch_distances(padded[slab.start : slab.stop + 2 * margin], radius, dilation)
-        smallest, total = distances[0].clone(), distances[0].clone()
+        smallest = distances[0].clone()
         for distance in distances[1:]:
             torch.minimum(smallest, distance, out=smallest)
+        return distances, smallest
+
+    for slab in slabs:
+        distances, smallest = distances_in(slab)
+        total = distances[0].clone()
+        for distance in distances[1:]:
             total += distance
         torch.sub(total / len(_PAIRS), smallest, out=variance[slab])
-        for channel, distance in enumerate(distances):
-            torch.sub(smallest, distance, out=out[slab, ..., channel])
     # double: the mean of millions of float32 values of very different size
     mean = float(variance.mean(dtype=torch.float64))
     if mean == 0.0:  # the scan is constant, and so is every patch
@@ -118,8 +125,12 @@ def _mind_into(out: Tensor, image: NDArray[np.float32], radius: int, dilation: i
         return
     variance.clamp_(mean / _VARIANCE_RANGE, mean * _VARIANCE_RANGE)
     for slab in slabs:
-        out[slab] /= variance[slab].unsqueeze(-1)
-        torch.exp(out[slab], out=out[slab])
+        # Distances once more: that takes less time than to keep all of them until the variance is known.
+        distances, smallest = distances_in(slab)
+        for plane, scale in enumerate(variance[slab]):
+            # Channels come to lie side by side a plane at a time, as long as it is in the processor's cache.
+            channels = smallest[plane] - torch.stack([distance[plane] for distance in distances])
+            out[slab.start + plane] = channels.div_(scale).exp_().permute(1, 2, 0)
 
 
 def _patch_distances(padded: Tensor, radius: int, dilation: int) -> list[Tensor]:
@@ -173,7 +184,7 @@ def _smooth_in_place(features: Tensor, sigma: float) -> None:
     for start in range(0, length, thickness):
         stop = min(start + thickness, length)
         # What lies before this slab is smoothed already: its raw planes were set aside.
-        behind = torch.arange(stop, stop + reach).clamp_(max=length - 1)
+        behind = torch.arange(stop, stop + reach, device=features.device).clamp_(max=length - 1)
         slab = torch.cat([before, features[start:stop], features[behind]])
         before = slab[stop - start : stop - start + reach].clone()
         for axis in (1, 2):
