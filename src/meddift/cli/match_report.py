@@ -92,6 +92,7 @@ class MatchReport:
         if len(verdicts) > ROWS_SHOWN:
             lines.append(f"... and {len(verdicts) - ROWS_SHOWN} more points")
         lines += intensity_lines(self.pair)
+        lines += evidence_lines(self.pair)
         if self.accuracy is not None:
             lines += accuracy_lines(self.accuracy)
         show(*lines, to_stdout=to_stdout)
@@ -106,6 +107,22 @@ def intensity_lines(pair: Pair) -> list[str]:
     """How scans were shown to the model, where that is not the rule for CT."""
     roles = zip(("fixed", "moving"), pair.intensity, strict=True)
     return [f"intensities of the {role} scan: {choice.reason}" for role, choice in roles if not choice.hounsfield]
+
+
+def evidence_lines(pair: Pair) -> list[str]:
+    """Which levels counted, and by how much, as far as anything was found out about it."""
+    evidence = pair.evidence
+    lines = []
+    if place := evidence.get("place"):
+        ways = ", ".join(f"{name} ({100 * share:.0f} % of the places agree)" for name, share in place.items())
+        lines.append(f"the scans were laid on each other by {ways}")
+    if field := evidence.get("field"):
+        ways = ", ".join(f"{name} ({agreement:.3f})" for name, agreement in field.items())
+        lines.append(f"candidates for the field, by how well they fit, the first was kept: {ways}")
+    share = evidence.get("verdict", {}).get("network")
+    if share is not None and share == share:
+        lines.append(f"the network would put {100 * share:.0f} % of the places with texture where they were found")
+    return lines
 
 
 def accuracy_lines(accuracy: Accuracy) -> list[str]:

@@ -117,7 +117,7 @@ class Carried:
 
     def show(self, *, to_stdout: bool) -> None:
         """The summary."""
-        from meddift.cli.match_report import accuracy_lines, counted, intensity_lines
+        from meddift.cli.match_report import accuracy_lines, counted, evidence_lines, intensity_lines
         from meddift.cli.terminal import show
 
         found = self.registration
@@ -133,6 +133,7 @@ class Carried:
             verdicts = self.matches.verdict
             lines.append(f"{len(verdicts)} points: {counted(verdicts)}")
         lines += intensity_lines(self.pair)
+        lines += evidence_lines(self.pair)
         if self.accuracy is not None:
             lines += accuracy_lines(self.accuracy)
         show(*lines, to_stdout=to_stdout)
