@@ -222,6 +222,13 @@ def test_wrong_usage(patient: Path, run: Run, change: list[str], code: int, word
     assert not (patient / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(patient: Path, run: Run) -> None:
+    (patient / "out").write_text("a file")
+    outcome = run(arguments(patient))
+    assert outcome.code == 1
+    assert "it is a file" in outcome.stderr
+
+
 def test_a_missing_scan_is_said_before_the_work(patient: Path, run: Run) -> None:
     (patient / "last.nii.gz").unlink()
     outcome = run(arguments(patient))

@@ -13,6 +13,7 @@ from meddift.tracking.assignment import LIMIT_MM, assign
 from meddift.tracking.candidates import Candidates, candidates_of_points
 from meddift.tracking.follow import follow
 from meddift.tracking.observations import Decision
+from meddift.tracking.summary import new_lesions
 
 STEP = np.array([5.0, -3.0, 2.0])
 A, B, C = np.array([40.0, 60.0, 50.0]), np.array([80.0, 60.0, 50.0]), np.array([60.0, 100.0, 60.0])
@@ -219,6 +220,22 @@ def test_a_word_of_a_person_is_kept_and_a_rejected_link_is_not_made_again():
     assert row(course, "1", 1).parts == ()
     gone = run(*scans, decisions=[Decision("1", 1, (), "disappeared", "confirmed")])
     assert row(gone, "1", 1).state == "disappeared"
+
+
+def test_numbers_of_an_edited_table_stay_and_what_was_rejected_stays_rejected():
+    scans = [found((1, A, 6)), found((1, A + STEP, 6), (2, C + STEP, 5)), found((1, C + 2 * STEP, 5))]
+    table = [
+        Decision("7", 1, ("2",), "new", "proposed"),  # a person has renumbered it
+        Decision("7", 2, ("1",), "matched", "confirmed"),
+    ]
+    course = run(*scans, decisions=table)
+    assert course.order == ["1", "7"]
+    assert (row(course, "7", 1).state, row(course, "7", 2).review) == ("new", "confirmed")
+    # It is no lesion at all: it is not counted as new, however often it is found.
+    course = run(*scans[:2], decisions=[Decision("2", 1, ("2",), "new", "rejected")])
+    assert (row(course, "2", 1).state, row(course, "2", 1).review) == ("new", "rejected")
+    assert new_lesions(course, 1) == []
+    assert new_lesions(run(*scans[:2]), 1) == ["2"]
 
 
 def test_assignment_has_the_least_sum_of_all():

@@ -33,12 +33,13 @@ def follow(
         scans: In order of time: the lesions of each scan, or why it could not be read. The first one must be there.
         carrier: Takes lesions from scan to scan.
         names: Of the time points, for the reasons.
-        decisions: What a person has said; it is kept.
+        decisions: Rows of a table that a person has edited: what is confirmed or corrected is kept, numbers of lesions
+            stay as they are.
 
     Returns:
         One observation for each lesion and time point, from where it was first seen.
     """
-    course = Course()
+    course = Course(reserved={decision.lesion for decision in decisions})
     first = scans[0]
     assert isinstance(first, Candidates)
     for number, name in zip(range(len(first)), names_at_baseline(first), strict=True):
@@ -46,10 +47,15 @@ def follow(
         course.add(Observation(name, 0, "baseline", (number,), item.center, "ok", "", ()))
     for k in range(1, len(scans)):
         _Step(course, scans, carrier, names, k, [d for d in decisions if d.timepoint == k]).run()
-    kept = {(d.lesion, d.timepoint): d for d in decisions}
-    for key, decision in kept.items():
-        if key in course.rows and decision.timepoint == 0:
-            course.rows[key] = replace(course.rows[key], review=decision.review)
+    for decision in decisions:
+        row = course.rows.get((decision.lesion, decision.timepoint))
+        here = scans[decision.timepoint]
+        if row is None or isinstance(here, str):
+            continue
+        same = {here.items[j].label for j in row.parts} == set(decision.labels)
+        # What was rejected and is found again all the same, such as a lesion that is none, stays rejected.
+        if same and (decision.timepoint == 0 or decision.review == "rejected"):
+            course.rows[decision.lesion, decision.timepoint] = replace(row, review=decision.review)
     return course
 
 
@@ -380,11 +386,17 @@ class _Step:
         else:
             self._add(name, "uncertain", (), np.full(3, np.nan), "uncertain", reason)
 
+    def _known_name(self, j: int) -> str:
+        """The number that a newcomer has in the table that a person has edited, so that it stays the same."""
+        label = self.found[j].label
+        known = [d.lesion for d in self.decisions if label in d.labels and d.lesion not in self.course.order]
+        return known[0] if known else ""
+
     def _newcomers(self) -> None:
         for j in range(len(self.found)):
             if j in self._taken:
                 continue
-            name = self.course.next_name()
+            name = self._known_name(j) or self.course.next_name()
             place = self.found[j].center
             if j not in self.origin:
                 self._add(name, "new", (j,), place, "ok", "")

@@ -83,7 +83,8 @@ class Decision:
         timepoint: Number of the time point.
         labels: What it is called there; empty where it is not there.
         state: As in the reviewed table.
-        review: "confirmed" or "corrected" are kept as they are; "rejected" forbids the link.
+        review: "confirmed" or "corrected" are kept as they are; "rejected" forbids the link; "proposed" says nothing
+            but the number of the lesion.
     """
 
     lesion: str
@@ -100,10 +101,12 @@ class Course:
     Attributes:
         rows: (lesion, time point) -> observation.
         order: Lesions in the order in which they were first seen.
+        reserved: Numbers that are not given to lesions found anew.
     """
 
     rows: dict[tuple[str, int], Observation] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    reserved: set[str] = field(default_factory=set)
 
     def add(self, row: Observation) -> None:
         """Write down an observation; a later one of the same lesion and time point takes its place."""
@@ -118,4 +121,4 @@ class Course:
 
     def next_name(self) -> str:
         """A number that no lesion has yet."""
-        return str(max((int(name) for name in self.order), default=0) + 1)
+        return str(max((int(name) for name in (*self.order, *self.reserved)), default=0) + 1)

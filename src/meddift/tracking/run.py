@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meddift.errors import MeddiftError, OptionsError
+from meddift.errors import MeddiftError, OptionsError, OutputError
 from meddift.system.progress import Progress, silent
 from meddift.tracking.candidates import Candidates, with_kinds
 from meddift.tracking.engine import MatchedCarrier
@@ -63,12 +64,15 @@ def track(
     Raises:
         OptionsError: if time points, targets or review make no sense.
         MissingFileError: if a file is not there.
-        MeddiftError: if the first scan cannot be used, the model is not on this machine, or results cannot be written.
+        OutputError: if results cannot be written.
+        MeddiftError: if the first scan cannot be used, or the model is not on this machine.
     """
     say = on_progress or silent
     points = read_time_points(time_points) if isinstance(time_points, Path | str) else in_order(time_points)
     check_files(points)
     names = [point.name for point in points]
+    if out is not None:
+        _check_folder(Path(out))
     said = Reviewed() if review is None else read_review(review, names)
     if dicom:
         from meddift.tracking.dicom import check_dicom
@@ -109,6 +113,19 @@ def track(
             write_dicom(found, Path(out))
     say("done", 1.0)
     return found
+
+
+def _check_folder(out: Path) -> None:
+    """Say before any work that nothing can be written.
+
+    Raises:
+        OutputError: if the folder cannot be made, or nothing can be written to it.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"cannot write to {out}: it is a file; give the name of a folder")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise OutputError(f"cannot write to {out}: nothing can be written to {there}; choose another folder")
 
 
 def _read(points: Sequence[TimePoint], *, components: bool, minimum_mm3: float, say: Progress) -> list[SeenTimePoint]:
@@ -153,7 +170,7 @@ def _check_review(decisions: Sequence[Decision], seen: Sequence[SeenTimePoint], 
     """Refuse a review of other masks than these."""
     for decision in decisions:
         scan = seen[decision.timepoint].lesions
-        if isinstance(scan, str):
+        if isinstance(scan, str) or decision.review == "proposed":
             continue
         labels = {item.label for item in scan.items}
         unknown = [label for label in decision.labels if label not in labels]

@@ -188,7 +188,7 @@ class Reviewed:
     """What a person says in an edited table.
 
     Attributes:
-        decisions: One for each row that is confirmed, corrected or rejected.
+        decisions: One for each row.
         kinds: Lesion -> (kind, organ), of its row at baseline.
         given: (lesion, time point) -> sizes.
     """
@@ -263,9 +263,8 @@ def read_review(path: Path | str, names: Sequence[str]) -> Reviewed:
                 raise OptionsError(f"{where}: kind must be one of {', '.join(KINDS[:-1])}, got {kind!r}")
         if row.get("measured") in ("manual", "5mm_rule"):
             given[lesion, k] = _given(row, where)
-        if review != "proposed":
-            labels = tuple(part.strip() for part in row["label"].split("+") if part.strip())
-            decisions.append(Decision(lesion, k, labels, state, review))  # type: ignore[arg-type]
+        labels = tuple(part.strip() for part in row["label"].split("+") if part.strip())
+        decisions.append(Decision(lesion, k, labels, state, review))  # type: ignore[arg-type]
     return Reviewed(tuple(decisions), kinds, given)
 
 
