@@ -95,6 +95,21 @@ def test_beyond_the_field_of_view(radius):
     assert np.isnan(one.center).all()
 
 
+def test_what_may_lie_just_beyond_the_field_of_view_is_not_said_to_be_outside():
+    class Vague(Engine):
+        def match(self, places):
+            answers = truth(places) + np.random.default_rng(len(places)).normal(0, 5.0, places.shape)
+            return type(
+                "Matches",
+                (),
+                {"moving": Points(answers), "verdict": ("uncertain",) * len(places), "reason": ("",) * len(places)},
+            )
+
+    top = GRID.corners[:, 2].max()
+    (one,) = carry(Vague(), (1, [80.0, 80.0, top - 6.0], 5.0))  # some 15 mm beyond it, give or take 8
+    assert one.verdict == "uncertain"
+
+
 def test_kept_answers_are_those_of_the_same_question_only(tmp_path):
     places = np.random.default_rng(0).normal(size=(4, 3))
     answers = Answers(np.array([[1.0, 2, 3], [np.nan] * 3, [4, 5, 6], [7, 8, 9]]), ("ok",) * 4, ("",) * 4)

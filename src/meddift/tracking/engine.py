@@ -31,6 +31,8 @@ PULL_MM2 = 400.0
 LEAST_SURE, LARGEST_SPREAD_MM = 4, 4.0
 #: Or if at least so many answers, looked for each on its own, agree to within this, sure or not.
 MANY, CLOSE_MM = 10, 1.5
+#: A place that is not sure is outside the field of view if it lies beyond it by so many times the median residual.
+SLACK = 2.0
 
 
 class MatchedCarrier:
@@ -124,7 +126,9 @@ def _together(
         doubts.append(f"only {int(sure.sum())} of {len(places)} places around it were found for sure")
     if spread > LARGEST_SPREAD_MM:
         doubts.append(f"places around it disagree by {spread:.1f} mm")
-    if not grid.contains(center) and not doubts:
+    # Where answers near the border disagree, the place still is outside if it lies well beyond it.
+    slack = SLACK * spread if doubts else 0.0
+    if not grid.contains(center, margin_mm=-slack):
         return Carried(nowhere, np.zeros((0, 3)), "outside", "its place lies outside the field of view of that scan")
     return Carried(center, moved(lesion.cloud), "uncertain" if doubts else "ok", "; ".join(doubts))
 
