@@ -14,6 +14,7 @@ from meddift.features.mind import mind_level
 from meddift.geometry import AffineTransform, Grid
 from meddift.matching import cost_volume as costs
 from meddift.registration import register, register_scans
+from meddift.registration.engine import FieldWork, Start
 from meddift.registration.feature_map import DescribedScan, FeatureMap
 from meddift.volume import Volume
 
@@ -64,8 +65,8 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     for name in ("cpu", "numpy", "tolist", "__array__"):
         watched(torch.Tensor, name)
-    for name in ("dense", "refine"):
-        within(register._Work, name)
+    for name in ("_pass", "_apart", "_agreement", "_refined_part"):
+        within(FieldWork, name)
     within(register, "invert")
     return seen
 
@@ -77,8 +78,7 @@ def test_no_stage_brings_anything_into_main_memory(copies: list[str], monkeypatc
     found = register_scans(
         scan(np.zeros(3)),
         scan(SHIFT),
-        AffineTransform.identity(),
-        AffineTransform.identity(),
+        [Start("given", AffineTransform.identity(), AffineTransform.identity())],
         fixed_mask=everywhere,
         moving_mask=everywhere,
     )

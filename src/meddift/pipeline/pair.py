@@ -113,7 +113,8 @@ class Pair(ScanPair):
             stages: "affine" alone, or with "dense" matching, or with "refine" besides.
             fixed_mask: Above 0 where the scans shall be compared: a path, Volume or image; None = the body.
             moving_mask: Above 0 where the moving scan counts; None = everywhere.
-            diffeomorphic: Whether the result is the flow of a velocity field: it cannot fold and has an exact inverse.
+            diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold; the inverse is the
+                flow backwards. Both are sampled every 4 mm, so the way there and back is no more exact than otherwise.
             symmetric: Whether both directions are registered and brought together, so that exchanging the scans gives
                 the inverse; takes twice the time. Diffeomorphic as well.
             on_progress: As for `match`.

@@ -48,7 +48,8 @@ def register_scans(
         fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is continued smoothly.
         moving_mask: (X, Y, Z) bool, what of the moving scan counts.
         stages: "affine", then "dense", then "refine".
-        diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold and has an exact inverse.
+        diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold; the inverse is the flow
+            backwards. Both are sampled every 4 mm, so the way there and back is no more exact than otherwise.
         back: Where points are expected the other way, moving to fixed: then both directions are registered and the
             mean of their velocities taken, so that exchanging the scans gives the inverse. Empty = one direction.
         field: The field of these stages and masks, where it is known.
