@@ -229,3 +229,27 @@ def test_misfit_is_the_mean_squared_difference_and_looseness_says_where_there_is
     # Opposite descriptors differ by two in length, four in the square.
     turned = align_neighbourhoods(level, Level("waves", -values, grid), positions, positions, linear, limit_mm=0.01)
     np.testing.assert_allclose(turned.misfit, 4.0, atol=0.05)
+
+
+def test_a_held_place_follows_what_is_seen_and_stays_where_nothing_is():
+    """Sheets: descriptors vary along x alone, under noise. Along y and z only what was known before can decide."""
+    generator = np.random.default_rng(3)
+    grid = oblique_grid((2.0, 2.0, 2.0))
+
+    def sheets() -> Level:
+        away = grid.voxel_centers()[..., 0, None]
+        clean = np.cos(away * 2 * np.pi / np.linspace(14, 40, CHANNELS) + np.arange(CHANNELS))
+        return Level("sheets", (clean + generator.normal(0, 0.15, (*grid.shape, CHANNELS))).astype(np.float32), grid)
+
+    fixed, moving = sheets(), sheets()
+    points = generator.uniform(-12, 12, (40, 3))
+    start = points + np.array([1.5, 1.0, -1.0])
+    still = np.broadcast_to(np.eye(3), (40, 3, 3)).copy()
+    free, held, stuck = (
+        align_neighbourhoods(fixed, moving, points, start, still, limit_mm=4.0, hold=hold).positions
+        for hold in (0.0, 4.0, 1e6)
+    )
+    assert np.abs(held[:, 0] - points[:, 0]).mean() < 0.4  # it was 1.5
+    assert np.abs(held[:, 1:] - start[:, 1:]).mean() < 0.15
+    assert np.abs(free[:, 1:] - start[:, 1:]).mean() > np.abs(held[:, 1:] - start[:, 1:]).mean()
+    np.testing.assert_allclose(stuck, start, atol=0.01)
