@@ -116,3 +116,28 @@ def test_a_transposed_affine_is_refused():
     shift[:3, 3] = [40.0, -3.0, 12.0]
     with pytest.raises(TransformError, match="last row"):
         AffineTransform(shift.T)
+
+
+def test_what_transforms_say_of_themselves_holds_no_array():
+    grid = Grid((5, 6, 7), np.diag([20.0, 20, 20, 1]))
+    values = np.zeros((3, 5, 6, 7))
+    values[:, 2, 3, 4] = [3.0, 4.0, 12.0]
+    field = DisplacementField(values, grid)
+    assert "up to 13.0 mm" in repr(field)
+    for transform in (field, field.inverted(), AffineTransform.identity(), CompositeTransform((field, field))):
+        assert "array" not in repr(transform)
+        assert "\n" not in repr(transform)
+
+
+def test_every_transform_has_an_inverse_that_undoes_it():
+    generator = np.random.default_rng(0)
+    grid = Grid((9, 9, 9), np.diag([20.0, 20, 20, 1]) + np.array([[0, 0, 0, -80.0]] * 3 + [[0] * 4]))
+    field = DisplacementField(generator.uniform(-3, 3, (3, 9, 9, 9)), grid)
+    matrix = np.eye(4)
+    matrix[:3] += generator.normal(0, 0.05, (3, 4))
+    affine = AffineTransform(matrix)
+    points = generator.uniform(-60, 60, (200, 3))
+    for transform in (affine, field, CompositeTransform((affine, field, affine)), field.inverted()):
+        back = transform.inverted()
+        np.testing.assert_allclose(back.apply(transform.apply(points)), points, atol=5e-3)
+        np.testing.assert_allclose(back.inverted().apply(points), transform.apply(points), atol=5e-3)

@@ -440,3 +440,5 @@ def test_priors_that_differ_anywhere_are_different_options():
     fields[1][0, 4, 4, 4] = 2.0  # in the middle, which a printed array leaves out
     first, second = (Options(prior=DisplacementField(field, grid)).digest() for field in fields)
     assert first != second
+    inverse, other = (Options(prior=DisplacementField(field, grid).inverted()).digest() for field in fields)
+    assert len({first, second, inverse, other}) == 4

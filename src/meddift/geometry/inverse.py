@@ -72,6 +72,10 @@ class NumericalInverse:
     affine: AffineTransform
     residuals: dict[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Of what."""
+        return f"NumericalInverse({self.transform!r})"
+
     @classmethod
     def of(cls, transform: Transform, *, residuals: dict[str, float] | None = None) -> NumericalInverse:
         """The inverse of a transform whose affine part is not known."""

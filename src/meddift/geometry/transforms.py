@@ -54,6 +54,11 @@ class AffineTransform:
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 
+    def __repr__(self) -> str:
+        """By how much it shifts the middle of the world and changes volumes."""
+        shift = ", ".join(f"{v:.2f}" for v in self.matrix[:3, 3])
+        return f"AffineTransform(shift {shift} mm, volume x {np.linalg.det(self.matrix[:3, :3]):.3f})"
+
     @classmethod
     def identity(cls) -> AffineTransform:
         """The transform that moves nothing."""
@@ -110,6 +115,11 @@ class DisplacementField:
                 f"a displacement field on a grid of {self.grid.shape} needs shape {(3, *self.grid.shape)}, "
                 f"got {self.displacement.shape}"
             )
+
+    def __repr__(self) -> str:
+        """Where it lies and how far it goes."""
+        longest = float(np.sqrt(np.square(self.displacement, dtype=np.float64).sum(axis=0).max()))
+        return f"DisplacementField({self.grid!r}, up to {longest:.1f} mm)"
 
     def apply(self, positions: ArrayLike) -> Floats:
         """Map (N, 3) world RAS mm on the fixed scan to the moving scan.

@@ -52,6 +52,10 @@ class MatchedPrior:
     matched: int = 0
     similarity: float = float("nan")
 
+    def __repr__(self) -> str:
+        """The affine, and how many matches bend it."""
+        return f"MatchedPrior({self.affine!r}, bent by {len(self.anchors)} matches)"
+
     def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
         """Map (N, 3) world RAS mm on the fixed scan to where they are expected on the moving scan."""
         world = np.asarray(positions, dtype=np.float64)

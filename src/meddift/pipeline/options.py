@@ -15,6 +15,7 @@ import numpy as np
 from meddift.errors import OptionsError
 from meddift.features import ExtractionOptions
 from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Transform
+from meddift.geometry.inverse import NumericalInverse
 
 if TYPE_CHECKING:
     from meddift.models import ModelSpec
@@ -159,7 +160,12 @@ def _describe_prior(prior: str | Path | Transform) -> str:
         return f"DisplacementField({prior.grid!r}, affine {prior.grid.affine.tolist()}, sha256 {content})"
     if isinstance(prior, AffineTransform):
         return f"AffineTransform({prior.matrix.tolist()})"
-    return repr(prior)
+    if isinstance(prior, NumericalInverse):
+        return f"NumericalInverse({_describe_prior(prior.transform)})"
+    # Whatever else there is, is told apart by what it does to a cube as large as a patient.
+    places = np.stack(np.meshgrid(*[np.linspace(-300, 300, 13)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    does = hashlib.sha256(np.ascontiguousarray(prior.apply(places)).tobytes()).hexdigest()
+    return f"{type(prior).__name__}(sha256 of what it does {does})"
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
