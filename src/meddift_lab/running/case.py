@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.errors import ImageError, PointsError
+from meddift.errors import ImageError, MissingFileError, PointsError
 from meddift.geometry import Grid
 from meddift.points import Points
 from meddift.system.atomic import write_json
@@ -148,10 +148,9 @@ def store_case(case: Case, folder: Path) -> StoredCase:
     """
     path = folder / "case.json"
     origin = json.loads(json.dumps(dict(case.origin)))
-    if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("origin") == origin and content.get("layout") == _LAYOUT:
-            return _restored(content, folder)
+    kept = _kept(folder, origin)
+    if kept is not None:
+        return kept
     folder.mkdir(parents=True, exist_ok=True)
     data = case.load()
     digest = hashlib.sha256()
@@ -183,8 +182,29 @@ def store_case(case: Case, folder: Path) -> StoredCase:
 
 
 def restore_case(folder: Path) -> StoredCase:
-    """A case that was stored in a folder."""
-    return _restored(json.loads((folder / "case.json").read_text(encoding="utf-8")), folder)
+    """A case that was stored in a folder.
+
+    Raises:
+        MissingFileError: if it is not there, or damaged.
+    """
+    kept = _kept(folder, None)
+    if kept is None:
+        raise MissingFileError(
+            f"{folder / 'case.json'} is missing or damaged; the same evaluation, run again, makes it anew"
+        )
+    return kept
+
+
+def _kept(folder: Path, origin: Any) -> StoredCase | None:
+    """The case in a folder; None if there is none, its file is damaged, or it was made of something else."""
+    try:
+        content = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        if content["layout"] != _LAYOUT or (origin is not None and content["origin"] != origin):
+            return None
+        case = _restored(content, folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+    return case if case.fixed.exists() and case.moving.exists() else None
 
 
 #: Raised when the content of case.json changes.

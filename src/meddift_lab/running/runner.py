@@ -161,7 +161,8 @@ def read_result(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get("layout") == LAYOUT else None
+    whole = isinstance(content, dict) and content.get("layout") == LAYOUT and isinstance(content.get("key"), str)
+    return content if whole else None
 
 
 #: Parts of the package that decide answers.
