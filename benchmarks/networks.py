@@ -14,7 +14,7 @@ from meddift.geometry import Grid
 from meddift.models import find_spec, lean_encoder, load_model
 from meddift.models.loader import PosteriorEncoder
 from meddift.models.monai_import import monai_networks
-from meddift.models.taps import run_and_tap
+from meddift.models.taps import run_and_read
 from meddift.volume import Volume
 
 PLAIN = {"use_flash_attention": False, "norm_float16": False, "num_splits": 1, "save_mem": False}
@@ -69,9 +69,9 @@ def unet(told: dict[str, Any]) -> dict[str, Any]:
         "spacing_tensor": torch.tensor([[150.0, 150.0, 150.0]]),
     }
     with torch.inference_mode():
-        row, found = measured(lambda: run_and_tap(network, ["up3"], **inputs))
+        row, found = measured(lambda: run_and_read(network, ["up3"], **inputs))
         with FlopCounterMode(display=False) as counter:
-            run_and_tap(network, ["up3"], **inputs)
+            run_and_read(network, ["up3"], **inputs)
     return {**row, "flops": counter.get_total_flops(), "latent": _sampled(found["up3"])}
 
 
