@@ -436,7 +436,7 @@ def test_thousands_of_millions_of_zeros_after_the_voxels_are_not_read(tmp_path):
     (tmp_path / "scan.nii.gz").write_bytes(packed)
     start = time.process_time()
     _refused(tmp_path / "scan.nii.gz", ImageError, "much more than")
-    assert time.process_time() - start < 0.3
+    assert time.process_time() - start < 1
     (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(1 << 20)))
     np.testing.assert_array_equal(read_volume(tmp_path / "scan.nii.gz").data, voxels())
 
