@@ -352,3 +352,17 @@ except OutputError as error:
     assert run.stdout.startswith(f"told: cannot write {tmp_path / name}"), run.stderr[-1000:]
     assert run.returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+HOSTILE = Path(__file__).parent / "cases" / "hostile"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in HOSTILE.iterdir()))
+def test_files_on_which_itk_died_or_went_on_for_ever(name: str) -> None:
+    """Found by damaging good files: ITK 5.4 ended the process, took half a gigabyte, or did not come back."""
+    start = time.process_time()
+    with pytest.raises(TransformError) as caught:
+        read_transform(HOSTILE / name)
+    assert time.process_time() - start < 1.0
+    assert name in str(caught.value)
+    assert str(caught.value).isprintable()
