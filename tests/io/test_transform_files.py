@@ -170,6 +170,19 @@ class TestField:
         moved = read_transform(tmp_path / "field.nii").apply([[2.0, 2.0, 2.0]])
         np.testing.assert_allclose(moved, [[2.0 - sign * 5.0, 2.0 + sign * 3.0, 4.0]], atol=1e-6)
 
+    def test_a_field_that_asks_for_scaling(self, tmp_path: Path) -> None:
+        """scl_slope and scl_inter count for displacements as for intensities (NIfTI-1 standard)."""
+        values = np.random.default_rng(0).normal(0, 2, (4, 5, 6, 1, 3)).astype(np.float32)
+        image = nibabel.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0]))
+        image.header.set_intent(1007)
+        nibabel.save(image, tmp_path / "field.nii")
+        raw = bytearray((tmp_path / "field.nii").read_bytes())
+        raw[112:120] = np.array([0.5, 1.0], "<f4").tobytes()
+        (tmp_path / "field.nii").write_bytes(bytes(raw))
+        moved = read_transform(tmp_path / "field.nii").apply([[4.0, 6.0, 8.0]])
+        expected = np.array([4.0, 6.0, 8.0]) + (values[2, 3, 4, 0] * 0.5 + 1.0) * [-1, -1, 1]
+        np.testing.assert_allclose(moved, [expected], atol=1e-6)
+
     def test_resampling_and_points_agree_on_the_direction(self, tmp_path: Path) -> None:
         """A bright voxel of the moving image is pulled to the fixed point that the transform takes to it."""
         grid = Grid((20, 20, 20), np.eye(4))

@@ -102,8 +102,11 @@ def read_nifti_voxels(header: ImageHeader) -> NDArray[Any]:
     if (slope, intercept) == (1.0, 0.0):
         return data
     scaled = np.empty(data.shape, dtype=np.float32)
-    for k in range(data.shape[2]):  # slice by slice: double precision without a double-precision copy
-        scaled[..., k] = data[..., k].astype(np.float64) * slope + intercept
+    # Along the last axis, piece by piece: double precision without a double-precision copy. What a damaged slope makes
+    # of a value is not finite, and is judged where the values are used.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(data.shape[-1]):
+            scaled[..., k] = data[..., k].astype(np.float64) * slope + intercept
     return scaled
 
 
