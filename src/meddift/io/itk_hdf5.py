@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import TransformError
 from meddift.io.compressed import AGAIN
-from meddift.io.hdf5.data import numbers, text
-from meddift.io.hdf5.frame import Frame
-from meddift.io.hdf5.groups import members
-from meddift.io.hdf5.writing import Tree, write_hdf5
+from meddift.io.hdf5 import Frame, Tree, members, numbers, text, write_hdf5
 from meddift.io.itk_records import MOST_RECORDS, Record, require_some
 
 _GROUP = "TransformGroup"

@@ -6,3 +6,10 @@ links in the header or in one heap, data in one piece or in chunks packed by def
 damaged files of a few kilobytes keep it busy for ever (HDF5 2.0 by h5py 3.16) or end the process (HDF5 1.12 in
 ITK 5.4); in a process of Python neither can be caught.
 """
+
+from meddift.io.hdf5.data import numbers, text
+from meddift.io.hdf5.frame import Frame
+from meddift.io.hdf5.groups import members
+from meddift.io.hdf5.writing import Tree, write_hdf5
+
+__all__ = ["Frame", "Tree", "members", "numbers", "text", "write_hdf5"]
