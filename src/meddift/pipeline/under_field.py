@@ -18,7 +18,7 @@ from meddift.registration.engine import Field
 #: No point moves farther from where the field has it, mm.
 LIMIT_MM = 4.0
 #: How strongly points are held by the field, 1/mm^2, see `align_neighbourhoods`.
-HOLD = 8.0
+HOLD = 2.0
 #: Rivals are looked for within this distance, mm.
 RIVALS_MM = 20.0
 
