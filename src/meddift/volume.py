@@ -112,7 +112,8 @@ class Volume:
             GeometryError: if the axes of the two lattices are not parallel.
         """
         data = np.ascontiguousarray(self.data, dtype=np.float32)
-        return Volume(np.asarray(resample_axes(data, self.grid, grid, first_axis=data.ndim - 3)), grid)
+        resampled = np.asarray(resample_axes(data, self.grid, grid, first_axis=data.ndim - 3))
+        return Volume(resampled, grid, modality=self.modality)
 
     def at(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """Values at world points by trilinear interpolation, clamped at the border.

@@ -97,9 +97,32 @@ class KnownTransform(ABC):
             )
         return found.reshape(world.shape)
 
+    def inverted(self) -> InverseOfKnown:
+        """The transform that takes moving points back to fixed points."""
+        return InverseOfKnown(self)
+
     def _residual(self, found: Floats, goal: Floats) -> tuple[Floats, Floats]:
         """A trial and how far its image lies from the goal."""
         return found, found + self.displacement(found) - goal
+
+
+@dataclass(frozen=True)
+class InverseOfKnown:
+    """The inverse of a known transform: moving points to fixed points.
+
+    Attributes:
+        known: Fixed to moving.
+    """
+
+    known: KnownTransform
+
+    def apply(self, positions: ArrayLike) -> Floats:
+        """Map (..., 3) moving world RAS mm to fixed world RAS mm; see `KnownTransform.inverse_apply`."""
+        return self.known.inverse_apply(positions)
+
+    def inverted(self) -> KnownTransform:
+        """The known transform itself."""
+        return self.known
 
 
 @dataclass(frozen=True)

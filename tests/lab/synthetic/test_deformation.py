@@ -49,6 +49,8 @@ def test_is_a_transform_that_keeps_shape_and_nan(name):
     back = transform.inverse_apply(moved.reshape(2, 3, 4, 3)).reshape(-1, 3)
     assert np.isnan(back[5]).all()
     assert np.nanmax(np.abs(back - points)) < 1e-3
+    assert np.array_equal(transform.inverted().apply(moved), back, equal_nan=True)
+    assert transform.inverted().inverted() is transform
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
