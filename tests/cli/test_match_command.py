@@ -195,6 +195,12 @@ def test_without_files_the_table_goes_to_stdout_a_line_a_point(case: Case, run: 
     assert f"written: {case.out}" in written.stderr
 
 
+def test_the_same_scan_twice_is_said_once(case: Case, run: Run) -> None:
+    outcome = run(case.arguments(out="", moving=case.fixed))
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stdout.count("are the same") == 1
+
+
 class TestWrongUsage:
     """Exit code 2, one sentence, before the scans are read."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Rows of the table; all points are in the files and in the JSON.
 ROWS_SHOWN = 40
+#: The reason of every point where the scans as a whole do not agree.
+NO_AGREEMENT = "the two scans as a whole could not be brought into agreement"
 
 _COLORS = {"ok": "green", "uncertain": "yellow"}
 
@@ -79,7 +81,9 @@ class MatchReport:
             ]
             if self.accuracy is not None:
                 cells.append(_number(float(self.accuracy.distances[index]), 1))
-            rows.append((cells, row["verdict"], row["reason"]))
+            # What holds for both scans is said once, above.
+            reason = "; ".join(text for text in row["reason"].split("; ") if text != NO_AGREEMENT)
+            rows.append((cells, row["verdict"], reason))
         # A long reason is cut, so that it takes no room from what stands before it.
         table_of_cells = ([heading for heading, _ in columns], *(cells for cells, *_ in rows))
         before = sum(max(map(len, column)) + 3 for column in zip(*table_of_cells, strict=True))
@@ -88,7 +92,7 @@ class MatchReport:
             text = f"{verdict}: {reason}" if reason else verdict
             text = text if len(text) <= room else text[: room - 1] + "…"
             table.add_row(*cells, Text(text, style=_COLORS.get(verdict, "red")))
-        lines: list[Any] = [table]
+        lines: list[Any] = [*remarks(self.pair, self.matches), table]
         if len(verdicts) > ROWS_SHOWN:
             lines.append(f"... and {len(verdicts) - ROWS_SHOWN} more points")
         lines += intensity_lines(self.pair)
@@ -96,6 +100,18 @@ class MatchReport:
         if self.accuracy is not None:
             lines += accuracy_lines(self.accuracy)
         show(*lines, to_stdout=to_stdout)
+
+
+def remarks(pair: Pair, matches: Matches) -> list[str]:
+    """What is to be known about the two scans as a whole, a sentence each."""
+    found = []
+    if pair.fixed.digest == pair.moving.digest:
+        found.append("The fixed and the moving scan are the same: every point is found where it was.")
+    if any(NO_AGREEMENT in reason for reason in matches.reason):
+        why = pair.without_prior
+        sentence = f"{NO_AGREEMENT[:1].upper()}{NO_AGREEMENT[1:]}; no point can be trusted"
+        found.append(f"{sentence}: {why}" if why else f"{sentence}.")
+    return found
 
 
 def counted(verdicts: Sequence[str]) -> str:
