@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: Rows of the table; all points are in the files and in the JSON.
 ROWS_SHOWN = 40
-#: The reason of every point where the scans as a whole do not agree.
-NO_AGREEMENT = "the two scans as a whole could not be brought into agreement"
+#: Code of the reason that holds for every point, where the scans as a whole do not agree.
+NO_AGREEMENT = "no_agreement"
 
 _COLORS = {"ok": "green", "uncertain": "yellow"}
 
@@ -82,7 +82,7 @@ class MatchReport:
             if self.accuracy is not None:
                 cells.append(_number(float(self.accuracy.distances[index]), 1))
             # What holds for both scans is said once, above.
-            reason = "; ".join(text for text in row["reason"].split("; ") if text != NO_AGREEMENT)
+            reason = "; ".join(str(r) for r in self.matches.reasons[index] if r.code != NO_AGREEMENT)
             rows.append((cells, row["verdict"], reason))
         # A long reason is cut, so that it takes no room from what stands before it.
         table_of_cells = ([heading for heading, _ in columns], *(cells for cells, *_ in rows))
@@ -107,9 +107,10 @@ def remarks(pair: Pair, matches: Matches) -> list[str]:
     found = []
     if pair.fixed.digest == pair.moving.digest:
         found.append("The fixed and the moving scan are the same: every point is found where it was.")
-    if any(NO_AGREEMENT in reason for reason in matches.reason):
+    texts = {str(reason) for reasons in matches.reasons for reason in reasons if reason.code == NO_AGREEMENT}
+    for text in sorted(texts):
         why = pair.without_prior
-        sentence = f"{NO_AGREEMENT[:1].upper()}{NO_AGREEMENT[1:]}; no point can be trusted"
+        sentence = f"{text[:1].upper()}{text[1:]}; no point can be trusted"
         found.append(f"{sentence}: {why}" if why else f"{sentence}.")
     return found
 

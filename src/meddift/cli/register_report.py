@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meddift.cli.outputs import Outputs
+from meddift.cli.outputs import IMAGES, PICTURES, Outputs, check_suffix
 from meddift.cli.points_files import PointsTarget
 from meddift.errors import OptionsError
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from meddift.registration import Registration
     from meddift.volume import Volume
 
-_IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha")
-_FIELDS = (".nii.gz", ".nii", ".nrrd", ".mha")
-_TRANSFORMS = (".h5", ".hdf5", ".tfm", *_FIELDS)
+#: A displacement field is written as an image.
+_TRANSFORMS = (".h5", ".hdf5", ".tfm", *IMAGES)
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,18 @@ class Wanted:
             (self.inverse, _TRANSFORMS, "transforms"),
             (self.affine, (".tfm", ".h5", ".hdf5"), "affine transforms"),
             (self.learn2reg, (".nii.gz", ".nii"), "displacements of Learn2Reg"),
-            (self.picture, (".png",), "pictures"),
+            (self.picture, PICTURES, "pictures"),
         ]
-        rules += [(path, _IMAGES, "images") for path in (self.warped, self.labels, self.jacobian, self.uncertainty)]
+        rules += [(path, IMAGES, "images") for path in (self.warped, self.labels, self.jacobian, self.uncertainty)]
         for path, suffixes, what in rules:
-            if path is not None and not path.name.lower().endswith(suffixes):
-                raise OptionsError(f"{what} are written to {', '.join(suffixes)}; got the name {path.name!r}")
+            check_suffix(path, suffixes, what)
         for path in (self.out, self.inverse):
             if path is None:
                 continue
             name = path.name.lower()
             if name.endswith(".tfm") and stages != ("affine",):
                 raise OptionsError(f"{path}: a displacement field as text would be huge; write .h5 or .nii.gz")
-            if name.endswith(_FIELDS) and stages == ("affine",):
+            if name.endswith(IMAGES) and stages == ("affine",):
                 raise OptionsError(f"{path}: an affine is written to .tfm or .h5, not to an image of displacements")
 
 

@@ -16,6 +16,7 @@ from meddift.features.code import code_digest, installed_version
 from meddift.features.mind import mind_level
 from meddift.features.pyramid import Level, Pyramid
 from meddift.models import find_spec, prepare_volume
+from meddift.system.progress import Progress, silent
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 #: Name of the hand-made level, see `mind_level`. All other levels come from the network.
 MIND = "mind"
-
-#: Called with what is being done and the share of the work that is finished, 0 to 1.
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def extract_pyramid(
     """
     if options.network_levels and model is None:
         raise OptionsError(f"levels {', '.join(options.network_levels)} need a model; only {MIND!r} does without")
-    report = on_progress or _silent
+    report = on_progress or silent
     steps = 2 + (1 + max(1, options.noise_samples) if options.network_levels else 0) + (MIND in options.levels)
     report("preparing the scan", 0.0)
     rules = _specification(model, spec)
@@ -277,7 +275,3 @@ def _identity(model: DiffusionModel | None) -> dict[str, str]:
 def _sha256(content: Any) -> str:
     """sha256 of canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _silent(text: str, done: float) -> None:
-    """Tell nobody."""

@@ -14,10 +14,11 @@ from meddift.models import ModelSpec, find_spec
 from meddift.pipeline.memory import estimate_memory
 from meddift.pipeline.options import Options
 from meddift.pipeline.runtime import Runtime
-from meddift.pipeline.scan import EncodedScan, Progress
+from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.settings import Settings
 from meddift.system.memory import memory_for, require_memory
 from meddift.system.once import forget, known
+from meddift.system.progress import Progress, silent
 from meddift.system.timing import timed
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Matcher:
             runtime=Runtime(device=device, precision=precision, store=store, threads=threads),
             weights=None if weights is None else Path(weights),
         )
-        self.report: Progress = on_progress or _silent
+        self.report: Progress = on_progress or silent
         self._made: weakref.WeakSet[EncodedScan | Pair] = weakref.WeakSet()
 
     def __repr__(self) -> str:
@@ -339,7 +340,3 @@ def match(fixed: Any, moving: Any, points: Points | ArrayLike, **options: Any) -
 def _size(volume: Volume) -> str:
     """Voxels along each axis, for people."""
     return " x ".join(map(str, volume.grid.shape))
-
-
-def _silent(stage: str, fraction: float) -> None:
-    """Tell nobody."""

@@ -15,11 +15,11 @@ from meddift.matching import Matches, similarity_maps
 from meddift.matching.locate import Located
 from meddift.matching.prior import MatchedPrior
 from meddift.pipeline.answers import Searched, answer
-from meddift.pipeline.scan import Progress
 from meddift.pipeline.scan_pair import ScanPair
 from meddift.pipeline.under_field import align_under
 from meddift.points import Points, as_points
 from meddift.registration.engine import Field
+from meddift.system.progress import Progress
 from meddift.system.timing import timed
 from meddift.volume import Volume
 

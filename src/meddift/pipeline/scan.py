@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from meddift.models import prepare_volume
 from meddift.models.intensity import IntensityChoice, choose_intensity
 from meddift.pipeline.landmarks import textured_points
 from meddift.system.once import forget, once
+from meddift.system.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +31,6 @@ AIR_HU = -950.0
 
 #: Less air than this, mm^3, is no lung whose sliding matters.
 LEAST_LUNGS_MM3 = 500_000.0
-
-#: Called with what is being done and the share of the work that is finished, 0 to 1.
-Progress = Callable[[str, float], None]
 
 
 class MakePyramid(Protocol):

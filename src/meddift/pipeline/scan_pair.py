@@ -21,13 +21,14 @@ from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.pipeline.direction import Direction, Side
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
-from meddift.pipeline.scan import EncodedScan, Progress
+from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.under_field import Usual, align_under, semantic_margin
 from meddift.registration.engine import Field, FieldWork, Start
 from meddift.registration.feature_map import DescribedScan
 from meddift.registration.register import STAGES
 from meddift.system.memory import memory_for
 from meddift.system.once import forget, known, once
+from meddift.system.progress import Progress
 from meddift.system.timing import timed
 from meddift.volume import Volume
 

@@ -15,8 +15,8 @@ from meddift.features import ExtractionOptions, Pyramid, extract_pyramid
 from meddift.features.extraction import MIND
 from meddift.geometry import Grid
 from meddift.pipeline.matcher import Matcher
-from meddift.pipeline.scan import Progress
 from meddift.system.atomic import atomic_write
+from meddift.system.progress import Progress
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
