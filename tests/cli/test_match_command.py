@@ -255,3 +255,20 @@ def test_scans_turned_and_oblique_give_the_same_answers(case: Case, run: Run) ->
     assert outcome.code == 0, outcome.stderr
     found = np.array([row["moving"] for row in outcome.json["points"]])
     assert np.abs(found - case.positions - SHIFT).max() < 0.5
+
+
+def test_scans_that_do_not_agree_are_said_once_above_the_table() -> None:
+    from types import SimpleNamespace
+
+    from meddift.cli.match_report import remarks
+    from meddift.matching.verdict import Reason
+
+    pair: Any = SimpleNamespace(
+        fixed=SimpleNamespace(digest="a"), moving=SimpleNamespace(digest="b"), without_prior="too few matches agree"
+    )
+    doubts = (Reason.of("no_agreement"), Reason.of("border"))
+    matches: Any = SimpleNamespace(reasons=(doubts, doubts, ()))
+    (sentence,) = remarks(pair, matches)
+    assert "could not be brought into agreement" in sentence
+    assert sentence.endswith("too few matches agree")
+    assert remarks(pair, SimpleNamespace(reasons=((), (Reason.of("border"),)))) == []  # type: ignore[arg-type]
