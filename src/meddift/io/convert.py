@@ -16,7 +16,7 @@ from meddift.io.images import check_scan, plain_array, read_volume, storable_arr
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
-    from meddift.io.nifti import NiftiForm
+    from meddift.io.nifti_geometry import NiftiForm
 
 
 def as_volume(
@@ -118,7 +118,7 @@ def _from_nibabel(image: Any, *, nifti_form: NiftiForm | None, assume_geometry: 
     """Take a nibabel image; a NIfTI header is judged as that of a file."""
     import nibabel
 
-    from meddift.io.nifti import TOLERANCE_MM, corner_distance, nifti_affine
+    from meddift.io.nifti_geometry import TOLERANCE_MM, corner_distance, nifti_affine
 
     filename = image.get_filename()
     name = "the nibabel image" + (f" of {filename}" if filename else "")

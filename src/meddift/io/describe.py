@@ -12,7 +12,7 @@ from meddift.io.header import ImageHeader
 from meddift.io.images import read_header
 
 if TYPE_CHECKING:
-    from meddift.io.nifti import NiftiForm
+    from meddift.io.nifti_geometry import NiftiForm
 
 
 def describe_image(

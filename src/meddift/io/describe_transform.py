@@ -13,7 +13,7 @@ from meddift.io.transform_sidecar import read_sidecar
 from meddift.io.transforms import is_field_name, read_transform
 
 if TYPE_CHECKING:
-    from meddift.io.nifti import NiftiForm
+    from meddift.io.nifti_geometry import NiftiForm
 
 
 def describe_transform(

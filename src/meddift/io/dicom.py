@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import ImageError, MeddiftError
+from meddift.io.dicom_grouping import DicomSeries
 from meddift.io.dicom_lattice import SliceLayout, lattice_of_slices
 from meddift.io.dicom_pixels import read_values
-from meddift.io.dicom_series import DicomSeries, Progress, choose_series, left_out, read_folder
+from meddift.io.dicom_series import Progress, choose_series, left_out, read_folder
 from meddift.io.header import ImageHeader, content_problems, geometry_problems
 from meddift.system.text import one_line
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError
 from meddift.geometry import Grid, flip_affine_ras_lps
-from meddift.io.dicom_file import DicomSlice
+from meddift.io.dicom_slice import DicomSlice
 from meddift.io.header import SHEAR_TOLERANCE
 
 _SEPARATE = "Put the slices of one scan into a folder of their own."

@@ -17,7 +17,7 @@ from meddift.io.compressed import AGAIN, opened
 from meddift.io.header import ImageHeader
 from meddift.io.images import read_header
 from meddift.io.itk_transforms import field_of, lps_values
-from meddift.io.nifti import NiftiForm
+from meddift.io.nifti_geometry import NiftiForm
 from meddift.system.memory import require_memory
 
 #: NIFTI_INTENT_DISPVECT, NIFTI_INTENT_VECTOR: ITK negates x and y of the first and takes the second as it stands.

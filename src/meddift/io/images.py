@@ -22,7 +22,7 @@ from meddift.system.memory import require_memory
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
-    from meddift.io.nifti import NiftiForm
+    from meddift.io.nifti_geometry import NiftiForm
 
 logger = logging.getLogger(__name__)
 

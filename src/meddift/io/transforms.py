@@ -29,7 +29,7 @@ from meddift.io.transform_sidecar import require_same_file
 from meddift.system.atomic import atomic_write, write_text
 
 if TYPE_CHECKING:
-    from meddift.io.nifti import NiftiForm
+    from meddift.io.nifti_geometry import NiftiForm
 
 __all__ = ["ItkTransform", "read_transform", "write_transform"]
 
