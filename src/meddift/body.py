@@ -58,7 +58,7 @@ def lung_mask(volume: Volume, *, threshold_hu: float = -400.0, body: Volume | No
     thinned = _thinned_out(volume)
     inside = _thinned_out(body_mask(volume) if body is None else body).data
     air = ndimage.binary_opening((thinned.data < threshold_hu) & inside, structure=_ball(1.5, thinned.grid))
-    lungs = _largest_components(air, 2, least=SMALLEST_LUNG_MM3 / float(np.prod(thinned.grid.spacing)))
+    lungs = _largest_components(air, 2, least=SMALLEST_LUNG_MM3 / thinned.grid.voxel_volume)
     lungs = ndimage.binary_closing(np.pad(lungs, 4), structure=_ball(4.0, thinned.grid))[4:-4, 4:-4, 4:-4]
     for k in range(lungs.shape[2]):
         lungs[:, :, k] = ndimage.binary_fill_holes(lungs[:, :, k])
@@ -98,7 +98,7 @@ def foreground_of(volume: Volume) -> Volume:
     from scipy import ndimage
 
     thinned = _thinned_out(volume)
-    smooth = ndimage.gaussian_filter(thinned.data.astype(np.float32), np.minimum(2.0 / thinned.grid.spacing, 1.5))
+    smooth = ndimage.gaussian_filter(thinned.data.astype(np.float32), np.minimum(thinned.grid.in_voxels(2.0), 1.5))
     low, top = np.percentile(smooth, (0.5, 99.5))
     bright = smooth > low + 0.1 * (top - low)
     body = _largest_components(ndimage.binary_opening(bright, structure=_ball(3.0, thinned.grid)), 2)

@@ -12,7 +12,7 @@ from lattices import TURNS, grids
 from scipy import ndimage
 
 from meddift.errors import GeometryError
-from meddift.geometry import Grid, as_type, nearest, sample, sample_with_gradient, scatter, window
+from meddift.geometry import Grid, as_type, nearest, sample, sample_with_gradient
 from meddift.geometry.sampling import CHUNK
 from meddift.volume import Volume
 
@@ -78,19 +78,6 @@ def test_the_gradient_is_that_of_finite_differences(grid, seed):
         np.testing.assert_allclose(by_mm[..., axis], (ahead - behind) / 2e-4, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
-@given(shapes, seeds)
-def test_scatter_is_the_adjoint(shape, seed):
-    data, index = made(shape, seed)
-    index[3] = np.nan
-    values = np.random.default_rng(seed + 1).normal(size=(3, len(index)))
-    back = scatter(values, index, shape)
-    expected = np.nansum(sample(data, index) * values)
-    assert (data * back).sum() == pytest.approx(expected, abs=1e-9)
-    tensor = scatter(torch.from_numpy(values.T.copy()), torch.from_numpy(index), shape)
-    np.testing.assert_allclose(np.moveaxis(tensor.numpy(), -1, 0), back, atol=1e-12)
-
-
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_scan_shows_the_same_at_the_same_place(turn):
     generator = np.random.default_rng(4)
@@ -153,20 +140,6 @@ def test_many_places_are_read_as_each_alone():
     np.testing.assert_array_equal(sample(level, index)[some], sample(level, index[some]))
     np.testing.assert_array_equal(value[some], sample(level, index[some]))
     np.testing.assert_array_equal(slope[some], sample_with_gradient(level, index[some])[1])
-
-
-@settings(max_examples=40, deadline=None)
-@given(shapes, seeds, st.tuples(*[st.integers(1, 5)] * 3))
-def test_windows_are_boxes_of_the_padded_scan(shape, seed, size):
-    data, _ = made(shape, seed)
-    start = np.random.default_rng(seed).integers(-4, np.array(shape) + 2, (9, 3))
-    pad = [(0, 0), *[(9, 14)] * 3]
-    level = as_level(data)
-    for fill, padded in ((None, np.pad(data, pad, mode="edge")), (3.5, np.pad(data, pad, constant_values=3.5))):
-        found = window(level, torch.from_numpy(start), size, fill=fill).numpy()
-        for box, first in zip(found, start + 9, strict=True):
-            x, y, z = (slice(f, f + n) for f, n in zip(first, size, strict=True))
-            np.testing.assert_array_equal(np.moveaxis(box, -1, 0), padded[:, x, y, z])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64])

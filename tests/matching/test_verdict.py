@@ -23,7 +23,6 @@ def evidence(**changes) -> Evidence:
         relative_similarity=np.array([1.0]),
         misfit=np.array([0.02]),
         looseness_mm=np.array([0.4]),
-        relative_misfit=np.array([1.0]),
         supported=np.array([True]),
         uncertainty_mm=np.array([0.6]),
     )

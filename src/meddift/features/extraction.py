@@ -15,6 +15,7 @@ from meddift.errors import ModelError, OptionsError
 from meddift.features.code import code_digest, installed_version
 from meddift.features.mind import mind_level
 from meddift.features.pyramid import Level, Pyramid
+from meddift.geometry import box_within
 from meddift.models import find_spec, prepare_volume
 from meddift.system.progress import Progress, silent
 from meddift.volume import Volume
@@ -194,7 +195,7 @@ def extract_pyramid(
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
         device = "cpu" if model is None else str(model.device)
-        levels.append(mind_level(prepared.cropped(*prepared.grid.box_within(volume.grid)), name=MIND, device=device))
+        levels.append(mind_level(prepared.cropped(*box_within(prepared.grid, volume.grid)), name=MIND, device=device))
     for level in levels:
         _check_finite(level)
     # Of levels of the same spacing, the network's come first, in the order in which it makes them.

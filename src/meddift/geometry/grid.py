@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import GeometryError
+from meddift.geometry.orientation import closest_axes, parse_orientation
 from meddift.geometry.sampling import is_tensor, mapped
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ class Grid:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     @property
+    def voxel_diagonal(self) -> float:
+        """Distance between opposite corners of a voxel, mm."""
+        return float(np.linalg.norm(self.affine[:3, :3].sum(axis=1)))
+
+    @property
     def extent(self) -> Floats:
         """(3,) float64, edge lengths of the field of view along the index axes, mm (outer voxel faces)."""
         return self.spacing * self.shape
@@ -135,13 +141,13 @@ class Grid:
     @property
     def orientation(self) -> str:
         """Three letters: the direction in which each index axis mostly grows, e.g. "RAS" or "LPS"."""
-        axes, signs = self._closest_axes()
+        axes, signs = closest_axes(self.direction)
         return "".join(("LPI", "RAS")[int(s > 0)][a] for a, s in zip(axes, signs, strict=True))
 
     @property
     def obliqueness_degrees(self) -> float:
         """Largest angle between an index axis and its closest world axis, degrees."""
-        axes, _ = self._closest_axes()
+        axes, _ = closest_axes(self.direction)
         cosines = np.abs(self.direction[list(axes), range(3)])
         return float(np.degrees(np.arccos(np.clip(cosines.min(), -1, 1))))
 
@@ -336,28 +342,6 @@ class Grid:
         """`respaced`, but along no axis finer than it is; `spacing` in mm."""
         return self.respaced(np.maximum(spacing, self.spacing).tolist())
 
-    def box_within(self, other: Grid) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """The voxels of this lattice whose centres lie in the field of view of another with the same axes.
-
-        Args:
-            other: The lattice of a scan of which this one is a resized, padded copy.
-
-        Returns:
-            First voxel and shape of the box, for `cropped`; along an axis where no centre lies inside, as with scans
-            thinner than a voxel, the voxel closest to the middle of `other`.
-        """
-        start, shape = [], []
-        middle = self.world_to_index(other.center)
-        for axis in range(3):
-            line = np.tile(middle, (self.shape[axis], 1))
-            line[:, axis] = np.arange(self.shape[axis])
-            inside = np.flatnonzero(other.contains(self.index_to_world(line)))
-            if len(inside) == 0:
-                inside = np.clip(np.rint(middle[axis : axis + 1]), 0, self.shape[axis] - 1).astype(np.int64)
-            start.append(int(inside[0]))
-            shape.append(int(inside[-1] - inside[0] + 1))
-        return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
-
     def padded_to_multiple(self, multiple: int) -> tuple[Grid, tuple[int, int, int]]:
         """Extend each axis on both sides until its length is a multiple.
 
@@ -392,8 +376,8 @@ class Grid:
         Raises:
             GeometryError: if `orientation` is not such three letters.
         """
-        wanted = _parse_orientation(orientation)
-        current_axes, current_signs = self._closest_axes()
+        wanted = parse_orientation(orientation)
+        current_axes, current_signs = closest_axes(self.direction)
         axes, flips = [], []
         for world_axis, sign in wanted:
             old = current_axes.index(world_axis)
@@ -413,25 +397,3 @@ class Grid:
         """The lattice whose index j lies at index `first + step * j` of this one."""
         affine = self.affine @ np.block([[np.diag(step), np.reshape(first, (3, 1))], [np.zeros((1, 3)), 1.0]])
         return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
-
-    def _closest_axes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """For each index axis its closest world axis and the sign; each world axis is used once.
-
-        Of the six assignments, the one with the largest sum of absolute cosines.
-        """
-        direction = self.direction
-        orders = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-        best = max(orders, key=lambda order: sum(abs(direction[order[i], i]) for i in range(3)))
-        signs = tuple(1 if direction[best[i], i] >= 0 else -1 for i in range(3))
-        return best, (signs[0], signs[1], signs[2])
-
-
-def _parse_orientation(orientation: str) -> list[tuple[int, int]]:
-    """World axis and sign for each letter of an orientation such as "RAS"."""
-    letters = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
-    parsed = [letters.get(letter, (-1, 0)) for letter in orientation.upper()]
-    if len(parsed) != 3 or {axis for axis, _ in parsed} != {0, 1, 2}:
-        raise GeometryError(
-            f'an orientation is three letters, one each of L/R, P/A and I/S, such as "RAS"; got {orientation!r}'
-        )
-    return parsed

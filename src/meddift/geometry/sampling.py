@@ -1,4 +1,4 @@
-"""The one sampler: reading lattices between their voxels, with gradient and adjoint; numpy and torch, any device.
+"""The one sampler: reading lattices between their voxels, with gradients; numpy and torch, any device.
 
 Arrays are laid out as in `Volume`, (..., X, Y, Z) with channels first; tensors as in `Level`, (X, Y, Z, C) with
 channels last, so that what one place reads lies side by side in memory. Indices are continuous voxel indices, centres
@@ -9,7 +9,7 @@ faces on. A place whose index is not finite has no value: NaN, or `fill`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
@@ -98,41 +98,6 @@ def sample_with_slopes(data: Tensor, indices: Tensor) -> tuple[Tensor, tuple[Ten
     return _with_slopes(*rows.corners(slice(None)))
 
 
-def scatter(values: Any, indices: Any, shape: Sequence[int]) -> Any:
-    """The adjoint of `sample` without fill: each value is spread over the voxels that would be read for it.
-
-    For all data, `(sample(data, i) * values).sum() == (data * scatter(values, i, shape)).sum()`.
-
-    Args:
-        values: (..., N) array, or (N, C) tensor of floats.
-        indices: (N, 3), as for `sample`; places that are not finite add nothing.
-        shape: (X, Y, Z) of the result.
-
-    Returns:
-        (..., X, Y, Z) float64 of an array, (X, Y, Z, C) of the type of a tensor.
-    """
-    tensor = is_tensor(values)
-    flat: Any = values if tensor else np.asarray(values, dtype=np.float64).reshape(-1, np.shape(values)[-1]).T
-    xp = _library(values)
-    size = (int(np.prod(shape)), flat.shape[1])
-    total: Any = flat.new_zeros(size) if tensor else np.zeros(size)
-    base, step, part = _cells(indices, tuple(shape), flat.dtype, xp)
-    missing = xp.isnan(part).any(axis=1)
-    part, flat = (xp.where(missing[:, None], xp.zeros_like(each), each) for each in (part, flat))
-    for corner in product((0, 1), repeat=3):
-        weight: Any = 1
-        for axis, upper in enumerate(corner):
-            weight = weight * (part[:, axis] if upper else 1 - part[:, axis])
-        rows = base + sum(s for s, upper in zip(step, corner, strict=True) if upper)
-        if tensor:
-            total.index_add_(0, rows, flat * weight[:, None])
-        else:
-            np.add.at(total, rows, flat * weight[:, None])
-    if tensor:
-        return total.reshape(*shape, -1)
-    return total.T.reshape(*np.shape(values)[:-1], *shape)
-
-
 @overload
 def nearest(data: NDArray[Any], indices: ArrayLike, *, fill: float | None = ...) -> NDArray[Any]: ...
 @overload
@@ -165,34 +130,6 @@ def nearest(data: Any, indices: Any, *, fill: float | None = None) -> Any:
         check_fill(fill, data.dtype)
         values[..., ~inside] = fill
     return np.asarray(values)
-
-
-def window(data: Tensor, start: Tensor, shape: Sequence[int], *, fill: float | None = None) -> Tensor:
-    """Copies of boxes of voxels.
-
-    Args:
-        data: (X, Y, Z, C) tensor, C-contiguous.
-        start: (N, 3) int64, first voxel of each box, on the same device; may lie outside.
-        shape: Voxels of every box along the three axes.
-        fill: Value outside; None = the border repeats.
-
-    Returns:
-        (N, *shape, C).
-    """
-    import torch
-
-    lines, inside = [], []
-    for axis in range(3):
-        line = start[:, axis, None] + torch.arange(shape[axis], device=data.device)
-        inside.append((line >= 0) & (line < data.shape[axis]))
-        lines.append(line.clamp(0, data.shape[axis] - 1))
-    _, y, z, channels = data.shape
-    rows = (lines[0][:, :, None, None] * y + lines[1][:, None, :, None]) * z + lines[2][:, None, None, :]
-    boxes = data.reshape(-1, channels).index_select(0, rows.reshape(-1)).reshape(*rows.shape, channels)
-    if fill is not None:
-        known = inside[0][:, :, None, None] & inside[1][:, None, :, None] & inside[2][:, None, None, :]
-        boxes.masked_fill_(~known[..., None], fill)
-    return boxes
 
 
 def check_fill(fill: float, dtype: DTypeLike) -> None:

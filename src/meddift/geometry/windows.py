@@ -23,6 +23,30 @@ def ball_offsets(grid: Grid, radius_mm: float, *, step: NDArray[np.int64] | int 
     return np.asarray(ball[np.linalg.norm(ball * grid.spacing, axis=1) <= radius_mm + 1e-6])
 
 
+def box_within(grid: Grid, other: Grid) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The voxels of a grid whose centres lie in the field of view of another with the same axes.
+
+    Args:
+        grid: A resized, padded copy of the other.
+        other: The grid of a scan.
+
+    Returns:
+        First voxel and shape of the box, for `Grid.cropped`; along an axis where no centre lies inside, as with scans
+        thinner than a voxel, the voxel closest to the middle of `other`.
+    """
+    start, shape = [], []
+    middle = grid.world_to_index(other.center)
+    for axis in range(3):
+        line = np.tile(middle, (grid.shape[axis], 1))
+        line[:, axis] = np.arange(grid.shape[axis])
+        inside = np.flatnonzero(other.contains(grid.index_to_world(line)))
+        if len(inside) == 0:
+            inside = np.clip(np.rint(middle[axis : axis + 1]), 0, grid.shape[axis] - 1).astype(np.int64)
+        start.append(int(inside[0]))
+        shape.append(int(inside[-1] - inside[0] + 1))
+    return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
+
+
 def windows_around(
     grid: Grid, positions: NDArray[np.float64], radius_mm: float
 ) -> tuple[NDArray[np.int64], tuple[int, int, int]]:

@@ -149,7 +149,7 @@ class _Voxels:
         """Every second voxel or so of a ball around the voxel that is closest to each point."""
         grid = level.grid
         # Points lie beside their voxels: some that lie half a voxel beyond the ball of one are inside that of another.
-        reach = REACH_MM + float(np.linalg.norm(grid.spacing)) / 2
+        reach = REACH_MM + grid.voxel_diagonal / 2
         ball = ball_offsets(grid, reach, step=steps_of(grid, SPACING_MM)).astype(np.float64)
         voxels = np.rint(grid.world_to_index(points))[:, None] + ball
         exist: NDArray[np.bool_] = np.asarray(((voxels >= 0) & (voxels < grid.shape)).all(axis=-1))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import OptionsError
 from meddift.features import Level, Pyramid, Whitening
-from meddift.geometry import AxisReading, Grid, read_axes, sample
+from meddift.geometry import AxisReading, Grid, box_within, read_axes, sample
 from meddift.matching.norms import squared_norms
 from meddift.system.once import known, once
 
@@ -175,4 +175,4 @@ def lattice_of(pyramid: Pyramid, *, kind: str) -> Grid:
     if kind == "image":
         return pyramid.image_grid.reoriented("RAS")[0]
     grid = pyramid.network_grid if kind == "network" else pyramid.level(kind).grid
-    return grid.cropped(*grid.box_within(pyramid.image_grid))
+    return grid.cropped(*box_within(grid, pyramid.image_grid))

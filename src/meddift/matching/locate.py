@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,36 +31,48 @@ WINDOW_NUMBERS = 4_000_000
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """Where points were found.
+    """Where N points were found, and what is known about each. NaN where something was not measured.
 
     Attributes:
-        positions: (N, 3) float64, world RAS mm.
-        similarity: (N,) float64, mean cosine over the levels, and over the neighbours compared along, at the best
-            voxel.
+        positions: (N, 3) float64, world RAS mm on the moving scan.
+        expected: (N, 3) float64, where a field, or matches nearby, put them on the moving scan.
+        similarity: (N,) float64, mean cosine of the levels at the place, and at the neighbours compared along.
         first_similarity: (N,) float64, the same as the search saw it that found the neighbourhood.
-        margin: (N,) float64, similarity minus that of the best rival; inf where there is no rival.
-        at_border: (N,) bool, True where the best voxel lies on the rim of the scan or of the searched ball:
-            the true place may lie beyond.
-        misfit: (N,) float64, see `Aligned`; NaN where neighbourhoods were not aligned.
-        looseness_mm: (N,) float64, likewise.
+        margin: (N,) float64, how much more similar the place is than its best rival; inf where there is no rival.
+        at_border: (N,) bool, the place lies on the rim of the scan or of what was searched: the true one may lie
+            beyond.
+        misfit: (N,) float64, see `Aligned`.
+        looseness_mm: (N,) float64, see `Aligned`.
+        inverse_error_mm: (N,) float64, how far finding the way back ends from where it began.
+        reachable: (N,) bool, the expected place lies in the moving scan, or nothing was expected.
+        supported: (N,) bool, neighbours agree with the field there; True where there is no field.
+        uncertainty_mm: (N,) float64, how far off the field may be.
     """
 
     positions: NDArray[np.float64]
+    expected: NDArray[np.float64]
     similarity: NDArray[np.float64]
     first_similarity: NDArray[np.float64]
     margin: NDArray[np.float64]
     at_border: NDArray[np.bool_]
     misfit: NDArray[np.float64]
     looseness_mm: NDArray[np.float64]
+    inverse_error_mm: NDArray[np.float64]
+    reachable: NDArray[np.bool_]
+    supported: NDArray[np.bool_]
+    uncertainty_mm: NDArray[np.float64]
 
     @classmethod
     def empty(cls, count: int) -> Located:
-        """A table of NaN, to be filled in."""
-        similarity, first, margin, misfit, looseness = np.full((5, count), np.nan)
-        at_border = np.zeros(count, dtype=bool)
-        return cls(np.full((count, 3), np.nan), similarity, first, margin, at_border, misfit, looseness)
+        """A table to be filled in: NaN, and nothing that speaks against a point."""
+        vectors, truths = ("positions", "expected"), {"at_border": False, "reachable": True, "supported": True}
 
-    def put(self, rows: NDArray[np.bool_], part: Located) -> None:
+        def column(name: str) -> NDArray[Any]:
+            return np.full((count, 3) if name in vectors else count, truths.get(name, np.nan))
+
+        return cls(**{field.name: column(field.name) for field in fields(cls)})
+
+    def put(self, rows: NDArray[Any], part: Located) -> None:
         """Fill in some rows."""
         for field in fields(self):
             getattr(self, field.name)[rows] = getattr(part, field.name)

@@ -109,7 +109,6 @@ class Evidence:
         relative_similarity: (N,) float64, similarity as a share of the median of the matches behind the prior.
         misfit: (N,) float64, of the aligned neighbourhoods.
         looseness_mm: (N,) float64, likewise.
-        relative_misfit: (N,) float64, misfit as a multiple of what is usual in the two scans.
         supported: (N,) bool, whether neighbours agree with the field between the scans.
         uncertainty_mm: (N,) float64, how far off that field may be.
         affine_only: (N,) bool, there is no field, only an affine.
@@ -128,7 +127,6 @@ class Evidence:
     relative_similarity: NDArray[np.float64] | None = None
     misfit: NDArray[np.float64] | None = None
     looseness_mm: NDArray[np.float64] | None = None
-    relative_misfit: NDArray[np.float64] | None = None
     supported: NDArray[np.bool_] | None = None
     uncertainty_mm: NDArray[np.float64] | None = None
     affine_only: NDArray[np.bool_] | None = None

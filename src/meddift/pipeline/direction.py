@@ -76,7 +76,7 @@ def _blurred(scan: EncodedScan, maps: Mapping[str, Whitening]) -> SearchIndex | 
     if MIND not in scan.pyramid.names:
         return None
     level = scan.pyramid.level(MIND)
-    grid = level.grid.respaced(np.maximum(BLURRED_MM, level.grid.spacing).tolist())
+    grid = level.grid.coarsened(BLURRED_MM)
     coarse = Level(MIND, on_lattice(FeatureMap(torch.from_numpy(level.features), level.grid), grid).numpy(), grid)
     pyramid = replace(scan.pyramid, levels=(coarse,), moments={})
     return SearchIndex(pyramid, grid, scan.settings.runtime.device, maps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from meddift.features.extraction import MIND
 from meddift.matching import Matches, similarity_maps
 from meddift.matching.locate import Located
 from meddift.matching.prior import MatchedPrior
-from meddift.pipeline.answers import Searched, answer
+from meddift.matching.verdict import UNDER_FIELD, Limits
+from meddift.pipeline.answers import answer
 from meddift.pipeline.scan_pair import ScanPair
 from meddift.pipeline.under_field import align_under
 from meddift.points import Points, as_points
@@ -60,16 +62,14 @@ class Pair(ScanPair):
             raise PointsError("there are no points to match")
         inside = self.fixed.grid.contains(asked.positions)
 
-        def work() -> Searched:
+        def work() -> Matches:
             body = inside.copy()
             body[inside] = self.fixed.in_body(asked.positions[inside])
-            rows = np.flatnonzero(body)
-            searched = self._search(rows, asked.positions[rows])
+            found = self._search(asked, inside, np.flatnonzero(body))
             self.report("done", 1.0)
-            return searched
+            return found
 
-        searched = self._ask("matching points", on_progress, work)
-        return replace(answer(asked, inside, searched), drawing=self._draw)
+        return replace(self._ask("matching points", on_progress, work), drawing=self._draw)
 
     def similarity(self, point: ArrayLike, *, on_progress: Progress | None = None) -> Volume:
         """How similar every place of the moving scan is to one point of the fixed scan.
@@ -147,70 +147,65 @@ class Pair(ScanPair):
 
     # ------------------------------------------------------------------ the search
 
-    def _search(self, rows: NDArray[np.int64], positions: NDArray[np.float64]) -> Searched:
-        """Look for points in the patient, and match back."""
-        count = len(rows)
-        if count == 0:
-            return Searched.of_none()
+    def _search(self, asked: Points, inside: NDArray[np.bool_], rows: NDArray[np.int64]) -> Matches:
+        """Look for the points of some rows: under a field where there is one, else one by one."""
+        judged = partial(answer, asked, inside, rows)
+        positions = asked.positions[rows]
+        if len(rows) == 0:
+            return judged(Located.empty(0), usual_similarity=np.nan, limits=Limits(), without_prior=False)
         self.encode()
         options = self.settings.options
         why = self.without_prior
         if options.refine and options.search_radius_mm is None and self.starts and MIND in self.fixed.pyramid.names:
             try:
-                return self._search_under(self.field, rows, positions)
+                field = self.field
             except NoCorrespondenceError as error:
                 why = str(error)
-        found, expected = Located.empty(count), np.full((count, 3), np.nan)
-        reachable, inverse = np.ones(count, dtype=bool), np.full(count, np.nan)
+            else:
+                found = self._aligned_under(field, positions)
+                # Levels that would put the places with most texture elsewhere say nothing about any other.
+                usual = self.usual.similarity if self.usual.network_earned else np.nan
+                return judged(found, usual_similarity=usual, limits=UNDER_FIELD, without_prior=False)
+        prior = self.prior
+        usual = prior.similarity if isinstance(prior, MatchedPrior) else np.nan
+        return judged(self._one_by_one(positions), usual_similarity=usual, limits=Limits(), without_prior=bool(why))
+
+    def _aligned_under(self, field: Field, positions: NDArray[np.float64]) -> Located:
+        """Align points under the field."""
+        found = Located.empty(len(positions))
+        self.report("aligning points", 0.9)
+        with timed(self.timing, "match"):
+            outside = self.moving.grid.rim_distance_mm(field.apply(positions)) < -OUTSIDE_TOLERANCE_MM
+            found.reachable[outside] = False
+            rows = np.flatnonzero(found.reachable)
+            confidence = self.settings.options.confidence
+            found.put(rows, align_under(field, self.sides, positions[rows], confidence=confidence))
+        if not self.usual.network_earned:
+            found.margin[:] = np.nan
+        return found
+
+    def _one_by_one(self, positions: NDArray[np.float64]) -> Located:
+        """Search for each point around where the prior expects it, or everywhere, and search the way back."""
+        found = Located.empty(len(positions))
         direction = self.direction
         prior = direction.prior
         self.report("matching points", 0.75)
         with timed(self.timing, "match"):
             if prior is not None:
                 places = prior.apply(positions)
-                reachable = self.moving.grid.rim_distance_mm(places) >= -self._outside_tolerance()
-                expected = places if isinstance(prior, MatchedPrior) else expected
-            if reachable.any():
-                found.put(reachable, direction.locate(positions[reachable]))
+                found.reachable[self.moving.grid.rim_distance_mm(places) < -self._outside_tolerance()] = False
+            rows = np.flatnonzero(found.reachable)
+            located = direction.locate(positions[rows])
+            if isinstance(prior, MatchedPrior):
+                located = replace(located, expected=places[rows])
         self.report("matching back", 0.9)
         with timed(self.timing, "confidence"):
-            if options.confidence and reachable.any():
-                back = direction.reversed().locate(found.positions[reachable])
-                inverse[reachable] = np.linalg.norm(back.positions - positions[reachable], axis=1)
-        usual = prior.similarity if isinstance(prior, MatchedPrior) else np.nan
-        every, nowhere = np.ones(count, dtype=bool), np.full(count, np.nan)
-        return Searched(
-            rows, found, expected, reachable, inverse, usual, np.nan, every, nowhere,
-            under_field=False, without_prior=bool(why),
-        )  # fmt: skip
-
-    def _search_under(self, field: Field, rows: NDArray[np.int64], positions: NDArray[np.float64]) -> Searched:
-        """Align points under the field."""
-        count = len(rows)
-        confidence = self.settings.options.confidence
-        self.report("aligning points", 0.9)
-        with timed(self.timing, "match"):
-            places = field.apply(positions)
-            reachable = self.moving.grid.rim_distance_mm(places) >= -OUTSIDE_TOLERANCE_MM
-            part = align_under(field, self.sides, positions[reachable], confidence=confidence)
-        found = Located.empty(count)
-        table = Located(
-            part.positions, part.similarity, part.similarity, part.margin,
-            np.zeros(len(part.positions), dtype=bool), part.misfit, part.looseness_mm,
-        )  # fmt: skip
-        found.put(reachable, table)
-        inverse, uncertainty, supported = np.full(count, np.nan), np.full(count, np.nan), np.ones(count, dtype=bool)
-        inverse[reachable], uncertainty[reachable] = part.inverse_error_mm, part.uncertainty_mm
-        supported[reachable] = part.supported
-        usual = self.usual
-        if not usual.network_earned:
-            # Levels that would put the places with most texture elsewhere say nothing about any other.
-            found.margin[:] = np.nan
-        similarity = usual.similarity if usual.network_earned else np.nan
-        return Searched(
-            rows, found, places, reachable, inverse, similarity, usual.misfit, supported, uncertainty,
-            under_field=True, without_prior=False,
-        )  # fmt: skip
+            if self.settings.options.confidence:
+                back = direction.reversed().locate(located.positions)
+                away = np.linalg.norm(back.positions - positions[rows], axis=1)
+                located = replace(located, inverse_error_mm=away)
+        found.put(rows, located)
+        return found
 
     def _outside_tolerance(self) -> float:
         """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""

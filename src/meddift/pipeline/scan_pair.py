@@ -302,6 +302,4 @@ class ScanPair:
             places = places[inside]
             aligned = align_under(self.field, self.sides, places, confidence=False)
             margin = semantic_margin(self.field, self.sides, places, aligned.positions)
-        return Usual(
-            float(np.median(aligned.misfit)), float(np.median(aligned.similarity)), float((margin > 0).mean())
-        )
+        return Usual(float(np.median(aligned.similarity)), float((margin > 0).mean()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from meddift.features.extraction import MIND
 from meddift.geometry.inverse import invert_points
 from meddift.matching.align import align_neighbourhoods
-from meddift.matching.locate import local_linear, locate_nearby
+from meddift.matching.locate import Located, local_linear, locate_nearby
 from meddift.pipeline.direction import Side
 from meddift.registration.engine import Field
 
@@ -32,12 +32,10 @@ class Usual:
     """What right matches of two scans look like; NaN where none is known.
 
     Attributes:
-        misfit: Median, of neighbourhoods that were aligned.
         similarity: Median, of all levels.
         network_share: Share of places that semantic levels would put where they were found.
     """
 
-    misfit: float = float("nan")
     similarity: float = float("nan")
     network_share: float = float("nan")
 
@@ -47,36 +45,9 @@ class Usual:
         return self.network_share >= LEAST_SHARE
 
 
-@dataclass(frozen=True, eq=False)
-class UnderField:
-    """What is known about N points.
-
-    Attributes:
-        expected: (N, 3) float64, where the field has them on the moving scan, world RAS mm.
-        positions: (N, 3) float64, where their neighbourhoods fit best near there.
-        misfit: (N,) float64, see `Aligned`.
-        looseness_mm: (N,) float64, see `Aligned`.
-        inverse_error_mm: (N,) float64, how far aligning back ends from where it began.
-        similarity: (N,) float64, mean cosine of all levels at the place.
-        margin: (N,) float64, how much more similar the place is than the best rival, as semantic levels see it.
-        supported: (N,) bool, whether neighbours agree with the field there.
-        uncertainty_mm: (N,) float64, how far off the field may be; NaN where nothing was matched densely.
-    """
-
-    expected: NDArray[np.float64]
-    positions: NDArray[np.float64]
-    misfit: NDArray[np.float64]
-    looseness_mm: NDArray[np.float64]
-    inverse_error_mm: NDArray[np.float64]
-    similarity: NDArray[np.float64]
-    margin: NDArray[np.float64]
-    supported: NDArray[np.bool_]
-    uncertainty_mm: NDArray[np.float64]
-
-
 def align_under(
     field: Field, sides: tuple[Side, Side], positions: NDArray[np.float64], *, confidence: bool
-) -> UnderField:
+) -> Located:
     """Find points that the field takes into the moving scan.
 
     Args:
@@ -92,35 +63,35 @@ def align_under(
     group = field.group_of(positions)
     for number, part in enumerate(field.parts):
         linear[group == number] = local_linear(part, positions[group == number])
-    found = align_neighbourhoods(fixed, moving, positions, expected, linear, limit_mm=LIMIT_MM, hold=HOLD)
-    inverse, similarity, margin = np.full((3, count), np.nan)
-    if confidence and count:
-        # Where the field has them on the way back, and how it is bent there.
-        start, undone = np.empty((count, 3)), np.empty((count, 3, 3))
-        for number, part in enumerate(field.parts):
-            rows = group == number
-            start[rows] = invert_points(part, field.affine, found.positions[rows], start=positions[rows])
-            undone[rows] = np.linalg.inv(local_linear(part, start[rows]))
-        back = align_neighbourhoods(moving, fixed, found.positions, start, undone, limit_mm=LIMIT_MM, hold=HOLD)
-        inverse = np.linalg.norm(back.positions - positions, axis=1)
-        margin = semantic_margin(field, sides, positions, found.positions)
-    if count:
-        similarity = _similarity(sides, positions, found.positions)
-    supported, uncertainty = np.ones(count, dtype=bool), np.full(count, np.nan)
-    if field.support is not None and count:
+    aligned = align_neighbourhoods(fixed, moving, positions, expected, linear, limit_mm=LIMIT_MM, hold=HOLD)
+    found = replace(
+        Located.empty(count),
+        positions=aligned.positions,
+        expected=expected,
+        misfit=aligned.misfit,
+        looseness_mm=aligned.looseness_mm,
+    )
+    if not count:
+        return found
+    similarity = _similarity(sides, positions, found.positions)
+    found = replace(found, similarity=similarity, first_similarity=similarity)
+    if field.support is not None:
         at = torch.from_numpy(positions)
-        supported = field.support.supported_at(at).cpu().numpy()
-        uncertainty = field.support.uncertainty_at(at).double().cpu().numpy()
-    return UnderField(
-        expected,
-        found.positions,
-        found.misfit,
-        found.looseness_mm,
-        inverse,
-        similarity,
-        margin,
-        supported,
-        uncertainty,
+        supported, uncertainty = field.support.supported_at(at), field.support.uncertainty_at(at).double()
+        found = replace(found, supported=supported.cpu().numpy(), uncertainty_mm=uncertainty.cpu().numpy())
+    if not confidence:
+        return found
+    # Where the field has them on the way back, and how it is bent there.
+    start, undone = np.empty((count, 3)), np.empty((count, 3, 3))
+    for number, part in enumerate(field.parts):
+        rows = group == number
+        start[rows] = invert_points(part, field.affine, found.positions[rows], start=positions[rows])
+        undone[rows] = np.linalg.inv(local_linear(part, start[rows]))
+    back = align_neighbourhoods(moving, fixed, found.positions, start, undone, limit_mm=LIMIT_MM, hold=HOLD)
+    return replace(
+        found,
+        inverse_error_mm=np.linalg.norm(back.positions - positions, axis=1),
+        margin=semantic_margin(field, sides, positions, found.positions),
     )
 
 

@@ -100,8 +100,8 @@ def measure(voxels: NDArray[np.int64], grid: Grid, *, scan: Volume | None = None
             best = found, int(number)
     assert best is not None
     sizes, number = best
-    index = acquired.world_to_index(points)
-    rim = (index < 0.5) | (index > np.asarray(acquired.shape) - 1.5)
+    closest = np.rint(acquired.world_to_index(points))
+    rim = (closest <= 0) | (closest >= np.asarray(acquired.shape) - 1)
     return Measures(
         center=center,
         long_mm=sizes.long,

@@ -1,0 +1,38 @@
+"""Which way index axes run: to the right or left, to anterior or posterior, to superior or inferior."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meddift.errors import GeometryError
+
+_LETTERS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+
+def closest_axes(direction: NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """For each index axis its closest world axis and the sign; each world axis is used once.
+
+    Of the six assignments, the one with the largest sum of absolute cosines.
+
+    Args:
+        direction: (3, 3) float64, unit vectors of the index axes as columns, RAS.
+    """
+    best = max(_ORDERS, key=lambda order: sum(abs(direction[order[i], i]) for i in range(3)))
+    signs = tuple(1 if direction[best[i], i] >= 0 else -1 for i in range(3))
+    return best, (signs[0], signs[1], signs[2])
+
+
+def parse_orientation(orientation: str) -> list[tuple[int, int]]:
+    """World axis and sign for each letter of an orientation such as "RAS".
+
+    Raises:
+        GeometryError: if it is not three letters, one each of L/R, P/A and I/S.
+    """
+    parsed = [_LETTERS.get(letter, (-1, 0)) for letter in orientation.upper()]
+    if len(parsed) != 3 or {axis for axis, _ in parsed} != {0, 1, 2}:
+        raise GeometryError(
+            f'an orientation is three letters, one each of L/R, P/A and I/S, such as "RAS"; got {orientation!r}'
+        )
+    return parsed
