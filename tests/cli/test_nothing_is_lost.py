@@ -78,7 +78,8 @@ class TestOutputsAreNoInputs:
         from meddift.cli.outputs import Outputs
         from meddift.errors import OptionsError
 
-        (tmp_path / "scan.mhd").write_text("NDims = 3\nElementDataFile = voxels.nii\n")
+        header = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\n"
+        (tmp_path / "scan.mhd").write_text(header + "ElementDataFile = voxels.nii\n")
         (tmp_path / "voxels.nii").write_bytes(b"x")
         with pytest.raises(OptionsError, match="also an input"):
             Outputs(inputs=(tmp_path / "scan.mhd",)).check([tmp_path / "voxels.nii"])

@@ -84,9 +84,9 @@ def test_files_that_are_no_images(tmp_path, suffix, content):
         ("nrrd", "an NRRD image by its content"),
         ("meta.img", "a MetaImage by its content"),
         ("mgh", "an MGH image by its content"),
-        ("pair.hdr", "one half of a pair of files .*: the header of a NIfTI pair"),
-        ("pair.img", "one half of a pair of files"),
-        ("old.hdr", "one half of a pair of files .*: an image in the old Analyze format"),
+        ("half.hdr", r"no half.img beside .*, and the header of a NIfTI pair .* by its content"),
+        ("half.nii", "one half of a pair .* by its header, not by its name"),
+        ("old.hdr", "Analyze 7.5 format, which does not tell left from right"),
         ("picture.png", "a PNG picture"),
         ("scan.zip", "a zip archive or an Excel workbook; unpack it"),
         ("field.h5", "an HDF5 file"),
@@ -97,6 +97,8 @@ def test_the_message_says_what_was_found(tmp_path, name, says):
     shutil.copy(tmp_path / "a.nii.gz", tmp_path / "scan")
     shutil.copy(tmp_path / "a.nii.gz", tmp_path / "scan.img")
     nibabel.save(nibabel.Nifti1Pair(voxels(), AFFINE), tmp_path / "pair.hdr")
+    for half in ("half.hdr", "half.nii"):
+        shutil.copy(tmp_path / "pair.hdr", tmp_path / half)
     nibabel.save(nibabel.AnalyzeImage(voxels(), np.diag([-1.0, 1, 1, 1])), tmp_path / "old.hdr")
     nibabel.save(nibabel.MGHImage(voxels(np.float32), AFFINE), tmp_path / "a.mgh")
     sitk.WriteImage(sitk.GetImageFromArray(voxels()), str(tmp_path / "a.nrrd"))

@@ -107,6 +107,12 @@ def test_mistakes_in_a_spec_are_said_with_the_way_out(toml: str, old: str, new: 
     assert str(caught.value).count("mine.toml") == 1
 
 
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, '{"a"=' * 900 + "1" + "}" * 900])
+def test_a_spec_that_is_nested_without_end_is_refused(toml: str, value: str) -> None:
+    with pytest.raises(ModelError, match="nested too deep"):
+        parse_spec(f"deep = {value}\n{toml}", source="user.toml")
+
+
 def test_a_users_spec_may_not_take_a_name_of_the_catalogue(tmp_path, toml: str) -> None:
     path = tmp_path / "copy.toml"
     path.write_text(toml.replace("tiny-ddpm", "maisi-ct-ddpm"))

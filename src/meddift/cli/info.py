@@ -13,7 +13,6 @@ from meddift.cli.options import AsJson, ImageReading, PointsSpace
 from meddift.errors import ImageError, MissingFileError
 from meddift.system.text import one_line
 
-_IMAGES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".dcm", ".ima", ".hdr", ".img")
 _TRANSFORMS = (".tfm", ".h5", ".hdf5", ".mat")
 
 
@@ -93,7 +92,7 @@ def _kind(what: str, path: Path) -> str:
     Raises:
         MissingFileError: if there is nothing of this name.
     """
-    from meddift.io.images import require_existing
+    from meddift.io.images import IMAGE_SUFFIXES, require_existing
     from meddift.io.sniff import what_it_is
 
     name = what.lower()
@@ -108,16 +107,16 @@ def _kind(what: str, path: Path) -> str:
             return "model"
         hint = "" if path.suffix or len(path.parts) > 1 else f" Known models: {', '.join(catalogue())}."
         raise MissingFileError(f"{error}{hint}") from None
-    if path.is_dir() or name.endswith(_IMAGES):
+    if path.is_dir() or name.endswith(IMAGE_SUFFIXES):
         from meddift.io.describe_transform import holds_displacements
 
         return "transform" if not path.is_dir() and holds_displacements(path) else "image"
-    if name.endswith(".safetensors"):
-        return "stored"
     try:
         found = what_it_is(path) or ""
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if name.endswith(".safetensors") or found.startswith("a safetensors"):
+        return "stored"
     if name.endswith(_TRANSFORMS) or found.endswith(" transform"):
         return "transform"
     return "image" if found else "points"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,6 @@ Writer = Callable[[Path], None]
 #: Suffixes that can be written, by what is written.
 IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha")
 PICTURES = (".png",)
-
-#: Headers whose voxels lie in another file, and the line that names it.
-_DATA_FILE = {
-    ".mhd": re.compile(rb"^\s*ElementDataFile\s*=\s*(\S.*?)\s*$", re.MULTILINE),
-    ".nhdr": re.compile(rb"^data ?file:\s*(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE),
-}
-_LONGEST_HEADER = 1 << 16
 
 
 @dataclass
@@ -137,15 +130,14 @@ def check_suffix(path: Path | None, suffixes: tuple[str, ...], what: str) -> Non
 
 def _belonging_to(path: Path) -> Iterator[Path]:
     """Files that are read along with an input: the voxels of a header, what stands beside a transform."""
-    if path.suffix.lower() in (".h5", ".hdf5", ".tfm", ".mat") and path.is_file():
-        from meddift.io.transform_sidecar import sidecar_path
+    if not path.is_file():
+        return
+    from meddift.io.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_header, suffix_of
+    from meddift.io.transform_sidecar import sidecar_path
+    from meddift.io.transforms import TRANSFORM_SUFFIXES
 
+    if suffix_of(path, TRANSFORM_SUFFIXES) is not None:
         yield sidecar_path(path)
-    pattern = _DATA_FILE.get(path.suffix.lower())
-    if pattern is not None and path.is_file():
-        with path.open("rb") as file:
-            found = pattern.search(file.read(_LONGEST_HEADER))
-        if found is not None:
-            yield path.parent / found.group(1).decode("utf-8", "replace")
-    if path.suffix.lower() in (".hdr", ".img"):
-        yield path.with_suffix(".img" if path.suffix.lower() == ".hdr" else ".hdr")
+    if suffix_of(path, IMAGE_SUFFIXES) not in (None, *DICOM_SUFFIXES):
+        with contextlib.suppress(MeddiftError):  # said where the image is read
+            yield from read_header(path).files

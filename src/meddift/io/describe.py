@@ -53,14 +53,14 @@ def describe_image(
         listing = [str(one) for one in error.series]
         size = sum(file.stat().st_size for one in error.series for file in one.files)
         return _entries(path, "DICOM", size, problems=[str(error)], details={"series": listing})
-    details = {key: value for key, value in header.details.items() if key != "files"}
-    files = header.details.get("files", [header.path])
+    details = dict(header.details)
+    files = header.files or (header.path,)
     if header.file_format == "DICOM":
         details["number_of_files"] = len(files)
     return _entries(
         path,
         header.file_format,
-        sum(Path(file).stat().st_size for file in files),
+        sum(file.stat().st_size for file in files if file.is_file()),
         problems=[str(problem) for problem in header.problems],
         details=details,
         header=header,

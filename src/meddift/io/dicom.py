@@ -52,7 +52,7 @@ def read_dicom_header(
         progress: Called with a sentence and the share that is done.
 
     Returns:
-        The header, with every problem found; `source` is a `SliceLayout`, and `details["files"]` holds the files.
+        The header, with every problem found; `source` is a `SliceLayout`.
 
     Raises:
         ImageError: if there is no series, or several and none is chosen.
@@ -89,10 +89,10 @@ def read_dicom_header(
     }
     if layout is not None and layout.tilt_degrees:
         details["gantry_tilt_degrees"] = round(layout.tilt_degrees, 4)
-    details["files"] = list(dict.fromkeys(item.path for item in (layout.slices if layout else slices)))
+    files = tuple(dict.fromkeys(item.path for item in (layout.slices if layout else slices)))
     affine = None if layout is None else layout.grid.affine
     return ImageHeader(
-        path, "DICOM", shape, dtype, affine, kind, tuple(problems), details, notes=tuple(notes), source=layout
+        path, "DICOM", shape, dtype, affine, kind, tuple(problems), details, tuple(notes), files=files, source=layout
     )
 
 

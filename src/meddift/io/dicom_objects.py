@@ -256,7 +256,7 @@ def _sources(series: Path) -> tuple[list[Any], Grid]:
         raise header.problems[0]
     if "gantry_tilt_degrees" in header.details:
         raise GeometryError(f"the series in {series} was tilted: a mask on straightened voxels is none of its slices")
-    return [pydicom.dcmread(path, stop_before_pixels=True) for path in header.details["files"]], header.grid
+    return [pydicom.dcmread(path, stop_before_pixels=True) for path in header.files], header.grid
 
 
 def _on_grid(mask: Volume, grid: Grid, name: str) -> Any:

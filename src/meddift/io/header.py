@@ -49,6 +49,7 @@ class ImageHeader:
         details: Further facts for people: codes, descriptions, units.
         notes: Sentences about what reading changes or leaves out, said once to whoever reads the scan.
         channels: Values a voxel holds, where `kind` is not "scalar".
+        files: All files that it is read from, where these are others than `path` alone.
         source: What the reader of the voxels needs to know; its type is the reader's own.
     """
 
@@ -62,6 +63,7 @@ class ImageHeader:
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     channels: int = 1
+    files: tuple[Path, ...] = ()
     source: Any = None
 
     @property

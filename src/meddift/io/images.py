@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
+PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
 MGH_SUFFIXES = (".mgz", ".mgh")
 DICOM_SUFFIXES = (".dcm", ".ima")
-IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES)
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, *PAIR_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES, *DICOM_SUFFIXES)
 
 #: What `write_volume` can write. Formats of two files (.nhdr, .mhd) cannot be replaced in one step.
 WRITABLE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
@@ -176,7 +177,7 @@ def read_header(
 
         return read_dicom_header(path, series=series, progress=progress)
     suffix = suffix_of(path, IMAGE_SUFFIXES)
-    if suffix in NIFTI_SUFFIXES:
+    if suffix in NIFTI_SUFFIXES + PAIR_SUFFIXES:
         from meddift.io.nifti import read_nifti_header
 
         return read_nifti_header(path, nifti_form=nifti_form, assume_geometry=assume_geometry)
@@ -288,18 +289,18 @@ def _not_readable(path: Path) -> str:
         return f"{path} cannot be read: {error.strerror or error}."
     suffix = usual_suffix(found)
     known = ", ".join((*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES, *MGH_SUFFIXES))
-    if path.suffix.lower() in (".hdr", ".img") and not suffix:
-        what = f"{found or 'no image of a known format'} by its content"
-        return (
-            f"{path} is one half of a pair of files (.hdr and .img): {what}. Save the scan as one .nii.gz file with "
-            "the tool that wrote it; the old Analyze format does not tell left from right."
-        )
     if suffix:
+        suffix = {".nii": ".nii.gz", ".mgh": ".mgz"}.get(suffix, suffix) if _is_packed(path) else suffix
         return (
             f"{path} is {found} by its content; give it a name that ends with {suffix}, so that every program knows."
         )
     is_what = f"it is {found}" if found else "its content is none of an image that meddift knows"
     return f"{path} is not an image that meddift can read: {is_what}, and its name ends with none of {known}."
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
 
 
 def require_existing(path: Path) -> None:

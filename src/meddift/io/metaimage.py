@@ -92,7 +92,17 @@ def read_metaimage_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
     details = {"orientation_letters": fields["AnatomicalOrientation"]} if "AnatomicalOrientation" in fields else {}
     dtype = source.dtype.newbyteorder("=")
     return ImageHeader(
-        path, "MetaImage", shape, dtype, affine, kind, tuple(problems), details, source=source, channels=channels
+        path,
+        "MetaImage",
+        shape,
+        dtype,
+        affine,
+        kind,
+        tuple(problems),
+        details,
+        channels=channels,
+        files=source.all_files,
+        source=source,
     )
 
 

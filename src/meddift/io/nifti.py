@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 in one file (`.nii`, `.nii.gz`).
+"""NIfTI-1 and NIfTI-2 in one file (`.nii`, `.nii.gz`) or as a pair of header and voxels (`.hdr`, `.img`).
 
 Voxels are read and written without ITK, whose NIfTI code fills cut-off files with zeros and does not
 report a full disk.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from meddift.geometry import Grid
 from meddift.io.compressed import opened, read_voxels, require_room
 from meddift.io.header import REPAIR, ImageHeader, content_problems, stored_shape
 from meddift.io.nifti_geometry import NiftiForm, nifti_affine
+from meddift.io.sniff import what_it_is
 
 #: The largest offset of voxels that any writer could mean: headers with pictures or tables have some MB.
 _LARGEST_OFFSET = 1 << 40
+
+#: Either file of a pair: its stem, which half it is, and whether that is compressed.
+_PAIR_NAME = re.compile(r"(.+)\.(hdr|img)(\.gz)?", re.IGNORECASE)
 
 
 def read_nifti_header(path: Path, *, nifti_form: NiftiForm | None, assume_geometry: bool) -> ImageHeader:
@@ -42,14 +47,15 @@ def read_nifti_header(path: Path, *, nifti_form: NiftiForm | None, assume_geomet
     """
     if nifti_form not in (None, "sform", "qform"):
         raise OptionsError(f'the NIfTI form must be "sform" or "qform", got {nifti_form!r}')
-    header = _parse(path)
+    head, voxels = _files(path)
+    header = _parse(head)
     shape = stored_shape(header.get_data_shape())
     kind, dtype = _pixel_kind(header, path)
     problems = content_problems(shape, kind, path)
     try:
         _voxel_offset(header, path)
         _scaling(header, path)
-        require_room(path, math.prod(shape) * header.get_data_dtype().itemsize)
+        require_room(voxels, math.prod(shape) * header.get_data_dtype().itemsize)
     except ImageError as error:
         problems.append(error)
     details: dict[str, Any] = {
@@ -61,7 +67,9 @@ def read_nifti_header(path: Path, *, nifti_form: NiftiForm | None, assume_geomet
     if len(shape) >= 3 and min(shape) >= 1:
         affine, found = nifti_affine(header, shape[:3], path, nifti_form=nifti_form, assume_geometry=assume_geometry)
         problems += found
-    return ImageHeader(path, "NIfTI", shape, dtype, affine, kind, tuple(problems), details)
+    files = tuple(dict.fromkeys((head, voxels)))
+    source = (header, voxels)
+    return ImageHeader(path, "NIfTI", shape, dtype, affine, kind, tuple(problems), details, files=files, source=source)
 
 
 def read_nifti_voxels(header: ImageHeader) -> NDArray[Any]:
@@ -73,10 +81,8 @@ def read_nifti_voxels(header: ImageHeader) -> NDArray[Any]:
     Raises:
         ImageError: if the file is cut off or damaged.
     """
-    raw = _parse(header.path)
-    data = read_voxels(
-        header.path, offset=_voxel_offset(raw, header.path), shape=header.shape, dtype=raw.get_data_dtype()
-    )
+    raw, voxels = header.source
+    data = read_voxels(voxels, offset=_voxel_offset(raw, header.path), shape=header.shape, dtype=raw.get_data_dtype())
     slope, intercept = _scaling(raw, header.path)
     if (slope, intercept) == (1.0, 0.0):
         return data
@@ -145,6 +151,25 @@ def to_nifti_image(data: NDArray[Any], grid: Grid) -> Any:
 # ---------------------------------------------------------------------- internals
 
 
+def _files(path: Path) -> tuple[Path, Path]:
+    """Header and voxels: the same file, or the two of a pair, whichever of them is named."""
+    named = _PAIR_NAME.fullmatch(path.name)
+    if named is None:
+        return path, path
+    stem, half, packed = named[1], named[2].lower(), named[3] or ""
+    wanted = "img" if half == "hdr" else "hdr"
+    names = [f"{stem}.{kind}{end}" for end in (packed, "", ".gz") for kind in (wanted, wanted.upper())]
+    other = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+    if other is not None:
+        return (path, other) if half == "hdr" else (other, path)
+    found = what_it_is(path)
+    content = f", and {found} by its content" if found else ""
+    raise ImageError(
+        f"there is no {names[0]} beside {path}, which is one of a pair of files (.hdr and .img) by its name{content}. "
+        "Copy both files of the pair, or save the scan as one .nii.gz file."
+    )
+
+
 def _parse(path: Path) -> Any:
     """The nibabel header as it stands in the file: nothing repaired, nothing guessed."""
     import nibabel
@@ -170,14 +195,20 @@ def _parse(path: Path) -> Any:
         raise ImageError(f"the NIfTI header of {path} is damaged: {error}.") from error
     if float(header["pixdim"][0]) not in (-1.0, 1.0):
         header["pixdim"][0] = -1.0 if header["pixdim"][0] < 0 else 1.0  # as the standard reads it; often 0
-    if magic[:3] in (b"ni1", b"ni2"):
-        raise ImageError(f"{path} is one half of a NIfTI pair (.hdr and .img); save it as one .nii.gz file.")
-    if magic[:3] not in (b"n+1", b"n+2"):
+    if magic[:3] not in (b"n+1", b"n+2", b"ni1", b"ni2"):
         raise ImageError(
             f"{path} is in the old Analyze 7.5 format, which does not tell left from right; "
             "save it as NIfTI with a tool that knows."
         )
+    if _is_half(header) != (_PAIR_NAME.fullmatch(path.name) is not None):
+        is_what = "one half of a pair (.hdr and .img)" if _is_half(header) else "a whole NIfTI image (.nii)"
+        raise ImageError(f"{path} is {is_what} by its header, not by its name. Give it the name that it should have.")
     return header
+
+
+def _is_half(header: Any) -> bool:
+    """Whether the voxels lie in another file than the header."""
+    return bytes(header["magic"]).startswith(b"ni")
 
 
 def _pixel_kind(header: Any, path: Path) -> tuple[str, np.dtype[Any]]:
@@ -198,11 +229,12 @@ def _pixel_kind(header: Any, path: Path) -> tuple[str, np.dtype[Any]]:
 
 
 def _voxel_offset(header: Any, path: Path) -> int:
-    """Bytes before the first voxel, behind the header at least."""
+    """Bytes before the first voxel; behind the header at least, where that is in the same file."""
     stated = float(header["vox_offset"])
     if not abs(stated) <= _LARGEST_OFFSET:  # NaN, too
         raise ImageError(f"the header of {path} says that voxels begin at byte {stated:g}. {REPAIR}")
-    return max(int(stated), 352 if int(header["sizeof_hdr"]) == 348 else 544)
+    least = 0 if _is_half(header) else 352 if int(header["sizeof_hdr"]) == 348 else 544
+    return max(int(stated), least)
 
 
 def _scaling(header: Any, path: Path) -> tuple[float, float]:

@@ -107,8 +107,9 @@ def read_nrrd_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
         kind,
         tuple(problems),
         details,
-        source=(source, order),
         channels=channels,
+        files=source.all_files,
+        source=(source, order),
     )
 
 

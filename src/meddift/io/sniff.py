@@ -9,6 +9,8 @@ from pathlib import Path
 #: Enough for the marks of all formats below.
 _HEAD_BYTES = 1024
 
+_PAIR = "the header of a NIfTI pair (.hdr and .img)"
+
 #: Beginnings of files and what they tell.
 _BEGINNINGS = (
     (b"NRRD", "an NRRD image"),
@@ -69,11 +71,11 @@ def _by_content(start: bytes) -> str | None:
         return "a DICOM file"
     if len(start) >= 348 and start[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
         magic = start[344:347]
-        return {b"n+1": "a NIfTI image", b"ni1": "the header of a NIfTI pair (.hdr and .img)"}.get(
-            magic, "an image in the old Analyze format"
-        )
+        return {b"n+1": "a NIfTI image", b"ni1": _PAIR}.get(magic, "an image in the old Analyze format")
     if start[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c") and start[4:7] in (b"n+2", b"ni2"):
-        return "a NIfTI image"
+        return "a NIfTI image" if start[4:7] == b"n+2" else _PAIR
+    if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") < 1 << 27:
+        return "a safetensors file, such as stored features or weights"
     words = start[:200].replace(b" ", b"")
     if b"ObjectType=Image" in words or (words.startswith((b"NDims=", b"ObjectType="))):
         return "a MetaImage"

@@ -74,6 +74,11 @@ class StoredArray:
         return []
 
     @property
+    def all_files(self) -> tuple[Path, ...]:
+        """The header and the files of the values."""
+        return tuple(dict.fromkeys((self.header, *self.files)))
+
+    @property
     def _compression(self) -> Compression:
         return self.encoding  # type: ignore[return-value]
 

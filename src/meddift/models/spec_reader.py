@@ -27,9 +27,11 @@ def parse_spec(text: str, *, source: str, origin: str = "") -> ModelSpec:
     """
     try:
         table = tomllib.loads(text)
+        _reject_expressions(table, source)
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{source} is not valid TOML: {error}") from error
-    _reject_expressions(table, source)
+    except RecursionError as error:
+        raise ModelError(f"{source} is nested too deep for a specification; is it damaged?") from error
     if "origin" in table:
         raise ModelError(f"{source}: unknown key 'origin'")
     try:
