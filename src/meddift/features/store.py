@@ -154,6 +154,11 @@ class FeatureStore:
 
     # ------------------------------------------------------------------ housekeeping
 
+    def remove(self, key: str) -> None:
+        """Remove the pyramid of a key and what was noted beside it, if it is there and can be removed."""
+        with suppress(OSError):
+            _remove(self._path(key))
+
     def size(self) -> int:
         """Bytes that all stored pyramids take."""
         return sum(size for _, size, _ in self._entries())

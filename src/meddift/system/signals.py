@@ -104,3 +104,36 @@ def _watch(numbers: socket.socket, leave: Callable[[], None]) -> None:
         if count > 1:
             with committing:
                 leave()
+
+
+@contextmanager
+def noted_stop_signals() -> Iterator[list[int]]:
+    """Only note the first signal that asks to stop, so that what has begun can be finished; the second one interrupts.
+
+    Within `stop_signals` the second one leaves at once, as everywhere.
+
+    Yields:
+        The signals that have come.
+
+    Raises:
+        KeyboardInterrupt: in the block, on the second signal.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    caught = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+    try:
+        for number in caught:
+            signal.signal(number, note)
+        yield came
+    finally:
+        for number, handler in caught.items():
+            signal.signal(number, handler)

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import meddift
 from meddift.errors import OptionsError
 from meddift.system.atomic import write_json
+from meddift.system.children import child_environment
 from meddift.system.progress import Progress, silent
 from meddift.system.temporary import sweep_tree, temporary_folder
 from meddift_lab.methods.answer import Method
@@ -25,13 +26,6 @@ from meddift_lab.running.folder import claim_run_folder
 
 #: Raised when results of older code cannot be read or compared any more.
 LAYOUT = 1
-#: Variables that say how many threads the libraries use.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)
 
 
 @dataclass(frozen=True)
@@ -223,7 +217,10 @@ def _measured(case: StoredCase, method: Method, settings: RunSettings) -> dict[s
             str(work / "answer.json"),
         ]
         ended = run_child(
-            command, environment=_environment(settings), log=work / "log.txt", timeout_s=settings.timeout_s
+            command,
+            environment=child_environment(settings.threads),
+            log=work / "log.txt",
+            timeout_s=settings.timeout_s,
         )
         answer = _answer(work, ended, settings)
     resources = ended.resources.as_dict()
@@ -245,16 +242,6 @@ def _answer(work: Path, ended: Ended, settings: RunSettings) -> dict[str, Any]:
     last = (work / "log.txt").read_text(encoding="utf-8", errors="replace").strip()[-1000:]
     how = f"killed by signal {-ended.code}" if ended.code < 0 else f"exit code {ended.code}"
     return {"status": "failed", "reason": f"{how}: {last or 'it said nothing'}"}
-
-
-def _environment(settings: RunSettings) -> Mapping[str, str]:
-    """The environment of a worker: ours, with the number of threads, and without waiting threads that spin."""
-    environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(settings.threads))}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # The same code as this process, wherever it was started from.
-    source = str(Path(meddift.__file__).parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [environment.get("PYTHONPATH")])])
-    return environment
 
 
 __all__ = ["RunSettings", "code_digest", "read_result", "result_key", "run_methods", "run_one"]

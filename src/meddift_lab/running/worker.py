@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import os
 import random
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from meddift.errors import MeddiftError
 from meddift.system.atomic import write_json
+from meddift.system.children import end_with_parent
 from meddift.system.temporary import temporary_folder
 from meddift_lab.running.stages import Stages
 
@@ -31,7 +25,7 @@ def main(job_path: str, answer_path: str) -> int:
         0, also where the method failed: that is an answer.
     """
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
-    _die_with_parent(int(job["parent"]))
+    end_with_parent(int(job["parent"]))
     stages = Stages()
     try:
         content = {"status": "ok", **_run(job, stages)}
@@ -97,41 +91,6 @@ def _run(job: dict[str, Any], stages: Stages) -> dict[str, Any]:
                         {"label": row.label, "dice": row.dice, "hd95_mm": row.hd95_mm} for row in rows
                     ]
     return content
-
-
-def _die_with_parent(parent: int) -> None:
-    """Stop when the runner is killed: nobody waits for the answer any more."""
-    if sys.platform == "linux":
-        # PR_SET_PDEATHSIG = 1 (prctl(2)).
-        ctypes.CDLL(None, use_errno=True).prctl(1, int(signal.SIGKILL))
-    is_there = still_there(parent, launched_directly=os.name == "posix")
-    if not is_there():
-        os._exit(1)
-
-    def watch() -> None:
-        while is_there():
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def still_there(process: int, *, launched_directly: bool) -> Callable[[], bool]:
-    """A function that tells whether the process which started this one is still there.
-
-    Args:
-        process: Its number.
-        launched_directly: Whether it is the parent of this one. On Windows it is not: Python of a virtual
-            environment starts another Python.
-    """
-    if launched_directly:
-        return lambda: os.getppid() == process
-    try:
-        # Numbers are given out again; the library knows a process by its number and the time of its start.
-        runner = psutil.Process(process)
-    except psutil.NoSuchProcess:
-        return lambda: False
-    return lambda: bool(runner.is_running() and runner.status() != psutil.STATUS_ZOMBIE)
 
 
 if __name__ == "__main__":

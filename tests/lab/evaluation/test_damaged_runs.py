@@ -14,10 +14,10 @@ import pytest
 from meddift.errors import MissingFileError
 from meddift.geometry import Grid
 from meddift.points import Points
+from meddift.system.children import still_there
 from meddift.volume import Volume
 from meddift_lab.running.case import Case, CaseData, PointSet, restore_case, store_case
 from meddift_lab.running.runner import read_result
-from meddift_lab.running.worker import still_there
 
 
 def a_case() -> Case:
@@ -53,7 +53,7 @@ def test_a_runner_is_known_even_with_a_launcher_in_between() -> None:
     """As on Windows, where Python of a virtual environment starts another Python."""
     code = """
 import json, sys
-from meddift_lab.running.worker import still_there
+from meddift.system.children import still_there
 print(json.dumps([still_there(int(sys.argv[1]), launched_directly=direct)() for direct in (False, True)]))
 """
     launcher = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {code!r}, *sys.argv[1:]]))"

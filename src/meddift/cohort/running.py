@@ -1,0 +1,176 @@
+"""`run`: a cohort from its plan to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from meddift.cohort.executor import Executor
+from meddift.cohort.folder import check_out, planned, write_frame
+from meddift.cohort.lock import locked
+from meddift.cohort.loop import Loop, Todo, case_folder, manifest_line
+from meddift.cohort.manifest import Manifest, latest_results, manifest_name
+from meddift.cohort.pace import Pace
+from meddift.cohort.plan import Plan
+from meddift.cohort.preparing import Prepared, prepare, read_result
+from meddift.cohort.processes import Processes
+from meddift.cohort.table import as_table, described, table_row
+from meddift.cohort.worker import write_result
+from meddift.errors import OutputError
+from meddift.system.atomic import write_json, write_text
+from meddift.system.folders import make_folder
+from meddift.system.progress import Progress, silent
+from meddift.system.signals import noted_stop_signals
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        out: Folder of the cohort.
+        total: Number of all cases of the plan, over all shards.
+        counts: State -> number of cases.
+        stopped: Whether it was asked to stop before all was done.
+        table: `cohort.tsv`; None where other shards are to be waited for.
+    """
+
+    out: Path
+    total: int
+    counts: Mapping[str, int]
+    stopped: bool = False
+    table: Path | None = None
+
+    @property
+    def left(self) -> int:
+        """Number of cases that nothing was done about yet."""
+        return self.total - sum(self.counts.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every case is done."""
+        return self.counts.get("done", 0) == self.total
+
+
+def run(plan: Plan, *, on_progress: Progress | None = None, prepared: Prepared | None = None) -> Outcome:
+    """Do all cases of a plan that are not done yet.
+
+    May be killed at any moment and called again: what is finished is not done again. The first signal that asks to
+    stop lets the cases in flight come to their end; the second raises KeyboardInterrupt.
+
+    Args:
+        plan: What and how.
+        on_progress: Called after every task with counts, rate and time left in words, and the share that is done.
+        prepared: What `prepare` returned for this plan, if it was called.
+
+    Returns:
+        How it ended; cases that failed are rows of the table.
+
+    Raises:
+        ExecutorError: if workers cannot be started.
+        OutputError: if nothing can be written any more; what is finished is kept.
+        MeddiftError: as `prepare`.
+    """
+    ready = prepared or prepare(plan)
+    out, work = plan.out_path, plan.work_path
+    check_out(out, ready.settings, source=plan.source_path)
+    write_frame(out, ready.settings, source=plan.source_path, cases=ready.total)
+    make_folder(work)
+    name = manifest_name(*plan.shard)
+    with (
+        locked(work / f"{Path(name).stem}.lock") as renew,
+        Manifest(out / name) as manifest,
+        noted_stop_signals() as signals,
+    ):
+        for item in ready.found:
+            manifest.add(manifest_line(item, read_result(out, item.case.name) or {}))
+        for item in ready.refused:
+            _refuse(out, item, manifest)
+        crew = ready.crew
+        over = len(ready.mine) - len(ready.todo)
+        pace = Pace(len(ready.mine), crew.scans, over=over, workers=crew.workers)
+        if ready.todo:
+            _do(ready, manifest, pace, lambda: bool(signals), renew, on_progress or silent)
+        stopped = bool(signals) and len(latest_results(out)) < ready.total
+    if plan.shard[1] > 1:
+        return Outcome(out, ready.total, _counts(latest_results(out)), stopped)
+    return replace(report(out), stopped=stopped)
+
+
+def report(out: Path | str) -> Outcome:
+    """Write the table and the report anew from what is there, of all shards.
+
+    Raises:
+        MissingFileError: if there is no cohort in the folder.
+        OutputError: if they cannot be written.
+    """
+    folder = Path(out).absolute()
+    content = planned(folder)
+    results = latest_results(folder)
+    total = max(int(content["cases"]), len(results))
+    rows = [table_row(line) for line in results.values()]
+    write_text(as_table(rows), folder / "cohort.tsv")
+    write_json(described(), folder / "cohort.json")
+    return Outcome(folder, total, _counts(results), table=folder / "cohort.tsv")
+
+
+def _refuse(out: Path, item: Todo, manifest: Manifest) -> None:
+    answer = {"state": "refused", "reason": item.case.refusal}
+    folder = case_folder(out, item.case.name)
+    make_folder(folder)
+    write_result(folder, {"case": item.case.as_dict(), "key": item.key, "stamp": item.stamp}, answer)
+    manifest.add(manifest_line(item, answer))
+
+
+def _do(
+    ready: Prepared,
+    manifest: Manifest,
+    pace: Pace,
+    stopping: Callable[[], bool],
+    renew: Callable[[], None],
+    on_progress: Progress,
+) -> None:
+    """Do what is to be done, with workers that are ended whatever happens."""
+    executor = _executor(ready)
+    finished = False
+    try:
+        loop = Loop(
+            ready.todo, executor, out=ready.plan.out_path, manifest=manifest, stopping=stopping, renew=renew,
+            release=_release(ready.plan), pace=pace, on_progress=on_progress,
+        )  # fmt: skip
+        loop.run()
+        finished = True
+    finally:
+        executor.close(at_once=not finished)
+    if loop.stopped_by:
+        raise OutputError(
+            f"stopped, as nothing can be written any more: {loop.stopped_by} What was finished is kept in "
+            f"{ready.plan.out_path}; the same command goes on from there"
+        )
+
+
+def _executor(ready: Prepared) -> Executor:
+    crew, setup = ready.crew, ready.setup
+    return Processes(crew.workers, setup, ready.plan.work_path)
+
+
+def _release(plan: Plan) -> Callable[[Mapping[str, Any]], None]:
+    """Removes features that no case needs any more, from a store that is ours."""
+    if plan.store is not None:
+        return lambda answer: None
+
+    def remove(answer: Mapping[str, Any]) -> None:
+        key = answer.get("store_key")
+        if key:
+            from meddift.features import FeatureStore
+
+            FeatureStore(plan.store_path).remove(str(key))
+
+    return remove
+
+
+def _counts(results: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    states = [str(line["state"]) for line in results.values()]
+    return {state: states.count(state) for state in ("done", "failed", "refused") if state in states}
