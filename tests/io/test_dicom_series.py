@@ -261,9 +261,9 @@ def test_folders_without_images(tmp_path):
 
 def test_nothing_of_gdcm_reaches_the_terminal(tmp_path, capfd):
     folder = _write_series(tmp_path / "scan")
-    (folder / "junk.dcm").write_bytes(b"\x01" * 3000)
-    with pytest.raises(ImageError, match=r"junk\.dcm"):
+    (folder / "77.dcm").write_bytes(b"\x01" * 3000)
+    with pytest.raises(ImageError, match=r"77\.dcm"):
         read_volume(folder)
-    (folder / "junk.dcm").unlink()
+    (folder / "77.dcm").unlink()
     read_volume(folder)
     assert capfd.readouterr() == ("", "")

@@ -392,6 +392,7 @@ class TestMalformed:
             ("a.txt", "1 2 3\n4 inf 6\n", "line 2: 'inf'"),
             ("a.txt", "1_0 2 3\n4 5 6\n", "line 1"),
             ("a.txt", "1 2 3\n٤ 5 6\n", "line 2"),
+            ("a.txt", "1 2 3\n1e300 2 3\n", "line 2: .* no place in a scan"),
             ("a.txt", "point\n", "number of points"),
             ("a.txt", "point\nmany\n1 2 3\n", "line 2: expected the number of points, got 'many'"),
             ("a.txt", "point\n2\n1 2 3\n", "announces 2 points in line 2 but holds 1"),

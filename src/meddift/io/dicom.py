@@ -34,7 +34,7 @@ def list_dicom_series(folder: Path | str, *, progress: Progress | None = None) -
 
     Raises:
         MissingFileError: if the folder does not exist.
-        ImageError: if a DICOM image in it cannot be read.
+        ImageError: if none of its DICOM files can be read.
     """
     return list(read_folder(Path(folder), progress=progress).series)
 
@@ -69,6 +69,9 @@ def read_dicom_header(
     problems: list[MeddiftError] = content_problems(shape, kind, name)
     if odd is not None:
         problems.insert(0, ImageError(f"{name} cannot be used: of {odd.path.name}, {odd.problem}."))
+    damage = content.damage_in(chosen)
+    if damage is not None:
+        problems.insert(0, damage)
     layout: SliceLayout | None = None
     if not problems:
         try:

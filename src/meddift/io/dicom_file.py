@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 import threading
 import warnings
@@ -41,6 +42,8 @@ _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 
 
 _MOST_FRAMES = 100_000
+#: The header of an image stands in its first bytes; tables of a vendor behind it do not matter here.
+_LARGEST_HEAD = 1 << 16
 _quiet = threading.Lock()
 
 
@@ -81,8 +84,8 @@ def read_slices(path: Path) -> list[DicomSlice] | None:
                 return None
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _parse(content, path)
-    except OSError:
-        raise
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # a damaged file makes pydicom raise almost anything
         if not (marked or named):
             return None
@@ -92,6 +95,20 @@ def read_slices(path: Path) -> list[DicomSlice] | None:
             raise
         told = f"{type(error).__name__}: {str(error)[:100]}"
         raise ImageError(f"the DICOM file {path} is damaged ({told}). {AGAIN}") from error
+
+
+def series_named_in(path: Path) -> frozenset[str]:
+    """Every SeriesInstanceUID that is to be found in the first bytes of a file that cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_LARGEST_HEAD)
+    except OSError:
+        return frozenset()
+    # (0020,000E), explicit or implicit, in either order of bytes.
+    found = re.findall(
+        rb"(?:\x20\x00\x0e\x00|\x00\x20\x00\x0e)(?:UI..|..\x00\x00|\x00\x00..)([0-9.]{3,64})", start, re.S
+    )
+    return frozenset(uid.decode("ascii") for uid in found)
 
 
 def _class_of(start: bytes) -> str:

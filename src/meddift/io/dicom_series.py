@@ -7,17 +7,19 @@ and vendors' objects beside the scan. The one 3D series is taken, and what was l
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from meddift.errors import ImageError, MeddiftError, MissingFileError
-from meddift.io.dicom_file import quiet_pydicom, read_slices
+from meddift.errors import ImageError, MissingFileError
+from meddift.io.dicom_file import quiet_pydicom, read_slices, series_named_in
 from meddift.io.dicom_grouping import DicomSeries, series_of
 from meddift.io.dicom_slice import DicomSlice
-from meddift.system.text import printable
+from meddift.io.sniff import what_it_is
+from meddift.system.text import one_line, printable
 
 Progress = Callable[[str, float], None]
 
@@ -31,10 +33,47 @@ class FolderContent:
     Attributes:
         series: Series of images, 3D scans first, then by number of slices.
         others: How many files were left out before, by what they are.
+        damaged: DICOM files that cannot be read.
+        strangers: Files that are no DICOM files.
     """
 
     series: tuple[DicomSeries, ...]
     others: Counter[str]
+    damaged: tuple[DamagedFile, ...] = ()
+    strangers: tuple[Path, ...] = ()
+
+    def damage_in(self, chosen: DicomSeries) -> ImageError | None:
+        """Why a series is not whole: a damaged file says that it belongs to it, or says nothing and is named like it.
+
+        The last slice of a scan leaves no gap when it is lost.
+        """
+        like = {(path.parent, _pattern(path)) for path in chosen.files}
+        belongs = f"is one of the slices of the DICOM series {one_line(chosen.slices[0].uid)}"
+        for one in self.damaged:
+            if chosen.slices[0].uid in one.uids:
+                return ImageError(f"{one.why} It {belongs}.")
+            if not one.uids and (one.path.parent, _pattern(one.path)) in like:
+                return ImageError(f"{one.why} By its name it {belongs}; move it away if it is not.")
+        for path in self.strangers:
+            if (path.parent, _pattern(path)) in like and what_it_is(path) is None:
+                is_what = f"({path.stat().st_size} bytes) is no DICOM file, or damaged"
+                return ImageError(f"{path} {is_what}. By its name it {belongs}; move it away if it is not.")
+        return None
+
+
+@dataclass(frozen=True)
+class DamagedFile:
+    """A DICOM file that cannot be read.
+
+    Attributes:
+        path: The file.
+        why: A sentence.
+        uids: Series that are named in it; empty where none can be found.
+    """
+
+    path: Path
+    why: str
+    uids: frozenset[str]
 
 
 class SeveralSeriesError(ImageError):
@@ -58,8 +97,10 @@ def read_folder(folder: Path, *, progress: Progress | None = None) -> FolderCont
 
     Raises:
         MissingFileError: if the folder does not exist.
-        ImageError: if a DICOM image in it cannot be read.
+        ImageError: if the folder cannot be read, or no file in it that is DICOM.
     """
+    damaged: list[DamagedFile] = []
+    strangers: list[Path] = []
     try:
         files = [folder] if folder.is_file() else _files_below(folder)
         slices, others = [], Counter[str]()
@@ -67,16 +108,25 @@ def read_folder(folder: Path, *, progress: Progress | None = None) -> FolderCont
             for number, path in enumerate(files):
                 if progress is not None and number % 50 == 0:
                     progress(f"reading {len(files)} headers", number / len(files))
-                found = read_slices(path)
-                if found:
-                    slices += found
-                elif found is not None:
+                try:
+                    found = read_slices(path)
+                except ImageError as error:
+                    if len(files) == 1:
+                        raise
+                    damaged.append(DamagedFile(path, str(error), series_named_in(path)))
+                    continue
+                slices += found or []
+                if found is None:
+                    strangers.append(path)
+                elif not found:
                     others["DICOM objects that are no images"] += 1
-    except MeddiftError:
+    except MissingFileError:
         raise
     except OSError as error:
         where = printable(str(error.filename or folder))
         raise ImageError(f"{where} cannot be read: {error.strerror or error}.") from error
+    if damaged and not slices:
+        raise ImageError(damaged[0].why)
     unique: dict[tuple[object, ...], DicomSlice] = {}
     for item in slices:
         key = (item.uid, item.sop, item.frame, item.position.tobytes()) if item.sop else (item.path, item.frame)
@@ -89,7 +139,8 @@ def read_folder(folder: Path, *, progress: Progress | None = None) -> FolderCont
     series: list[DicomSeries] = []
     for group in groups.values():
         series += series_of(group, others)
-    return FolderContent(tuple(sorted(series, key=lambda one: (one.rank, -len(one.slices)))), others)
+    series.sort(key=lambda one: (one.rank, -len(one.slices)))
+    return FolderContent(tuple(series), others, tuple(damaged), tuple(strangers))
 
 
 def choose_series(
@@ -158,6 +209,9 @@ def left_out(content: FolderContent, chosen: DicomSeries, *, asked: bool) -> str
         if one is chosen or (asked and one.rank == 0):
             continue
         counts[_name_of(one)] += len(one.slices)
+    if content.damaged:
+        names = ", ".join(one_line(one.path.name) for one in content.damaged[:3])
+        counts[f"damaged files: {names}{', ...' if len(content.damaged) > 3 else ''}"] = len(content.damaged)
     told = _counted(counts + content.others)
     return f"left out of the folder: {told}" if told else ""
 
@@ -182,6 +236,11 @@ def _files_below(folder: Path) -> list[Path]:
         # macOS puts a ._ file beside each file on foreign disks.
         found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
     return [path for path in found if path.is_file()]
+
+
+def _pattern(path: Path) -> str:
+    """A name without its numbers: slices of one scan have it in common."""
+    return re.sub(r"\d+", "#", path.name)
 
 
 def _where(one: DicomSeries, folder: Path) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import MeddiftError, MissingFileError, PointsError
+from meddift.io.itk_linear import LARGEST
+from meddift.io.text_header import shortened
 
 #: Frames in which a file may hold coordinates: world mm (RAS or LPS), voxel indices counted from 0 or from 1.
 Frame = Literal["ras", "lps", "voxel", "voxel1"]
@@ -100,7 +102,8 @@ def read_text(path: Path) -> str:
     except MeddiftError:
         raise
     except OSError as error:
-        raise PointsError(f"cannot read the points file {path}: {error.strerror or error}") from error
+        name = shortened(str(path))
+        raise PointsError(f"cannot read the points file {name}: {error.strerror or error}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PointsError(f"{path} is UTF-16 text; save it as UTF-8")
     if b"\x00" in content:
@@ -184,11 +187,11 @@ def checked_position(values: Sequence[float], where: str) -> tuple[float, float,
     """Three numbers as one position.
 
     Raises:
-        PointsError: if one is infinite, or only some are NaN.
+        PointsError: if one is infinite or far beyond any scan, or only some are NaN.
     """
     x, y, z = (float(value) for value in values)
-    if any(math.isinf(value) for value in (x, y, z)):
-        raise PointsError(f"{where}: the coordinates ({x}, {y}, {z}) are not finite")
+    if any(abs(value) > LARGEST for value in (x, y, z)):
+        raise PointsError(f"{where}: the coordinates ({x:g}, {y:g}, {z:g}) are not finite, or no place in a scan")
     if 0 < sum(math.isnan(value) for value in (x, y, z)) < 3:
         raise PointsError(f"{where}: only some coordinates of the point are there: ({x}, {y}, {z})")
     return x, y, z

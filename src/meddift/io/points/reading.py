@@ -21,6 +21,7 @@ from meddift.io.points import (
 from meddift.io.points.content import Frame, PointsFile, read_text
 from meddift.io.points.frames import parse_space, settle_frame, to_world
 from meddift.io.sniff import what_it_is
+from meddift.io.text_header import shortened
 from meddift.points import Points
 
 
@@ -173,7 +174,8 @@ def _text_or_labels(path: Path) -> str | PointsFile:
     except MeddiftError:
         raise
     except OSError as error:
-        raise PointsError(f"cannot read the points file {path}: {error.strerror or error}") from error
+        name = shortened(str(path))
+        raise PointsError(f"cannot read the points file {name}: {error.strerror or error}") from error
     return read_text(path)
 
 
