@@ -243,3 +243,39 @@ def test_a_baseline_that_cannot_be_used_is_an_error(patient: Path, run: Run) -> 
     assert outcome.code != 0
     assert "all others need it" in outcome.stderr
     assert "states another place" in outcome.stderr
+
+
+def test_text_from_files_is_neither_markup_nor_control_characters_in_the_report(patient: Path, run: Run) -> None:
+    """The name of the patient, and an organ out of a table."""
+    (patient / "targets.csv").write_text("label,kind,organ\n1,target,<img src=x onerror=alert(1)>\x1b[2J\u202e\n")
+    outcome = run(arguments(patient, "--targets", str(patient / "targets.csv"), "--subject", "<b>P7</b>"))
+    assert outcome.code == 0, outcome.stderr
+    text = (patient / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<b>P7</b>" in Page(text).words
+    assert "<img src=x onerror=alert(1)>" in Page(text).words
+    assert not any(letter in text for letter in "\x1b\u202e")
+    assert not any(address == "x" for address in Page(text).addresses)
+
+
+def test_report_and_tables_are_replaced_together_or_not_at_all(
+    patient: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(arguments(patient)).code == 0
+    before = {path.name: path.read_bytes() for path in (patient / "out").iterdir() if path.is_file()}
+    assert {"report.html", "lesions.tsv"} <= set(before)
+    import os
+
+    replace, failed = os.replace, []
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == "report.html" and not failed:
+            failed.append(target)
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    outcome = run(arguments(patient, "--subject", "another"))
+    monkeypatch.undo()
+    assert outcome.code == 1
+    assert "Nothing was changed" in outcome.stderr
+    assert {path.name: path.read_bytes() for path in (patient / "out").iterdir() if path.is_file()} == before

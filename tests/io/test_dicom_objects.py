@@ -196,9 +196,10 @@ def test_a_segmentation_of_another_series_is_refused(series: Path, mask: Volume,
 
 
 def test_a_follow_up_of_dicom_series_goes_in_and_out_as_dicom(series: Path, mask: Volume, tmp_path: Path) -> None:
-    from meddift.tracking.dicom import check_dicom, write_dicom
+    from meddift.tracking.dicom import check_dicom, dicom_writers
     from meddift.tracking.follow import follow
     from meddift.tracking.loading import read_lesions, read_scan
+    from meddift.tracking.outputs import write_outputs
     from meddift.tracking.result import FollowUp, SeenTimePoint
     from meddift.tracking.timepoints import TimePoint
 
@@ -220,7 +221,8 @@ def test_a_follow_up_of_dicom_series_goes_in_and_out_as_dicom(series: Path, mask
 
     course = follow([lesions, lesions], Still(), names=("T0", "T1"))
     seen = [SeenTimePoint(p.name, None, "", "", str(series), lesions, scan.grid, "0" * 64) for p in points]
-    written = write_dicom(FollowUp("P7", tuple(seen), course), tmp_path)
+    found = FollowUp("P7", tuple(seen), course)
+    written = write_outputs(found, tmp_path, more=dicom_writers(found, tmp_path))[-4:]
     assert [path.name for path in written] == ["T0_lesions.dcm", "T0_sizes.dcm", "T1_lesions.dcm", "T1_sizes.dcm"]
     uids = [[s.TrackingUID for s in pydicom.dcmread(written[n]).SegmentSequence] for n in (0, 2)]
     assert uids[0] == uids[1]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from meddift.errors import OptionsError
@@ -12,6 +13,7 @@ from meddift.io.dicom_objects import Segment, write_report, write_segmentation
 from meddift.tracking.outputs import relabelled
 from meddift.tracking.result import FollowUp
 from meddift.tracking.timepoints import TimePoint
+from meddift.volume import Volume
 
 
 def check_dicom(points: Sequence[TimePoint]) -> None:
@@ -26,20 +28,17 @@ def check_dicom(points: Sequence[TimePoint]) -> None:
         raise OptionsError("DICOM objects are written beside DICOM series with masks, and no scan here is one")
 
 
-def write_dicom(found: FollowUp, folder: Path) -> list[Path]:
-    """Write `TIMEPOINT_lesions.dcm` (SEG) and `TIMEPOINT_sizes.dcm` (SR) for every DICOM series with a mask.
+def dicom_writers(found: FollowUp, folder: Path) -> dict[Path, Callable[[Path], None]]:
+    """What writes `TIMEPOINT_lesions.dcm` (SEG) and `TIMEPOINT_sizes.dcm` (SR) for every DICOM series with a mask.
 
     A lesion of which it is not sure which one it is has no tracking identifier: a new one would say that it is none
     of those known.
 
     Returns:
-        The files.
-
-    Raises:
-        GeometryError: if a mask does not lie on the voxels of its series.
-        OutputError: if something cannot be written.
+        Path -> writer, the segmentation of a time point before its report, which refers to it. A writer raises
+        GeometryError if a mask does not lie on the voxels of its series.
     """
-    written = []
+    writers: dict[Path, Callable[[Path], None]] = {}
     # The same patient has the same identifiers in every run, and another patient others.
     patient = hashlib.sha256(f"{found.subject} {found.time_points[0].digest}".encode()).hexdigest()
     for k, point in enumerate(found.time_points):
@@ -65,7 +64,24 @@ def write_dicom(found: FollowUp, folder: Path) -> list[Path]:
         if mask is None or not series.is_dir() or not segments:
             continue
         seg, report = folder / f"{point.name}_lesions.dcm", folder / f"{point.name}_sizes.dcm"
-        write_segmentation(mask, segments, series, seg)
-        write_report(seg, segments, series, report, timepoint=point.name)
-        written += [seg, report]
-    return written
+        one = _Objects(mask, tuple(segments), series, point.name)
+        writers |= {seg: one.write_segmentation, report: one.write_report}
+    return writers
+
+
+@dataclass
+class _Objects:
+    """The two objects of one time point; the second is made of the first as it was written."""
+
+    mask: Volume
+    segments: tuple[Segment, ...]
+    series: Path
+    name: str
+    written: Path = Path()
+
+    def write_segmentation(self, place: Path) -> None:
+        write_segmentation(self.mask, self.segments, self.series, place)
+        self.written = place
+
+    def write_report(self, place: Path) -> None:
+        write_report(self.written, self.segments, self.series, place, timepoint=self.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,20 @@ from meddift.tracking.tables import (
 from meddift.volume import Volume
 
 
-def write_outputs(found: FollowUp, folder: Path) -> list[Path]:
-    """Write everything but the report; see `FollowUp.save`."""
+def write_outputs(found: FollowUp, folder: Path, *, more: Mapping[Path, Callable[[Path], None]]) -> list[Path]:
+    """Write tables, masks and points, and what else belongs to them: all of it or nothing.
+
+    Args:
+        found: Lesions over time.
+        folder: Made if it is not there.
+        more: Path -> what writes it, for further files.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: if one cannot be written.
+    """
     from meddift.io import write_points, write_volume
 
     make_folder(folder)
@@ -51,6 +63,7 @@ def write_outputs(found: FollowUp, folder: Path) -> list[Path]:
             writers[folder / f"{point.name}.mrk.json"] = partial(write_points, points, extra={"description": told})
         else:
             empty.append(folder / f"{point.name}.mrk.json")
+    writers.update(more)
     write_together(writers)
     for path in empty:  # of an earlier run
         with contextlib.suppress(OSError):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from meddift.errors import MeddiftError
-from meddift.system.atomic import write_text
+from meddift.system.pages import render_page
 from meddift.tracking.candidates import Candidates
 from meddift.tracking.chart import HEIGHT, LEFT, RIGHT, WIDTH, Chart, Curve, draw
 from meddift.tracking.crops import AROUND, LEAST_MM, PIXELS, Crop, best_plane, crop, place_of_cut
@@ -32,25 +30,13 @@ STATES = {
 }
 
 
-def write_page(found: FollowUp, path: Path, read: Callable[[int], Volume]) -> None:
-    """Write `report.html`.
+def page_text(found: FollowUp, read: Callable[[int], Volume]) -> str:
+    """What stands in `report.html`.
 
     Args:
         found: Lesions over time.
-        path: The file.
         read: Reads the scan of a time point, for its pictures; one is read at a time.
-
-    Raises:
-        OutputError: if it cannot be written.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(
-        resources.files("meddift.tracking").joinpath("page.html.j2").read_text(encoding="utf-8")
-    )
     rows = lesion_rows(found)
     crops = _crops(found, read)
     by_key = {(row["lesion_id"], row["timepoint"]): row for row in rows}
@@ -63,23 +49,23 @@ def write_page(found: FollowUp, path: Path, read: Callable[[int], Volume]) -> No
             if (name, time) in by_key
         ]
         lesions.append({"name": name, "seen": seen, "told": _told(seen), "look": any(_look(s["row"]) for s in seen)})
-    text = template.render(
-        note=NOTE,
-        subject=found.subject,
-        time_points=found.time_points,
-        summary=summary_rows(found),
-        chosen=found.assessments is not None,
-        notes=found.notes,
-        failures=found.failures,
-        doubtful=[lesion["name"] for lesion in lesions if lesion["look"]],
-        lesions=lesions,
-        rows=rows,
-        states=STATES,
-        chart=_chart(found),
-        size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "pixels": PIXELS},
-        provenance=json.dumps(dict(found.provenance), indent=2, ensure_ascii=False),
-    )
-    write_text(text, path)
+    values = {
+        "note": NOTE,
+        "subject": found.subject,
+        "time_points": found.time_points,
+        "summary": summary_rows(found),
+        "chosen": found.assessments is not None,
+        "notes": found.notes,
+        "failures": found.failures,
+        "doubtful": [lesion["name"] for lesion in lesions if lesion["look"]],
+        "lesions": lesions,
+        "rows": rows,
+        "states": STATES,
+        "chart": _chart(found),
+        "size": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "pixels": PIXELS},
+        "provenance": json.dumps(dict(found.provenance), indent=2, ensure_ascii=False),
+    }
+    return render_page("meddift.tracking", values)
 
 
 def _look(row: dict[str, Any]) -> bool:

@@ -182,4 +182,4 @@ class FollowUp:
         """
         from meddift.tracking.outputs import write_outputs
 
-        return write_outputs(self, Path(folder))
+        return write_outputs(self, Path(folder), more={})

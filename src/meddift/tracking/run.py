@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meddift.errors import MeddiftError, OptionsError, OutputError
+from meddift.errors import MeddiftError, OptionsError
+from meddift.system.atomic import write_text
+from meddift.system.folders import check_folder
 from meddift.system.progress import Progress, silent
 from meddift.tracking.candidates import Candidates, with_kinds
 from meddift.tracking.engine import MatchedCarrier
@@ -16,6 +18,7 @@ from meddift.tracking.follow import follow
 from meddift.tracking.kept import FOLDER, Kept
 from meddift.tracking.loading import Encoded, check_files, read_lesions, read_scan
 from meddift.tracking.observations import Decision
+from meddift.tracking.outputs import is_follow_up, write_outputs
 from meddift.tracking.result import FollowUp, SeenTimePoint
 from meddift.tracking.tables import Reviewed, read_review, read_targets
 from meddift.tracking.timepoints import TimePoint, in_order, read_time_points
@@ -72,7 +75,7 @@ def track(
     check_files(points)
     names = [point.name for point in points]
     if out is not None:
-        _check_folder(Path(out))
+        check_folder(Path(out), is_follow_up)
     said = Reviewed() if review is None else read_review(review, names)
     if dicom:
         from meddift.tracking.dicom import check_dicom
@@ -102,30 +105,18 @@ def track(
     )
     if out is not None:
         say("writing", 0.92)
-        found.save(out)
+        more: dict[Path, Callable[[Path], None]] = {}
         if report:
-            from meddift.tracking.page import write_page
+            from meddift.tracking.page import page_text
 
-            write_page(found, Path(out) / "report.html", lambda k: read_scan(points[k]))
+            more[Path(out) / "report.html"] = partial(write_text, page_text(found, lambda k: read_scan(points[k])))
         if dicom:
-            from meddift.tracking.dicom import write_dicom
+            from meddift.tracking.dicom import dicom_writers
 
-            write_dicom(found, Path(out))
+            more |= dicom_writers(found, Path(out))
+        write_outputs(found, Path(out), more=more)
     say("done", 1.0)
     return found
-
-
-def _check_folder(out: Path) -> None:
-    """Say before any work that nothing can be written.
-
-    Raises:
-        OutputError: if the folder cannot be made, or nothing can be written to it.
-    """
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"cannot write to {out}: it is a file; give the name of a folder")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise OutputError(f"cannot write to {out}: nothing can be written to {there}; choose another folder")
 
 
 def _read(points: Sequence[TimePoint], *, components: bool, minimum_mm3: float, say: Progress) -> list[SeenTimePoint]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from meddift.system.atomic import write_text
+from meddift.system.pages import render_page
 from meddift_lab.ablation import collect_ablation
 from meddift_lab.report import figures
 from meddift_lab.report.ablation import ablation_section, write_ablation_table
@@ -35,15 +35,6 @@ def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) 
     Raises:
         OutputError: if it cannot be written.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"mm": _mm, "share": _share, "seconds": _seconds, "megabytes": _megabytes}
-    template = environment.from_string(
-        resources.files("meddift_lab.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    )
     ablation = collect_ablation(folder)
     if ablation is not None:
         write_ablation_table(ablation, folder)
@@ -53,15 +44,15 @@ def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) 
     ablated = [] if ablation is None else list(dict.fromkeys(row.kind for row in ablation.rows))
     sections = [_section(tables, kind, pictures=pictures) for kind in kinds]
     known = provenance(tables)
-    text = template.render(
-        data_sets=sorted({case.data_set for case in tables.cases.values()}),
-        cases=known["cases"],
-        sections=sections,
-        ablations=[] if ablation is None else [(k, ablation_section(ablation, k)) for k in ablated],
-        timings=[row for row in tables.method_rows if row.kind == kinds[0] and row.cases],
-        fields=[row for row in tables.method_rows if row.kind == kinds[0] and row.regularity],
-        not_done=_not_done(tables),
-        methods={
+    values = {
+        "data_sets": sorted({case.data_set for case in tables.cases.values()}),
+        "cases": known["cases"],
+        "sections": sections,
+        "ablations": [] if ablation is None else [(k, ablation_section(ablation, k)) for k in ablated],
+        "timings": [row for row in tables.method_rows if row.kind == kinds[0] and row.cases],
+        "fields": [row for row in tables.method_rows if row.kind == kinds[0] and row.regularity],
+        "not_done": _not_done(tables),
+        "methods": {
             name: {
                 **entry,
                 "settings": json.dumps(entry["settings"], indent=1),
@@ -69,10 +60,14 @@ def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) 
             }
             for name, entry in known["methods"].items()
         },
-        masks=sorted({str(row.result["regularity"]["mask"]) for row in tables.case_rows if row.result["regularity"]}),
-        commands=remembered_commands(folder),
-        files=FILES,
-    )
+        "masks": sorted(
+            {str(row.result["regularity"]["mask"]) for row in tables.case_rows if row.result["regularity"]}
+        ),
+        "commands": remembered_commands(folder),
+        "files": FILES,
+    }
+    filters = {"mm": _mm, "share": _share, "seconds": _seconds, "megabytes": _megabytes}
+    text = render_page("meddift_lab.report", values, filters=filters)
     write_text(text, folder / PAGE)
     return folder / PAGE
 
