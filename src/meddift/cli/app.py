@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 import meddift
-from meddift.cli import cache, convert_points, datasets, demo, evaluate, info, match, models, register, track, warp
+from meddift.cli import (
+    cache,
+    cohort,
+    convert_points,
+    datasets,
+    demo,
+    evaluate,
+    info,
+    match,
+    models,
+    register,
+    track,
+    warp,
+)
 from meddift.cli.failures import (
     exit_code_of,
     quiet_libraries,
@@ -94,6 +107,7 @@ _COMMANDS: dict[str, tuple[ModuleType, str]] = {
 for name, (module, short) in _COMMANDS.items():
     function = getattr(module, name.replace("-", "_"))
     app.command(name, cls=Command, epilog=module.EXAMPLES, short_help=short)(function)
+app.add_typer(cohort.app, name="cohort")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(evaluate.app, name="evaluate")

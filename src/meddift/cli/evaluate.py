@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +11,9 @@ import typer
 from meddift.cli.failures import DONE_IN_PART, note_kept, say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, Engine, Quiet
+from meddift.cli.terminal import logged_progress
 
 if TYPE_CHECKING:
-    from meddift.system.progress import Progress
     from meddift_lab.running.case import Case
     from meddift_lab.running.tables import Tables
 
@@ -122,7 +120,7 @@ def run(
     chosen = [*(("--method", name) for name in method or ()), *_case_words(case, split, orientation)]
     words = ["meddift", "evaluate", "run", "--data", data, "--out", str(out), "--threads", str(threads)]
     remember_command(out, [*words, *(word for pair in chosen for word in pair)])
-    with _progress(quiet=quiet) as report:
+    with logged_progress(quiet=quiet) as report:
         run_methods(cases, methods, out, settings=settings, on_progress=report)
     tables = collect(out)
     _finish(tables, out, as_json=as_json, quiet=quiet)
@@ -154,7 +152,7 @@ def lesions(
     """
     from meddift_lab.longitudinal import run_patients, summary
 
-    with _progress(quiet=quiet) as report:
+    with logged_progress(quiet=quiet) as report:
         results = run_patients(
             data, out, engine.matcher(), patients=patients, times=scans, spacing_mm=spacing, on_progress=report
         )
@@ -235,7 +233,7 @@ def ablate(
     chosen += [("--points", str(points))] if points is not None else []
     words = ["meddift", "evaluate", "ablate", "--data", data, "--out", str(out), "--base", base, "--model", model]
     remember_command(out, [*words, *(word for pair in chosen for word in pair)])
-    with _progress(quiet=quiet) as report:
+    with logged_progress(quiet=quiet) as report:
         run_ablation(cases, out, base=base, model=model, sweeps=sweep, points=points, on_progress=report)
     tables = collect_ablation(out)
     page = write_report(_tables_or_none(out), out)
@@ -374,19 +372,3 @@ def _case_words(names: list[str] | None, split: str | None, orientation: str) ->
     words = [("--case", name) for name in names or ()]
     words += [("--split", split)] if split is not None else []
     return words + ([("--orientation", orientation)] if orientation != "LPS" else [])
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress]:
-    """Bars on a terminal; elsewhere, in the log of a long run, a line a step."""
-    from meddift.cli.terminal import progress_display
-
-    if quiet or sys.stderr.isatty():
-        with progress_display(quiet=quiet) as report:
-            yield report
-        return
-
-    def line(stage: str, fraction: float) -> None:
-        say(f"{100 * fraction:3.0f} % {stage}", err=True)
-
-    yield line

@@ -61,8 +61,9 @@ def match(
     """
     from meddift.cli.match_report import MatchReport, write
     from meddift.cli.outputs import PICTURES, Outputs, check_suffix
-    from meddift.cli.points_files import PointsTarget, check_points_files, read_points_on, read_truth
+    from meddift.cli.points_files import PointsTarget, check_points_files
     from meddift.cli.terminal import progress_display, tell
+    from meddift.pipeline.points_files import read_points_on, read_truth
 
     inputs = [path for path in (fixed, moving, points, truth) if path is not None]
     outputs = Outputs(inputs=(*inputs, *engine.inputs()))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from meddift.cli.outputs import Outputs
 from meddift.cli.points_files import PointsTarget
 from meddift.errors import PointsError
+from meddift.matching.verdict import NO_AGREEMENT
 from meddift.system.atomic import write_text
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 #: Rows of the table; all points are in the files and in the JSON.
 ROWS_SHOWN = 40
-#: Code of the reason that holds for every point, where the scans as a whole do not agree.
-NO_AGREEMENT = "no_agreement"
 
 _COLORS = {"ok": "green", "uncertain": "yellow"}
 

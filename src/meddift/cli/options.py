@@ -10,6 +10,7 @@ import typer
 
 from meddift.cli.help import advanced, reading
 from meddift.errors import OptionsError
+from meddift.pipeline.points_files import Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from meddift.pipeline import Matcher
     from meddift.volume import Volume
 
-Space = Literal["lps", "ras", "voxel", "voxel1"]
 NiftiForm = Literal["sform", "qform"]
 Preset = Literal["default", "paper"]
 Latent = Literal["mean", "sample"]
@@ -226,9 +226,18 @@ class Engine:
         """
         import meddift
 
+        return meddift.Matcher(**self.keywords(), store=self.store, threads=self.threads, on_progress=on_progress)
+
+    def keywords(self) -> dict[str, Any]:
+        """What was chosen of how scans are matched, as keywords of `Matcher`.
+
+        Raises:
+            OptionsError: if an option makes no sense.
+        """
         if self.search_radius is not None and not self.search_radius > 0:
             raise OptionsError(f"--search-radius is a distance in mm above 0, got {self.search_radius:g}")
         chosen: dict[str, Any] = {
+            "weights": self.weights,
             "prior": _prior(self.prior),
             "search_radius_mm": self.search_radius,
             "levels": _levels(self.levels),
@@ -238,17 +247,8 @@ class Engine:
             "whiten": self.whiten,
             "modality": self.modality,
         }
-        return meddift.Matcher(
-            self.model,
-            self.preset,
-            weights=self.weights,
-            device=self.device,
-            store=self.store,
-            on_progress=on_progress,
-            seed=self.seed,
-            threads=self.threads,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
+        always = {"model": self.model, "preset": self.preset, "device": self.device, "seed": self.seed}
+        return always | {name: value for name, value in chosen.items() if value is not None}
 
 
 def _levels(text: str | None) -> tuple[str, ...] | None:

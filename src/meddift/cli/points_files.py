@@ -1,4 +1,4 @@
-"""Points files that commands are given: looked at before the work begins, and read onto their scan."""
+"""Points files that commands are given and asked for: looked at before the work begins."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meddift.cli.options import Space
-from meddift.errors import FrameError, PointsError
+from meddift.pipeline.points_files import Space
 
 if TYPE_CHECKING:
     from meddift.geometry import Grid
     from meddift.io.points import PointsFormat
     from meddift.points import Points
-    from meddift.volume import Volume
 
 
 def check_points_files(points: Path, truth: Path | None, space: Space | None) -> None:
@@ -25,45 +23,6 @@ def check_points_files(points: Path, truth: Path | None, space: Space | None) ->
     settle_frame(parse_points_file(points).frame, space, points)
     if truth is not None:
         settle_frame(parse_points_file(truth).frame or space, None, truth)
-
-
-def read_points_on(
-    path: Path, space: Space | None, grid: Grid | None, role: str, *, voxels: Grid | None = None
-) -> Points:
-    """Points that belong to a scan; a mix-up of frames is an error, not a set of points outside.
-
-    Args:
-        path: The file.
-        space: Its frame, where it does not name it.
-        grid: Grid of the scan; None where it is not known.
-        role: "fixed" or "moving".
-        voxels: Grid in which voxel indices are counted, if it is another one.
-    """
-    from meddift.io import read_points
-    from meddift.io.points import looks_like_flipped
-
-    found = read_points(path, space=space, grid=voxels or grid)
-    if found.missing.all():
-        raise PointsError(f"{path}: none of its {len(found)} points has a position")
-    if grid is not None and looks_like_flipped(found, grid):
-        raise FrameError(
-            f"{path}: most points lie outside the {role} scan, but with x and y negated they lie inside: this looks "
-            f"like LPS taken for RAS or the reverse. Correct the frame that the file names or, if it names none, "
-            f"give the other one with --points-space"
-        )
-    return found
-
-
-def read_truth(path: Path | None, space: Space | None, moving: Volume, wanted: Points) -> Points | None:
-    """True places on the moving scan, in the order of the points; voxel indices are those of the moving scan."""
-    if path is None:
-        return None
-    from meddift.io.points import parse_points_file
-    from meddift.pipeline.accuracy import align_truth
-
-    declared = parse_points_file(path).frame
-    found = read_points_on(path, space if declared is None else None, moving.grid, "moving")
-    return align_truth(wanted, found)
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,10 @@ def register(
     """
     from meddift.cli.match import show_plan
     from meddift.cli.outputs import Outputs
-    from meddift.cli.points_files import PointsTarget, check_points_files, read_points_on, read_truth
+    from meddift.cli.points_files import PointsTarget, check_points_files
     from meddift.cli.register_report import Carried, Wanted, write
     from meddift.cli.terminal import progress_display, tell
+    from meddift.pipeline.points_files import read_points_on, read_truth
     from meddift.registration.register import check_stages
     from meddift.registration.warping import require_labels
 

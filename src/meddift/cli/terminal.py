@@ -99,6 +99,20 @@ def progress_display(*, quiet: bool) -> Iterator[Progress]:
         yield report
 
 
+@contextmanager
+def logged_progress(*, quiet: bool) -> Iterator[Progress]:
+    """As `progress_display`; where stderr is no terminal, as in the log of a long run, a line for each new stage."""
+    if quiet or sys.stderr.isatty():
+        with progress_display(quiet=quiet) as report:
+            yield report
+        return
+
+    def line(stage: str, fraction: float) -> None:
+        say(f"{100 * fraction:3.0f} % {stage}", err=True)
+
+    yield line
+
+
 def make_table(title: str, columns: Sequence[tuple[str, bool]]) -> Table:
     """An empty table.
 

@@ -95,10 +95,11 @@ def warp(
     """
     from meddift.cli.failures import warn
     from meddift.cli.outputs import IMAGES, Outputs, check_suffix
-    from meddift.cli.points_files import PointsTarget, read_points_on
+    from meddift.cli.points_files import PointsTarget
     from meddift.cli.warp_sides import Sides
     from meddift.geometry import CompositeTransform
     from meddift.io import read_transform
+    from meddift.pipeline.points_files import read_points_on
     from meddift.registration.warping import require_labels
 
     asked = [name for name, path in (("image", image), ("labels", labels), ("points", points)) if path is not None]

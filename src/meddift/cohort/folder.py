@@ -20,7 +20,7 @@ LAYOUT = 1
 
 #: What BIDS has no rules for (yet): CT, transforms, and what says how a run went.
 _IGNORED = (
-    "cases/", "work/", "manifest*.jsonl", PLAN, "cohort.*", "report.html", "**/ct", "**/lesions", "**/*_xfm.*",
+    "cases", "work", "manifest*.jsonl", PLAN, "cohort.*", "report.html", "**/ct", "**/lesions", "**/*_xfm.*",
     "**/*_points.*", "**/*_table.*", "**/*_desc-warped_*", "**/*_desc-jacobian_*",
 )  # fmt: skip
 

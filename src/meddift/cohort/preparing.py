@@ -87,11 +87,17 @@ def prepare(plan: Plan) -> Prepared:
     scans = {scan for item in todo for scan in item.case.scans}
     needs = engine.needs([item.case for item in todo])
     crew = choose_crew(plan, needs, cases=len(todo), scans=len(scans))
-    setup = replace(setup, threads=crew.threads, devices=_devices(crew))
+    setup = replace(
+        setup, threads=crew.threads, devices=_devices(crew), settings={**setup.settings, "threads": crew.threads}
+    )
     return Prepared(plan, len(cases), mine, todo, refused, found, settings, crew, setup)
 
 
 def _cases(plan: Plan) -> list[Case]:
+    if plan.source_path.is_dir():
+        from meddift.cohort.bids import read_bids
+
+        return read_bids(plan.source_path, plan.do, suffix=plan.suffix)
     from meddift.cohort.tables import read_cases
 
     return read_cases(plan.source_path, plan.do)

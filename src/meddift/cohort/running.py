@@ -153,7 +153,11 @@ def _do(
 
 def _executor(ready: Prepared) -> Executor:
     crew, setup = ready.crew, ready.setup
-    return Processes(crew.workers, setup, ready.plan.work_path)
+    if ready.plan.ray is None:
+        return Processes(crew.workers, setup, ready.plan.work_path)
+    from meddift.cohort.ray_actors import RayActors
+
+    return RayActors(crew.workers, setup, address=ready.plan.ray, memory_bytes=crew.needs.memory_bytes)
 
 
 def _release(plan: Plan) -> Callable[[Mapping[str, Any]], None]:

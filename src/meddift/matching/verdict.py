@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Verdict = Literal["ok", "uncertain", "outside"]
 
+#: Code of the reason that holds for every point, where the scans as a whole do not agree.
+NO_AGREEMENT = "no_agreement"
 #: What can speak against a match. Codes stay what they are from version to version; texts may change.
 REASONS = {
     # There is no answer: "outside".
@@ -18,7 +20,7 @@ REASONS = {
     "air": "the point lies in the air around the patient",
     "outside_moving": "its counterpart lies outside the field of view of the moving scan",
     # There is an answer, and a doubt: "uncertain".
-    "no_agreement": "the two scans as a whole could not be brought into agreement",
+    NO_AGREEMENT: "the two scans as a whole could not be brought into agreement",
     "inverse_error": "the way back ends elsewhere",
     "rival": "another place is almost as similar",
     "dissimilar": "what is there looks different",
@@ -176,7 +178,7 @@ def _doubts(evidence: Evidence, limits: Limits, row: int) -> list[Reason]:
     misfit, away, off = (value(values) for values in (evidence.misfit, evidence.deviation_mm, evidence.uncertainty_mm))
     doubts = []
     if evidence.without_prior:
-        doubts.append(Reason.of("no_agreement"))
+        doubts.append(Reason.of(NO_AGREEMENT))
     if back > limits.inverse_error_mm:
         doubts.append(Reason.of("inverse_error", f"{evidence.way_back} ends {back:.1f} mm away"))
     if margin < limits.margin:

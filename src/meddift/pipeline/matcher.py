@@ -46,7 +46,7 @@ class Matcher:
         preset: "default" or "paper".
         weights: Folder with the weights; None = those of the package or of meddift's store.
         device: "auto" (CUDA where it works, else CPU), "cpu", "cuda" or "cuda:N".
-        store: Whether features are kept on disk and reused; a path says where.
+        store: Whether features are kept on disk and reused; a path or a store says where.
         on_progress: Called with the name of a stage and the share of the work that is done; what it raises ends the
             work.
         precision: Of the network; see `Runtime`.
@@ -82,7 +82,7 @@ class Matcher:
         *,
         weights: Path | str | None = None,
         device: str = "auto",
-        store: bool | Path | str = True,
+        store: bool | Path | str | FeatureStore = True,
         on_progress: Progress | None = None,
         precision: Literal["float32", "bfloat16"] = "float32",
         threads: int | None = None,

@@ -53,12 +53,8 @@ def estimate_memory(
         count: Number of points.
     """
     networks = network_grid(fixed, spec), network_grid(moving, spec)
-    hand_made = [0, 0]
-    if MIND in extraction.levels:
-        each = zip((fixed, moving), networks, strict=True)
-        hand_made = [4 * MIND_CHANNELS * _scan_voxels(spec, grid, network) for grid, network in each]
     learned = [_level_bytes(spec, extraction, network) for network in networks]
-    pyramids = [a + b for a, b in zip(hand_made, learned, strict=True)]
+    pyramids = [pyramid_bytes(spec, extraction, grid) for grid in (fixed, moving)]
     # Scanners store two bytes a voxel; a scan that is being prepared is there as float32 before and after.
     scans = 2 * (fixed.size + moving.size)
     prepared = 4 * max(grid.size + network.size for grid, network in zip((fixed, moving), networks, strict=True))
@@ -88,6 +84,19 @@ def estimate_memory(
     if options.confidence:
         stages.append("match back")
     return MemoryEstimate(int(peak), networks[0], networks[1], tuple(stages))
+
+
+def pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) -> int:
+    """Bytes of all feature maps of a scan, in memory and on disk.
+
+    Args:
+        spec: The model.
+        extraction: What is read from the scan.
+        grid: Lattice of the scan.
+    """
+    network = network_grid(grid, spec)
+    hand_made = 4 * MIND_CHANNELS * _scan_voxels(spec, grid, network) if MIND in extraction.levels else 0
+    return hand_made + _level_bytes(spec, extraction, network)
 
 
 def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:

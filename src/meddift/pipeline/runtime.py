@@ -33,7 +33,7 @@ class Runtime:
         device: "auto" (CUDA where it works, else CPU), "cpu", "cuda" or "cuda:N".
         precision: Of the network: "float32" gives the same answers everywhere; "bfloat16" is faster on processors that
             compute in it.
-        store: Whether features are kept on disk and reused; a path says where.
+        store: Whether features are kept on disk and reused; a path or a store says where.
         threads: On how many threads PyTorch computes within our work; None = as many as in the thread that asks.
             What the rest of the program takes is not changed.
 
@@ -51,7 +51,7 @@ class Runtime:
         *,
         device: str = "auto",
         precision: Literal["float32", "bfloat16"] = "float32",
-        store: bool | Path | str = True,
+        store: bool | Path | str | FeatureStore = True,
         threads: int | None = None,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
@@ -61,7 +61,11 @@ class Runtime:
         self.threads = threads
         self._wanted_device = check_device_name(device)
         self.precision: Literal["float32", "bfloat16"] = precision
-        self.store = None if store is False else FeatureStore(None if store is True else store)
+        self.store: FeatureStore | None = None
+        if isinstance(store, FeatureStore):
+            self.store = store
+        elif store is not False:
+            self.store = FeatureStore(None if store is True else store)
         before_torch()
 
     def __repr__(self) -> str:

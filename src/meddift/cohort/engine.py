@@ -1,0 +1,166 @@
+"""What a worker does with scans and cases: the engine of meddift."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meddift.cohort.cases import Case
+from meddift.cohort.derivative import Derivative
+from meddift.cohort.flags import flags_of
+from meddift.cohort.inputs import content_digest
+from meddift.cohort.needs import Needs
+from meddift.errors import OutputError
+from meddift.features import FeatureStore
+from meddift.features.code import code_digest
+from meddift.pipeline import Matcher
+from meddift.system.atomic import write_together
+from meddift.system.folders import make_folder
+from meddift.system.temporary import sweep_tree
+
+if TYPE_CHECKING:
+    from meddift.features import Pyramid
+    from meddift.pipeline import EncodedScan
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Encoded scans that a worker holds: those of a case, and the one of the next that is likely to be the same.
+_HELD = 2
+
+
+class _Store(FeatureStore):
+    """A store without a budget, as the loop removes what is needed no more; counts what was computed for it.
+
+    Args:
+        folder: Where features are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, budget_bytes=1 << 62)
+        self.made = 0
+
+    def put(self, pyramid: Pyramid) -> bool:
+        """Keep a pyramid.
+
+        Raises:
+            OutputError: if it cannot be kept: every case would encode its scans anew.
+        """
+        self.made += 1
+        if not super().put(pyramid):
+            raise OutputError(f"cannot keep features in {self.folder}: it cannot be written to, or the disk is full")
+        return True
+
+
+class PairEngine:
+    """Encodes scans, matches and registers pairs, follows lesions; see `worker.Engine`.
+
+    Args:
+        settings: "matcher" (keywords of `Matcher`), "store", "out", "files", "points_space" and "threads".
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._store = _Store(Path(settings["store"]))
+        self._matcher = self._make_matcher()
+        self._held: dict[str, EncodedScan] = {}
+
+    def _make_matcher(self, **more: Any) -> Matcher:
+        told = {**self._settings["matcher"], **more}
+        return Matcher(**told, store=self._store, threads=self._settings["threads"], on_progress=_log)
+
+    def versions(self) -> Mapping[str, str]:
+        """Digests of the code and of the weights, which all workers must have in common."""
+        parts = ("geometry", "models", "io", "features", "matching", "registration", "pipeline", "tracking", "cohort")
+        return {"code": code_digest(*parts), "weights": self._matcher.weights_hash}
+
+    def needs(self, cases: Sequence[Case]) -> Needs:
+        """Memory and time for some cases."""
+        from meddift.cohort.estimate import estimate
+
+        return estimate(cases, self._matcher)
+
+    def encode(self, scan: str) -> dict[str, Any]:
+        """Encode a scan into the store."""
+        before = self._store.made
+        encoded = self._scan(scan)
+        key = self._matcher.settings.key(encoded.digest, modality=encoded.volume.modality)
+        return {"made": self._store.made > before, "sha256": content_digest(scan), "store_key": key}
+
+    def run(self, case: Case) -> dict[str, Any]:
+        """Do a case and write its files."""
+        place = Derivative(case, Path(self._settings["out"]))
+        make_folder(place.folder)
+        sweep_tree(place.folder)
+        found = self._track(case, place) if case.time_points else self._pair(case, place)
+        found["row"]["flags"] = " ".join(flags_of(found["row"]))
+        found["row"].pop("nothing_in_common", None)
+        return {**found, "peak_bytes": _peak(), "provenance": self._matcher.settings.provenance()}
+
+    def _scan(self, path: str) -> EncodedScan:
+        """A scan with its features; those that were not used longest ago are let go."""
+        scan = self._held.pop(path, None)
+        while len(self._held) >= _HELD:
+            del self._held[next(iter(self._held))]
+        self._held[path] = self._matcher.encode(path) if scan is None else scan
+        return self._held[path]
+
+    def _pair(self, case: Case, place: Derivative) -> dict[str, Any]:
+        """Match and register two scans."""
+        from meddift.cohort.pair_files import PairResult
+        from meddift.pipeline.points_files import read_points_on, read_truth
+
+        fixed, moving = (self._scan(case.files[role]) for role in ("fixed", "moving"))
+        matcher = self._matcher
+        if "prior" in case.files:
+            matcher = self._make_matcher(prior=case.files["prior"])
+        pair = matcher.pair(fixed, moving)
+        space = self._settings["points_space"]
+        points = truth = matches = registration = None
+        if "points" in case.files:
+            points = read_points_on(Path(case.files["points"]), space, fixed.grid, "fixed")
+            truth_file = case.files.get("truth")
+            truth = None if truth_file is None else read_truth(Path(truth_file), space, moving.volume, points)
+        if "register" in case.steps:
+            fixed_mask, moving_mask = case.files.get("fixed_mask"), case.files.get("moving_mask")
+            registration = pair.register(fixed_mask=fixed_mask, moving_mask=moving_mask)
+        if "match" in case.steps and points is not None:
+            matches = pair.match(points)
+        elif registration is not None and points is not None:
+            matches = registration.apply(points)
+        result = PairResult(case, pair, matches, truth, registration)
+        writers = result.writers(place, self._settings["files"])
+        write_together(writers)
+        return {
+            "row": result.row(),
+            "outputs": [place.relative(path) for path in writers],
+            "timing": {stage: float(seconds) for stage, seconds in pair.timing.items()},
+        }
+
+    def _track(self, case: Case, place: Derivative) -> dict[str, Any]:
+        """Follow the lesions of a patient."""
+        from meddift.cohort.lesion_files import lesion_row, time_points, write_lesion_table
+        from meddift.tracking import track
+
+        self._held.clear()  # the follow-up holds scans of its own
+        found = track(
+            time_points(case), place.lesions, matcher=self._matcher, subject=case.labels.subject, on_progress=_log
+        )
+        outputs = write_lesion_table(found, place)
+        return {"row": lesion_row(found), "outputs": [place.relative(path) for path in outputs], "timing": {}}
+
+
+def make(settings: Mapping[str, Any]) -> PairEngine:
+    """Make the engine of a worker."""
+    return PairEngine(settings)
+
+
+def _log(stage: str, fraction: float) -> None:
+    _LOGGER.info("%3.0f %% %s", 100 * fraction, stage)
+
+
+def _peak() -> int | None:
+    from meddift.system.memory import peak_memory_bytes
+
+    return peak_memory_bytes()
