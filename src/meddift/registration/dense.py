@@ -67,9 +67,9 @@ def couple(
         weight[tuple(axis[rows] for axis in at)] = confidence[rows]
         weights.append(weight)
     length = offsets.square().sum(dim=1)
-    smooth = [offsets.new_zeros((*volume.shape, 3)) for _ in rows_of]
+    smooth = [offsets.new_zeros((3, *volume.shape)) for _ in rows_of]
     own = offsets.new_zeros((len(volume.nodes), 3))
-    measured = offsets.new_zeros((*volume.shape, 3))
+    measured = offsets.new_zeros((3, *volume.shape))
     best = offsets.new_zeros((len(volume.nodes), 3))
     first = best
     for number, pull in enumerate(pulls):
@@ -80,11 +80,11 @@ def couple(
             best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
         if number == 0:
             first = best.clone()
-        measured[at] = best
+        measured[:, *at] = best.T
         smooth = [smooth_to(measured, w, smoothness, start=s) for w, s in zip(weights, smooth, strict=True)]
         for part, members in zip(smooth, rows_of, strict=True):
-            own[members] = part[tuple(axis[members] for axis in at)]
-    return DenseField(tuple(smooth), own, first, confidence)
+            own[members] = part[:, *(axis[members] for axis in at)].T
+    return DenseField(tuple(part.movedim(0, -1).contiguous() for part in smooth), own, first, confidence)
 
 
 def settle_unseen(cost: torch.Tensor) -> torch.Tensor:

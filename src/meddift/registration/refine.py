@@ -22,6 +22,8 @@ from meddift.system.threads import for_each
 
 #: Upper triangle of a symmetric (3, 3) matrix, row by row.
 _TRIANGLE = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+#: Of conjugate gradients, in each Gauss-Newton step.
+ITERATIONS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +123,16 @@ def _solve(
     hessian: torch.Tensor, slope: torch.Tensor, coefficients: torch.Tensor, smoothness: Smoothness
 ) -> torch.Tensor:
     """The step: (diag(hessian) + smoothness) step = slope - smoothness(coefficients)."""
-    full = hessian.new_empty((*hessian.shape[:3], 3, 3))
-    for position, (i, j) in enumerate(_TRIANGLE):
-        full[..., i, j] = full[..., j, i] = hessian[..., position]
+    full, slope, known = (values.movedim(-1, 0).contiguous() for values in (hessian, slope, coefficients))
 
     def operator(values: torch.Tensor) -> torch.Tensor:
-        return (full @ values[..., None])[..., 0] + smoothness.gradient(values)
+        result = smoothness.gradient(values)
+        for entry, (i, j) in zip(full, _TRIANGLE, strict=True):
+            result[i].addcmul_(entry, values[j])
+            if i != j:
+                result[j].addcmul_(entry, values[i])
+        return result
 
-    inverse = torch.linalg.inv(full + (smoothness.diagonal() + 1e-9) * torch.eye(3, device=full.device))
-    right = slope - smoothness.gradient(coefficients)
-    return conjugate_gradient(operator, right, lambda r: (inverse @ r[..., None])[..., 0], iterations=25)
+    precondition = smoothness.preconditioner((full[0] + full[3] + full[5]) / 3)
+    right = slope - smoothness.gradient(known)
+    return conjugate_gradient(operator, right, precondition, iterations=ITERATIONS).movedim(0, -1)
