@@ -23,7 +23,7 @@ from meddift.geometry import AffineTransform, Grid, Transform, nearest, sample
 from meddift.matching.cost_volume import cost_volume
 from meddift.matching.descriptors import unit
 from meddift.registration.dense import couple
-from meddift.registration.feature_map import DescribedScan, FeatureMap, fused_maps
+from meddift.registration.feature_map import DescribedScan, FeatureMap, fine_maps, fused_maps
 from meddift.registration.field import TensorField
 from meddift.registration.refine import Places, refine
 from meddift.registration.smoothness import Smoothness
@@ -58,6 +58,8 @@ COMPARED = 40_000
 
 #: One field for each group of places that may slide along the others.
 Parts: TypeAlias = tuple[TensorField, ...]
+#: Descriptors of the fixed and of the moving scan on lattices of one spacing.
+Maps: TypeAlias = tuple[FeatureMap, FeatureMap]
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,33 +219,35 @@ class FieldWork:
     # ------------------------------------------------------------------ dense matching
 
     @cached_property
-    def _maps(self) -> tuple[FeatureMap, FeatureMap]:
+    def _maps(self) -> Maps:
         """The finest level of both scans on the lattices of the last pass."""
-        return self._fused([])
-
-    def _fused(self, semantic: Sequence[str]) -> tuple[FeatureMap, FeatureMap]:
-        """The finest level, beside semantic ones."""
         grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
-        return fused_maps((self.fixed.levels, self.moving.levels), grids, semantic=semantic, fine=self.fine)
+        return fine_maps((self.fixed.levels, self.moving.levels), grids, self.fine)
+
+    def _coarse(self, maps: Maps) -> Maps:
+        """The same on the lattices of the first pass."""
+        fixed, moving = maps
+        return fixed.resampled(self.lattice(PASSES_MM[0])), moving.resampled(self.lattice(PASSES_MM[0], moving=True))
 
     def _dense(self, starts: Sequence[Start]) -> tuple[Parts, AffineTransform, Support, dict[str, float]]:
         """Match every node around where it is expected, coarse to fine; of all candidates the one that fits best."""
-        kinds = [(self.fine, self._maps)]
+        kinds = [(self.fine, self._coarse(self._maps))]
         if self.semantic:
-            kinds.append(("network", self._fused(self.semantic)))
+            fused = fused_maps((self.fixed.levels, self.moving.levels), self._maps, self.semantic)
+            kinds.append(("network", self._coarse(fused)))
         coarse: list[tuple[str, Start, Parts]] = []
         for number, start in enumerate(starts):
             self.report("matching every place, coarsely", 0.1 + 0.3 * number / len(starts))
+            begin = TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device)
             for name, maps in kinds:
-                begin = TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device)
-                found, _ = self._pass((begin,) * self.groups, maps, PASSES_MM[0])
+                found, _ = self._pass((begin,) * self.groups, maps)
                 if all(self._apart(found, other) > ALIKE_MM for _, _, other in coarse):
                     coarse.append((f"start by {start.name}, field by {name}", start, found))
         best: tuple[float, Parts, AffineTransform, Support] | None = None
         evidence = {}
         for number, (name, start, found) in enumerate(coarse):
             self.report("matching every place", 0.4 + 0.3 * number / len(coarse))
-            fine, support = self._pass(found, self._maps, PASSES_MM[-1])
+            fine, support = self._pass(found, self._maps)
             evidence[name] = self._agreement(fine)
             if best is None or evidence[name] > best[0]:
                 best = evidence[name], fine, start.affine, support
@@ -266,12 +270,10 @@ class FieldWork:
         body = self._on(one[0].grid).reshape(-1)
         return float((away[body] if bool(body.any()) else away).median())
 
-    def _pass(self, current: Parts, maps: tuple[FeatureMap, FeatureMap], spacing: float) -> tuple[Parts, Support]:
-        """Match every node within a window around where a field puts it."""
-        work = self.lattice(spacing)
+    def _pass(self, current: Parts, maps: Maps) -> tuple[Parts, Support]:
+        """Match every node within a window around where a field puts it, on the lattice of the fixed map."""
         fixed, moving = maps
-        if spacing != PASSES_MM[-1]:
-            fixed, moving = fixed.resampled(work), moving.resampled(self.lattice(spacing, moving=True))
+        work = fixed.grid
         places = self._moved(current, work.voxel_centers_on(self.device))
         shown = self.counted(places).reshape(work.shape)
         described = unit(moving.at(places)).reshape(*work.shape, -1) * shown[..., None]

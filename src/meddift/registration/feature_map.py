@@ -87,12 +87,21 @@ def common_basis(
     return dict(zip(names, (part.contiguous() for part in torch.split(basis, sizes)), strict=True))
 
 
+def fine_maps(
+    scans: tuple[Mapping[str, FeatureMap], Mapping[str, FeatureMap]], grids: tuple[Grid, Grid], name: str
+) -> tuple[FeatureMap, FeatureMap]:
+    """One level of the fixed and of the moving scan: unit descriptors on coarse lattices parallel to it."""
+    fixed, moving = (
+        FeatureMap(unit(on_lattice(levels[name], grid)), grid) for levels, grid in zip(scans, grids, strict=True)
+    )
+    return fixed, moving
+
+
 def fused_maps(
     scans: tuple[Mapping[str, FeatureMap], Mapping[str, FeatureMap]],
-    grids: tuple[Grid, Grid],
-    *,
+    fine: tuple[FeatureMap, FeatureMap],
     semantic: Sequence[str],
-    fine: str | None,
+    *,
     fine_share: float = 0.5,
     channels: int = 32,
     seed: int = 0,
@@ -101,30 +110,25 @@ def fused_maps(
 
     Args:
         scans: Levels of the fixed and of the moving scan.
-        grids: Lattices parallel to the levels of each.
+        fine: The level of both that tells neighbours apart, as `fine_maps` makes it, on the lattices that are wanted.
         semantic: Names of the levels that say where in the body a place is.
-        fine: Name of the level that tells neighbours apart; None = there is none.
-        fine_share: Its share of the dot product.
+        fine_share: Share of the fine level in the dot product.
         channels: How many directions are kept of the semantic levels.
         seed: Of the places from which these are learnt.
     """
     generator = np.random.default_rng(seed)
-    device = next(iter(scans[0].values())).values.device
     places = [
-        torch.from_numpy(grid.index_to_world(generator.uniform(0, 1, (6000, 3)) * (np.asarray(grid.shape) - 1)))
-        for grid in grids
+        torch.from_numpy(
+            each.grid.index_to_world(generator.uniform(0, 1, (6000, 3)) * (np.asarray(each.grid.shape) - 1))
+        )
+        for each in fine
     ]
-    basis = common_basis(scans, semantic, [place.to(device) for place in places], channels) if semantic else {}
-    share = fine_share if semantic else 1.0
+    basis = common_basis(scans, semantic, [place.to(fine[0].values.device) for place in places], channels)
     maps = []
-    for levels, grid in zip(scans, grids, strict=True):
-        parts = []
-        if semantic:
-            total = on_lattice(levels[semantic[0]], grid, basis[semantic[0]])
-            for name in semantic[1:]:
-                total += on_lattice(levels[name], grid, basis[name])
-            parts.append(unit(total) * ((1 - share) ** 0.5 if fine else 1.0))
-        if fine:
-            parts.append(unit(on_lattice(levels[fine], grid)) * share**0.5)
-        maps.append(FeatureMap(torch.cat(parts, dim=-1).contiguous(), grid))
+    for levels, beside in zip(scans, fine, strict=True):
+        total = on_lattice(levels[semantic[0]], beside.grid, basis[semantic[0]])
+        for name in semantic[1:]:
+            total += on_lattice(levels[name], beside.grid, basis[name])
+        parts = [unit(total) * (1 - fine_share) ** 0.5, beside.values * fine_share**0.5]
+        maps.append(FeatureMap(torch.cat(parts, dim=-1), beside.grid))
     return maps[0], maps[1]
