@@ -80,10 +80,10 @@ def couple(
             best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
         if number == 0:
             first = best.clone()
-        measured[:, *at] = best.T
+        measured.movedim(0, -1)[at] = best
         smooth = [smooth_to(measured, w, smoothness, start=s) for w, s in zip(weights, smooth, strict=True)]
         for part, members in zip(smooth, rows_of, strict=True):
-            own[members] = part[:, *(axis[members] for axis in at)].T
+            own[members] = part.movedim(0, -1)[tuple(axis[members] for axis in at)]
     return DenseField(tuple(part.movedim(0, -1).contiguous() for part in smooth), own, first, confidence)
 
 
