@@ -21,6 +21,7 @@ from meddift.cli import (
     models,
     register,
     track,
+    view,
     warp,
 )
 from meddift.cli.failures import (
@@ -100,6 +101,7 @@ _COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "register": (register, "Fit one transform between two scans."),
     "track": (track, "Follow lesions through the scans of a patient."),
     "warp": (warp, "Carry points or images through a transform."),
+    "view": (view, "Look and correct, two scans side by side."),
     "convert-points": (convert_points, "Convert points between file formats."),
     "info": (info, "Describe a scan, points or a model."),
     "demo": (demo, "See it work on a drawn chest."),

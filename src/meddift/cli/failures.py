@@ -112,11 +112,18 @@ def note_kept(folder: Path) -> None:
 
 
 def _leave_at_once() -> None:
-    """End the process, without the end of Python: that waits for threads, or aborts them."""
-    remove_all_in_use()
+    """End the process because somebody has asked for it twice."""
     with contextlib.suppress(OSError):
         os.write(2, f"meddift: interrupted twice, left at once; {printable(_run.outcome())}\n".encode())
-    os._exit(INTERRUPTED)
+    leave(INTERRUPTED)
+
+
+def leave(code: int) -> None:
+    """End the process, without the end of Python: that waits for threads, or aborts them."""
+    remove_all_in_use()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)
 
 
 @contextlib.contextmanager

@@ -123,7 +123,8 @@ def track(
     from meddift.tracking.run import track as run
 
     time_points = _time_points(scans, lesions, points, date)
-    check_output_folder(out, is_follow_up, [*_files(time_points), *_given(targets, review), *engine.inputs()])
+    # An edited table may be that of the results themselves: it is read before anything is written, and comes back.
+    check_output_folder(out, is_follow_up, [*_files(time_points), *_given(targets), *engine.inputs()])
     with progress_display(quiet=quiet) as show_progress:
         found = run(
             time_points,

@@ -82,6 +82,24 @@ def _blurred(scan: EncodedScan, maps: Mapping[str, Whitening]) -> SearchIndex | 
     return SearchIndex(pyramid, grid, scan.settings.runtime.device, maps)
 
 
+def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> SearchIndex:
+    """A scan made ready for maps on coarse voxels.
+
+    Args:
+        scan: The scan.
+        index: The same with all levels, as it is searched.
+        spacing_mm: Levels are averaged to voxels of this size, those that are coarser stay as they are.
+    """
+    levels = []
+    for level in scan.pyramid.levels:
+        grid = level.grid.respaced(np.maximum(spacing_mm, level.grid.spacing).tolist())
+        features = on_lattice(FeatureMap(torch.from_numpy(level.features), level.grid), grid).numpy()
+        levels.append(replace(level, features=features, grid=grid))
+    pyramid = replace(scan.pyramid, levels=tuple(levels), moments={})
+    lattice = index.lattice.respaced(np.maximum(spacing_mm, index.lattice.spacing).tolist())
+    return SearchIndex(pyramid, lattice, scan.settings.runtime.device, index.whitening)
+
+
 @dataclass(frozen=True, eq=False)
 class Direction:
     """From points of one scan to their places in another.

@@ -188,7 +188,7 @@ class Matcher:
             ImageError: if it cannot be read or is not one 3D scalar image.
             MeddiftError: if features cannot be computed.
         """
-        encoded = self._scan(scan)
+        encoded = self.scan(scan)
         self.settings.runtime.run(lambda: encoded.encode(self.report))
         return encoded
 
@@ -211,13 +211,21 @@ class Matcher:
         timing: dict[str, float] = {}
         self.report("reading the scans", 0.0)
         with timed(timing, "read"):
-            pair = Pair(self._scan(fixed), self._scan(moving), self.report)
+            pair = Pair(self.scan(fixed), self.scan(moving), self.report)
         pair.timing.update(timing)
         self._made.add(pair)
         return pair
 
-    def _scan(self, scan: Any) -> EncodedScan:
-        """A scan that is not encoded yet, unless it is already."""
+    def scan(self, scan: Any) -> EncodedScan:
+        """Read a scan that is encoded when it is first needed; see `encode`, which does so at once.
+
+        Args:
+            scan: A path, Volume, SimpleITK or nibabel image; an encoded scan comes back as it is.
+
+        Raises:
+            ImageError: if it cannot be read or is not one 3D scalar image.
+            OptionsError: if it was encoded with another model or other options.
+        """
         if isinstance(scan, EncodedScan):
             if scan.settings is not self.settings and scan.settings.key("") != self.settings.key(""):
                 raise OptionsError(

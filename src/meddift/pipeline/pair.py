@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from meddift.errors import NoCorrespondenceError, PointsError
+from meddift.errors import NoCorrespondenceError, OptionsError, PointsError
 from meddift.features.extraction import MIND
 from meddift.matching import Matches, similarity_maps
 from meddift.matching.locate import Located
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from meddift.registration import Registration
+    from meddift.viewer.notebook import View
 
 #: An expected place this far beyond the scan may still turn out to be inside, mm.
 OUTSIDE_TOLERANCE_MM = 6.0
@@ -71,15 +74,37 @@ class Pair(ScanPair):
 
         return replace(self._ask("matching points", on_progress, work), drawing=self._draw)
 
-    def similarity(self, point: ArrayLike, *, on_progress: Progress | None = None) -> Volume:
+    def prepare(self, *, on_progress: Progress | None = None) -> None:
+        """Find out now all that is the same for every point, so that the first answer comes as fast as the others.
+
+        Args:
+            on_progress: As for `match`.
+
+        Raises:
+            MeddiftError: if features cannot be computed.
+        """
+
+        def work() -> None:
+            self.encode()
+            if self._aligns_under_field:
+                with contextlib.suppress(NoCorrespondenceError):  # points are then searched one by one
+                    _ = self.field, self.usual
+            self.report("done", 1.0)
+
+        self._ask("a pair of scans", on_progress, work)
+
+    def similarity(
+        self, point: ArrayLike, *, spacing_mm: float | None = None, on_progress: Progress | None = None
+    ) -> Volume:
         """How similar every place of the moving scan is to one point of the fixed scan.
 
         Args:
             point: (3,) world RAS mm, on the fixed scan.
+            spacing_mm: Voxels of the map where they shall be larger: what is finer is averaged, which is much faster.
             on_progress: As for `match`.
 
         Returns:
-            (X, Y, Z) float32 mean cosine, on the lattice on which answers lie before they are refined.
+            (X, Y, Z) float32 mean cosine, on the lattice on which answers lie before they are refined, or coarser.
 
         Raises:
             PointsError: if it is not one finite point inside the fixed scan.
@@ -92,6 +117,7 @@ class Pair(ScanPair):
 
         def work() -> Volume:
             fixed, moving = (side.every for side in self.sides)
+            moving = moving if spacing_mm is None else self.coarse(spacing_mm)
             values = similarity_maps(moving, fixed.describe(position))
             return Volume(values[0].cpu().numpy(), moving.lattice)
 
@@ -140,6 +166,25 @@ class Pair(ScanPair):
 
         return self._ask("registration", on_progress, work)
 
+    def view(self, points: Points | ArrayLike | None = None, *, out: Path | str | None = None) -> View:
+        """Show both scans side by side, a click in one answered in the other; needs the extra `viewer`.
+
+        In a notebook the view is shown inline; `.open()` shows it in the browser, `.points` are those that a person
+        has set, and `.close()` ends it.
+
+        Args:
+            points: On the fixed scan, to be looked through; world RAS mm.
+            out: Folder in which the page saves points; None takes a temporary one.
+
+        Raises:
+            OptionsError: if the extra is not installed.
+        """
+        try:
+            from meddift.viewer.notebook import view_pair
+        except ImportError as error:
+            raise OptionsError(f"the viewer is not installed: {error}; pip install 'meddift[viewer]'") from error
+        return view_pair(self, points=None if points is None else as_points(points), out=out)
+
     def _draw(self, matches: Matches) -> Figure:
         from meddift.pipeline.picture import draw_matches
 
@@ -154,9 +199,8 @@ class Pair(ScanPair):
         if len(rows) == 0:
             return judged(Located.empty(0), usual_similarity=np.nan, limits=Limits(), without_prior=False)
         self.encode()
-        options = self.settings.options
         why = self.without_prior
-        if options.refine and options.search_radius_mm is None and self.starts and MIND in self.fixed.pyramid.names:
+        if self._aligns_under_field:
             try:
                 field = self.field
             except NoCorrespondenceError as error:
@@ -206,6 +250,13 @@ class Pair(ScanPair):
                 located = replace(located, inverse_error_mm=away)
         found.put(rows, located)
         return found
+
+    @property
+    def _aligns_under_field(self) -> bool:
+        """Whether points are aligned under the field of the pair, not searched one by one."""
+        options = self.settings.options
+        asked = options.refine and options.search_radius_mm is None and MIND in self.fixed.pyramid.names
+        return asked and bool(self.starts)
 
     def _outside_tolerance(self) -> float:
         """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""

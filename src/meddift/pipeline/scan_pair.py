@@ -18,7 +18,7 @@ from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Transform, nearest
 from meddift.matching import SearchIndex
 from meddift.matching.prior import MatchedPrior, match_prior
-from meddift.pipeline.direction import Direction, Side
+from meddift.pipeline.direction import Direction, Side, averaged
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.scan import EncodedScan
@@ -67,6 +67,8 @@ class ScanPair:
         self._report = report
         self._reports = threading.local()
         self.timing: dict[str, float] = {}
+        self._coarse: dict[float, SearchIndex] = {}
+        self._making_coarse = threading.Lock()
 
     def __repr__(self) -> str:
         """Both scans."""
@@ -214,6 +216,13 @@ class ScanPair:
         with timed(self.timing, "whiten"):
             return Side.both(self.fixed, self.moving)
 
+    def coarse(self, spacing_mm: float) -> SearchIndex:
+        """All levels of the moving scan averaged to voxels of this size, for maps; made once for each size."""
+        with self._making_coarse:
+            if spacing_mm not in self._coarse:
+                self._coarse[spacing_mm] = averaged(self.moving, self.sides[1].every, spacing_mm)
+            return self._coarse[spacing_mm]
+
     @once
     def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:
         """Where points are expected, and why nothing is known about it."""
@@ -288,6 +297,7 @@ class ScanPair:
     def free(self) -> None:
         """Let go of what lies on the device; it is brought there again when it is needed."""
         forget(self, "sides")
+        self._coarse.clear()
 
     @once
     def usual(self) -> Usual:

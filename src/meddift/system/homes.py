@@ -7,8 +7,8 @@ from pathlib import Path
 
 from meddift.errors import OutputError
 
-#: Environment variables that name the two folders.
-HOME_VARIABLE, CACHE_VARIABLE = "MEDDIFT_HOME", "MEDDIFT_CACHE"
+#: Environment variables that name the folders.
+HOME_VARIABLE, CACHE_VARIABLE, STATE_VARIABLE = "MEDDIFT_HOME", "MEDDIFT_CACHE", "MEDDIFT_STATE"
 
 
 def data_folder() -> Path:
@@ -27,6 +27,15 @@ def cache_folder() -> Path:
         OutputError: if the variable is not set and this user has no home directory.
     """
     return _chosen(CACHE_VARIABLE, "user_cache_path")
+
+
+def state_folder() -> Path:
+    """What one user did lately, never shared with others: MEDDIFT_STATE, or the user's state folder.
+
+    Raises:
+        OutputError: if the variable is not set and this user has no home directory.
+    """
+    return _chosen(STATE_VARIABLE, "user_state_path")
 
 
 def _chosen(variable: str, usual: str) -> Path:
