@@ -128,9 +128,10 @@ def _session(
     quiet: bool,
 ) -> Session:
     """What was asked for; whatever is wrong with it is said before the server begins."""
-    from meddift.cli.points_files import check_points_files, read_points_on
+    from meddift.cli.points_files import check_points_files
     from meddift.cli.terminal import progress_display
     from meddift.io import read_transform
+    from meddift.pipeline.points_files import read_points_on
     from meddift.viewer.opening import follow_up_session, pair_session, store_session
     from meddift.viewer.recent import remember
 
