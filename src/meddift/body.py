@@ -10,11 +10,15 @@ from meddift.volume import Volume
 
 Floats = NDArray[np.float64]
 
+#: Between air and soft tissue.
+TISSUE_HU = -500.0
+#: What is less than this and apart from the body is no arm.
+SMALLEST_PART_MM3 = 100_000.0
 #: Air in the body that is less than this is not a lung, but a windpipe or a loop of bowel.
 SMALLEST_LUNG_MM3 = 50_000.0
 
 
-def body_mask(volume: Volume, *, threshold_hu: float = -500.0) -> Volume:
+def body_mask(volume: Volume, *, threshold_hu: float = TISSUE_HU) -> Volume:
     """The patient without air around and without the table.
 
     Above the threshold, opened by a few mm (which cuts clothes and table off), the largest component,
@@ -81,6 +85,35 @@ def body_of(volume: Volume) -> Volume:
     if not body.data.any():
         return Volume(np.ones(body.grid.shape, dtype=bool), body.grid)
     return Volume(np.stack([_closed(body.data[:, :, k]) for k in range(body.grid.shape[2])], axis=2), body.grid)
+
+
+def body_box(volume: Volume, margin_mm: float) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The box around the patient in a CT, arms included, some mm wider where the scan is.
+
+    Args:
+        volume: CT in HU, in RAS order.
+        margin_mm: How far beyond the patient it reaches.
+
+    Returns:
+        First voxel and shape, for `Volume.cropped`; all of the scan if no body is found.
+    """
+    from scipy import ndimage
+
+    # Coarse is enough: the margin is wider. Clothes and the shell of the table are thinner than what is opened away.
+    steps = steps_of(volume.grid, 4.0)
+    thinned = Volume(volume.data[:: steps[0], :: steps[1], :: steps[2]], volume.grid.strided(steps.tolist()))
+    opened = ndimage.binary_opening(thinned.data > TISSUE_HU, structure=_ball(5.0, thinned.grid))
+    labels, _ = ndimage.label(opened)
+    large = np.bincount(labels.ravel()) * thinned.grid.voxel_volume >= SMALLEST_PART_MM3
+    large[0] = False
+    places = ndimage.find_objects(large[labels].astype(np.int8))
+    if not places:
+        return (0, 0, 0), volume.grid.shape
+    margin = np.ceil(margin_mm / volume.grid.spacing).astype(int) + steps
+    first = np.maximum([place.start for place in places[0]] * steps - margin, 0)
+    last = np.minimum([place.stop for place in places[0]] * steps + margin, volume.grid.shape)
+    x, y, z = (int(n) for n in last - first)
+    return (int(first[0]), int(first[1]), int(first[2])), (x, y, z)
 
 
 def foreground_of(volume: Volume) -> Volume:

@@ -18,8 +18,8 @@ class FakeModel:
         self.spoil = spoil
         self.asked: list[dict] = []
 
-    def prepare(self, volume):
-        return prepare_volume(volume, self.spec)
+    def prepare(self, volume, *, body=False):
+        return prepare_volume(volume, self.spec, body=body)
 
     def encode(self, prepared, *, latent="mean", seed=0, spare=False):
         self.asked.append({"latent": latent, "seed": seed, "spare": spare})

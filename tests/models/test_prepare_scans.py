@@ -206,3 +206,39 @@ def test_the_scan_itself_is_not_changed() -> None:
     before = volume.data.copy()
     prepare_volume(volume, dataclasses.replace(BUILTIN))
     np.testing.assert_array_equal(volume.data, before)
+
+
+def patient(orientation: str = "RAS") -> Volume:
+    """A body, an arm apart from it and a thin table, in much air."""
+    data = np.full((100, 90, 20), -1000, dtype=np.int16)
+    x, y = np.meshgrid(np.arange(100), np.arange(90), indexing="ij")
+    data[((x - 45) / 25) ** 2 + ((y - 50) / 15) ** 2 < 1] = 40
+    data[((x - 82) / 7) ** 2 + ((y - 45) / 7) ** 2 < 1] = 30
+    data[10:95, 12] = 200
+    return Volume(data, Grid(data.shape, oblique((3.0, 3.0, 5.0)))).reoriented(orientation)
+
+
+def test_the_body_is_kept_as_it_was_with_its_arms_and_what_lies_close() -> None:
+    whole, kept = prepare_volume(patient(), BUILTIN), prepare_volume(patient(), BUILTIN, body=True)
+    assert kept.grid.size < 0.8 * whole.grid.size
+    first = np.rint(whole.grid.world_to_index(kept.grid.index_to_world([[0, 0, 0]])))[0].astype(int)
+    np.testing.assert_allclose(whole.grid.index_to_world([first]), kept.grid.index_to_world([[0, 0, 0]]), atol=1e-6)
+    np.testing.assert_array_equal(whole.cropped(first, kept.grid.shape, fill=BUILTIN.grid.padding).data, kept.data)
+    tissue = np.argwhere(patient().data[:, 20:] > 0) + np.array([0, 20, 0])
+    around = patient().grid.index_to_world(tissue)
+    for shift in 10.0 * np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]):  # slices end along the third axis
+        assert kept.grid.contains(around + shift).all()
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "SAR", "IPL"])
+def test_the_same_body_is_kept_however_the_scan_is_stored(orientation: str) -> None:
+    plain, turned = (prepare_volume(patient(name), BUILTIN, body=True) for name in ("RAS", orientation))
+    assert turned.grid.same_as(plain.grid, tolerance_mm=1e-6)
+    np.testing.assert_allclose(turned.data, plain.data, atol=1e-4)
+
+
+def test_where_air_is_not_known_or_there_is_no_body_all_is_kept() -> None:
+    bright = Volume(np.abs(patient().data.astype(np.float32)) + 3000.0, patient().grid)
+    empty = Volume(np.full((40, 40, 12), -1000, dtype=np.int16), Grid((40, 40, 12), oblique()))
+    for volume in (bright, empty):
+        assert prepare_volume(volume, BUILTIN, body=True).grid == prepare_volume(volume, BUILTIN).grid

@@ -40,6 +40,7 @@ class ExtractionOptions:
         spacing_source: Which voxel size the network is told: that of the lattice it sees, or that of the scan.
         shared_noise: Whether all scans see the same draws. Equal noise at an equal index pulls answers towards that
             index, so every scan has draws of its own unless asked otherwise.
+        part: "scan", or "body": of a CT only the box around the patient, as `prepare_volume` finds it.
 
     Raises:
         OptionsError: if a value makes no sense.
@@ -52,6 +53,7 @@ class ExtractionOptions:
     seed: int = 0
     spacing_source: Literal["network", "original"] = "network"
     shared_noise: bool = False
+    part: Literal["scan", "body"] = "scan"
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -109,6 +111,7 @@ class ExtractionOptions:
 _CHOICES: dict[str, tuple[str, ...]] = {
     "latent": ("mean", "sample"),
     "spacing_source": ("network", "original"),
+    "part": ("scan", "body"),
 }
 
 
@@ -159,7 +162,8 @@ def extract_pyramid(
 ) -> Pyramid:
     """Compute the feature maps of one scan.
 
-    Levels of the network cover its whole lattice, padding included; the `mind` level covers the scan.
+    Levels of the network cover its whole lattice, padding included; the `mind` level covers what is encoded, the scan
+    or the patient in it.
 
     Args:
         volume: The scan, (X, Y, Z), any orientation.
@@ -184,7 +188,8 @@ def extract_pyramid(
     steps = 2 + (1 + max(1, options.noise_samples) if options.network_levels else 0) + (MIND in options.levels)
     report("preparing the scan", 0.0)
     rules = _specification(model, spec)
-    prepared = model.prepare(volume) if model is not None else prepare_volume(volume, rules)
+    body = options.part == "body"
+    prepared = model.prepare(volume, body=body) if model is not None else prepare_volume(volume, rules, body=body)
     levels: list[Level] = []
     if model is not None and options.network_levels:
 

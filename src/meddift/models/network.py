@@ -79,12 +79,13 @@ class DiffusionModel:
 
     # ------------------------------------------------------------------ the three steps
 
-    def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None) -> Volume:
+    def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None, body: bool = False) -> Volume:
         """Turn to RAS, apply the intensity rule, bring onto the network's lattice; see `prepare_volume`.
 
         Args:
             volume: (X, Y, Z) scan.
             grid_policy: Overrides the model's own lattice rule.
+            body: Whether of a CT only the box around the patient is kept.
 
         Returns:
             (X', Y', Z') float32 Volume.
@@ -92,7 +93,7 @@ class DiffusionModel:
         Raises:
             ImageError: if the scan is not one finite 3D channel.
         """
-        return prepare_volume(volume, self.spec, grid_policy=grid_policy)
+        return prepare_volume(volume, self.spec, grid_policy=grid_policy, body=body)
 
     def encode(
         self,

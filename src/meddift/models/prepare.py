@@ -5,14 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from meddift.body import body_box
 from meddift.errors import ImageError
 from meddift.geometry import Grid
 from meddift.models.intensity import choose_intensity
 from meddift.models.spec import GridPolicy, Intensity, ModelSpec
 from meddift.volume import Volume
 
+#: How far beyond the patient a scan is kept, mm: descriptors are compared about this far around a place.
+MARGIN_MM = 20.0
 
-def prepare_volume(volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy | None = None) -> Volume:
+
+def prepare_volume(
+    volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy | None = None, body: bool = False
+) -> Volume:
     """Turn a scan to RAS, apply the intensity rule and bring it onto the network's lattice.
 
     With `resize_128` the intensity rule comes first and the resize is that of
@@ -24,6 +30,8 @@ def prepare_volume(volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy |
         volume: (X, Y, Z) scan, any real type: HU for CT.
         spec: The model.
         grid_policy: Overrides the model's own lattice rule.
+        body: Whether of a CT only the box around the patient is kept, `MARGIN_MM` wider: what lies around is air and
+            table. With `respace` alone.
 
     Returns:
         (X', Y', Z') float32 Volume; its Grid says where the network's voxels lie.
@@ -34,14 +42,16 @@ def prepare_volume(volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy |
     """
     policy = grid_policy or spec.grid
     scan = _checked(volume).reoriented("RAS")
-    window = Window(choose_intensity(scan, spec).rule, scan.data)
+    choice = choose_intensity(scan, spec)
+    window = Window(choice.rule, scan.data)
     if policy.kind == "resize_128":
         return resize_trilinear(Volume(window(scan.data), scan.grid), resized_128(scan.grid.shape))
     scan = scan.resampled_along_axes(scan.grid.respaced(policy.spacing_mm))
     values = Volume(window(scan.data), scan.grid)
-    multiple = int(np.lcm(policy.multiple, spec.multiple))
-    padded, before = scan.grid.padded_to_multiple(multiple)
-    return values.cropped([-b for b in before], padded.shape, fill=policy.padding)
+    kept = scan.grid.cropped(*body_box(scan, MARGIN_MM)) if body and choice.hounsfield else scan.grid
+    padded, _ = kept.padded_to_multiple(int(np.lcm(policy.multiple, spec.multiple)))
+    first = np.rint(scan.grid.world_to_index(padded.index_to_world([0, 0, 0]))).astype(int)
+    return values.cropped(first.reshape(3).tolist(), padded.shape, fill=policy.padding)
 
 
 def network_grid(grid: Grid, spec: ModelSpec, *, grid_policy: GridPolicy | None = None) -> Grid:

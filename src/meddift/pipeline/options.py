@@ -131,6 +131,7 @@ class Options:
             seed=self.seed,
             spacing_source=spec.conditioning.spacing if self.spacing is None else self.spacing,
             shared_noise=self.shared_noise,
+            part="body" if self.preset == "default" and spec.grid.kind == "respace" else "scan",
         )
 
     def whitening(self, spec: ModelSpec) -> bool:
