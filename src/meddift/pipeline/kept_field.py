@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ def keep_field(
     key: str,
     settings: dict[str, Any],
     make: Callable[[], Field],
-    sliding: Volume | None = None,
 ) -> Field:
     """The field that was found before for the same scans and settings, or else a new one, which is then kept.
 
@@ -34,12 +32,11 @@ def keep_field(
         key: Digest of the features of the fixed scan.
         settings: All else that decides the field, ready for JSON.
         make: Finds it; it has been refined.
-        sliding: What may slide in the fixed scan, which decides it, too.
 
     Raises:
         NoCorrespondenceError: if there is none; that is kept too.
     """
-    return keep(store, key, "field", settings, make, content=_content, read=partial(_read, sliding=sliding))
+    return keep(store, key, "field", settings, make, content=_content, read=_read)
 
 
 def _content(field: Field) -> dict[str, Any]:
@@ -51,6 +48,8 @@ def _content(field: Field) -> dict[str, Any]:
         "grid": _grid(field.transform.grid),
         "displacement": _packed(field.transform.displacement),
         "parts": [_packed(part.displacement) for part in _fields(field.parts)] if field.sliding is not None else [],
+        "sliding": field.sliding
+        and {"grid": _grid(field.sliding.grid), "bits": _packed(np.packbits(field.sliding.data.astype(bool)))},
         "support": support
         and {
             "grid": _grid(support.grid),
@@ -65,9 +64,9 @@ def _fields(parts: Sequence[Transform]) -> list[DisplacementField]:
     return [part for part in parts if isinstance(part, DisplacementField)]
 
 
-def _read(content: dict[str, Any], sliding: Volume | None) -> Field:
+def _read(content: dict[str, Any]) -> Field:
     """The way back; nothing was timed."""
-    grid, support = _grid_of(content["grid"]), content["support"]
+    grid, support, sliding = _grid_of(content["grid"]), content["support"], content["sliding"]
 
     def field(text: str) -> DisplacementField:
         return DisplacementField(_unpacked(text, "float32", (3, *grid.shape)), grid)
@@ -76,12 +75,18 @@ def _read(content: dict[str, Any], sliding: Volume | None) -> Field:
     return Field(
         whole,
         tuple(field(text) for text in content["parts"]) or (whole,),
-        sliding if content["parts"] else None,
+        sliding and _mask_of(sliding),
         AffineTransform(np.array(content["affine"], dtype=np.float64)),
         support and _support_of(support),
         {str(name): float(value) for name, value in content["evidence"].items()},
         {},
     )
+
+
+def _mask_of(content: dict[str, Any]) -> Volume:
+    grid = _grid_of(content["grid"])
+    bits = _unpacked(content["bits"], "uint8", (-(-grid.size // 8),))
+    return Volume(np.unpackbits(bits, count=grid.size).astype(bool).reshape(grid.shape), grid)
 
 
 def _support_of(content: dict[str, Any]) -> Support:

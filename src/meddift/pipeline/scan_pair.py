@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from meddift.geometry import AffineTransform, Transform, nearest
 from meddift.matching import SearchIndex
 from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.pipeline.direction import Direction, Side, averaged
+from meddift.pipeline.kept import keep
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.scan import EncodedScan
@@ -147,13 +149,17 @@ class ScanPair:
             self.timing.update(made.timing)
             return made
 
-        decides = {
+        return keep_field(self.settings.runtime.store, self.fixed.pyramid.digest, self._field_decides, make)
+
+    @property
+    def _field_decides(self) -> dict[str, Any]:
+        """What decides the field, ready for JSON."""
+        return {
             **self._decides(self.fixed.pyramid),
             "fixed": self.fixed.digest,
             "starts": [[start.name, start.affine.matrix.tolist()] for start in self.starts],
             "prior": self.settings.options.describe()["prior"],
         }
-        return keep_field(self.settings.runtime.store, self.fixed.pyramid.digest, decides, make, self.fixed.lungs)
 
     @property
     def direction(self) -> Direction:
@@ -302,6 +308,12 @@ class ScanPair:
     @once
     def usual(self) -> Usual:
         """What right matches of these scans look like: places with texture in the body, aligned under the field."""
+        store, key = self.settings.runtime.store, self.fixed.pyramid.digest
+        return keep(
+            store, key, "usual", self._field_decides, self._usual, content=asdict, read=lambda found: Usual(**found)
+        )
+
+    def _usual(self) -> Usual:
         places = self._landmarks
         body = self.fixed.body
         inside = self.moving.grid.contains(self.field.apply(places))
