@@ -59,7 +59,7 @@ def test_help_has_everyday_options_first_and_examples_and_fits_a_terminal(comman
 
 def test_commands_share_their_options(run: Run) -> None:
     """Whatever sets up the engine or reads a scan is called the same everywhere."""
-    engine = {"--model", "--preset", "--levels", "--prior", "--search-radius", "--seed", "--device", "--store"}
+    engine = {"--model", "--preset", "--levels", "--prior", "--search-radius", "--seed", "--device", "--no-store"}
     reading = {"--fixed-series", "--moving-series", "--nifti-form", "--fixed-nifti-form", "--assume-geometry"}
     for command, wanted in (("match", engine | reading), ("register", engine | reading), ("demo", engine)):
         words = set(run([command, "--help"]).stdout.replace(",", " ").split())

@@ -53,7 +53,7 @@ def view(
             "--follow-up", metavar="DIR", help="Result of `meddift track`: look at lesions, confirm or correct links."
         ),
     ] = None,
-    store: Annotated[bool, typer.Option("--store", help="Choose among the pairs that were opened lately.")] = False,
+    recent: Annotated[bool, typer.Option("--store", help="Choose among the pairs that were opened lately.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Forget which pairs were opened, and end.")] = False,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the browser, or only print the address.")
@@ -85,7 +85,7 @@ def view(
 
         forget_all()
         return
-    _check_what(fixed, moving, points, registration, follow_up, store=store)
+    _check_what(fixed, moving, points, registration, follow_up, recent=recent)
     _check_installed()
     from meddift.viewer.server import Server
 
@@ -161,7 +161,7 @@ def _check_what(
     registration: Path | None,
     follow_up: Path | None,
     *,
-    store: bool,
+    recent: bool,
 ) -> None:
     """One thing has to be asked for.
 
@@ -169,7 +169,7 @@ def _check_what(
         OptionsError: if it is none, or more than one.
     """
     pair = fixed is not None
-    if pair + (follow_up is not None) + store != 1:
+    if pair + (follow_up is not None) + recent != 1:
         raise OptionsError("give two scans, or --follow-up DIR, or --store, and only one of these")
     if pair and moving is None:
         raise OptionsError("one scan is no pair: give two, the fixed and the moving one")
