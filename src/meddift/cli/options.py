@@ -209,7 +209,7 @@ class Engine:
     seed: Annotated[int, advanced("--seed", metavar="S", min=0, help="Decides every random draw.")] = 0
     store: Annotated[
         bool,
-        advanced(" /--no-store", help="Keep nothing on disk; by default features are kept, so that the next question is quick."),
+        advanced(" /--no-store", help="Keep no features on disk, which make the next question quick."),
     ] = True
 
     def inputs(self) -> list[Path]:
