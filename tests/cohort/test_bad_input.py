@@ -93,7 +93,7 @@ def test_patients_become_pairs_with_the_first_scan_by_date(tmp_path):
     assert [point["scan"] for point in cases[2].time_points] == [str(tmp_path / f"{x}.nii") for x in "abc"]
     assert "only one scan" in cases[3].refusal
     table.write_text("case,fixed,moving\na,x,y\n")
-    with pytest.raises(OptionsError, match="one of patients"):
+    with pytest.raises(OptionsError, match="table of patients"):
         read_cases(table, ("track",))
 
 

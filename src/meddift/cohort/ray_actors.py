@@ -56,7 +56,7 @@ class RayActors:
         handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         try:
             ray.init(address=address, log_to_driver=False, logging_level="warning", **self._only_local(count))
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # Ray raises bare ones where it cannot start
             raise ExecutorError(f"Ray cannot be reached at {address}: {error}") from error
         finally:
             # Ray takes signals for itself; ours let running cases finish.

@@ -106,6 +106,8 @@ def report(out: Path | str) -> Outcome:
         MissingFileError: if there is no cohort in the folder.
         OutputError: if they cannot be written.
     """
+    from meddift.cohort.page import write_page
+
     folder = Path(out).absolute()
     content = planned(folder)
     results = latest_results(folder)
@@ -113,6 +115,7 @@ def report(out: Path | str) -> Outcome:
     rows = [table_row(line) for line in results.values()]
     write_text(as_table(rows), folder / "cohort.tsv")
     write_json(described(), folder / "cohort.json")
+    write_page(folder, results, content, total=total)
     return Outcome(folder, total, _counts(results), table=folder / "cohort.tsv")
 
 

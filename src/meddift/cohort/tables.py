@@ -59,7 +59,7 @@ def read_cases(path: Path, steps: Sequence[str]) -> list[Case]:
 
 def _pairs(path: Path, rows: Sequence[Mapping[str, str]], steps: Sequence[str]) -> list[Case]:
     if "track" in steps:
-        raise OptionsError(f"{path} is a table of pairs; to track lesions takes one of patients, with the columns "
+        raise OptionsError(f"{path} is a table of pairs; to track lesions takes a table of patients, with the columns "
                            f"{', '.join(PATIENT_COLUMNS)}")  # fmt: skip
     cases = []
     for number, row in enumerate(rows, start=1):
