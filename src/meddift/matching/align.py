@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from meddift.features import Level
 from meddift.geometry import ball_offsets, sample, steps_of
-from meddift.matching.descriptors import sample_unit_with_gradient, unit
+from meddift.matching.descriptors import normal_products, unit
 from meddift.system.threads import for_each
 
 #: Points whose neighbourhoods are read at a time: what is gathered for them fits into a processor's cache.
@@ -113,14 +113,11 @@ def _align(
     misfit = loose = np.full(len(found), np.nan)
     for _ in range(ROUNDS):
         there = place[:, None] + np.einsum("nij,nkj->nki", bent, offsets)
-        asked = _asked(around, *_slopes(moving, there), share * moving.grid.contains(there), offsets)
+        asked = _asked(around, moving, there, share, offsets, None)
         # The same map the other way: what its unknowns do to a fixed place is what they do to a moving one, undone.
         undone = np.linalg.inv(bent)
         back = np.einsum("nij,nkj->nki", undone, beyond.positions - place[:, None])
-        value, slope = _slopes(fixed, positions[:, None] + back)
-        slope = -torch.einsum("nkci,nij->nkcj", slope, torch.from_numpy(undone).float())
-        weight = _share(back) * fixed.grid.contains(positions[:, None] + back)
-        asked = asked.and_also(_asked(beyond, value, slope, weight, back))
+        asked = asked.and_also(_asked(beyond, fixed, positions[:, None] + back, _share(back), back, -undone))
         step, loose = _solve(asked, bent - linear, place - found, hold)
         misfit = asked.misfit.numpy()
         place = found + _shortened(place + step[:, 0] - found, limit_mm)
@@ -164,14 +161,6 @@ def _share(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.exp(-0.5 * (distance / SIGMA_MM) ** 2) * (distance <= REACH_MM))
 
 
-def _slopes(level: Level, positions: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, K, C) unit descriptors at (N, K, 3) world mm, and their (N, K, C, 3) derivatives by mm."""
-    index = torch.from_numpy(level.grid.world_to_index(positions.reshape(-1, 3))).float()
-    value, by_index = sample_unit_with_gradient(torch.from_numpy(level.features), index)
-    slope = by_index @ torch.from_numpy(level.grid.inverse[:3, :3]).float()
-    return value.reshape(*positions.shape[:2], -1), slope.reshape(*positions.shape[:2], -1, 3)
-
-
 @dataclass(frozen=True, eq=False)
 class _Asked:
     """What descriptors ask of the unknowns: normal equations, and how large the differences behind them are.
@@ -193,35 +182,43 @@ class _Asked:
 
 def _asked(
     voxels: _Voxels,
-    value: torch.Tensor,
-    slope: torch.Tensor,
+    other: Level,
+    places: NDArray[np.float64],
     weight: NDArray[np.float64],
     offsets: NDArray[np.float64],
+    turn: NDArray[np.float64] | None,
 ) -> _Asked:
     """What one direction asks.
 
     Args:
         voxels: What is wanted.
-        value: (N, K, C), what is there now.
-        slope: (N, K, C, 3), how that changes when the moving places are shifted, by mm.
+        other: Descriptors of the scan in which it is looked for.
+        places: (N, K, 3), where it is looked for now, world RAS mm.
         weight: (N, K), how much each place counts.
         offsets: (N, K, 3), where the places lie in the neighbourhood of the fixed point, mm.
+        turn: (N, 3, 3), what a shift of the moving place does to `places`; None = it shifts them alike.
     """
-    count = len(value)
-    difference = voxels.described - value
-    squared = difference.square().sum(dim=-1)
-    counted = torch.from_numpy(weight * voxels.exist).float()
+    count, size = places.shape[:2]
+    counted = torch.from_numpy(weight * voxels.exist * other.grid.contains(places)).float()
+    index = torch.from_numpy(other.grid.world_to_index(places.reshape(-1, 3))).float()
+    wanted = voxels.described.reshape(count * size, -1)
+    square, pull, squared = normal_products(torch.from_numpy(other.features), index, wanted)
+    squared = squared.reshape(count, size)
     misfit = (squared * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1e-6)
     # Of what is compared: voxels without weight lie beyond the neighbourhood, or beyond a scan.
     compared = squared.masked_fill(counted <= 0, torch.nan)
     usual = compared.nanmedian(dim=1, keepdim=True).values.nan_to_num().clamp(min=1e-6)
-    counted = counted / (1 + squared / (ROBUST * usual)).square()
-    square = torch.einsum("nkci,nkcj,nk->nkij", slope, slope, counted)
-    pull = torch.einsum("nkci,nkc,nk->nki", slope, difference, counted)
+    counted = (counted / (1 + squared / (ROBUST * usual)).square())[:, None]
     basis = torch.from_numpy(np.insert(offsets / REACH_MM, 0, 1.0, axis=-1)).float()
-    system = torch.einsum("nkij,nka,nkb->naibj", square, basis, basis).reshape(count, _UNKNOWNS, _UNKNOWNS)
-    right = torch.einsum("nki,nka->nai", pull, basis).reshape(count, _UNKNOWNS)
-    return _Asked(system.double(), right.double(), misfit.double())
+    pairs = (basis[..., :, None] * basis[..., None, :]).flatten(2)
+    system = (square.reshape(count, size, 9).mT * counted) @ pairs
+    right = (pull.reshape(count, size, 3).mT * counted) @ basis
+    # Slopes were by index: by mm of the moving place they are these times a matrix.
+    by_mm = other.grid.inverse[:3, :3] if turn is None else other.grid.inverse[:3, :3] @ turn
+    matrix = torch.from_numpy(np.broadcast_to(by_mm, (count, 3, 3)).copy())
+    system = torch.einsum("nijab,nip,njq->napbq", system.double().reshape(count, 3, 3, 4, 4), matrix, matrix)
+    right = torch.einsum("nia,nip->nap", right.double(), matrix)
+    return _Asked(system.reshape(count, _UNKNOWNS, _UNKNOWNS), right.reshape(count, _UNKNOWNS), misfit.double())
 
 
 def _solve(

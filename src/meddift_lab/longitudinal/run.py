@@ -115,8 +115,10 @@ def _one(patient: LongitudinalPatient, matcher: Matcher, out: Path) -> PatientRe
         TimePoint(f"T{k}", scan, date, lesions=mask)
         for k, (scan, date, mask) in enumerate(zip(patient.scans, patient.dates, patient.masks, strict=True))
     ]
+    work = out / "work"
+    work.mkdir(exist_ok=True)
     started = time.perf_counter()
-    found = track(points, out / "work" / patient.name, matcher=matcher, subject=patient.name, report=False)
+    found = track(points, work / patient.name, matcher=matcher, subject=patient.name, report=False)
     seconds = time.perf_counter() - started
     scores, wrong = score(patient, found)
     return PatientResult(patient.name, scores, tuple(wrong), seconds)
