@@ -186,7 +186,7 @@ def _asked(
     places: NDArray[np.float64],
     weight: NDArray[np.float64],
     offsets: NDArray[np.float64],
-    turn: NDArray[np.float64] | None,
+    turn: NDArray[np.floating] | None,
 ) -> _Asked:
     """What one direction asks.
 
