@@ -97,7 +97,7 @@ def launched(chromium: str, *flags: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", *flags])
+        made = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu-watchdog", *flags])
         yield made
         made.close()
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from meddift.viewer.server import Server
 
-SECONDS = 30
+SECONDS = 90
 
 
 @dataclass
