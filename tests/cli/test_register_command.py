@@ -72,8 +72,8 @@ def test_everything_is_written_and_the_numbers_are_right(done: tuple[Path, Outco
 
 def test_sidecars_hold_the_hash_of_their_file(done: tuple[Path, Outcome]) -> None:
     folder, _ = done
-    for name, beside in (("T.h5", "T.transform.json"), ("Ti.nii.gz", "Ti.transform.json")):
-        told = json.loads((folder / beside).read_text())["file"]
+    for name, beside in (("T.h5", "T"), ("Ti.nii.gz", "Ti"), ("A.tfm", "A")):
+        told = json.loads((folder / f"{beside}.transform.json").read_text())["file"]
         raw = (folder / name).read_bytes()
         assert told == {"name": name, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
 
@@ -175,6 +175,9 @@ def test_scans_with_nothing_in_common_write_nothing(run: Run, tmp_path: Path) ->
         (["--out", "T.xyz"], 2, "transforms are written to"),
         (["--out", "T.tfm"], 2, "as text would be huge"),
         (["--out", "T.nii.gz", "--stages", "affine"], 2, "not to an image"),
+        (["--out", "T.nrrd", "--stages", "rigid"], 2, "not to an image"),
+        (["--out", "T.h5", "--stages", "rigid,affine"], 2, "or rigid alone"),
+        (["--out", "T.h5", "--affine", "T.tfm"], 2, "T.transform.json is asked for twice"),
         (["--out", "T.h5", "--stages", "refine"], 2, "affine is always one of them"),
         (["--out", "T.h5", "--stages", "affine,warp"], 2, "stages are affine, dense, refine"),
         (["--out", "T.h5", "--truth", "points.csv"], 2, "--truth needs --points"),

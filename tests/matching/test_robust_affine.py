@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from meddift.errors import NoCorrespondenceError
 from meddift.geometry import AffineTransform
@@ -66,6 +67,36 @@ def test_an_implausible_affine_is_not_found():
     for matrix in (np.diag([-1.0, 1, 1, 1]), np.diag([2.0, 2, 2, 1])):
         with pytest.raises(NoCorrespondenceError):
             fit_robust_affine(fixed, AffineTransform(matrix).apply(fixed), tolerance_mm=10.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rigid_motion_among_wrong_matches(seed):
+    """Half of the matches are wrong, and the rest show a growth of 3 % that no rotation can follow."""
+    generator = np.random.default_rng(seed)
+    turn = Rotation.from_rotvec(generator.normal(0, 0.3, 3))
+    fixed = generator.uniform(-150, 150, (200, 3)) + CENTER
+    right = generator.permutation(200)[:100]
+    moving = generator.uniform(-170, 170, (200, 3)) + CENTER
+    moving[right] = turn.apply(1.03 * (fixed[right] - CENTER)) + np.array([35, -12, 60])
+    found = fit_robust_affine(fixed, moving, tolerance_mm=10.0, seed=seed, rigid=True)
+    linear = found.transform.matrix[:3, :3]
+    np.testing.assert_allclose(linear @ linear.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(linear) > 0
+    # What is found is the least-squares rotation of the matches that it calls right.
+    kept = found.inliers
+    best, _ = Rotation.align_vectors(moving[kept] - moving[kept].mean(0), fixed[kept] - fixed[kept].mean(0))
+    np.testing.assert_allclose(linear, best.as_matrix(), atol=1e-9)
+    assert (best * turn.inv()).magnitude() < np.radians(1)
+    np.testing.assert_allclose(found.transform.apply(fixed[kept]).mean(0), moving[kept].mean(0), atol=1e-9)
+
+
+def test_no_rigid_motion_mirrors():
+    """The best orthogonal map of mirrored points is a mirror; the best rotation is not."""
+    fixed = np.random.default_rng(3).uniform(-100, 100, (50, 3)) + CENTER
+    found = AffineTransform.fit_rigid(fixed, fixed * [-1, 1, 1])
+    assert np.linalg.det(found.matrix[:3, :3]) == pytest.approx(1)
+    best, _ = Rotation.align_vectors((fixed - fixed.mean(0)) * [-1, 1, 1], fixed - fixed.mean(0))
+    np.testing.assert_allclose(found.matrix[:3, :3], best.as_matrix(), atol=1e-9)
 
 
 def test_a_thin_scan_is_no_obstacle():

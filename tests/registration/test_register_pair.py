@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial.transform import Rotation
 
 import meddift
 from meddift.errors import GeometryError, NoCorrespondenceError, OptionsError
 from meddift.geometry import AffineTransform, DisplacementField, Grid
+from meddift.io import write_transform
 from meddift.points import Points
 from meddift.registration.carrying import carry_points
 
@@ -186,6 +190,36 @@ def test_an_affine_alone_is_never_sure(scans: tuple[meddift.Volume, meddift.Volu
     matches = carry_points(found, asked, fixed.grid, moving.grid)
     assert matches.verdict == ("uncertain",)
     assert "affine" in matches.reason[0]
+
+
+@pytest.mark.parametrize("prior", ["affine", "file"])
+def test_a_rigid_motion_is_found_and_read_by_simpleitk(
+    scans: tuple[meddift.Volume, meddift.Volume, Bent], tmp_path: Path, prior: str
+) -> None:
+    fixed, _, _ = scans
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_rotvec(np.radians([6, -4, 9])).as_matrix()
+    motion[:3, 3] = [12.0, -7.0, 20.0]
+    noise = np.random.default_rng(5).normal(0, 15, SHAPE)
+    moving = meddift.Volume((fixed.data + noise).astype(np.int16), Grid(SHAPE, motion @ fixed.grid.affine))
+    if prior == "file":  # a prior that stretches as well: only its rotation and shift are kept
+        write_transform(AffineTransform(motion @ np.diag([1.02, 1.02, 1.02, 1])), tmp_path / "start.tfm")
+    found = matcher(prior=prior if prior == "affine" else tmp_path / "start.tfm").pair(fixed, moving)
+    result = found.register(stages="rigid")
+    linear = result.transform.matrix[:3, :3]
+    np.testing.assert_allclose(linear @ linear.T, np.eye(3), atol=1e-9)
+    points = inner(fixed.grid)
+    truth = points @ motion[:3, :3].T + motion[:3, 3]
+    if prior == "affine":
+        assert np.linalg.norm(result.transform.apply(points) - truth, axis=1).max() < 1.0
+    else:
+        np.testing.assert_allclose(linear, motion[:3, :3], atol=1e-9)
+    result.save(tmp_path / "rigid.tfm")
+    lps = np.array([-1.0, -1.0, 1.0])
+    read = sitk.ReadTransform(str(tmp_path / "rigid.tfm"))
+    theirs = np.array([read.TransformPoint((point * lps).tolist()) for point in points]) * lps
+    np.testing.assert_allclose(theirs, result.transform.apply(points), atol=1e-6)
+    np.testing.assert_allclose(result.inverse.apply(theirs), points, atol=1e-6)
 
 
 def test_a_given_transform_is_a_start(scans: tuple[meddift.Volume, meddift.Volume, Bent]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 meddift register baseline.nii.gz followup.nii.gz --out moving-to-fixed.h5
 meddift register a.nii.gz b.nii.gz -o t.h5 --warped c.nii.gz --picture c.png
-meddift register a.nii.gz b.nii.gz --stages affine --affine start.tfm
+meddift register a.nii.gz b.nii.gz --stages rigid --out start.tfm
 meddift register a.nii.gz b.nii.gz -p a.mrk.json --points-out b.mrk.json
 """
 
@@ -88,7 +88,7 @@ def register(
     quiet: Quiet = False,
     stages: Annotated[
         str,
-        advanced("--stages", metavar="NAME[,...]", help="affine, or affine,dense, or affine,dense,refine."),
+        advanced("--stages", metavar="NAME[,...]", help="rigid, affine, affine,dense or affine,dense,refine."),
     ] = "affine,dense,refine",
     diffeomorphic: Annotated[bool, advanced("--diffeomorphic", help="A transform that cannot fold.")] = False,
     symmetric: Annotated[
@@ -134,7 +134,7 @@ def register(
     from meddift.cli.register_report import Carried, Wanted, write
     from meddift.cli.terminal import progress_display, tell
     from meddift.pipeline.points_files import read_points_on, read_truth
-    from meddift.registration.register import check_stages
+    from meddift.registration.register import RIGID, check_stages
     from meddift.registration.warping import require_labels
 
     if (points is None) != (points_out is None) and not (points is not None and (as_json or truth is not None)):
@@ -148,7 +148,9 @@ def register(
     if not wanted.paths() and not as_json and truth is None and not dry_run:
         raise OptionsError("nothing to do: give --out FILE, another output, or --json")
     only_affine = wanted.paths() == [affine] and points is None
-    chosen = ("affine",) if only_affine else tuple(part.strip() for part in stages.lower().split(",") if part.strip())
+    chosen = tuple(part.strip() for part in stages.lower().split(",") if part.strip())
+    if only_affine and chosen != RIGID:
+        chosen = ("affine",)
     check_stages(chosen)
     wanted.check(chosen)
     inputs = [path for path in (fixed, moving, points, truth, labels, fixed_mask, moving_mask) if path is not None]

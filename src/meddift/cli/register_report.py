@@ -49,7 +49,7 @@ class Wanted:
         """What is written beside them."""
         from meddift.io.transform_sidecar import sidecar_path
 
-        return [sidecar_path(path) for path in (self.out, self.inverse) if path is not None]
+        return [sidecar_path(path) for path in (self.out, self.inverse, self.affine) if path is not None]
 
     def check(self, stages: tuple[str, ...]) -> None:
         """Raise OptionsError for names that no writer will take, before minutes of work are spent."""
@@ -63,14 +63,15 @@ class Wanted:
         rules += [(path, IMAGES, "images") for path in (self.warped, self.labels, self.jacobian, self.uncertainty)]
         for path, suffixes, what in rules:
             check_suffix(path, suffixes, what)
+        linear = stages in (("affine",), ("rigid",))
         for path in (self.out, self.inverse):
             if path is None:
                 continue
             name = path.name.lower()
-            if name.endswith(".tfm") and stages != ("affine",):
+            if name.endswith(".tfm") and not linear:
                 raise OptionsError(f"{path}: a displacement field as text would be huge; write .h5 or .nii.gz")
-            if name.endswith(IMAGES) and stages == ("affine",):
-                raise OptionsError(f"{path}: an affine is written to .tfm or .h5, not to an image of displacements")
+            if name.endswith(IMAGES) and linear:
+                raise OptionsError(f"{path}: an affine or rigid transform goes to .tfm or .h5, not to an image")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
     Returns:
         One sentence for each file that could not be written while the rest was.
     """
-    from meddift.io import write_transform, write_volume
+    from meddift.io import write_volume
     from meddift.io.transform_sidecar import sidecar_path, transform_sidecar, write_learn2reg, write_sidecar
     from meddift.registration import warp_labels, warp_volume
     from meddift.system.atomic import write_text
@@ -155,14 +156,18 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
         if path is not None:
             required[path] = writer
 
-    for path, transform, inverse in ((wanted.out, found.transform, False), (wanted.inverse, found.inverse, True)):
+    for path, transform, inverse in (
+        (wanted.out, found.transform, False),
+        (wanted.inverse, found.inverse, True),
+        (wanted.affine, found.affine, False),
+    ):
         if path is None:
             continue
-        more = {"registration": found.summary(), "provenance": dict(found.provenance)}
+        part = "affine part" if transform is found.affine and found.transform is not found.affine else "whole"
+        more = {"registration": found.summary(), "part": part, "provenance": dict(found.provenance)}
         content = transform_sidecar(fixed, moving, inverse=inverse, more=more)
         plan(path, partial(_write_described, transform, content, path.name))
         plan(sidecar_path(path), partial(write_sidecar, content))
-    plan(wanted.affine, lambda place: write_transform(found.affine, place))
     plan(wanted.learn2reg, lambda place: write_learn2reg(found.transform, fixed.grid, moving.grid, place))
     plan(wanted.warped, lambda place: write_volume(warp_volume(moving, found.transform, fixed.grid), place))
     if carried.labels is not None:

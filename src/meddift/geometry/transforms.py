@@ -83,6 +83,20 @@ class AffineTransform:
         matrix[:3, 3] = solution[3] - solution[:3].T @ middle
         return cls(matrix)
 
+    @classmethod
+    def fit_rigid(cls, fixed: ArrayLike, moving: ArrayLike) -> AffineTransform:
+        """Least-squares rotation and shift that take (N, 3) fixed points to (N, 3) moving points; see `rigid_motions`.
+
+        Raises:
+            TransformError: if there are fewer than 3 points.
+        """
+        source, target = np.asarray(fixed, dtype=np.float64), np.asarray(moving, dtype=np.float64)
+        if len(source) < 3:
+            raise TransformError(f"a rigid transform needs at least 3 points, got {len(source)}")
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = rigid_motions(source, target)
+        return cls(matrix)
+
     @overload
     def apply(self, positions: Tensor) -> Tensor: ...
     @overload
@@ -94,6 +108,26 @@ class AffineTransform:
     def inverted(self) -> AffineTransform:
         """The affine that takes moving points to fixed points."""
         return AffineTransform(np.asarray(np.linalg.inv(self.matrix), dtype=np.float64))
+
+
+def rigid_motions(fixed: Floats, moving: Floats) -> tuple[Floats, Floats]:
+    """Rotations R and shifts t with the least sum of |R x + t - y|^2 over the points of each set.
+
+    By singular value decomposition (Kabsch 1976, doi:10.1107/S0567739476001873), reflections excluded.
+
+    Args:
+        fixed: (..., N, 3) float64, world mm.
+        moving: (..., N, 3) float64, world mm.
+
+    Returns:
+        (..., 3, 3) and (..., 3).
+    """
+    middle, end = fixed.mean(axis=-2, keepdims=True), moving.mean(axis=-2, keepdims=True)
+    left, _, right = np.linalg.svd((moving - end).swapaxes(-1, -2) @ (fixed - middle))
+    left[..., :, 2] *= np.sign(np.linalg.det(left @ right))[..., None]
+    rotation = left @ right
+    shift = end[..., 0, :] - (rotation @ middle.swapaxes(-1, -2))[..., 0]
+    return np.asarray(rotation), np.asarray(shift)
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,6 +69,11 @@ class MatchedPrior:
             moved[rows] += weight @ self.residuals / (weight.sum(axis=1, keepdims=True) + 0.2)
         return np.asarray(moved.reshape(world.shape))
 
+    @property
+    def matches(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(M, 3) fixed points of the matches that agree, and (M, 3) where they were found, world RAS mm."""
+        return self.anchors, self.affine.apply(self.anchors) + self.residuals
+
     def inverted(self) -> NumericalInverse:
         """The inverse of this very map, found point by point."""
         return NumericalInverse(self, self.affine)

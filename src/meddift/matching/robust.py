@@ -1,4 +1,4 @@
-"""An affine that most matches agree on, whatever the others say."""
+"""An affine or rigid transform that most matches agree on, whatever the others say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import NoCorrespondenceError, TransformError
 from meddift.geometry import AffineTransform
+from meddift.geometry.transforms import rigid_motions
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,11 @@ def fit_robust_affine(
     rounds: int = 2000,
     seed: int = 0,
     largest_scale: float = 1.5,
+    rigid: bool = False,
 ) -> RobustAffine:
-    """Fit an affine by random sample consensus with local refinement (Fischler and Bolles 1981; Chum et al. 2003).
+    """Fit an affine, or a rotation and a shift, to what most matches say.
+
+    Random sample consensus with local refinement (Fischler and Bolles 1981; Chum et al. 2003).
 
     Args:
         fixed: (N, 3) float64, world RAS mm.
@@ -45,6 +49,7 @@ def fit_robust_affine(
         seed: Of the sampling.
         largest_scale: Affines that stretch or shrink any direction by more are not considered: two scans of
             one patient do not differ so.
+        rigid: Whether only rotations and shifts are considered.
 
     Raises:
         NoCorrespondenceError: if fewer than 8 matches, or less than a tenth of them, agree on any affine.
@@ -54,15 +59,20 @@ def fit_robust_affine(
         raise NoCorrespondenceError(f"only {count} matches between the two scans: too few to fit an affine to")
     generator = np.random.default_rng(seed)
     samples = np.stack([generator.choice(count, 4, replace=False) for _ in range(rounds)])
-    system = np.concatenate([fixed[samples], np.ones((rounds, 4, 1))], axis=2)
     # Four points almost in a plane say nothing about the direction across it.
     edges = fixed[samples[:, 1:]] - fixed[samples[:, :1]]
     solid = np.abs(np.linalg.det(edges)) > 20.0**3
     if not solid.any():
         raise NoCorrespondenceError("the matches between the two scans lie in one plane: an affine cannot be fitted")
-    solutions = np.linalg.solve(system[solid], moving[samples[solid]])
-    plausible = _plausible(solutions[:, :3].transpose(0, 2, 1), largest_scale)
-    predicted = fixed @ solutions[:, :3] + solutions[:, 3:4]
+    samples = samples[solid]
+    if rigid:
+        linear, shift = rigid_motions(fixed[samples], moving[samples])
+    else:
+        system = np.concatenate([fixed[samples], np.ones((len(samples), 4, 1))], axis=2)
+        solutions = np.linalg.solve(system, moving[samples])
+        linear, shift = solutions[:, :3].transpose(0, 2, 1), solutions[:, 3]
+    plausible = _plausible(linear, largest_scale)
+    predicted = fixed @ linear.transpose(0, 2, 1) + shift[:, None]
     distance = np.linalg.norm(predicted - moving, axis=2)
     # A truncated sum tells apart hypotheses with equally many inliers (MSAC, Torr and Zisserman 2000).
     cost = np.minimum(distance / tolerance_mm, 1.0) ** 2
@@ -73,7 +83,7 @@ def fit_robust_affine(
         if not np.isfinite(score[candidate]):
             break
         inliers = distance[candidate] <= tolerance_mm
-        refined = _refine(fixed, moving, inliers, tolerance_mm, largest_scale)
+        refined = _refine(fixed, moving, inliers, tolerance_mm, largest_scale, rigid)
         if refined is None:
             continue
         residual = np.linalg.norm(refined.transform.apply(fixed) - moving, axis=1)
@@ -104,14 +114,16 @@ def _refine(
     inliers: NDArray[np.bool_],
     tolerance_mm: float,
     largest_scale: float,
+    rigid: bool,
 ) -> RobustAffine | None:
     """Least squares on the inliers, the inliers of that, and so on until they stay the same."""
+    fit = AffineTransform.fit_rigid if rigid else AffineTransform.fit
     result = None
     for _ in range(10):
         if inliers.sum() < 8:
             return result
         try:
-            transform = AffineTransform.fit(fixed[inliers], moving[inliers])
+            transform = fit(fixed[inliers], moving[inliers])
         except TransformError:
             return result
         if not _plausible(transform.matrix[None, :3, :3], largest_scale)[0]:

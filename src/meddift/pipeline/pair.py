@@ -136,7 +136,8 @@ class Pair(ScanPair):
         """Fit one transform that takes every fixed point to its moving point.
 
         Args:
-            stages: "affine" alone, or with "dense" matching, or with "refine" besides.
+            stages: "affine" alone, or with "dense" matching, or with "refine" besides; or "rigid", a rotation and a
+                shift.
             fixed_mask: Above 0 where the scans shall be compared: a path, Volume or image; None = the body.
             moving_mask: Above 0 where the moving scan counts; None = everywhere.
             diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold; the inverse is the

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from meddift.errors import GeometryError, NoCorrespondenceError, OptionsError
+from meddift.geometry import AffineTransform
+from meddift.matching import fit_robust_affine
+from meddift.matching.prior import MatchedPrior
 from meddift.registration import Registration, register_scans
 from meddift.registration.engine import Start
-from meddift.registration.register import STAGES, check_stages
+from meddift.registration.register import RIGID, STAGES, check_stages
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
@@ -41,9 +44,9 @@ def register_pair(
         _mask(scan, mask, name, automatic=name == "fixed" or symmetric)
         for scan, mask, name in ((pair.fixed, fixed_mask, "fixed"), (pair.moving, moving_mask, "moving"))
     ]
-    starts = pair.starts
-    if not starts:
+    if not pair.starts:
         raise NoCorrespondenceError(pair.without_prior)
+    starts = (_rigid(pair),) if tuple(stages) == RIGID else pair.starts
     whole = (
         tuple(stages) == STAGES and fixed_mask is None and moving_mask is None and not diffeomorphic and not symmetric
     )
@@ -90,6 +93,19 @@ def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool)
         return given
     # Of the moving scan everything counts: a mask found automatically may miss what is needed.
     return scan.body if automatic else Volume(np.ones(scan.grid.shape, dtype=bool), scan.grid)
+
+
+def _rigid(pair: Pair) -> Start:
+    """The rotation and shift that most matches agree on, or that come closest to what was given as a prior."""
+    start = pair.starts[0]
+    if isinstance(start.transform, MatchedPrior):
+        fixed, moving = start.transform.matches
+        seed = pair.settings.options.seed
+        rigid = fit_robust_affine(fixed, moving, tolerance_mm=20.0, seed=seed, rigid=True).transform
+    else:
+        places = pair.body_places
+        rigid = AffineTransform.fit_rigid(places, start.transform.apply(places))
+    return Start(start.name, rigid, rigid)
 
 
 def _reversed(start: Start) -> Start:

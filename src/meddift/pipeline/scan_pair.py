@@ -295,10 +295,14 @@ class ScanPair:
         """The affine closest to a transform in the body of the fixed scan."""
         if isinstance(transform, AffineTransform):
             return transform
+        return AffineTransform.fit(self.body_places, transform.apply(self.body_places))
+
+    @once
+    def body_places(self) -> NDArray[np.float64]:
+        """(N, 3) float64, some 2000 voxels of the body of the fixed scan, world RAS mm."""
         body = self.fixed.body
         voxels = np.argwhere(body.data)
-        positions = body.grid.index_to_world(voxels[:: max(1, len(voxels) // 2000)])
-        return AffineTransform.fit(positions, transform.apply(positions))
+        return body.grid.index_to_world(voxels[:: max(1, len(voxels) // 2000)])
 
     def free(self) -> None:
         """Let go of what lies on the device; it is brought there again when it is needed."""

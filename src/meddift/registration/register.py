@@ -21,6 +21,8 @@ from meddift.volume import Volume
 
 #: What can be done, in this order.
 STAGES = ("affine", "dense", "refine")
+#: What can be done instead: a rotation and a shift.
+RIGID = ("rigid",)
 #: Points at which the inverse is checked.
 CHECKED = 4000
 
@@ -47,7 +49,7 @@ def register_scans(
         starts: Where points are expected, fixed to moving, found in one or several ways.
         fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is continued smoothly.
         moving_mask: (X, Y, Z) bool, what of the moving scan counts.
-        stages: "affine", then "dense", then "refine".
+        stages: "affine", then "dense", then "refine"; or "rigid", and nothing after it.
         diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold; the inverse is the flow
             backwards. Both are sampled every 4 mm, so the way there and back is no more exact than otherwise.
         back: Where points are expected the other way, moving to fixed: then both directions are registered and the
@@ -86,11 +88,14 @@ def register_scans(
 
 
 def check_stages(stages: Sequence[str]) -> None:
-    """Raise OptionsError unless stages are some of `STAGES`, each once, in order, beginning with "affine"."""
+    """Raise OptionsError unless stages are `RIGID`, or some of `STAGES`, each once, in order, "affine" first."""
+    if tuple(stages) == RIGID:
+        return
     wanted = [stage for stage in STAGES if stage in stages]
     if list(stages) != wanted or "affine" not in stages:
         raise OptionsError(
-            f"stages are affine, dense, refine in this order, and affine is always one of them; got {','.join(stages)}"
+            f"stages are affine, dense, refine in this order, and affine is always one of them, or rigid alone; "
+            f"got {','.join(stages)}"
         )
 
 

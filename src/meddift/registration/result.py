@@ -28,10 +28,11 @@ class Registration:
     """What registering two scans gives.
 
     Attributes:
-        transform: Fixed world points to moving world points: a displacement field, or an affine if no more was asked.
+        transform: Fixed world points to moving world points: a displacement field, or an affine or rigid
+            motion if no more was asked.
         inverse: Moving world points to fixed world points, found numerically.
         inverse_residual: How far fixed points of the body end from their start after going there and back, mm.
-        affine: What a robust fit of an affine gives, fixed to moving.
+        affine: What a robust fit of an affine gives, fixed to moving; a rigid motion where only that was asked for.
         determinant: (X, Y, Z) float32, volume change; on a lattice over the fixed scan.
         uncertainty: (X, Y, Z) float32, how far off the transform may be, mm (about the 70th percentile of the error);
             on the same lattice.
