@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -163,6 +164,36 @@ def test_a_transform_file_as_prior(case: Case, run: Run) -> None:
     assert outcome.code == 0, outcome.stderr
     found = np.array([row["moving"] for row in outcome.json["points"]])
     assert np.abs(found - case.positions - SHIFT).max() < 0.5
+
+
+def test_priors_and_label_maps_are_read_as_the_scans_are(case: Case, run: Run) -> None:
+    """Files with two geometries, 300 mm apart: refused, until it is said which one holds."""
+    grid = nibabel.load(case.fixed)
+
+    def with_two_forms(data: np.ndarray, name: str, intent: str = "none") -> Path:
+        image = nibabel.Nifti1Image(data, grid.affine)
+        image.header.set_intent(intent)
+        image.set_qform(grid.affine, 1)
+        other = grid.affine.copy()
+        other[:3, 3] += 300
+        image.set_sform(other, 1)
+        nibabel.save(image, case.folder / name)
+        return case.folder / name
+
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    labels[20:23, 14:17, 10:13] = 5
+    points = with_two_forms(labels, "lesions.nii.gz")
+    prior = with_two_forms(np.zeros((*grid.shape, 1, 3), dtype=np.float32), "prior.nii.gz", "vector")
+    base = ["match", case.fixed, case.moving, "--levels", "mind", "--no-store", "--dry-run"]
+    for more, file in ((["--points", points], points), (["--points", case.points, "--prior", prior], prior)):
+        refused = run([*base, *more])
+        assert refused.code == 1
+        assert f"{file} states two geometries" in " ".join(refused.stderr.split())
+        assert run([*base, *more, "--fixed-nifti-form", "qform"]).code == 0
+    out = case.folder / "centre.csv"
+    assert run(["convert-points", points, out, "--nifti-form", "qform"]).code == 0
+    row = out.read_text().splitlines()[-1].split(",")
+    assert [float(value) for value in row[1:4]] == pytest.approx((grid.affine @ [21, 15, 11, 1])[:3], abs=1e-3)
 
 
 def test_a_picture_that_fails_does_not_cost_the_points(case: Case, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+import meddift
 from meddift.features import FeatureStore, Level, Pyramid
 from meddift.geometry import AffineTransform, DisplacementField, Grid
+from meddift.io import write_transform
 from meddift.pipeline.kept_field import keep_field
 from meddift.registration.engine import Field
 from meddift.registration.support import Support
@@ -57,6 +59,19 @@ def test_it_comes_back_to_the_bit(store):
     assert list(again.evidence.items()) == list(first.evidence.items())
     with pytest.raises(AssertionError, match="made again"):
         keep_field(store, KEY, {"seed": 1}, never)
+
+
+def test_a_prior_file_that_was_written_anew_makes_another_field(tmp_path, monkeypatch):
+    scan = Volume(np.random.default_rng(0).normal(0, 100, (16, 16, 16)).astype(np.int16), Grid((16,) * 3, np.eye(4)))
+    monkeypatch.setattr("meddift.pipeline.scan_pair.keep_field", lambda store, key, settings, make, sliding: settings)
+    told = []
+    for shift in (0.0, 1.0):
+        matrix = np.eye(4)
+        matrix[0, 3] = shift
+        write_transform(AffineTransform(matrix), tmp_path / "prior.tfm")
+        matcher = meddift.Matcher(levels=("mind",), store=False, prior=tmp_path / "prior.tfm")
+        told.append(matcher.pair(scan, scan).field["prior"])
+    assert told[0] != told[1]
 
 
 def test_a_damaged_one_is_made_again(store, tmp_path):

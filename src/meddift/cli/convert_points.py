@@ -55,7 +55,7 @@ def convert_points(
     grid = None
     if image is not None:
         grid = reading.grid(image)
-    points = read_points(source, space=points_space, grid=grid)
+    points = read_points(source, space=points_space, grid=grid, **reading.geometry())
     text = wanted.text(points, grid)
     outputs.required[target] = lambda path: write_text(text, path)
     outputs.commit()

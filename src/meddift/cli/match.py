@@ -72,14 +72,14 @@ def match(
     if target is not None:
         target.holds()
     check_suffix(picture, PICTURES, "pictures")
-    check_points_files(points, truth, points_space)
+    check_points_files(points, truth, points_space, reading)
     with progress_display(quiet=quiet) as report:
-        matcher = engine.matcher(report)
+        matcher = engine.matcher(report, reading=reading.fixed)
         report("reading the scans", 0.0)
         fixed_volume = reading.fixed.read(fixed)
-        wanted = read_points_on(points, points_space, fixed_volume.grid, "fixed")
+        wanted = read_points_on(points, points_space, fixed_volume.grid, "fixed", **reading.fixed.geometry())
         moving_volume = reading.moving.read(moving)
-        true_points = read_truth(truth, points_space, moving_volume, wanted)
+        true_points = read_truth(truth, points_space, moving_volume, wanted, **reading.moving.geometry())
         if target is not None:
             target.rehearse(wanted, fixed_volume.grid, moving_volume.grid)
         if not dry_run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import typer
 
@@ -78,6 +78,13 @@ AssumeGeometry = Annotated[
 # ---------------------------------------------------------------------- groups
 
 
+class Geometry(TypedDict):
+    """What is said about the geometry of a file."""
+
+    nifti_form: NiftiForm | None
+    assume_geometry: bool
+
+
 @dataclass(frozen=True)
 class ImageReading:
     """How one image is read."""
@@ -90,9 +97,11 @@ class ImageReading:
         """Read an image; `check` is off for masks and label maps, which may be constant."""
         from meddift.io import read_volume
 
-        return read_volume(
-            path, nifti_form=self.nifti_form, assume_geometry=self.assume_geometry, series=self.series, check=check
-        )
+        return read_volume(path, series=self.series, check=check, **self.geometry())
+
+    def geometry(self) -> Geometry:
+        """What is said about the geometry of files, as the readers of images, label maps and fields take it."""
+        return {"nifti_form": self.nifti_form, "assume_geometry": self.assume_geometry}
 
     def grid(self, path: Path) -> Grid:
         """The lattice of an image, without reading its voxels.
@@ -102,9 +111,7 @@ class ImageReading:
         """
         from meddift.io.images import read_header
 
-        header = read_header(
-            path, nifti_form=self.nifti_form, assume_geometry=self.assume_geometry, series=self.series
-        )
+        header = read_header(path, series=self.series, **self.geometry())
         if header.problems:
             raise header.problems[0]
         return header.grid
@@ -217,8 +224,14 @@ class Engine:
         named = [Path(text) for text in (self.prior, self.model) if text is not None and Path(text).exists()]
         return named + ([self.weights] if self.weights is not None else [])
 
-    def matcher(self, on_progress: Callable[[str, float], None] | None = None) -> Matcher:
+    def matcher(
+        self, on_progress: Callable[[str, float], None] | None = None, *, reading: ImageReading | None = None
+    ) -> Matcher:
         """Set up the engine; options that make no sense are said before anything is read.
+
+        Args:
+            on_progress: Told how far the work is.
+            reading: How images of the fixed scan are read: a prior may be a displacement field on its voxels.
 
         Raises:
             OptionsError: if an option makes no sense.
@@ -226,7 +239,12 @@ class Engine:
         """
         import meddift
 
-        return meddift.Matcher(**self.keywords(), store=self.store, threads=self.threads, on_progress=on_progress)
+        chosen = self.keywords()
+        if isinstance(chosen.get("prior"), Path):
+            from meddift.io import read_transform
+
+            chosen["prior"] = read_transform(chosen["prior"], **(reading or ImageReading()).geometry())
+        return meddift.Matcher(**chosen, store=self.store, threads=self.threads, on_progress=on_progress)
 
     def keywords(self) -> dict[str, Any]:
         """What was chosen of how scans are matched, as keywords of `Matcher`.
@@ -267,7 +285,4 @@ def _prior(text: str | None) -> str | Path | None:
         return text if text is None else text.lower()
     if not Path(text).exists():
         raise OptionsError(f"--prior is none, identity, affine or a transform file; there is no file {text!r}")
-    from meddift.io import read_transform
-
-    read_transform(text)
     return Path(text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from meddift.cli.options import PairReading
 from meddift.pipeline.points_files import Space
 
 if TYPE_CHECKING:
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
     from meddift.points import Points
 
 
-def check_points_files(points: Path, truth: Path | None, space: Space | None) -> None:
+def check_points_files(
+    points: Path, truth: Path | None, space: Space | None, reading: PairReading = PairReading()
+) -> None:
     """Find out about a bad points file before the scans are read."""
     from meddift.io.points import parse_points_file
     from meddift.io.points.frames import settle_frame
 
-    settle_frame(parse_points_file(points).frame, space, points)
+    settle_frame(parse_points_file(points, **reading.fixed.geometry()).frame, space, points)
     if truth is not None:
-        settle_frame(parse_points_file(truth).frame or space, None, truth)
+        settle_frame(parse_points_file(truth, **reading.moving.geometry()).frame or space, None, truth)
 
 
 @dataclass(frozen=True)

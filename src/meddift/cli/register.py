@@ -157,17 +157,19 @@ def register(
     outputs = Outputs(inputs=(*inputs, *engine.inputs()))
     outputs.check([*wanted.paths(), *wanted.sidecars()])
     if points is not None:
-        check_points_files(points, truth, points_space)
+        check_points_files(points, truth, points_space, reading)
     with progress_display(quiet=quiet) as report:
-        matcher = engine.matcher(report)
+        matcher = engine.matcher(report, reading=reading.fixed)
         report("reading the scans", 0.0)
         fixed_volume, moving_volume = reading.fixed.read(fixed), reading.moving.read(moving)
-        asked = None if points is None else read_points_on(points, points_space, fixed_volume.grid, "fixed")
+        asked = None
+        if points is not None:
+            asked = read_points_on(points, points_space, fixed_volume.grid, "fixed", **reading.fixed.geometry())
         if asked is not None and target is not None:
             target.rehearse(asked, fixed_volume.grid, moving_volume.grid)
         true_points = None
         if truth is not None and asked is not None:
-            true_points = read_truth(truth, points_space, moving_volume, asked)
+            true_points = read_truth(truth, points_space, moving_volume, asked, **reading.moving.geometry())
         label_map = None if labels is None else reading.moving.read(labels, check=False)
         if label_map is not None:
             require_labels(label_map, str(labels))

@@ -123,15 +123,16 @@ def warp(
     # Images of the moving scan come onto the fixed one; --inverse turns it around.
     source_reading, onto_reading = (reading.fixed, reading.moving) if inverse else (reading.moving, reading.fixed)
     # A displacement field lies on voxels of the fixed scan: what is said about that one's file holds for it too.
-    form, assume = reading.fixed.nifti_form, reading.fixed.assume_geometry
-    parts = tuple(read_transform(path, nifti_form=form, assume_geometry=assume) for path in transforms)
+    parts = tuple(read_transform(path, **reading.fixed.geometry()) for path in transforms)
     found = parts[0] if len(parts) == 1 else CompositeTransform(parts)
     sides = Sides.of(transforms, parts, inverse=inverse)
     grid = None if onto is None else onto_reading.read(onto, check=False)  # only its voxels matter
     given = source = None
     if points is not None:
         voxels = None if grid is None else grid.grid
-        given = read_points_on(points, points_space, sides.start.grid, sides.start.name, voxels=voxels)
+        given = read_points_on(
+            points, points_space, sides.start.grid, sides.start.name, voxels=voxels, **onto_reading.geometry()
+        )
         given, left_out = sides.leave_out_far_points(given, points)
         if left_out and not quiet:
             warn(f"{left_out} of {len(given)} points lie outside the {sides.start.name} scan and have no answer")

@@ -141,7 +141,7 @@ class Options:
     def describe(self) -> dict[str, Any]:
         """All options, ready for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["prior"] = _describe_prior(self.prior)
+        values["prior"] = describe_prior(self.prior)
         values["levels"] = None if self.levels is None else list(self.levels)
         return values
 
@@ -150,19 +150,19 @@ class Options:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
 
 
-def _describe_prior(prior: str | Path | Transform) -> str:
+def describe_prior(prior: str | Path | Transform) -> str:
     """A prior in words; of a transform also what tells it from every other, since long arrays are printed in part."""
     if isinstance(prior, str | Path):
         return str(prior)
     if isinstance(prior, CompositeTransform):
-        return f"CompositeTransform({', '.join(_describe_prior(part) for part in prior.parts)})"
+        return f"CompositeTransform({', '.join(describe_prior(part) for part in prior.parts)})"
     if isinstance(prior, DisplacementField):
         content = hashlib.sha256(np.ascontiguousarray(prior.displacement).tobytes()).hexdigest()
         return f"DisplacementField({prior.grid!r}, affine {prior.grid.affine.tolist()}, sha256 {content})"
     if isinstance(prior, AffineTransform):
         return f"AffineTransform({prior.matrix.tolist()})"
     if isinstance(prior, NumericalInverse):
-        return f"NumericalInverse({_describe_prior(prior.transform)})"
+        return f"NumericalInverse({describe_prior(prior.transform)})"
     # Whatever else there is, is told apart by what it does to a cube as large as a patient.
     places = np.stack(np.meshgrid(*[np.linspace(-300, 300, 13)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     does = hashlib.sha256(np.ascontiguousarray(prior.apply(places)).tobytes()).hexdigest()

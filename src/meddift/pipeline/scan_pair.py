@@ -23,6 +23,7 @@ from meddift.pipeline.direction import Direction, Side, averaged
 from meddift.pipeline.kept import keep
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
+from meddift.pipeline.options import describe_prior
 from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.under_field import Usual, align_under, semantic_margin
 from meddift.registration.engine import Field, FieldWork, Start
@@ -158,7 +159,7 @@ class ScanPair:
             **self._decides(self.fixed.pyramid),
             "fixed": self.fixed.digest,
             "starts": [[start.name, start.affine.matrix.tolist()] for start in self.starts],
-            "prior": self.settings.options.describe()["prior"],
+            "prior": self._prior_in_words,
         }
 
     @property
@@ -228,6 +229,12 @@ class ScanPair:
             if spacing_mm not in self._coarse:
                 self._coarse[spacing_mm] = averaged(self.moving, self.sides[1].every, spacing_mm)
             return self._coarse[spacing_mm]
+
+    @property
+    def _prior_in_words(self) -> str:
+        """What was said about the prior; of a file what is in it, as it may be written anew."""
+        prior = self.settings.options.prior
+        return describe_prior(self.starts[0].transform if isinstance(prior, Path) else prior)
 
     @once
     def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,18 @@ from meddift.io.sniff import what_it_is
 from meddift.io.text_header import shortened
 from meddift.points import Points
 
+if TYPE_CHECKING:
+    from meddift.io.nifti_geometry import NiftiForm
 
-def read_points(path: Path | str, *, space: Frame | None = None, grid: Grid | None = None) -> Points:
+
+def read_points(
+    path: Path | str,
+    *,
+    space: Frame | None = None,
+    grid: Grid | None = None,
+    nifti_form: NiftiForm | None = None,
+    assume_geometry: bool = False,
+) -> Points:
     """Read labelled points of any supported format.
 
     Slicer `.mrk.json` and `.fcsv`; elastix `.txt` and `.pts`; `outputpoints.txt` of transformix (there, the points
@@ -38,6 +48,8 @@ def read_points(path: Path | str, *, space: Frame | None = None, grid: Grid | No
         space: The frame of a file that does not say it: "lps" or "ras" in mm, "voxel" indices counted from 0 or
             "voxel1" from 1. For a file that says it, None or the same.
         grid: The grid of the image that voxel indices were counted in.
+        nifti_form: Of a label map; see `read_volume`.
+        assume_geometry: Of a label map; see `read_volume`.
 
     Returns:
         Points in world RAS mm, with the further columns of the file; a point without position is NaN.
@@ -50,15 +62,22 @@ def read_points(path: Path | str, *, space: Frame | None = None, grid: Grid | No
     """
     path = Path(path)
     wanted = parse_space(space)
-    content = parse_points_file(path)
+    content = parse_points_file(path, nifti_form=nifti_form, assume_geometry=assume_geometry)
     frame = settle_frame(content.frame, wanted, path)
     if content.frame is None and frame == "voxel1":
         _check_counted_from_one(content, path)
     return Points(to_world(content.coordinates, frame, grid, path), content.labels, content.extra)
 
 
-def parse_points_file(path: Path | str) -> PointsFile:
+def parse_points_file(
+    path: Path | str, *, nifti_form: NiftiForm | None = None, assume_geometry: bool = False
+) -> PointsFile:
     """What a points file holds, unconverted: format, frame, coordinates, labels and extra columns.
+
+    Args:
+        path: The file.
+        nifti_form: Of a label map; see `read_volume`.
+        assume_geometry: Of a label map; see `read_volume`.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -66,7 +85,7 @@ def parse_points_file(path: Path | str) -> PointsFile:
         FrameError: if it names a frame that is not known.
     """
     path = Path(path)
-    text = _text_or_labels(path)
+    text = _text_or_labels(path, nifti_form, assume_geometry)
     if isinstance(text, PointsFile):
         return text
     name = path.name.lower()
@@ -157,7 +176,7 @@ def looks_like_flipped(points: Points, grid: Grid) -> bool:
     return outside > 0.2 and outside_flipped <= outside / 4
 
 
-def _text_or_labels(path: Path) -> str | PointsFile:
+def _text_or_labels(path: Path, nifti_form: NiftiForm | None, assume_geometry: bool) -> str | PointsFile:
     """The text of a points file, or what a label map holds; anything else is refused by its name.
 
     Raises:
@@ -167,7 +186,7 @@ def _text_or_labels(path: Path) -> str | PointsFile:
     try:
         if path.exists():
             if _is_image(path):
-                return label_map.parse(path)
+                return label_map.parse(path, nifti_form=nifti_form, assume_geometry=assume_geometry)
             found = what_it_is(path) if path.is_file() else None
             if found is not None:
                 raise PointsError(f"{path} holds no points: it is {found}")
