@@ -177,7 +177,7 @@ class Engine:
             "units, anything else is spread over its range.",
         ),
     ] = None
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N", help="Where to compute.")] = "auto"
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N|mps", help="Where to compute.")] = "auto"
     threads: Annotated[
         int | None,
         advanced("--threads", metavar="N", min=1, help="Processors to use; all of them unless said otherwise."),

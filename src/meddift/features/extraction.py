@@ -134,7 +134,7 @@ def pyramid_key(
         modality: What the scan is said to be, which decides how its intensities are prepared.
         weights: sha256 of the network's weights.
         precision: In which the network computes.
-        device: Where it computes: "cpu", "cuda" or "cuda:N"; which one of several cards does not count.
+        device: Where it computes: "cpu", "cuda", "cuda:N" or "mps"; which one of several cards does not count.
     """
     decides: dict[str, Any] = {
         "scan": scan,
@@ -199,7 +199,7 @@ def extract_pyramid(
         levels += _network_levels(volume, prepared, model, options, spare, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
-        device = "cpu" if model is None else str(model.device)
+        device = str(model.device) if model is not None and model.device.type == "cuda" else "cpu"
         levels.append(mind_level(prepared.cropped(*box_within(prepared.grid, volume.grid)), name=MIND, device=device))
     for level in levels:
         _check_finite(level)

@@ -17,6 +17,7 @@ from meddift.models.haar import haar_forward
 from meddift.models.prepare import prepare_volume
 from meddift.models.spec import REGIONS, GridPolicy, ModelSpec
 from meddift.models.taps import run_and_read
+from meddift.system.device import choose_device
 from meddift.volume import Volume
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -39,7 +40,7 @@ class DiffusionModel:
         encoder: For a learned latent stage: a module that maps (1, 1, X, Y, Z) to mean and standard deviation.
         scale_factor: Latents are multiplied by it.
         weights_hash: sha256 of the weights files.
-        device: "cpu", "cuda" or "cuda:N".
+        device: "cpu", "cuda", "cuda:N" or "mps".
         precision: float32 gives the same answers everywhere; bfloat16 is faster where the processor computes
             in it; auto takes bfloat16 only on such processors.
 
@@ -62,11 +63,11 @@ class DiffusionModel:
         encoder: torch.nn.Module | None,
         scale_factor: float,
         weights_hash: str,
-        device: str | torch.device = "cpu",
+        device: str = "cpu",
         precision: Precision = "float32",
     ) -> None:
         self.spec = spec
-        self.device = checked_device(device)
+        self.device = torch.device(choose_device(device))
         self.precision = checked_precision(precision, self.device)
         self.scale_factor = scale_factor
         self.weights_hash = weights_hash
@@ -254,24 +255,6 @@ class DiffusionModel:
                 ),
             ):
                 yield
-
-
-def checked_device(device: str | torch.device) -> torch.device:
-    """The device, if this machine has it.
-
-    Raises:
-        OptionsError: if it is unknown or not there.
-    """
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise OptionsError(f'unknown device {device!r}: use "cpu", "cuda" or "cuda:N"') from error
-    if found.type not in ("cpu", "cuda"):
-        raise OptionsError(f'device {device!r} is not supported: use "cpu", "cuda" or "cuda:N"')
-    count = torch.cuda.device_count() if found.type == "cuda" else 0
-    if found.type == "cuda" and (found.index or 0) >= count:
-        raise OptionsError(f'device {device!r} is not there: torch sees {count} CUDA devices; use "cpu"')
-    return found
 
 
 def checked_precision(precision: str, device: torch.device) -> Literal["float32", "bfloat16"]:

@@ -45,7 +45,7 @@ class Matcher:
         model: Name of the catalogue, or path of a specification.
         preset: "default" or "paper".
         weights: Folder with the weights; None = those of the package or of meddift's store.
-        device: "auto" (CUDA where it works, else CPU), "cpu", "cuda" or "cuda:N".
+        device: "auto" (CUDA where it works, else CPU), "cpu", "cuda", "cuda:N" or "mps"; see `Runtime`.
         store: Whether features are kept on disk and reused; a path or a store says where.
         on_progress: Called with the name of a stage and the share of the work that is done; what it raises ends the
             work.

@@ -30,7 +30,8 @@ class Runtime:
     - Files of the store appear whole or not at all, so several processes may share one.
 
     Args:
-        device: "auto" (CUDA where it works, else CPU), "cpu", "cuda" or "cuda:N".
+        device: "auto" (CUDA where it works, else CPU), "cpu", "cuda", "cuda:N", or "mps" (a GPU of Apple's, on which
+            the network runs; all else, which needs double precision, is computed on the processor).
         precision: Of the network: "float32" gives the same answers everywhere; "bfloat16" is faster on processors that
             compute in it.
         store: Whether features are kept on disk and reused; a path or a store says where.
@@ -73,9 +74,14 @@ class Runtime:
         return f"Runtime(device={self._wanted_device!r}, precision={self.precision!r}, store={self.store!r})"
 
     @once
-    def device(self) -> str:
-        """Where tensors are computed: "cpu" or "cuda:N"; to find out loads PyTorch."""
+    def network_device(self) -> str:
+        """Where the network computes: "cpu", "cuda:N" or "mps"; to find out loads PyTorch."""
         return choose_device(self._wanted_device)
+
+    @property
+    def device(self) -> str:
+        """Where all else is computed: "cpu" or "cuda:N"; to find out loads PyTorch."""
+        return "cpu" if self.network_device == "mps" else self.network_device
 
     def run(self, work: Callable[[], Result]) -> Result:
         """Do some work on as many threads as were asked for; returns what it returns."""

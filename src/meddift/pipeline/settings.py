@@ -78,7 +78,7 @@ class Settings:
         from meddift.models import load_model
 
         return load_model(
-            self.spec, weights=self.weights, device=self.runtime.device, precision=self.runtime.precision
+            self.spec, weights=self.weights, device=self.runtime.network_device, precision=self.runtime.precision
         )
 
     @property
@@ -114,7 +114,7 @@ class Settings:
             modality=modality,
             weights=self.weights_hash,
             precision=runtime.precision,
-            device=runtime.device,
+            device=runtime.network_device,
         )
 
     def encoding_plan(self, grid: Grid) -> EncodingPlan:
@@ -135,7 +135,7 @@ class Settings:
             },
             "model": self.spec.name,
             "weights_sha256": self.weights_hash,
-            "device": self.runtime.device,
+            "device": self.runtime.network_device,
             "options": self.options.describe(),
             "extraction": {
                 "timestep": self.extraction.timestep,

@@ -24,10 +24,10 @@ def check_device_name(wanted: str) -> str:
     """A device by name, without looking whether it is there (that would load torch).
 
     Raises:
-        OptionsError: if it is none of "auto", "cpu", "cuda" and "cuda:N".
+        OptionsError: if it is none of "auto", "cpu", "cuda", "cuda:N" and "mps".
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
-        raise OptionsError(f"a device is auto, cpu, cuda or cuda:N, got {wanted!r}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", wanted):
+        raise OptionsError(f"a device is auto, cpu, cuda, cuda:N or mps, got {wanted!r}")
     return wanted
 
 
@@ -35,10 +35,10 @@ def choose_device(wanted: str = "auto") -> str:
     """The device to compute on.
 
     Args:
-        wanted: "auto" (CUDA where it works, else the CPU), "cpu", "cuda" or "cuda:N".
+        wanted: "auto" (CUDA where it works, else the CPU), "cpu", "cuda", "cuda:N", or "mps" (a GPU of Apple's).
 
     Returns:
-        "cpu" or "cuda:N".
+        "cpu", "cuda:N" or "mps".
 
     Raises:
         OptionsError: if the name makes no sense, or there is no such device on this machine.
@@ -48,6 +48,12 @@ def choose_device(wanted: str = "auto") -> str:
         return "cpu"
     import torch
 
+    if wanted == "mps":
+        if not (torch.backends.mps.is_available() and _works("mps")):
+            raise OptionsError(
+                "this machine has no GPU of Apple's that PyTorch can use (mps). Use --device auto or cpu"
+            )
+        return "mps"
     if wanted == "auto":
         return "cuda:0" if torch.cuda.is_available() and _works("cuda:0") else "cpu"
     name = "cuda:0" if wanted == "cuda" else wanted
