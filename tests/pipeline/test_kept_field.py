@@ -63,7 +63,7 @@ def test_it_comes_back_to_the_bit(store):
 
 def test_a_prior_file_that_was_written_anew_makes_another_field(tmp_path, monkeypatch):
     scan = Volume(np.random.default_rng(0).normal(0, 100, (16, 16, 16)).astype(np.int16), Grid((16,) * 3, np.eye(4)))
-    monkeypatch.setattr("meddift.pipeline.scan_pair.keep_field", lambda store, key, settings, make, sliding: settings)
+    monkeypatch.setattr("meddift.pipeline.scan_pair.keep_field", lambda store, key, settings, make: settings)
     told = []
     for shift in (0.0, 1.0):
         matrix = np.eye(4)
