@@ -238,3 +238,30 @@ def test_a_broken_transform_is_named(run: Run, tmp_path: Path) -> None:
     assert outcome.code == 1
     assert "T.h5" in outcome.stderr
     assert not (tmp_path / "o.csv").exists()
+
+
+def test_a_point_without_counterpart_does_not_cost_the_transform(
+    done: tuple[Path, Outcome], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """elastix files cannot say it; that a point of the fixed scan has none is known only after the work."""
+    from meddift.cli.points_files import PointsTarget
+
+    monkeypatch.setattr(PointsTarget, "rehearse", lambda *_: None)
+    folder, _ = done
+    middle = affine()[:3, :3] @ [22, 20, 18] + affine()[:3, 3]
+    points = write_csv(tmp_path / "points.csv", np.array([middle, middle + 5000.0]))
+    arguments = [
+        "register",
+        folder / "fixed.nii.gz",
+        folder / "moving.nii.gz",
+        "--stages",
+        "affine",
+        "--levels",
+        "mind",
+    ]
+    arguments += ["--no-store", "-p", points, "--points-out", tmp_path / "there.txt", "-o", tmp_path / "T.tfm"]
+    outcome = run(arguments)
+    assert outcome.code == 3, outcome.stderr
+    assert "the elastix format cannot say" in outcome.stderr
+    assert (tmp_path / "T.tfm").is_file()
+    assert not (tmp_path / "there.txt").exists()

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from meddift.errors import MissingFileError, PointsError
+from meddift.errors import MissingFileError, OptionsError, PointsError
 from meddift.io.points import parse_points_file, read_points, what_is_lost, write_points
 from meddift.points import Points
 
@@ -274,3 +274,10 @@ def test_hostile_text_is_refused_in_linear_time_and_few_words(tmp_path: Path, na
         read_points(path)
     assert time.process_time() - started < 1.0
     assert len(str(caught.value)) < 1000 + len(str(tmp_path))
+
+
+def test_points_are_not_written_over_a_scan(tmp_path):
+    (tmp_path / "scan.nii.gz").write_bytes(b"a scan")
+    with pytest.raises(OptionsError, match="the name of an image"):
+        write_points(Points([[1.0, 2, 3]]), tmp_path / "scan.nii.gz", format="elastix")
+    assert (tmp_path / "scan.nii.gz").read_bytes() == b"a scan"

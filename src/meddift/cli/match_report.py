@@ -175,13 +175,7 @@ def write(report: MatchReport, outputs: Outputs, *, target: PointsTarget | None,
     """
     missed = []
     if target is not None:
-        try:
-            text = points_text(report.matches, target, report.pair.moving.grid)
-        except PointsError as error:
-            # A format that cannot say that a point has no counterpart, which nobody knew before.
-            missed.append(str(error))
-        else:
-            outputs.required[target.path] = lambda path: write_text(text, path)
+        missed += plan_points(report.matches, target, report.pair.moving.grid, outputs)
     if picture is not None:
         from meddift.pipeline.picture import draw_matches, save_picture
 
@@ -192,15 +186,24 @@ def write(report: MatchReport, outputs: Outputs, *, target: PointsTarget | None,
     return missed + outputs.commit()
 
 
-def points_text(matches: Matches, target: PointsTarget, grid: Grid) -> str:
-    """The points found as the content of a file, with what is known about each as far as the format holds it.
+def plan_points(matches: Matches, target: PointsTarget, grid: Grid, outputs: Outputs) -> list[str]:
+    """Put the points found among the files to write, with what is known about each as far as the format holds it.
 
     Args:
         matches: What was found.
         target: The file.
         grid: Lattice of the moving scan, in which voxel indices are counted.
+        outputs: Where they are put.
+
+    Returns:
+        A sentence if the format cannot say that a point has no counterpart, which nobody knew before.
     """
-    return target.text(matches.moving, grid, matches.columns(target.holds()))
+    try:
+        text = target.text(matches.moving, grid, matches.columns(target.holds()))
+    except PointsError as error:
+        return [str(error)]
+    outputs.required[target.path] = lambda path: write_text(text, path)
+    return []
 
 
 def _number(value: float | None, digits: int) -> str:

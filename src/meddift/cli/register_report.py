@@ -147,7 +147,6 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
     from meddift.io import write_volume
     from meddift.io.transform_sidecar import sidecar_path, transform_sidecar, write_learn2reg, write_sidecar
     from meddift.registration import warp_labels, warp_volume
-    from meddift.system.atomic import write_text
 
     found, fixed, moving = carried.registration, carried.pair.fixed.volume, carried.pair.moving.volume
     required = outputs.required
@@ -175,16 +174,16 @@ def write(carried: Carried, wanted: Wanted, outputs: Outputs) -> list[str]:
         plan(wanted.labels, lambda place: write_volume(warp_labels(labels, found.transform, fixed.grid), place))
     plan(wanted.jacobian, lambda place: write_volume(found.determinant_on(fixed.grid), place))
     plan(wanted.uncertainty, lambda place: write_volume(found.uncertainty_on(fixed.grid), place))
+    missed = []
     if wanted.points is not None and carried.matches is not None:
-        from meddift.cli.match_report import points_text
+        from meddift.cli.match_report import plan_points
 
-        text = points_text(carried.matches, wanted.points, moving.grid)
-        plan(wanted.points.path, lambda place: write_text(text, place))
+        missed += plan_points(carried.matches, wanted.points, moving.grid, outputs)
     if wanted.picture is not None:
         from meddift.pipeline.picture import draw_registration, save_picture
 
         outputs.optional[wanted.picture] = lambda place: save_picture(draw_registration(fixed, moving, found), place)
-    return outputs.commit()
+    return missed + outputs.commit()
 
 
 def _write_described(transform: Transform, content: dict[str, Any], name: str, place: Path) -> None:

@@ -37,6 +37,9 @@ _LABELS = ("label", "name", "lesion", "id")
 
 _MISSING = (math.nan, math.nan, math.nan)
 
+#: What stands in files that ANTs wrote in the place of every text.
+_LOST = "nan"
+
 
 def parse(text: str, path: Path) -> PointsFile:
     """A table with a header.
@@ -65,6 +68,8 @@ def parse(text: str, path: Path) -> PointsFile:
     if is_ants:
         records = _three_dimensional(records, names, path)
     rows, labels, extra = table_rows(records, names, header, axes=axes, path=path)
+    if is_ants:
+        labels, extra = _without_lost_texts(labels, extra)
     skipped = {"t"} if is_ants else {"selected", "visible", "locked"} if axes != "xyz" else set()
     extra = {name: values for name, values in extra.items() if name.strip().lower() not in skipped}
     return points_file(form, frame, rows, labels=labels, extra=extra, path=path)
@@ -186,6 +191,18 @@ def _hint(header: Sequence[str], sets: Sequence[str]) -> str:
     return " Is the header line missing?" if sum(is_number(name) for name in header) >= 3 else ""
 
 
+def _without_lost_texts(
+    labels: list[str] | None, extra: dict[str, list[str]]
+) -> tuple[list[str] | None, dict[str, list[str]]]:
+    """Labels and columns without those of which ANTs has left nothing: it writes nan for every text."""
+
+    def is_lost(values: list[str]) -> bool:
+        return all(value.strip() == _LOST for value in values)
+
+    kept = None if labels is None or is_lost(labels) else labels
+    return kept, {name: values for name, values in extra.items() if not is_lost(values)}
+
+
 def _three_dimensional(
     records: Iterator[tuple[int, list[str]]], names: Sequence[str], path: Path
 ) -> Iterator[tuple[int, list[str]]]:
@@ -200,6 +217,9 @@ def _three_dimensional(
             if time and not is_number(time):
                 raise PointsError(f"{path}, line {number}: t must be a number, got {shown(time)}")
             whole = all(record[i].strip().lstrip("+-").isdecimal() for i in at)
+            # antsApplyTransformsToPoints does not know quotes: a comma in a label makes one more column of nan.
+            while len(record) > len(names) and record[-1].strip() == _LOST:
+                record.pop()
             if time and float(time) != 0 and whole:
                 raise PointsError(
                     f"{path}, line {number}: t is {time}, but points of a 3D image have t = 0. Were decimals written "

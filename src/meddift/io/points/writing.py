@@ -164,11 +164,15 @@ def points_format(path: Path, wanted: PointsFormat | None) -> PointsFormat:
     """The format of a points file, by name or else by suffix.
 
     Raises:
-        OptionsError: if the name is unknown, or the suffix says nothing.
+        OptionsError: if the name is unknown, or the suffix says nothing, or that it is an image.
     """
     if wanted is not None:
         if wanted not in _FRAMES:
             raise OptionsError(f"the format of points is one of {', '.join(_FRAMES)}; got {wanted!r}")
+        from meddift.io.images import IMAGE_SUFFIXES, suffix_of
+
+        if suffix_of(path, IMAGE_SUFFIXES) is not None:  # a scan that stands there would be lost
+            raise OptionsError(f"{path.name!r} is the name of an image, and points would be written to it")
         return wanted
     suffix = path.suffix.lower()
     if suffix not in _BY_SUFFIX:
