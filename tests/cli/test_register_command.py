@@ -35,7 +35,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     positions = middle + np.array([[0, 0, 0], [12, 9, -12], [-18, 6, 3], [9, -15, 12.0]])
     write_csv(folder / "points.csv", positions)
     write_csv(folder / "truth.csv", positions + SHIFT)
-    arguments = ["register", "fixed.nii.gz", "moving.nii.gz", "--no-store", "--json"]
+    arguments = ["register", "fixed.nii.gz", "moving.nii.gz", "--no-store", "--levels", "mind", "--json"]
     for name, value in (
         ("out", "T.h5"),
         ("inverse", "Ti.nii.gz"),
@@ -133,7 +133,8 @@ def test_warp_does_what_register_did(done: tuple[Path, Outcome], run: Run, tmp_p
 def test_masks_and_labels_may_be_the_same_everywhere(done: tuple[Path, Outcome], run: Run, tmp_path: Path) -> None:
     folder, _ = done
     write_nifti(tmp_path / "ones.nii.gz", np.ones((44, 40, 36), dtype=np.uint8))
-    scans = [str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"), "--no-store", "--stages", "affine"]
+    pair = [str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz")]
+    scans = [*pair, "--no-store", "--levels", "mind", "--stages", "affine"]
     mask = ["--fixed-mask", str(tmp_path / "ones.nii.gz"), "--moving-mask", str(tmp_path / "ones.nii.gz")]
     outcome = run(["register", *scans, *mask, "--out", str(tmp_path / "T.h5")])
     assert outcome.code == 0, outcome.stderr
@@ -161,7 +162,7 @@ def test_warp_turned_around_brings_the_fixed_scan_onto_the_moving_one(
 def test_scans_with_nothing_in_common_write_nothing(run: Run, tmp_path: Path) -> None:
     write_nifti(tmp_path / "fixed.nii.gz", textured((36, 36, 36), seed=1))
     write_nifti(tmp_path / "other.nii.gz", textured((36, 36, 36), seed=2))
-    wishes = ["--out", tmp_path / "T.h5", "--warped", tmp_path / "W.nii.gz", "--no-store"]
+    wishes = ["--out", tmp_path / "T.h5", "--warped", tmp_path / "W.nii.gz", "--no-store", "--levels", "mind"]
     outcome = run(["register", tmp_path / "fixed.nii.gz", tmp_path / "other.nii.gz", *wishes])
     assert outcome.code == 1
     assert "no reliable correspondence" in outcome.stderr
