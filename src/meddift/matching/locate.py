@@ -72,6 +72,10 @@ class Located:
 
         return cls(**{field.name: column(field.name) for field in fields(cls)})
 
+    def rows(self, rows: NDArray[Any]) -> Located:
+        """Some rows."""
+        return Located(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
     def put(self, rows: NDArray[Any], part: Located) -> None:
         """Fill in some rows."""
         for field in fields(self):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from meddift.features import Level
 from meddift.features.extraction import MIND
 from meddift.geometry.inverse import invert_points
 from meddift.matching.align import align_neighbourhoods
@@ -19,6 +21,13 @@ from meddift.registration.engine import Field
 LIMIT_MM = 4.0
 #: How strongly points are held by the field, 1/mm^2, see `align_neighbourhoods`.
 HOLD = 2.0
+#: Masks of what slides are right to about this much, mm: closer to their surface either side is tried.
+SURFACE_MM = 8.0
+#: What lies outside the mask is taken for a part of the lung if the misfit of its neighbourhood becomes less than
+#: this much of what it was.
+PREFERRED = 0.95
+#: Misfits on both sides that differ by less than this factor do not tell to which side a point belongs.
+DECIDED = 1.5
 #: Rivals are looked for within this distance, mm.
 RIVALS_MM = 20.0
 
@@ -58,27 +67,28 @@ def align_under(
     """
     count = len(positions)
     fixed, moving = (side.scan.pyramid.level(MIND) for side in sides)
-    expected = field.apply(positions)
-    linear = np.empty((count, 3, 3))
     group = field.group_of(positions)
-    for number, part in enumerate(field.parts):
-        linear[group == number] = local_linear(part, positions[group == number])
-    aligned = align_neighbourhoods(fixed, moving, positions, expected, linear, limit_mm=LIMIT_MM, hold=HOLD)
-    found = replace(
-        Located.empty(count),
-        positions=aligned.positions,
-        expected=expected,
-        misfit=aligned.misfit,
-        looseness_mm=aligned.looseness_mm,
-    )
+    found = _aligned(field, fixed, moving, positions, group)
     if not count:
         return found
+    doubtful = np.zeros(count)
+    rows = np.flatnonzero(_near_the_surface(field, positions, group))
+    if len(rows):
+        # A vessel at the root of the lung looks like what lies outside; what looks like lung is lung.
+        other = _aligned(field, fixed, moving, positions[rows], 1 - group[rows])
+        apart = np.linalg.norm(other.expected - found.expected[rows], axis=1)
+        ratio = other.misfit / found.misfit[rows]
+        doubtful[rows] = np.where(np.maximum(ratio, 1 / ratio) < DECIDED, apart, 0.0)
+        better = np.flatnonzero((ratio < PREFERRED) & (group[rows] == 0))
+        found.put(rows[better], other.rows(better))
+        group[rows[better]] = 1
     similarity = _similarity(sides, positions, found.positions)
     found = replace(found, similarity=similarity, first_similarity=similarity)
     if field.support is not None:
         at = torch.from_numpy(positions)
         supported, uncertainty = field.support.supported_at(at), field.support.uncertainty_at(at).double()
-        found = replace(found, supported=supported.cpu().numpy(), uncertainty_mm=uncertainty.cpu().numpy())
+        uncertainty_mm = np.maximum(uncertainty.cpu().numpy(), doubtful)
+        found = replace(found, supported=supported.cpu().numpy(), uncertainty_mm=uncertainty_mm)
     if not confidence:
         return found
     # Where the field has them on the way back, and how it is bent there.
@@ -93,6 +103,36 @@ def align_under(
         inverse_error_mm=np.linalg.norm(back.positions - positions, axis=1),
         margin=semantic_margin(field, sides, positions, found.positions),
     )
+
+
+def _aligned(
+    field: Field, fixed: Level, moving: Level, positions: NDArray[np.float64], group: NDArray[np.int64]
+) -> Located:
+    """Points put where the part of the field of their group has them, then aligned."""
+    expected, linear = np.empty((len(positions), 3)), np.empty((len(positions), 3, 3))
+    for number, part in enumerate(field.parts):
+        rows = group == number
+        expected[rows], linear[rows] = part.apply(positions[rows]), local_linear(part, positions[rows])
+    aligned = align_neighbourhoods(fixed, moving, positions, expected, linear, limit_mm=LIMIT_MM, hold=HOLD)
+    return replace(
+        Located.empty(len(positions)),
+        positions=aligned.positions,
+        expected=expected,
+        misfit=aligned.misfit,
+        looseness_mm=aligned.looseness_mm,
+    )
+
+
+def _near_the_surface(field: Field, positions: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) bool, whether the surface along which something slides may as well run on the other side of a point."""
+    near = np.zeros(len(positions), dtype=bool)
+    if field.sliding is None:
+        return near
+    for direction in product((-1, 0, 1), repeat=3):
+        length = np.linalg.norm(direction)
+        if length:
+            near |= field.group_of(positions + np.array(direction) / length * SURFACE_MM) != group
+    return near
 
 
 def semantic_margin(
