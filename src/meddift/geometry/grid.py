@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import GeometryError
-from meddift.geometry.orientation import closest_axes, parse_orientation
+from meddift.geometry.orientation import closest_axes, turned_axes
 from meddift.geometry.sampling import is_tensor, mapped
 
 if TYPE_CHECKING:
@@ -376,20 +376,14 @@ class Grid:
         Raises:
             GeometryError: if `orientation` is not such three letters.
         """
-        wanted = parse_orientation(orientation)
-        current_axes, current_signs = closest_axes(self.direction)
-        axes, flips = [], []
-        for world_axis, sign in wanted:
-            old = current_axes.index(world_axis)
-            axes.append(old)
-            flips.append(bool(current_signs[old] != sign))
+        axes, flips = turned_axes(self.direction, orientation)
         turn = np.zeros((4, 4))
         turn[3, 3] = 1
         for new, (old, flip) in enumerate(zip(axes, flips, strict=True)):
             turn[old, new] = -1.0 if flip else 1.0
             turn[old, 3] = self.shape[old] - 1 if flip else 0.0
         grid = Grid((self.shape[axes[0]], self.shape[axes[1]], self.shape[axes[2]]), self.affine @ turn)
-        return grid, (axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2])
+        return grid, axes, flips
 
     # ------------------------------------------------------------------ internals
 

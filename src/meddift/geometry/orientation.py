@@ -24,15 +24,24 @@ def closest_axes(direction: NDArray[np.float64]) -> tuple[tuple[int, int, int], 
     return best, (signs[0], signs[1], signs[2])
 
 
-def parse_orientation(orientation: str) -> list[tuple[int, int]]:
-    """World axis and sign for each letter of an orientation such as "RAS".
+def turned_axes(
+    direction: NDArray[np.float64], orientation: str
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """For each axis of a wanted orientation, the index axis that it comes from, and whether that is flipped.
+
+    Args:
+        direction: (3, 3) float64, unit vectors of the index axes as columns, RAS.
+        orientation: Three letters, one of each pair L/R, P/A, I/S.
 
     Raises:
-        GeometryError: if it is not three letters, one each of L/R, P/A and I/S.
+        GeometryError: if `orientation` is not such three letters.
     """
-    parsed = [_LETTERS.get(letter, (-1, 0)) for letter in orientation.upper()]
-    if len(parsed) != 3 or {axis for axis, _ in parsed} != {0, 1, 2}:
+    wanted = [_LETTERS.get(letter, (-1, 0)) for letter in orientation.upper()]
+    if len(wanted) != 3 or {axis for axis, _ in wanted} != {0, 1, 2}:
         raise GeometryError(
             f'an orientation is three letters, one each of L/R, P/A and I/S, such as "RAS"; got {orientation!r}'
         )
-    return parsed
+    current, signs = closest_axes(direction)
+    a, b, c = (current.index(axis) for axis, _ in wanted)
+    flips = [signs[old] != sign for old, (_, sign) in zip((a, b, c), wanted, strict=True)]
+    return (a, b, c), (flips[0], flips[1], flips[2])
