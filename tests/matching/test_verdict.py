@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from meddift.matching.verdict import CARRIED, REASONS, Evidence, Limits, judge
+from meddift.matching.verdict import CARRIED, REASONS, UNDER_FIELD, Evidence, Limits, judge
 
 
 def evidence(**changes) -> Evidence:
@@ -78,3 +79,18 @@ def test_what_is_carried_may_be_a_little_farther_off():
 def test_all_that_speaks_against_a_match_is_named():
     _, ((first, second),) = judge(evidence(margin=0.01, at_border=True))
     assert (first.code, second.code) == ("rival", "border")
+
+
+def test_the_page_about_verdicts_has_these_limits_and_codes():
+    page = (Path(__file__).parents[2] / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(" `"): cells for line in page.splitlines() if len(cells := line.split("|")) == 7}
+    measured = {
+        "inverse_error": "inverse_error_mm", "rival": "margin", "dissimilar": "similarity", "misfit": "misfit",
+        "loose": "looseness_mm", "deviation": "deviation_mm", "imprecise": "uncertainty_mm",
+    }  # fmt: skip
+    for code, name in measured.items():
+        one_by_one, under_field, carried = (cell.strip() for cell in rows[code][3:6])
+        assert float(one_by_one.split()[-1]) == getattr(Limits(), name)
+        assert float(under_field) == getattr(UNDER_FIELD, name)
+        assert not carried or float(carried) == getattr(CARRIED, name)
+    assert all(f"`{code}`" in page for code in REASONS)

@@ -58,15 +58,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond these a match is called uncertain.
-
-    Chosen on deformed scans that the model was not trained on: of the matches that are right to 5 mm, 95 of 100 return
-    within 1.4 mm and beat their rivals by more than 0.03; of those that are wrong by more, about a quarter do not
-    return within 2.5 mm. Where tissue was replaced by other tissue, similarity fell to 65 to 80 of 100 of the usual;
-    right matches have more than 90. How neighbourhoods fit was looked at on deformed scans of two patients and a drawn
-    chest, also with twice the noise and slices of 5 mm. Of 32 matches that were wrong by more than 5 mm although
-    nothing else spoke against them, the last two limits question 29; of right ones on vessels none but in the noisiest
-    scans, of those elsewhere in the body a tenth to a fifth.
+    """Beyond these a match is called uncertain; docs/verdicts.md has them as a table and says where they come from.
 
     Attributes:
         inverse_error_mm: Matching back has to end within this distance of where it started.
@@ -87,8 +79,8 @@ class Limits:
     uncertainty_mm: float = 2.0
 
 
-#: Under a field, which holds a place where its neighbourhood leaves it loose, and where rivals nearby count only if
-#: the network prefers them. Chosen on drawn sliding lungs, deformed chests and abdomens, and brains of two contrasts.
+#: Under a field: it holds a place where the neighbourhood leaves it loose, and rivals nearby count only if the network
+#: prefers them.
 UNDER_FIELD = Limits(margin=0.0, looseness_mm=1.3)
 
 #: Of points that a registration carries: nothing was compared at each, but how far off the transform may be is known.
