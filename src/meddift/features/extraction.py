@@ -199,7 +199,7 @@ def extract_pyramid(
         levels += _network_levels(volume, prepared, model, options, spare, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
-        device = str(model.device) if model is not None and model.device.type == "cuda" else "cpu"
+        device = "cpu" if model is None or str(model.device) == "mps" else str(model.device)
         levels.append(mind_level(prepared.cropped(*box_within(prepared.grid, volume.grid)), name=MIND, device=device))
     for level in levels:
         _check_finite(level)
