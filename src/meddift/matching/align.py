@@ -1,12 +1,13 @@
-"""Between voxels: the neighbourhood of each point is laid over its counterpart by least squares, both ways at once.
+"""Between voxels: the neighbourhood of each point is registered to its counterpart by least squares, both ways.
 
-A neighbourhood is a ball of voxels around a point. A small affine map takes it to the other scan; of all such maps the
-one is found at which descriptors differ least (Lucas and Kanade 1981, by Gauss-Newton steps). Stretching and turning
-are found along with the place, because a neighbourhood that is laid on askew is laid on beside the point.
+A neighbourhood is a ball of voxels around a point. Of all affine maps of the neighbourhood into the other scan, the
+one is found with the least sum of squared differences of descriptors (Lucas and Kanade 1981, by Gauss-Newton steps).
+Rotation and stretching are estimated along with the position: leaving them out would shift the position.
 
-Descriptors are not linear between voxels, and what interpolation adds is alike at all places that lie alike between
-voxels. So one scan is always read on its voxels: the voxels around the fixed point are compared with places between
-moving voxels, and the voxels around the moving place with places between fixed ones, by the same map.
+Descriptors are not linear between voxels, and interpolation makes descriptors at equal sub-voxel offsets alike, which
+pulls positions towards whole voxels. So one scan is always read at its voxels: the voxels around the fixed point are
+compared with interpolated places of the moving scan, and the voxels around the moving place with interpolated places
+of the fixed scan, by the same map.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ BATCH = 16
 ROUNDS = 4
 #: Neighbours lie about so far apart and at most so far away, mm, and count as a Gaussian of their distance, mm.
 SPACING_MM, REACH_MM, SIGMA_MM = 4.0, 12.0, 6.0
-#: How stiff the linear part is, relative to what descriptors ask of the place: it keeps what even tissue leaves open.
+#: Weight of the prior on the linear part, relative to the weight of the data on the position: it decides where tissue
+#: is even and the data leave the linear part open.
 STIFFNESS = 0.03
-#: Descriptors that agree better than this do so by chance, or because both scans are the same file.
+#: A misfit below this is chance, or both scans are the same file.
 LEAST_MISFIT = 1e-4
-#: Differences of this many times the median of a neighbourhood count a quarter (Geman and McClure).
+#: Robust weights (Geman and McClure): a squared difference of this many times the median of the neighbourhood has a
+#: weight of a quarter.
 ROBUST = 2.0
 
-#: Unknowns of a point: a shift, and how the ends of the neighbourhood's three axes move.
+#: Unknowns of a point: a shift, and three columns of the change of the linear part, times REACH_MM.
 _UNKNOWNS = 12
 
 
@@ -48,9 +51,10 @@ class Aligned:
         positions: (N, 3) float64 on the moving scan, world RAS mm.
         misfit: (N,) float64, mean squared difference of the unit descriptors of a neighbourhood and its counterpart: 0
             where they are equal, 2 where they have nothing in common.
-        looseness_mm: (N,) float64, by how much the place may slide in its loosest direction before the fit gets worse
-            by what it lacks anyway: about 0.4 on vessels, above 1 in even tissue, very large where there is nothing to
-            see. A measure, not an error: neighbouring descriptors share their noise.
+        looseness_mm: (N,) float64, standard deviation of the position along its least determined direction, as the
+            normal equations and the misfit give it: about 0.4 on vessels, above 1 in even tissue, very large where
+            there is nothing to see. For ranking; the true error differs, as the noise of neighbouring descriptors is
+            correlated.
     """
 
     positions: NDArray[np.float64]
@@ -77,8 +81,8 @@ def align_neighbourhoods(
         found: (N, 3) float64, where they were found on the moving scan, world RAS mm.
         linear: (N, 3, 3) float64, how the fixed scan is stretched and turned there, as far as is known.
         limit_mm: No place moves farther than this.
-        hold: How strongly places are held where they were found, 1/mm^2: along a direction in which the fit leaves a
-            looseness of s mm, a place goes 1 / (1 + hold s^2) of the way. With 0 the fit alone decides.
+        hold: Weight of the prior on the position (where it was found), 1/mm^2: along a direction with a standard
+            deviation of s mm, the position moves 1 / (1 + hold s^2) of the way that the data alone would move it.
 
     Returns:
         One row a point.
@@ -108,18 +112,20 @@ def _align(
     """Some points at a time; see `align_neighbourhoods`."""
     around, beyond = _Voxels.around(fixed, positions), _Voxels.around(moving, found)
     offsets = around.positions - positions[:, None]
-    share = _share(offsets)
+    share = _weights(offsets)
     place, bent = found.copy(), linear.copy()
     misfit = loose = np.full(len(found), np.nan)
     for _ in range(ROUNDS):
         there = place[:, None] + np.einsum("nij,nkj->nki", bent, offsets)
-        asked = _asked(around, moving, there, share, offsets, None)
+        equations = _normal_equations(around, moving, there, share, offsets, None)
         # The same map the other way: what its unknowns do to a fixed place is what they do to a moving one, undone.
         undone = np.linalg.inv(bent)
         back = np.einsum("nij,nkj->nki", undone, beyond.positions - place[:, None])
-        asked = asked.and_also(_asked(beyond, fixed, positions[:, None] + back, _share(back), back, -undone))
-        step, loose = _solve(asked, bent - linear, place - found, hold)
-        misfit = asked.misfit.numpy()
+        equations = equations.plus(
+            _normal_equations(beyond, fixed, positions[:, None] + back, _weights(back), back, -undone)
+        )
+        step, loose = _solve(equations, bent - linear, place - found, hold)
+        misfit = equations.misfit.numpy()
         place = found + _shortened(place + step[:, 0] - found, limit_mm)
         bent = bent + step[:, 1:].transpose(0, 2, 1) / REACH_MM
         # Nothing in a body is flattened to a tenth of its volume or turned inside out: begin again.
@@ -155,15 +161,15 @@ class _Voxels:
         return cls(grid.index_to_world(voxels.reshape(-1, 3)).reshape(voxels.shape), described, exist)
 
 
-def _share(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, K), how much places count that lie (N, K, 3) mm away."""
+def _weights(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, K), Gaussian weights of places that lie (N, K, 3) mm away; 0 beyond the reach."""
     distance = np.linalg.norm(offsets, axis=-1)
     return np.asarray(np.exp(-0.5 * (distance / SIGMA_MM) ** 2) * (distance <= REACH_MM))
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """What descriptors ask of the unknowns: normal equations, and how large the differences behind them are.
+class _NormalEquations:
+    """Normal equations of the unknowns, and the misfit at which they were set up.
 
     Attributes:
         system: (N, 12, 12) float64.
@@ -175,25 +181,25 @@ class _Asked:
     right: torch.Tensor
     misfit: torch.Tensor
 
-    def and_also(self, other: _Asked) -> _Asked:
+    def plus(self, other: _NormalEquations) -> _NormalEquations:
         """Of both directions together."""
-        return _Asked(self.system + other.system, self.right + other.right, (self.misfit + other.misfit) / 2)
+        return _NormalEquations(self.system + other.system, self.right + other.right, (self.misfit + other.misfit) / 2)
 
 
-def _asked(
+def _normal_equations(
     voxels: _Voxels,
     other: Level,
     places: NDArray[np.float64],
     weight: NDArray[np.float64],
     offsets: NDArray[np.float64],
     turn: NDArray[np.floating] | None,
-) -> _Asked:
-    """What one direction asks.
+) -> _NormalEquations:
+    """Normal equations of one direction.
 
     Args:
-        voxels: What is wanted.
-        other: Descriptors of the scan in which it is looked for.
-        places: (N, K, 3), where it is looked for now, world RAS mm.
+        voxels: Voxels of one scan and their descriptors.
+        other: Descriptors of the other scan.
+        places: (N, K, 3), where the present map puts these voxels in the other scan, world RAS mm.
         weight: (N, K), how much each place counts.
         offsets: (N, K, 3), where the places lie in the neighbourhood of the fixed point, mm.
         turn: (N, 3, 3), what a shift of the moving place does to `places`; None = it shifts them alike.
@@ -218,26 +224,37 @@ def _asked(
     matrix = torch.from_numpy(np.broadcast_to(by_mm, (count, 3, 3)).copy())
     system = torch.einsum("nijab,nip,njq->napbq", system.double().reshape(count, 3, 3, 4, 4), matrix, matrix)
     right = torch.einsum("nia,nip->nap", right.double(), matrix)
-    return _Asked(system.reshape(count, _UNKNOWNS, _UNKNOWNS), right.reshape(count, _UNKNOWNS), misfit.double())
+    return _NormalEquations(
+        system.reshape(count, _UNKNOWNS, _UNKNOWNS), right.reshape(count, _UNKNOWNS), misfit.double()
+    )
 
 
 def _solve(
-    asked: _Asked, turned: NDArray[np.float64], moved: NDArray[np.float64], hold: float
+    equations: _NormalEquations, turned: NDArray[np.float64], moved: NDArray[np.float64], hold: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N, 4, 3): the step, place and linear part held back towards what was known before; and (N,), the looseness.
+    """One Gauss-Newton step.
 
-    What was known of the place counts as one more measurement: its weight is `hold` times the misfit, since a system
-    divided by the misfit is the inverse of the covariance of what it determines.
+    The prior on the position counts as one more measurement: its weight is `hold` times the misfit, since the system
+    divided by the misfit is the inverse covariance of the unknowns.
+
+    Args:
+        equations: Of both directions.
+        turned: (N, 3, 3), by how much the linear part differs from its prior.
+        moved: (N, 3), by how much the position differs from its prior, mm.
+        hold: See `align_neighbourhoods`.
+
+    Returns:
+        (N, 4, 3): the step of the position and of the linear part; and (N,), see `Aligned.looseness_mm`.
     """
     count = len(turned)
-    # What descriptors ask of a shift, on average over its directions: the measure of all that is added.
-    scale = asked.system.diagonal(dim1=1, dim2=2)[:, :3].mean(dim=1)[:, None] + 1e-9
+    # Mean weight of the data on a shift: what is added is measured by it.
+    scale = equations.system.diagonal(dim1=1, dim2=2)[:, :3].mean(dim=1)[:, None] + 1e-9
     stiff = torch.cat([torch.zeros(3), torch.full((_UNKNOWNS - 3,), STIFFNESS)]).double()
     held = torch.from_numpy(turned.transpose(0, 2, 1).reshape(count, -1) * REACH_MM)
-    misfit = asked.misfit.clamp(min=LEAST_MISFIT)[:, None]
-    pulled = asked.right[:, :3] - hold * misfit * torch.from_numpy(moved)
-    right = torch.cat([pulled, asked.right[:, 3:] - scale * STIFFNESS * held], dim=1)
-    free = asked.system + torch.diag_embed(scale * (stiff + 1e-3))
+    misfit = equations.misfit.clamp(min=LEAST_MISFIT)[:, None]
+    pulled = equations.right[:, :3] - hold * misfit * torch.from_numpy(moved)
+    right = torch.cat([pulled, equations.right[:, 3:] - scale * STIFFNESS * held], dim=1)
+    free = equations.system + torch.diag_embed(scale * (stiff + 1e-3))
     known = torch.cat([torch.ones(3), torch.zeros(_UNKNOWNS - 3)]).double()
     step = torch.linalg.solve(free + torch.diag_embed(hold * misfit * known), right)
     spread = torch.linalg.eigvalsh(torch.linalg.inv(free)[:, :3, :3])[:, -1]
