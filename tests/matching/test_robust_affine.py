@@ -38,7 +38,6 @@ def test_six_in_ten_wrong_matches_do_not_matter(seed):
     assert found.inliers[right].all()
     off = np.linalg.norm(moving - true.apply(fixed), axis=1)
     assert not found.inliers[off > 15].any()
-    assert found.residual_mm < 4.0
     again = fit_robust_affine(fixed, moving, tolerance_mm=10.0, seed=seed)
     np.testing.assert_array_equal(found.transform.matrix, again.transform.matrix)
 

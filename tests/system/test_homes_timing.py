@@ -9,7 +9,6 @@ import pytest
 
 from meddift.errors import OutputError
 from meddift.system.homes import cache_folder, data_folder
-from meddift.system.progress import part_of
 from meddift.system.timing import timed
 
 
@@ -50,9 +49,3 @@ def test_times_of_stages_add_up_also_when_they_fail():
         raise ValueError("no")
     assert 1.02 <= seconds["encode"] < 2.0
     assert 0.0 <= seconds["match"] < 1.0
-
-
-def test_progress_of_a_part():
-    told = []
-    part_of(lambda stage, done: told.append((stage, done)), 0.25, 0.75)("encode", 0.5)
-    assert told == [("encode", 0.5)]

@@ -70,30 +70,17 @@ def sample(data: Any, indices: Any, *, fill: float | None = None) -> Any:
     return rows.as_given(result)
 
 
-def sample_with_gradient(data: Any, indices: Any) -> tuple[Any, Any]:
+def sample_with_gradient(data: Tensor, indices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Values, and how they change with the index; inside a voxel's cell the exact derivative of `sample`.
 
     Args:
-        data: As for `sample`.
-        indices: As for `sample`. Beyond the border the derivative is that at the border.
+        data: (X, Y, Z, C) floats, C-contiguous.
+        indices: (N, 3) on the same device; as many as may be read at a time. Beyond the border the derivative is that
+            at the border.
 
     Returns:
-        The values as of `sample`, and their derivatives by index along a further, last axis: (..., N, 3) float64 of an
-        array, (N, C, 3) of a tensor.
+        Values, and their derivatives by each of the three indices; (N, C) each.
     """
-    rows = _Rows(data, indices)
-    parts = []
-    for part in rows.parts():
-        here, slopes = _with_slopes(*rows.corners(part))
-        parts.append((here, rows.xp.stack(slopes, -1)))
-    value, slope = (rows.xp.concatenate(each) for each in zip(*parts, strict=True))
-    if is_tensor(data):
-        return value, slope
-    return rows.as_given(value), np.moveaxis(slope, 1, 0).reshape(*data.shape[:-3], -1, 3)
-
-
-def sample_with_slopes(data: Tensor, indices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """`sample_with_gradient` of a few places of a tensor, all at a time: values and three derivatives, (N, C) each."""
     rows = _Rows(data, indices)
     return _with_slopes(*rows.corners(slice(None)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from meddift.geometry.sampling import sample_with_slopes
+from meddift.geometry import sample_with_gradient
 
 
 def unit(values: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ def normal_products(
     Returns:
         J'J (N, 3, 3), J'd (N, 3) and d'd (N,).
     """
-    value, slopes = sample_with_slopes(values, index)
+    value, slopes = sample_with_gradient(values, index)
     columns = torch.stack([*slopes, value, wanted], dim=1)
     gram = torch.bmm(columns, columns.transpose(1, 2))
     length = gram[:, 3, 3].sqrt().clamp(min=1e-6)[:, None]

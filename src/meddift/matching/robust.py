@@ -19,12 +19,10 @@ class RobustAffine:
     Attributes:
         transform: Fixed to moving.
         inliers: (N,) bool, the matches that agree with it.
-        residual_mm: Root mean square distance of the inliers.
     """
 
     transform: AffineTransform
     inliers: NDArray[np.bool_]
-    residual_mm: float
 
 
 def fit_robust_affine(
@@ -130,8 +128,7 @@ def _refine(
             return result
         distance = np.linalg.norm(transform.apply(fixed) - moving, axis=1)
         agreeing = distance <= tolerance_mm
-        residual = float(np.sqrt(np.mean(distance[agreeing] ** 2))) if agreeing.any() else float("inf")
-        result = RobustAffine(transform, agreeing, residual)
+        result = RobustAffine(transform, agreeing)
         if (agreeing == inliers).all():
             return result
         inliers = agreeing

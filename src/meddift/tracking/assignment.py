@@ -38,7 +38,6 @@ class LinkCost:
         distance_mm: Between the middles.
         gap_mm: From the middle of either to the closest voxel of the other.
         overlap: Dice coefficient with `NEAR_MM` of tolerance, 0 to 1; NaN for points.
-        volume_ratio: Volume found divided by the volume expected; NaN for points.
         covered: Share of the lesion expected that lies on the one found; NaN for points.
         covers: Share of the one found that lies where the lesion is expected; NaN for points.
     """
@@ -47,7 +46,6 @@ class LinkCost:
     distance_mm: float
     gap_mm: float
     overlap: float
-    volume_ratio: float
     covered: float
     covers: float
 
@@ -61,7 +59,7 @@ def link_cost(expected: Carried, source: Candidate, found: Candidate) -> LinkCos
     if expected.verdict == "outside" or np.isnan(expected.center).any():
         return None
     distance = float(np.linalg.norm(expected.center - found.center))
-    covered = covers = overlap = ratio = float("nan")
+    covered = covers = overlap = float("nan")
     gap = distance
     if len(found.cloud):
         gap = min(gap, float(_nearest(expected.center[None], found.cloud)[0]))
@@ -76,9 +74,8 @@ def link_cost(expected: Carried, source: Candidate, found: Candidate) -> LinkCos
             covers = float((_nearest(found.cloud, expected.cloud) <= NEAR_MM).mean())
         first, second = source.volume_mm3, found.volume_mm3
         overlap = (covered * first + covers * second) / (first + second)
-        ratio = second / first
-        cost += OVERLAP_MM * (1 - overlap) + VOLUME_MM * min(abs(float(np.log(ratio))), _MOST_VOLUME)
-    return LinkCost(cost, distance, gap, overlap, ratio, covered, covers)
+        cost += OVERLAP_MM * (1 - overlap) + VOLUME_MM * min(abs(float(np.log(second / first))), _MOST_VOLUME)
+    return LinkCost(cost, distance, gap, overlap, covered, covers)
 
 
 def assign(costs: Floats, *, limit: float = LIMIT_MM) -> list[tuple[int, int]]:
