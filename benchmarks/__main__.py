@@ -5,6 +5,7 @@ python -m benchmarks --full             also those that take minutes or many GB 
 python -m benchmarks --keep             only rows that were never measured
 python -m benchmarks --only search      rows whose name begins so
 python -m benchmarks --only device      a pair on the device: seconds, floors, how busy it was
+python -m benchmarks --only viewer      the viewer in headless Chromium: from a click to the answer
 python -m benchmarks --page             no measurement, only the page
 """
 
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import page  # noqa: E402
-from lines import device_lines  # noqa: E402
+from lines import device_lines, viewing_lines  # noqa: E402
 from rows import MACHINE, ROWS, Row  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -37,7 +38,9 @@ def main() -> None:
     chosen = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     for row in [] if chosen.page else ROWS:
-        wanted = (row.quick or chosen.full) and row.key.startswith(chosen.only)
+        # Whoever names a row means it, also where it is not among the quick ones.
+        named = bool(chosen.only) and row.task.partition(".")[0] == chosen.only
+        wanted = (row.quick or chosen.full or named) and row.key.startswith(chosen.only)
         wanted = wanted or (row is MACHINE and not _file(row).exists())
         if wanted and not (chosen.keep and _file(row).exists()):
             measure(row)
@@ -63,8 +66,9 @@ def measure(row: Row) -> None:
     temporary.write_text(json.dumps(result) + "\n")
     temporary.replace(_file(row))
     print(f"{result.get('seconds', float('nan')):.3f} s", file=sys.stderr)
-    if row.task == "device.pair":
-        print("\n".join(device_lines(result)))
+    for task, lines in (("device.pair", device_lines), ("viewer.page", viewing_lines)):
+        if row.task == task:
+            print("\n".join(lines(result)))
 
 
 def others_running() -> float:

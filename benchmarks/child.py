@@ -11,6 +11,7 @@ import device
 import measuring
 import networks
 import searching
+import viewing
 
 TASKS = {
     "machine": measuring.machine,
@@ -26,6 +27,7 @@ TASKS = {
     "network.unet": networks.unet,
     "command.match": commands.match,
     "device.pair": device.pair,
+    "viewer.page": viewing.page,
 }
 
 if __name__ == "__main__":

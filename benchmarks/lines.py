@@ -15,3 +15,15 @@ def device_lines(row: dict[str, Any]) -> list[str]:
     parts = (f"{name} {row['parts'][name]:.2f} s" for name in ("dense", "refine", "inverse") if name in row["parts"])
     lines.append(f"of register: {', '.join(parts)}")
     return lines
+
+
+def viewing_lines(row: dict[str, Any]) -> list[str]:
+    """What was measured, a line a fact."""
+    if "missing" in row:
+        return [f"the page was not measured: {row['missing']}"]
+    return [
+        f"both scans shown: {row['shown_seconds']:.2f} s",
+        f"ready to answer: {row['ready_seconds']:.1f} s from the store, {row['cold_seconds']:.0f} s computed anew",
+        f"click to answer: median {row['seconds']:.3f} s of {row['clicks']}, slowest {row['slowest_seconds']:.3f} s",
+        f"click to map: median {row['map_seconds']:.3f} s, slowest {row['slowest_map_seconds']:.3f} s",
+    ]

@@ -59,7 +59,10 @@ COMMAND = Row("command.match", {"shape": [180, 180, 170], "points": 300})
 #: A process that asks once and again, on the device that `--device auto` takes.
 DEVICE = Row("device.pair", {"shape": [180, 180, 170], "points": 300})
 
-ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *DENSE, *NETWORKS, COMMAND, DEVICE]
+#: The viewer in headless Chromium, which draws with the processor.
+VIEWER = Row("viewer.page", {"shape": [180, 180, 170], "clicks": 50}, quick=False)
+
+ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *DENSE, *NETWORKS, COMMAND, DEVICE, VIEWER]
 
 LABELS = {
     "search.ours": "ours",

@@ -34,10 +34,10 @@ class OpenPage:
             assert time.monotonic() < until, f"never came true: {script}; the page says {self.text('body')!r}"
             self.page.wait_for_timeout(20)
 
-    def ready(self) -> None:
-        """Both scans are drawn and both directions are ready."""
+    def ready(self, *, prepared: bool = True) -> None:
+        """Both scans are drawn and, if wanted, both directions are ready."""
         self.wait("document.body.dataset.ready === 'yes'")
-        for about in ("s0>s1", "s1>s0"):
+        for about in ("s0>s1", "s1>s0") if prepared else ():
             self.server.session.prepare(*about.split(">")).result.result(timeout=SECONDS)
 
     def stage(self, number: int) -> Any:
@@ -106,9 +106,16 @@ class OpenPage:
 
 
 @contextmanager
-def opened(browser: Any, server: Server, **more: Any) -> Iterator[OpenPage]:
-    """Open the page, and see at the end that it has asked nobody else, and that nothing has failed."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **more})
+def opened(browser: Any, server: Server, *, prepared: bool = True, **more: Any) -> Iterator[OpenPage]:
+    """Open the page, and see at the end that it has asked nobody else, and that nothing has failed.
+
+    Args:
+        browser: The browser.
+        server: Already serving.
+        prepared: Whether to wait until points of the pair can be asked.
+        more: For the browser: viewport, color_scheme, ...
+    """
+    context = browser.new_context(**{"viewport": {"width": 1000, "height": 680}, **more})
     context.set_default_timeout(SECONDS * 1000)
     page = context.new_page()
     made = OpenPage(page, server)
@@ -117,7 +124,7 @@ def opened(browser: Any, server: Server, **more: Any) -> Iterator[OpenPage]:
     page.on("console", lambda said: made.wrong.append(said.text) if _is_wrong(said) else None)
     try:
         page.goto(server.address)
-        made.ready()
+        made.ready(prepared=prepared)
         yield made
         elsewhere = [url for url in made.asked if urlsplit(url).scheme not in ("data", "blob")]
         assert {urlsplit(url).hostname for url in elsewhere} == {"127.0.0.1"}

@@ -293,7 +293,7 @@ async def events(
     async def stream() -> AsyncIterator[str]:
         seen: Any = None
         silent = 0.0
-        while not await request.is_disconnected():
+        while not found.ending and not await request.is_disconnected():
             sheet = None if found.desk is None else found.desk.sheet.version
             now = found.jobs.version, sheet
             if now != seen:

@@ -24,7 +24,21 @@ _LOOPBACKS = (LOOPBACK, "localhost", "::1")
 
 
 class _Quiet(uvicorn.Server):
-    """A server that Ctrl-C ends without an error."""
+    """A server that Ctrl-C ends without an error.
+
+    Args:
+        config: As usual.
+        session: Told when the end has come, so that open streams of events end by themselves.
+    """
+
+    def __init__(self, config: uvicorn.Config, session: Session) -> None:
+        super().__init__(config)
+        self._session = session
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop."""
+        self._session.ending = True
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -84,7 +98,7 @@ class Server:
             timeout_graceful_shutdown=1,
             lifespan="off",
         )
-        self._server = _Quiet(config)
+        self._server = _Quiet(config, session)
         self._thread: threading.Thread | None = None
 
     @property
@@ -121,6 +135,7 @@ class Server:
 
     def close(self) -> None:
         """Stop serving, and end what runs."""
+        self.session.ending = True
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(timeout=5)

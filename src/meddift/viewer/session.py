@@ -64,6 +64,7 @@ class Session:
 
     Attributes:
         mode: As above.
+        ending: Whether the server is about to stop, so that nothing waits any longer.
         jobs: Work in the background.
         desk: As above.
         follow_up: As above.
@@ -79,6 +80,7 @@ class Session:
         store: OpensRecent | None = None,
     ) -> None:
         self.mode: Mode = mode
+        self.ending = False
         self.jobs = Jobs()
         self.desk, self.follow_up, self._store = desk, follow_up, store
         self._scans = {scan.id: scan for scan in scans}
@@ -153,6 +155,7 @@ class Session:
 
     def close(self) -> None:
         """End all work."""
+        self.ending = True
         self.jobs.close(wait_seconds=CLOSE_SECONDS)
 
     def public(self, text: str) -> str:

@@ -70,7 +70,7 @@ export class Panel {
     this.level = { ...scan.windows[0] };
     this.ready = true;
     this.veil.hidden = true;
-    this.window(0);
+    this.tell(0);
     this.arrange();
     this.go(this.position);
   }
@@ -120,14 +120,20 @@ export class Panel {
 
   window(number) {
     if (!this.scan?.windows[number]) return;
-    this.root.querySelector(".windows").value = String(number);
+    this.tell(number);
     this.levels(this.scan.windows[number].low, this.scan.windows[number].high);
   }
 
   levels(low, high) {
     this.level = { low, high: Math.max(high, low + 1e-6) };
     this.view.window(this.level.low, this.level.high);
-    const digits = high - low < 20 ? 2 : 0;
+    this.tell();
+  }
+
+  // Which window it is, in words.
+  tell(number = null) {
+    if (number !== null) this.root.querySelector(".windows").value = String(number);
+    const { low, high } = this.level, digits = high - low < 20 ? 2 : 0;
     this.root.querySelector(".levels").textContent = `${low.toFixed(digits)} to ${high.toFixed(digits)} ${this.scan.unit}`.trim();
   }
 
