@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,16 @@ def test_a_transform_file_as_prior(case: Case, run: Run) -> None:
     assert outcome.code == 0, outcome.stderr
     found = np.array([row["moving"] for row in outcome.json["points"]])
     assert np.abs(found - case.positions - SHIFT).max() < 0.5
+
+
+def test_the_same_scan_twice_is_said(case: Case, run: Run) -> None:
+    outcome = run(replace(case, moving=case.fixed).arguments("--json", out=None))
+    assert outcome.code == 0, outcome.stderr
+    found = np.array([row["moving"] for row in outcome.json["points"]])
+    np.testing.assert_allclose(found, case.positions, atol=1e-3)
+    words = run(replace(case, moving=case.fixed).arguments(out=None)).stdout
+    assert "The fixed and the moving scan are the same" in words
+    assert "are the same" not in run(case.arguments(out=None)).stdout
 
 
 def test_priors_and_label_maps_are_read_as_the_scans_are(case: Case, run: Run) -> None:
