@@ -56,18 +56,12 @@ def info(
         from meddift.io import describe_image
 
         with progress_display(quiet=as_json) as progress:
-            description = describe_image(
-                path,
-                nifti_form=reading.nifti_form,
-                assume_geometry=reading.assume_geometry,
-                series=reading.series,
-                progress=progress,
-            )
+            description = describe_image(path, series=reading.series, progress=progress, **reading.geometry())
         lines = _image_lines(description)
     elif kind == "transform":
         from meddift.io.describe_transform import describe_transform
 
-        description = describe_transform(path, nifti_form=reading.nifti_form, assume_geometry=reading.assume_geometry)
+        description = describe_transform(path, **reading.geometry())
         lines = _transform_lines(description)
     elif kind == "stored":
         from meddift.features.describe_stored import describe_stored

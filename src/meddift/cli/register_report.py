@@ -109,9 +109,7 @@ class Carried:
         if self.matches is not None:
             content["points"] = self.matches.rows()
         if self.accuracy is not None:
-            content["tre_mm"] = self.accuracy.all.as_dict()
-            content["tre_ok_mm"] = self.accuracy.ok.as_dict()
-            content["truth_outside_moving"] = {"n": self.accuracy.absent, "called_ok": self.accuracy.absent_called_ok}
+            content |= self.accuracy.as_dict()
         return content
 
     def show(self, *, to_stdout: bool) -> None:

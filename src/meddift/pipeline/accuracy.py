@@ -94,6 +94,11 @@ class Accuracy:
     absent: int
     absent_called_ok: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: `tre_mm` over all points with a known place, `tre_ok_mm`, and `truth_outside_moving`."""
+        outside = {"n": self.absent, "called_ok": self.absent_called_ok}
+        return {"tre_mm": self.all.as_dict(), "tre_ok_mm": self.ok.as_dict(), "truth_outside_moving": outside}
+
 
 def measure_accuracy(matches: Matches, truth: Points, moving: Grid) -> Accuracy:
     """Compare matches with where the points really are.

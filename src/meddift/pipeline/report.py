@@ -32,7 +32,5 @@ def match_report(pair: Pair, matches: Matches, accuracy: Accuracy | None = None)
         "provenance": pair.provenance,
     }
     if accuracy is not None:
-        content["tre_mm"] = accuracy.all.as_dict()
-        content["tre_ok_mm"] = accuracy.ok.as_dict()
-        content["truth_outside_moving"] = {"n": accuracy.absent, "called_ok": accuracy.absent_called_ok}
+        content |= accuracy.as_dict()
     return content
