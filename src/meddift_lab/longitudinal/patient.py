@@ -15,9 +15,10 @@ from meddift_lab.longitudinal.fates import Course, random_courses
 from meddift_lab.longitudinal.shapes import Lump, draw, label_map
 from meddift_lab.longitudinal.sites import choose_sites
 from meddift_lab.synthetic import BreathingDeformation, chest_phantom, random_transform, rescan
+from meddift_lab.synthetic.deformation import triple
 from meddift_lab.synthetic.degrade import crop_field_of_view
+from meddift_lab.synthetic.moving_scan import moved_anatomy
 from meddift_lab.synthetic.noise import noise_level, remove_noise
-from meddift_lab.synthetic.pairs import moved_anatomy
 
 Floats = NDArray[np.float64]
 
@@ -213,10 +214,10 @@ def _bodies(course: Course, k: int, center: Floats, direction: Floats, number: i
     if radius is None:
         return []
     if course.split_at is None or k < course.split_at:
-        return [Lump(_triple(center), radius, number)]
+        return [Lump(triple(center), radius, number)]
     # Two parts, each a little less than half as wide, with free space between them.
     away = (0.55 * radius + 2.5) * direction
-    return [Lump(_triple(center + side * away), 0.5 * radius, number + 1000) for side in (-1.0, 1.0)]
+    return [Lump(triple(center + side * away), 0.5 * radius, number + 1000) for side in (-1.0, 1.0)]
 
 
 def _numbers(
@@ -258,7 +259,3 @@ def _hounsfield(anatomy: Volume, places: Floats, generator: np.random.Generator)
     around = anatomy.at(places)
     contrast = generator.choice([-1.0, 1.0], len(places)) * generator.uniform(25, 60, len(places))
     return np.where(around < -500, generator.uniform(0, 60, len(places)), around + contrast)
-
-
-def _triple(values: Floats) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])

@@ -10,7 +10,7 @@ from meddift.geometry import Grid
 from meddift.points import Points
 from meddift.volume import Volume
 from meddift_lab.synthetic.breathing import BreathingDeformation
-from meddift_lab.synthetic.deformation import SmallRotation, TableShift, compose
+from meddift_lab.synthetic.deformation import SmallRotation, TableShift, compose, triple
 from meddift_lab.synthetic.degrade import change_thickness, crop_field_of_view
 from meddift_lab.synthetic.local_warps import LocalWarps
 from meddift_lab.synthetic.pairs import SyntheticPair
@@ -117,13 +117,13 @@ def mr_pair(
     turn = axis / np.linalg.norm(axis) * rotation_degrees
     parts = [
         LocalWarps.random(seed, low=low + inset, high=high - inset, amplitude_mm=local_mm, width_mm=30.0),
-        SmallRotation(_triple(turn), center=_triple(fixed.grid.center)),
-        TableShift(_triple(shift)),
+        SmallRotation(triple(turn), center=triple(fixed.grid.center)),
+        TableShift(triple(shift)),
     ]
     if breathing_mm:
         top = high[2] - 0.25 * (high[2] - low[2])
         box_low, box_high = np.array([*(low + inset)[:2], top - 20]), np.array([*(high - inset)[:2], top + 180])
-        parts.insert(0, BreathingDeformation(_triple(box_low), _triple(box_high), amplitude_mm=breathing_mm))
+        parts.insert(0, BreathingDeformation(triple(box_low), triple(box_high), amplitude_mm=breathing_mm))
     transform = compose(*parts)
     affine = moving.grid.affine.copy()
     affine[:3, 3] += transform.apply(moving.grid.center) - moving.grid.center + generator.uniform(-8, 8, 3)
@@ -154,8 +154,3 @@ def _inside(volume: Volume, count: int, generator: np.random.Generator) -> NDArr
         raise NoCorrespondenceError("the scan shows no signal")
     drawn = voxels[generator.integers(len(voxels), size=count)]
     return volume.grid.index_to_world(drawn + generator.uniform(-0.5, 0.5, drawn.shape))
-
-
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Three plain numbers."""
-    return float(values[0]), float(values[1]), float(values[2])

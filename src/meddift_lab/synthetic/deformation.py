@@ -222,3 +222,8 @@ class KnownComposite(KnownTransform):
 def compose(*parts: KnownTransform) -> KnownComposite:
     """One known transform out of several; the first given is applied to points first."""
     return KnownComposite(tuple(parts))
+
+
+def triple(values: NDArray[np.floating]) -> tuple[float, float, float]:
+    """Three plain numbers, for parameters of transforms."""
+    return float(values[0]), float(values[1]), float(values[2])

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from meddift.body import body_mask, lung_mask
 from meddift.errors import NoCorrespondenceError
-from meddift.geometry import Grid
 from meddift.points import Points
 from meddift.volume import Volume
 from meddift_lab.synthetic.breathing import BreathingDeformation
@@ -19,15 +18,15 @@ from meddift_lab.synthetic.deformation import (
     SmallRotation,
     TableShift,
     compose,
+    triple,
 )
-from meddift_lab.synthetic.degrade import add_noise, as_stored, rescan
-from meddift_lab.synthetic.density import follow_volume
+from meddift_lab.synthetic.degrade import rescan
 from meddift_lab.synthetic.interest import pick_points
 from meddift_lab.synthetic.local_warps import LocalWarps
+from meddift_lab.synthetic.moving_scan import moving_scan, renoised
 from meddift_lab.synthetic.noise import noise_level, remove_noise
 from meddift_lab.synthetic.phantom import chest_phantom
-from meddift_lab.synthetic.sliding import Sliding, SurfaceFlow, deform_sliding
-from meddift_lab.synthetic.warp import deform_volume
+from meddift_lab.synthetic.sliding import Sliding, SurfaceFlow
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +96,8 @@ def random_transform(
     return compose(
         BreathingDeformation(lung_low, lung_high, amplitude_mm=amplitude_mm),
         LocalWarps.random(seed, low=low, high=high, amplitude_mm=local_mm),
-        SmallRotation(_triple(turn), center=_triple(middle)),
-        TableShift(_triple(shift)),
+        SmallRotation(triple(turn), center=triple(middle)),
+        TableShift(triple(shift)),
     )
 
 
@@ -164,7 +163,7 @@ def phantom_pair(
     left, right = phantom.structures["left lung"], phantom.structures["right lung"]
     lungs = Volume(left.data | right.data, left.grid)
     sliding = Sliding(SurfaceFlow(lungs, amplitude_mm=sliding_mm)) if sliding_mm else None
-    moving = _moving_scan(
+    moving = moving_scan(
         phantom.volume,
         transform,
         generator,
@@ -233,7 +232,7 @@ def scan_pair(
     lungs = lung_mask(volume, body=body)
     if lungs.data.any():
         world = volume.grid.index_to_world(np.argwhere(lungs.data))
-        low, high = _triple(np.percentile(world, 0.5, axis=0)), _triple(np.percentile(world, 99.5, axis=0))
+        low, high = triple(np.percentile(world, 0.5, axis=0)), triple(np.percentile(world, 99.5, axis=0))
     else:
         breathing = BreathingDeformation.for_grid(volume.grid, amplitude_mm=0.0)
         low, high = breathing.lung_low, breathing.lung_high
@@ -249,9 +248,9 @@ def scan_pair(
     generator = np.random.default_rng([seed, 1])
     level = noise_level(volume, body=body)
     anatomy = remove_noise(volume, std_hu=level)
-    fixed = _renoised(anatomy, level, np.random.default_rng([seed, 2]))
+    fixed = renoised(anatomy, level, np.random.default_rng([seed, 2]))
     sliding = Sliding(SurfaceFlow(lungs, amplitude_mm=sliding_mm)) if sliding_mm else None
-    moving = _moving_scan(
+    moving = moving_scan(
         anatomy,
         transform,
         generator,
@@ -267,80 +266,6 @@ def scan_pair(
         candidates = candidates.subset(generator.permutation(len(candidates)))
     whole = transform if sliding is None else compose(sliding, transform)
     return _assembled(fixed, moving, whole, candidates, n_points, name=f"{name}-{seed}", seed=seed)
-
-
-def _renoised(anatomy: Volume, level: float, generator: np.random.Generator) -> Volume:
-    """The scan with noise of its old level, as stored by a scanner."""
-    width = max(1.5, 0.9 * float(anatomy.grid.spacing.mean()))
-    noisy = add_noise(anatomy, generator, std_hu=level, correlation_mm=width)
-    return Volume(as_stored(noisy.data), noisy.grid)
-
-
-def moved_anatomy(
-    volume: Volume,
-    transform: KnownComposite,
-    generator: np.random.Generator,
-    *,
-    lungs: Volume | None,
-    sliding: Sliding | None = None,
-) -> Volume:
-    """A scan without noise as its patient looks later, on a lattice that follows the patient to within a centimetre.
-
-    Args:
-        volume: CT in HU without noise.
-        transform: What happens to the patient.
-        generator: Decides where exactly the lattice lies.
-        lungs: Where density follows volume; None = nowhere.
-        sliding: What lungs do before all else is deformed.
-    """
-    grid = volume.grid
-    shift = transform.apply(grid.center) - grid.center
-    affine = grid.affine.copy()
-    affine[:3, 3] += shift + generator.uniform(-10, 10, 3)
-    dense = volume if lungs is None else follow_volume(volume, transform, lungs=lungs)
-    shown = _shown(Grid(grid.shape, affine), grid, transform)
-    return (
-        deform_volume(dense, transform, shown) if sliding is None else deform_sliding(dense, sliding, transform, shown)
-    )
-
-
-def _moving_scan(
-    volume: Volume,
-    transform: KnownComposite,
-    generator: np.random.Generator,
-    *,
-    lungs: Volume | None,
-    sliding: Sliding | None,
-    thickness_mm: float | None,
-    crop_mm: float | None,
-    noise_std_hu: float | None,
-) -> Volume:
-    """Deform and scan again."""
-    return rescan(
-        moved_anatomy(volume, transform, generator, lungs=lungs, sliding=sliding),
-        seed=int(generator.integers(2**31)),
-        noise_std_hu=noise_std_hu,
-        thickness_mm=thickness_mm,
-        crop_mm=crop_mm,
-    )
-
-
-def _shown(grid: Grid, fixed: Grid, transform: KnownComposite) -> Grid:
-    """Leave out the first and last slices that the fixed scan does not fill: a scanner never cuts a body obliquely.
-
-    Judged in the inner two thirds of the field of view; at least half of the slices stay.
-    """
-    axis = next(i for i, letter in enumerate(grid.orientation) if letter in "SI")
-    coarse = grid.respaced([float(s) if a == axis else 12.0 for a, s in enumerate(grid.spacing)])
-    inner = [slice(None) if a == axis else slice(n // 6, n - n // 6) for a, n in enumerate(coarse.shape)]
-    centers = coarse.voxel_centers()[tuple(inner)]
-    index = fixed.world_to_index(transform.inverse_apply(centers, tolerance_mm=0.1))[..., axis]
-    filled = ((index > -0.5) & (index < fixed.shape[axis] - 0.5)).all(axis=tuple(a for a in range(3) if a != axis))
-    rows = np.flatnonzero(filled)
-    if len(rows) < grid.shape[axis] / 2:
-        return grid
-    start = [int(rows[0]) if a == axis else 0 for a in range(3)]
-    return grid.cropped(start, [int(rows[-1]) + 1 - start[a] if a == axis else n for a, n in enumerate(grid.shape)])
 
 
 def _assembled(
@@ -364,8 +289,3 @@ def _assembled(
         )
     points = candidates.subset(rows)
     return SyntheticPair(fixed, moving, transform, points, Points(truth[rows], points.labels), name, seed)
-
-
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Three plain numbers."""
-    return float(values[0]), float(values[1]), float(values[2])

@@ -13,6 +13,7 @@ from meddift.geometry import Grid
 from meddift.points import Points
 from meddift.volume import Volume
 from meddift_lab.synthetic.anatomy import Anatomy, vector
+from meddift_lab.synthetic.deformation import triple
 from meddift_lab.synthetic.degrade import add_noise
 from meddift_lab.synthetic.drawing import Canvas, Layer, smooth_noise
 from meddift_lab.synthetic.organs import (
@@ -152,8 +153,8 @@ def chest_phantom(
         lesions=Points(nodules - center, tuple(f"lesion-{i + 1}" for i in range(len(nodules)))),
         lesion_radii_mm=radii,
         structures={name: Volume(mask, grid) for name, mask in masks.items()},
-        lung_low=_triple(low - center),
-        lung_high=_triple(high - center),
+        lung_low=triple(low - center),
+        lung_high=triple(high - center),
         table_y=float(table_y - center[1]),
         seed=seed,
     )
@@ -290,8 +291,3 @@ def _lung_box(anatomy: Anatomy) -> tuple[Floats, Floats]:
     back = float((anatomy.cage_center_y(z) - anatomy.cage_half_depth(z)).min()) + inset
     front = float(anatomy.front_y(z).max()) - inset
     return np.array([-width, back, z[0]]), np.array([width, front, z[-1]])
-
-
-def _triple(values: Floats) -> tuple[float, float, float]:
-    """Three plain numbers."""
-    return float(values[0]), float(values[1]), float(values[2])
