@@ -6,12 +6,12 @@ import asyncio
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from launching import launched
 from opened_page import OpenPage, opened
 from served import HOST, SHIFT, TOKEN, Client
 
@@ -90,16 +90,6 @@ def browser(chromium: str) -> Iterator[Any]:
     """One browser for all tests; WebGL is drawn by the processor."""
     with launched(chromium, "--enable-unsafe-swiftshader") as made:
         yield made
-
-
-@contextmanager
-def launched(chromium: str, *flags: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu-watchdog", *flags])
-        yield made
-        made.close()
 
 
 @pytest.fixture

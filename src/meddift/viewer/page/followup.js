@@ -45,6 +45,7 @@ export class FollowUpDesk {
     this.told = told;
     this.title.textContent = `Lesions (${told.lesions.length})${told.saved ? "" : " · not saved"}`;
     this.undoButton.disabled = !told.can_undo;
+    this.saveButton.disabled = told.saved;
     if (this.chosen) this.chosen = this.row(this.chosen.lesion_id, this.chosen.number) ?? null;
     this.draw();
   }

@@ -41,6 +41,7 @@ export class List {
     this.unsaved = !told.saved;
     this.title.textContent = `Points (${told.points.length})${told.saved ? "" : " · not saved"}`;
     this.undoButton.disabled = !told.can_undo;
+    this.saveButton.disabled = told.saved;
     this.draw();
     this.desk.paint();
   }
@@ -106,6 +107,7 @@ export class List {
   undo() { return this.send(post("points/undo")); }
 
   async save() {
+    if (this.saveButton.disabled) return;
     try {
       const told = await post("points/save");
       this.take(told);

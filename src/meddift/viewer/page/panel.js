@@ -94,7 +94,8 @@ export class Panel {
         { plane: "axial", left: 0.01, top: 0.01, width: 0.98, height: 0.56 },
         { plane: "coronal", left: 0.01, top: 0.59, width: 0.48, height: 0.4 }, { plane: "sagittal", left: 0.51, top: 0.59, width: 0.48, height: 0.4 }]);
     }
-    requestAnimationFrame(() => { this.view.draw(); this.paint(); });
+    this.view.draw();
+    this.paint();
   }
 
   // Moves the crosshair without telling anybody.

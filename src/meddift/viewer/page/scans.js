@@ -113,6 +113,8 @@ export class GlView {
   }
 
   arrange(rectangles) {
+    // NiiVue notices a new size of its own a moment later; what lies above has to fit at once.
+    this.nv.resizeListener();
     this.nv.setCustomLayout(rectangles.map((r) => ({ sliceType: PLANES.indexOf(r.plane), position: [r.left, r.top, r.width, r.height] })));
   }
 
