@@ -1,4 +1,4 @@
-"""`Volume`: an array with the lattice it lies on."""
+"""`Volume`: an array with the grid it lies on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Volume:
 
     Attributes:
         data: (..., X, Y, Z) array; the last three axes are those of `grid`, leading axes are channels.
-        grid: The lattice in world RAS mm.
+        grid: The grid in world RAS mm.
         notes: Sentences about what reading changed or left out, for provenance: "the gantry was tilted by ...".
         modality: What it was recorded with, in DICOM's words ("CT", "MR", ...); "" where nothing says it.
 
@@ -68,7 +68,7 @@ class Volume:
             modality: As above.
 
         Raises:
-            GeometryError: if they make no lattice.
+            GeometryError: if they make no grid.
         """
         array = np.asarray(data)
         return cls(array, Grid.from_parts(array.shape[-3:], spacing, origin, direction), modality=modality)
@@ -97,19 +97,19 @@ class Volume:
         return Volume(data, grid, modality=self.modality)
 
     def resampled_along_axes(self, grid: Grid) -> Volume:
-        """Read this volume on another lattice whose axes run in the same directions.
+        """Read this volume on another grid whose axes run in the same directions.
 
-        Separable linear interpolation, antialiased where the new lattice is coarser; beyond the border
+        Separable linear interpolation, antialiased where the new grid is coarser; beyond the border
         the border value is repeated.
 
         Args:
-            grid: A lattice with the same direction, such as `self.grid.respaced(2.0)`.
+            grid: A grid with the same direction, such as `self.grid.respaced(2.0)`.
 
         Returns:
             Volume of float32 on `grid`.
 
         Raises:
-            GeometryError: if the axes of the two lattices are not parallel.
+            GeometryError: if the axes of the two grids are not parallel.
         """
         data = np.ascontiguousarray(self.data, dtype=np.float32)
         resampled = np.asarray(resample_axes(data, self.grid, grid, first_axis=data.ndim - 3))

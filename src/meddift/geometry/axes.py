@@ -1,7 +1,7 @@
-"""Lattices whose axes run along each other: one reads the other axis by axis, which takes no eight corners.
+"""Grids whose axes run along each other: one reads the other axis by axis, which takes no eight corners.
 
 Whatever comes from one scan by resizing, cropping and padding is so related. Weights are worked out once for a pair of
-lattices.
+grids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class AxisReading:
-    """Reads one axis of a level at every position of a lattice, clamped at the border: linear interpolation.
+    """Reads one axis of a level at every position of a grid, clamped at the border: linear interpolation.
 
     Attributes:
         low: (n,) int64, index of the lower neighbour on the level.
@@ -41,16 +41,16 @@ class AxisReading:
 
     @property
     def first_sample(self) -> int | None:
-        """Where the lattice begins, if it lies on consecutive samples of the level and nothing is interpolated."""
+        """Where the grid begins, if it lies on consecutive samples of the level and nothing is interpolated."""
         place = self.low + self.part  # the last sample is read as the upper neighbour of the one before
         begin = int(place[0])
         return begin if (place == begin + np.arange(len(place))).all() else None
 
     def windows(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Weights of the samples that some windows of the lattice read.
+        """Weights of the samples that some windows of the grid read.
 
         Args:
-            positions: (N, n) int64, positions on the lattice, ascending in each row.
+            positions: (N, n) int64, positions on the grid, ascending in each row.
 
         Returns:
             (N,) int64, the first sample of each window, and (N, n, width) float32 weights of it and the next.
@@ -78,23 +78,23 @@ class AxisReading:
         return torch.lerp(values.index_select(axis, low), values.index_select(axis, high), weight)
 
 
-def read_axes(lattice: Grid, level: Grid) -> tuple[AxisReading, AxisReading, AxisReading]:
-    """Work out how `lattice` reads `level` along each axis.
+def read_axes(grid: Grid, level: Grid) -> tuple[AxisReading, AxisReading, AxisReading]:
+    """Work out how `grid` reads `level` along each axis.
 
     Raises:
         GeometryError: if their axes are not parallel and equally directed.
     """
-    relation = level.inverse @ lattice.affine
+    relation = level.inverse @ grid.affine
     step, first = np.diag(relation)[:3], relation[:3, 3]
     off_diagonal = np.abs(relation[:3, :3] - np.diag(step)).max()
-    # Over the whole lattice the axes may drift apart by a thousandth of a level voxel, not more.
-    if off_diagonal * max(lattice.shape) > 1e-3 or (step <= 0).any():
-        raise GeometryError(f"the search lattice {lattice!r} and the level {level!r} have different axes")
+    # Over the whole grid the axes may drift apart by a thousandth of a level voxel, not more.
+    if off_diagonal * max(grid.shape) > 1e-3 or (step <= 0).any():
+        raise GeometryError(f"the search grid {grid!r} and the level {level!r} have different axes")
     readings = []
     for axis in range(3):
         length = level.shape[axis]
-        position = first[axis] + step[axis] * np.arange(lattice.shape[axis])
-        # A lattice that coincides with the level reads samples, not mixtures with a 1e-13 of the neighbour.
+        position = first[axis] + step[axis] * np.arange(grid.shape[axis])
+        # A grid that coincides with the level reads samples, not mixtures with a 1e-13 of the neighbour.
         nearest = np.round(position)
         position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
         position = np.clip(position, 0, length - 1)
@@ -104,23 +104,23 @@ def read_axes(lattice: Grid, level: Grid) -> tuple[AxisReading, AxisReading, Axi
 
 
 def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 0) -> Any:
-    """Read what lies on one lattice on another whose axes run in the same directions.
+    """Read what lies on one grid on another whose axes run in the same directions.
 
-    Separable linear interpolation, antialiased where the new lattice is coarser (see `resampling_matrix`); beyond the
+    Separable linear interpolation, antialiased where the new grid is coarser (see `resampling_matrix`); beyond the
     border the border value is repeated. One matrix product an axis, for which everything has to lie in order.
 
     Args:
         values: Contiguous array or tensor of float32; the axes of `source` stand together, before and after them
             anything.
-        source: The lattice of the values.
-        target: A lattice with the same direction, such as `source.respaced(2.0)`.
-        first_axis: Which axis of `values` is the first of the lattice.
+        source: The grid of the values.
+        target: A grid with the same direction, such as `source.respaced(2.0)`.
+        first_axis: Which axis of `values` is the first of the grid.
 
     Returns:
         Contiguous array or tensor of float32, on the same device.
 
     Raises:
-        GeometryError: if the axes of the two lattices are not parallel.
+        GeometryError: if the axes of the two grids are not parallel.
     """
     relation = source.inverse @ target.affine
     step, first = np.diag(relation)[:3], relation[:3, 3]

@@ -1,4 +1,4 @@
-"""`Grid`: a voxel lattice in world coordinates, and the only place that knows how lattices change."""
+"""`Grid`: a voxel grid in world coordinates, and the only place that knows how grids change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LARGEST = 1e9
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A voxel lattice in world coordinates (RAS, mm); voxel centres lie at integer indices.
+    """A voxel grid in world coordinates (RAS, mm); voxel centres lie at integer indices.
 
     Attributes:
         shape: Number of voxels along each of the three index axes, each at least 1.
@@ -165,7 +165,7 @@ class Grid:
         return np.asarray(self.index_to_world(unit * last))
 
     def same_as(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both lattices have the same shape and no corner differs by more than `tolerance_mm`."""
+        """Whether both grids have the same shape and no corner differs by more than `tolerance_mm`."""
         return self.shape == other.shape and bool(np.abs(self.corners - other.corners).max() <= tolerance_mm)
 
     def __eq__(self, other: object) -> bool:
@@ -279,31 +279,31 @@ class Grid:
         return self.index_to_world(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3))
 
     def planes(self) -> Iterator[Floats]:
-        """The same plane by plane along the first axis, each (Y, Z, 3): for lattices whose centres fill memory."""
+        """The same plane by plane along the first axis, each (Y, Z, 3): for grids whose centres fill memory."""
         for i in range(self.shape[0]):
             yield self.cropped((i, 0, 0), (1, *self.shape[1:])).voxel_centers()[0]
 
-    # ------------------------------------------------------------------ lattices made from this one
+    # ------------------------------------------------------------------ grids made from this one
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
-        """The lattice of `shape` voxels that begins at index `start`; beyond the border it is padding.
+        """The grid of `shape` voxels that begins at index `start`; beyond the border it is padding.
 
         Args:
-            start: First index along each axis; negative values extend the lattice.
+            start: First index along each axis; negative values extend the grid.
             shape: Number of voxels along each axis.
         """
         return self._derived(shape, step=np.ones(3), first=np.asarray(start, dtype=np.float64))
 
     def strided(self, step: int | Sequence[int]) -> Grid:
-        """The lattice of every `step`-th voxel, from index 0 on: `data[::step, ::step, ::step]`."""
+        """The grid of every `step`-th voxel, from index 0 on: `data[::step, ::step, ::step]`."""
         steps = np.broadcast_to(np.asarray(step, dtype=np.int64), (3,))
         shape = [-(-n // int(s)) for n, s in zip(self.shape, steps, strict=True)]
         return self._derived(shape, step=steps.astype(np.float64), first=np.zeros(3))
 
     def resized(self, shape: Sequence[int]) -> Grid:
-        """The lattice with another number of voxels over the same field of view.
+        """The grid with another number of voxels over the same field of view.
 
-        This is the lattice of `torch.nn.functional.interpolate(align_corners=False)`, of pooling with
+        This is the grid of `torch.nn.functional.interpolate(align_corners=False)`, of pooling with
         equal stride and kernel, and of every network stage with an integer stride: outer voxel faces stay.
         """
         target = np.asarray([int(n) for n in shape], dtype=np.float64)
@@ -313,7 +313,7 @@ class Grid:
         return self._derived(shape, step=step, first=(step - 1) / 2)
 
     def downsampled(self, factor: int | Sequence[int]) -> Grid:
-        """The lattice after averaging blocks of `factor` voxels; the shape must be divisible by it.
+        """The grid after averaging blocks of `factor` voxels; the shape must be divisible by it.
 
         Raises:
             GeometryError: if an axis is not divisible.
@@ -324,7 +324,7 @@ class Grid:
         return self.resized([n // int(f) for n, f in zip(self.shape, factors, strict=True)])
 
     def respaced(self, spacing: float | Sequence[float]) -> Grid:
-        """The smallest lattice of this spacing that covers the same field of view, with the same middle.
+        """The smallest grid of this spacing that covers the same field of view, with the same middle.
 
         Args:
             spacing: mm, along each index axis.
@@ -353,7 +353,7 @@ class Grid:
         return self.cropped([-b for b in before], shape), (before[0], before[1], before[2])
 
     def without_shear(self) -> Grid:
-        """The lattice with the closest orthogonal axes; shape, spacing and the middle of the field of view stay.
+        """The grid with the closest orthogonal axes; shape, spacing and the middle of the field of view stay.
 
         Closest in the sum of squares (polar decomposition: Higham 1986, doi:10.1137/0907079).
         """
@@ -388,6 +388,6 @@ class Grid:
     # ------------------------------------------------------------------ internals
 
     def _derived(self, shape: Sequence[int], *, step: Floats, first: Floats) -> Grid:
-        """The lattice whose index j lies at index `first + step * j` of this one."""
+        """The grid whose index j lies at index `first + step * j` of this one."""
         affine = self.affine @ np.block([[np.diag(step), np.reshape(first, (3, 1))], [np.zeros((1, 3)), 1.0]])
         return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)

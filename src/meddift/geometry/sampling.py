@@ -1,4 +1,4 @@
-"""The one sampler: reading lattices between their voxels, with gradients; numpy and torch, any device.
+"""The one sampler: reading grids between their voxels, with gradients; numpy and torch, any device.
 
 Arrays are laid out as in `Volume`, (..., X, Y, Z) with channels first; tensors as in `Level`, (X, Y, Z, C) with
 channels last, so that what one place reads lies side by side in memory. Indices are continuous voxel indices, centres

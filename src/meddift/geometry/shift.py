@@ -9,7 +9,7 @@ from meddift.geometry.axes import resampling_matrix
 
 
 def shifted(data: NDArray[np.number], start: ArrayLike, *, shape: tuple[int, int], fill: float) -> NDArray[np.float64]:
-    """A plane read on a lattice of the same spacing that lies at a fraction of a pixel.
+    """A plane read on a grid of the same spacing that lies at a fraction of a pixel.
 
     Linear interpolation; from the outer pixel faces on, `fill` stands there.
 

@@ -132,11 +132,11 @@ def rigid_motions(fixed: Floats, moving: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, eq=False)
 class DisplacementField:
-    """Displacements on a lattice: `T(x) = x + d(x)`.
+    """Displacements on a grid: `T(x) = x + d(x)`.
 
     Attributes:
         displacement: (3, X, Y, Z) float, world RAS mm, at the voxel centres of `grid`.
-        grid: Lattice in the fixed world.
+        grid: Grid in the fixed world.
     """
 
     displacement: NDArray[np.floating]
@@ -158,7 +158,7 @@ class DisplacementField:
     def apply(self, positions: ArrayLike) -> Floats:
         """Map (N, 3) world RAS mm on the fixed scan to the moving scan.
 
-        Trilinear between lattice points. Outside the lattice the displacement is that of the nearest
+        Trilinear between grid points. Outside the grid the displacement is that of the nearest
         border point, as it continues smoothly; ask `grid.contains` where that matters.
         """
         world = np.asarray(positions, dtype=np.float64)

@@ -50,10 +50,10 @@ def box_within(grid: Grid, other: Grid) -> tuple[tuple[int, int, int], tuple[int
 def windows_around(
     grid: Grid, positions: NDArray[np.float64], radius_mm: float
 ) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
-    """The smallest windows of one common shape that hold all voxels within a radius, shifted onto the lattice.
+    """The smallest windows of one common shape that hold all voxels within a radius, shifted onto the grid.
 
     Args:
-        grid: The lattice.
+        grid: The grid.
         positions: (N, 3) float64, world RAS mm.
         radius_mm: Of the ball.
 
@@ -73,7 +73,7 @@ def window_distances(
     """(N, n0, n1, n2) float32, mm from each voxel of a window to the position that goes with the window.
 
     Args:
-        grid: The lattice; its axes count as orthogonal.
+        grid: The grid; its axes count as orthogonal.
         start: (N, 3) int64, first voxels.
         shape: Of all windows.
         positions: (N, 3) float64, world RAS mm.
