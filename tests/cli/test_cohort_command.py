@@ -47,6 +47,15 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(pairs):
     assert (told["cases"], told["scans"], [row["case"] for row in told["refused"]]) == (2, 3, ["c"])
 
 
+def test_a_prior_that_is_no_transform_is_said_before_any_case(pairs, run):
+    (pairs / "prior.tfm").write_text("no transform")
+    words = ["cohort", pairs / "pairs.csv", "--out", pairs / "out", "--levels", "mind", "--prior", pairs / "prior.tfm"]
+    outcome = run(words)
+    assert outcome.code == 1
+    assert "prior.tfm" in outcome.stderr
+    assert not (pairs / "out").exists()
+
+
 def test_what_is_done_in_part_ends_with_code_3_and_goes_on(pairs):
     words = ["pairs.csv", "--out", "out", "--workers", "1", "--no-pictures", *ENGINE]
     found = meddift(pairs, *words, "--json", code=3)

@@ -129,6 +129,7 @@ def run(
     if not engine.store:
         raise OptionsError("a cohort keeps features while they are needed, so that each scan is encoded once; leave "
                            "out --no-store")  # fmt: skip
+    engine.matcher()  # what makes no sense, and a prior that is no transform, is said before any case is begun
     plan = Plan(
         source,
         out,
