@@ -381,3 +381,16 @@ def test_a_stored_file_is_described_by_its_header(tmp_path):
         (tmp_path / "cut.safetensors").write_bytes(content[:cut])
         with pytest.raises(ImageError, match=r"cut\.safetensors"):
             describe_stored(tmp_path / "cut.safetensors")
+
+
+def test_a_folder_of_the_store_is_described_with_its_damaged_files(tmp_path):
+    store = FeatureStore(tmp_path)
+    for number in (5, 6):
+        store.put(small(number))
+    damaged = stored_file(store, f"{6:064x}")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    told = describe_stored(tmp_path)
+    assert told["format"] == "store of features"
+    assert [("levels" in one, "problem" in one) for one in told["stored"]] == [(True, False), (False, True)]
+    assert told["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*/*.safetensors"))
+    assert describe_stored(damaged.parent)["stored"][0]["path"] == str(damaged)

@@ -101,10 +101,14 @@ def _kind(what: str, path: Path) -> str:
             return "model"
         hint = "" if path.suffix or len(path.parts) > 1 else f" Known models: {', '.join(catalogue())}."
         raise MissingFileError(f"{error}{hint}") from None
-    if path.is_dir() or name.endswith(IMAGE_SUFFIXES):
+    if path.is_dir():
+        from meddift.features.describe_stored import stored_in
+
+        return "stored" if stored_in(path) else "image"
+    if name.endswith(IMAGE_SUFFIXES):
         from meddift.io.describe_transform import holds_displacements
 
-        return "transform" if not path.is_dir() and holds_displacements(path) else "image"
+        return "transform" if holds_displacements(path) else "image"
     try:
         found = what_it_is(path) or ""
     except OSError as error:
@@ -214,6 +218,9 @@ def _told_by(sidecar: dict[str, Any]) -> list[tuple[str, Any]]:
 def _stored_lines(description: dict[str, Any]) -> list[str]:
     """A file of stored features, or of weights, in words."""
     lines = [f"{key}: {_words(description[key])}" for key in ("path", "format", "bytes")]
+    for one in description.get("stored", []):
+        scale = ", ".join(f"{level['name']} {' x '.join(map(str, level['shape']))}" for level in one.get("levels", []))
+        lines.append(f"  {one_line(str(one['path']))}: {one_line(one['problem']) if 'problem' in one else scale}")
     for level in description.get("levels", []):
         lines.append(f"level {level['name']}: {' x '.join(map(str, level['shape']))}")
     for key in ("tensors", "parameters", "layout", "digest"):

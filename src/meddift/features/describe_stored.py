@@ -1,4 +1,4 @@
-"""What a file of stored features holds, told from its header: no feature is read."""
+"""What stored features are, told from the headers of their files: no feature is read."""
 
 from __future__ import annotations
 
@@ -9,24 +9,50 @@ from typing import Any
 
 from meddift.errors import ImageError
 
+#: Name of the file in the folder of each scan.
+STORED_NAME = "pyramid.safetensors"
+
 #: More than any header has; safetensors itself allows 100 MB.
 _LARGEST_HEADER = 1 << 24
 
 
+def stored_in(folder: Path) -> list[Path]:
+    """Files of stored features in a folder of the store, or in the folder of one scan there."""
+    return sorted([*folder.glob(STORED_NAME), *folder.glob(f"*/{STORED_NAME}")])
+
+
 def describe_stored(path: Path | str) -> dict[str, Any]:
-    """Describe a file of stored features, or of weights, in the format safetensors.
+    """Describe a file of stored features, or of weights, in the format safetensors; or a folder of the store.
 
     Args:
-        path: The file.
+        path: The file or folder.
 
     Returns:
         Entries ready for JSON: `path`, `format`, `bytes`, `layout`, `digest` (what the features belong to), `levels`
-        (name and shape: X, Y, Z, channels), `provenance`; for weights `tensors` and `parameters`.
+        (name and shape: X, Y, Z, channels), `provenance`; for weights `tensors` and `parameters`; for a folder
+        `stored`, these entries for each file, or its `problem`.
 
     Raises:
         ImageError: if it is no such file, or damaged.
     """
     path = Path(path)
+    if path.is_dir():
+        files = stored_in(path)
+        size = sum(file.stat().st_size for file in files)
+        return {"path": str(path), "format": "store of features", "bytes": size, "stored": [_one(f) for f in files]}
+    return _described(path)
+
+
+def _one(path: Path) -> dict[str, Any]:
+    """A file among others; a damaged one does not hide them."""
+    try:
+        return _described(path)
+    except ImageError as error:
+        return {"path": str(path), "problem": str(error)}
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """One file."""
     size = path.stat().st_size
     try:
         with path.open("rb") as stream:

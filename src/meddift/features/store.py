@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from meddift.errors import OptionsError, OutputError
+from meddift.features.describe_stored import STORED_NAME
 from meddift.features.pyramid import Pyramid
 from meddift.features.stored_file import read_pyramid, write_pyramid
 from meddift.system.atomic import atomic_write, write_json
@@ -24,7 +25,6 @@ _LOGGER = logging.getLogger(__name__)
 #: Bytes that stored pyramids may take by default: some thirty chests with the `builtin` model.
 DEFAULT_BUDGET = 20_000_000_000
 
-_FILE = "pyramid.safetensors"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NOTE = re.compile(r"[A-Za-z0-9-]+")
 
@@ -192,7 +192,7 @@ class FeatureStore:
         """File of a key."""
         if not _KEY.fullmatch(key):
             raise OptionsError(f"a key of the feature store is 64 hexadecimal digits, got {key!r}")
-        return self.folder / key / _FILE
+        return self.folder / key / STORED_NAME
 
     def _folders(self) -> list[Path]:
         """The folders of stored pyramids."""
@@ -212,7 +212,7 @@ class FeatureStore:
         """(file, bytes, time of last use) of each stored pyramid, the one used longest ago first."""
         entries = []
         for folder in self._folders():
-            path = folder / _FILE
+            path = folder / STORED_NAME
             with suppress(OSError):  # another process may have removed it
                 status = path.stat()
                 entries.append((path, status.st_size, status.st_mtime))

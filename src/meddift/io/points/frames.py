@@ -90,6 +90,7 @@ def _needed(grid: Grid | None, frame: Frame, path: Path) -> Grid:
     if grid is None:
         raise FrameError(
             f"{path} holds voxel indices ({frame}), which mean nothing without the image they were counted in: "
-            f"give that image too (--image; --onto where points are warped; in Python: grid=read_volume(image).grid)"
+            "give that image too (--image; where points are warped --onto: the fixed scan, with --inverse the moving "
+            "one; in Python: grid=read_volume(image).grid)"
         )
     return grid
