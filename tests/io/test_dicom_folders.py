@@ -319,6 +319,17 @@ def test_a_spacing_that_is_no_number_is_told_as_such(tmp_path):
 # ------------------------------------------------------------------ several scans in one series
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_slices_of_two_frames_of_reference_are_not_one_scan(tmp_path, modality):
+    """The places in one say nothing about those in the other, even where they seem to go on."""
+    series(tmp_path, FrameOfReferenceUID="1.2.70.1", Modality=modality)
+    further = [above(k + SHAPE[2]) for k in range(SHAPE[2])]
+    series(tmp_path, prefix="B", positions=further, FrameOfReferenceUID="1.2.70.2", Modality=modality)
+    with pytest.raises(ImageError, match=r"frame of reference 1\.2\.70\.2"):
+        read_volume(tmp_path)
+    _read(tmp_path, series="1.2.3.1:1")
+
+
 def test_two_interleaved_acquisitions_are_not_one_scan(tmp_path):
     """Each with a step of 2.5 mm, the second one between the slices of the first: an even lattice, and nonsense."""
     series(tmp_path, AcquisitionNumber=1)

@@ -141,9 +141,11 @@ def _acquisitions(slices: Sequence[DicomSlice]) -> list[tuple[str, list[DicomSli
         )
         step = (max(height.values()) - min(height.values())) / (len(slices) - 1)
         reach = max(before[1] - after[0] for before, after in itertools.pairwise(ranges))
-        if reach <= 1.5 * step:
+        # Places in two frames of reference have nothing to do with each other (PS3.3 C.7.4.1).
+        if reach <= 1.5 * step and name != "frame_of_reference":
             continue
-        if slices[0].modality == "MR" and all(item.thickness <= step * 1.1 for item in slices):
+        interleaved = slices[0].modality == "MR" and all(item.thickness <= step * 1.1 for item in slices)
+        if interleaved and name != "frame_of_reference":
             continue
         ordered = sorted(parts.items(), key=lambda pair: (len(pair[0]), pair[0]))
         return [(f"{told} {value or 'not stated'}", part) for value, part in ordered]
