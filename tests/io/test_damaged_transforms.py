@@ -366,3 +366,13 @@ def test_files_on_which_itk_died_or_went_on_for_ever(name: str) -> None:
     assert time.process_time() - start < 1.0
     assert name in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("end", ["double_3_3_douform", "double_3_3_3_3", "a_b_c_d_double_3_3"])
+def test_a_name_that_is_no_class_is_not_taken_for_a_spline(tmp_path: Path, end: str) -> None:
+    (tmp_path / "t.tfm").write_text(
+        f"#Insight Transform File V1.0\n#Transform 0\nTransform: BSplineTransform_{end}\nParameters: {'0 ' * 192}\n"
+        "FixedParameters: 4 4 4 0 0 0 1 1 1 1 0 0 0 1 0 0 0 1\n"
+    )
+    with pytest.raises(TransformError, match="is no class of ITK"):
+        read_transform(tmp_path / "t.tfm")

@@ -239,7 +239,7 @@ def _transform(record: Record, path: Path) -> Transform:
 
 def _require_three_dimensions(record: Record, path: Path) -> None:
     """Refuse what is not from 3D to 3D, in double or single precision."""
-    dimensions = re.fullmatch(r"\w+?_(?:double|float)_(\d+)_(\d+)(?:_[0-3])?", record.name)
+    dimensions = re.fullmatch(r"[A-Za-z0-9]+_(?:double|float)_(\d+)_(\d+)(?:_[0-3])?", record.name)
     if dimensions is None:
         raise TransformError(f"{path} is damaged: {shortened(record.name)!r} is no class of ITK. {AGAIN}")
     if dimensions.groups() != ("3", "3"):
