@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from launching import launched
 from opened_page import OpenPage, opened
-from served import HOST, SHIFT, TOKEN, Client
+from served import HOST, SHIFT, TOKEN, Client, client_of
 
 from meddift.geometry import AffineTransform
 from meddift.pipeline import Matcher
@@ -61,10 +60,10 @@ def session(encoded, tmp_path: Path) -> Iterator[Session]:
 @pytest.fixture
 def client(session: Session) -> Iterator[Client]:
     """Speaks to the application through the guard, in this process."""
-    app, loop = make_app(session), asyncio.new_event_loop()
-    yield Client(Guard(app, token=TOKEN, hosts=frozenset({HOST}), most_seconds=2.0), loop)
+    app = make_app(session)
+    with client_of(Guard(app, token=TOKEN, hosts=frozenset({HOST}), most_seconds=2.0)) as made:
+        yield made
     app.state.work.close()
-    loop.close()
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +25,13 @@ class Client:
     app: Any
     loop: asyncio.AbstractEventLoop
 
+    def run(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        """Wait for what the thread of the loop does: in this one a browser may have a loop of its own."""
+        return asyncio.run_coroutine_threadsafe(asked, self.loop).result(timeout=120)
+
     def ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
         told = {"authorization": f"Bearer {TOKEN}"} if headers is None else headers
-        return self.loop.run_until_complete(self._ask(method, path, told, more))
+        return self.run(self._ask(method, path, told, more))
 
     def api(self, method: str, path: str, **more: Any) -> Any:
         """The content of an answer that has to be good."""
@@ -44,4 +51,18 @@ class Client:
         async def all_of_them() -> list[httpx.Response]:
             return await asyncio.gather(*(self._ask(method, path, told, more) for method, path, more in asked))
 
-        return self.loop.run_until_complete(all_of_them())
+        return self.run(all_of_them())
+
+
+@contextmanager
+def client_of(app: Any) -> Iterator[Client]:
+    """A client with a loop in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield Client(app, loop)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

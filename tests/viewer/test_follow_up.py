@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +9,11 @@ import numpy as np
 import pytest
 from followed import LESIONS, STEP, write_follow_up
 from opened_page import opened
-from served import HOST, TOKEN, Client
+from served import Client
 
 from meddift.errors import MissingFileError, OptionsError
 from meddift.pipeline import Matcher
 from meddift.tracking.tables import read_review, read_table
-from meddift.viewer.app import make_app
-from meddift.viewer.guard import Guard
 from meddift.viewer.opening import follow_up_session
 from meddift.viewer.server import Server
 from meddift.viewer.session import Session
@@ -142,11 +139,7 @@ def test_the_page_leads_through_the_lesions(session: Session, browser, folder: P
     assert decisions["2", 1].review == "confirmed"
 
 
-def test_points_are_asked_between_time_points(session: Session) -> None:
-    app, loop = make_app(session), asyncio.new_event_loop()
-    client = Client(Guard(app, token=TOKEN, hosts=frozenset({HOST})), loop)
+def test_points_are_asked_between_time_points(client: Client) -> None:
     assert client.ask("GET", "/api/v1/points").status_code == 400  # there is no list
     told = client.ask("POST", "/api/v1/match", json={"fixed": "t0", "moving": "t2", "points": [[40, 80, 60]]})
     assert told.json()["error"]["code"] == "preparing"
-    app.state.work.close()
-    loop.close()

@@ -121,7 +121,7 @@ def test_a_slow_request_holds_nobody_up_and_is_given_up(client: Client) -> None:
         assert not waiting.done()
         return await waiting, took
 
-    answer, took = client.loop.run_until_complete(both())
+    answer, took = client.run(both())
     assert answer.status_code == 408
     assert min(took) < 0.5
 

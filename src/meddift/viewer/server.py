@@ -92,7 +92,8 @@ class Server:
         )
         config = uvicorn.Config(
             guarded,
-            log_level="warning",
+            # What goes wrong in the application is said by the application; the rest is about closing connections.
+            log_level="critical",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=1,

@@ -9,7 +9,7 @@ export function chart(laid, chosen) {
   const svg = element("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "longest diameters over time" });
   for (const [y, text] of laid.ticks) svg.append(element("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }), element("text", { x: left - 8, y, "text-anchor": "end", "dominant-baseline": "central" }, text));
   laid.days.forEach(([x, text], i) => svg.append(element("text", { x, y: height - 12, "text-anchor": i === 0 ? "start" : i === laid.days.length - 1 ? "end" : "middle" }, text.split(" ")[0])));
-  svg.append(element("text", { x: 2, y: 11 }, "mm"));
+  svg.append(element("text", { x: left + 6, y: 12 }, "mm"));
   for (const curve of laid.curves) {
     const colour = `var(--c${curve.colour})`, faint = chosen && curve.name !== chosen ? 0.35 : 1;
     const group = element("g", { opacity: faint, stroke: colour, fill: colour });

@@ -231,7 +231,7 @@ export class FollowUpDesk {
       const number = this.told?.time_points.findIndex((point) => point.scan === this.shown[i]) ?? -1;
       if (number < 0) return;
       const marks = this.told.rows.filter((row) => row.number === number && row.place).map((row) => ({
-        id: row.lesion_id, kind: row.verdict === "ok" || row.state === "baseline" || row.state === "new" ? "ok" : row.verdict || "none", mm: row.place, label: `lesion ${row.lesion_id}`, title: `lesion ${row.lesion_id}`,
+        id: row.lesion_id, kind: row.state === "disappeared" ? "none" : row.verdict === "ok" || row.state === "baseline" || row.state === "new" ? "ok" : row.verdict || "none", mm: row.place, label: `lesion ${row.lesion_id}`, title: `lesion ${row.lesion_id}`,
         chosen: row.lesion_id === this.chosen?.lesion_id, review: row.review === "rejected" ? "absent" : row.review,
       }));
       if (this.mark?.asked === i) marks.push({ id: "asked", kind: "asked", mm: this.mark.position, chosen: true, label: "asked", title: "asked" });

@@ -21,11 +21,11 @@ const SHAPES = {
 export const WORDS = { ok: "Found", uncertain: "Uncertain", outside: "No answer" };
 export const REVIEWS = { proposed: "not looked at", confirmed: "accepted", corrected: "corrected", absent: "no counterpart" };
 
-export function mark({ kind, x, y, size = 8, review = "proposed", label = "", off = false, title = "" }) {
+export function mark({ kind, x, y, size = 8, review = "proposed", label = "", off = false, title = "", flip = false }) {
   const group = element("g", { class: `mark ${kind}${off ? " off" : ""}`, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})` });
   if (title) group.append(element("title", {}, title));
   group.append(...drawn(kind, size, review, off));
-  if (label) group.append(element("text", { x: size + 4, y: -size + 2 }, label));
+  if (label) group.append(element("text", { x: flip ? -size - 4 : size + 4, y: -size + 2, "text-anchor": flip ? "end" : "start" }, label));
   return group;
 }
 

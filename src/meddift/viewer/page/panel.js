@@ -161,7 +161,7 @@ export class Panel {
     const { x, y, depth } = tile.toScreen(this.dragging?.id === one.id ? this.dragging.mm : one.mm);
     const far = Math.abs(depth) > NEAR;
     if (far && !one.chosen) return;
-    group.append(mark({ ...one, x, y, size: one.chosen ? 9 : 6.5, off: far, label: one.chosen && !far ? one.label : "" }));
+    group.append(mark({ ...one, x, y, size: one.chosen ? 9 : 6.5, off: far, label: one.chosen && !far ? one.label : "", flip: x > tile.left + tile.width - 70 }));
     if (!one.draggable || far) return;
     const handle = element("circle", { class: "handle", cx: x, cy: y, r: 13 });
     handle.dataset.mark = one.id;

@@ -64,10 +64,12 @@ export class FlatView {
       const [x, y, z] = this.position.map((v) => v.toFixed(3));
       const at = `plane=${plane}&x=${x}&y=${y}&z=${z}`;
       const map = this.map;
+      const wanted = this.position.join();
       [held.image, held.map] = await Promise.all([
         picture(address(`scans/${this.scan.id}/plane.png?${at}&low=${this.low}&high=${this.high}&pixels=512`)),
         map ? picture(`${map.url}/plane.png?${at}&scan=${this.scan.id}&pixels=256`) : null,
       ]);
+      held.at = wanted;
     } while (held.again);
     held.busy = false;
     this.draw();
@@ -91,6 +93,8 @@ export class FlatView {
       const one = tile.toScreen(low), other = tile.toScreen(high);
       const [x, y] = [Math.min(one.x, other.x), Math.min(one.y, other.y)];
       const [w, h] = [Math.abs(one.x - other.x), Math.abs(one.y - other.y)];
+      // A picture of another place than that of the crosshair is on its way out, and shall look so.
+      pen.globalAlpha = held?.at === this.position.join() ? 1 : 0.45;
       if (held?.image) pen.drawImage(held.image, x, y, w, h);
       if (held?.map) pen.drawImage(held.map, x, y, w, h);
       pen.restore();

@@ -80,20 +80,28 @@ export class GlView {
     Object.assign(volume, this.stored(low, high));
     // The whole texture is made anew, so once a frame is enough.
     cancelAnimationFrame(this.queued);
-    this.queued = requestAnimationFrame(() => this.nv.updateGLVolume());
+    this.queued = requestAnimationFrame(() => { this.nv.refreshLayers(volume, 0); this.nv.drawScene(); });
   }
 
   async overlay(url, range) {
-    const old = this.map;
-    this.map = null;
+    // Hidden by the shader: nothing is made anew until there is another map.
+    this.nv.overlayAlphaShader = 0;
     if (url) {
-      const wanted = { low: range.low / range.scale, high: range.high / range.scale };
-      const added = await this.nv.addVolumeFromUrl({
-        url, name: "map.nii", colormap: "warm", opacity: 0.55, cal_min: wanted.low, cal_max: wanted.high, trustCalMinMax: true,
-      });
-      this.map = added;
+      const look = { colormap: "warm", opacity: 0.55, cal_min: range.low / range.scale, cal_max: range.high / range.scale, trustCalMinMax: true };
+      const { NVImage } = await load();
+      const read = await NVImage.loadFromUrl({ url, name: "map.nii", ...look });
+      if (this.map && String(this.map.dims) === String(read.dims)) {
+        // The same grid: its values are exchanged, and the scan beneath is left alone.
+        this.map.img = read.img;
+        Object.assign(this.map, { cal_min: look.cal_min, cal_max: look.cal_max });
+        this.nv.refreshLayers(this.map, 1);
+      } else {
+        if (this.map) this.nv.removeVolume(this.map);
+        this.nv.addVolume(read);
+        this.map = read;
+      }
+      this.nv.overlayAlphaShader = 1;
     }
-    if (old) this.nv.removeVolume(old);
     this.nv.drawScene();
   }
 
