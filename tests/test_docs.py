@@ -43,6 +43,8 @@ def test_commands_and_options_exist(page: Path) -> None:
         if "\nCommands:" in help_of(name) and len(words) > 1 and re.fullmatch(r"[a-z-]+", words[1]):
             name = tuple(words[:2])
             assert help_of(name), f"{page.name}: no command `meddift {' '.join(name)}`"
+        elif words[0] == "cohort":  # short for `cohort run`
+            name = ("cohort", "run")
         known = set(re.findall(r"--[a-z0-9-]+", help_of(name)))
         for option in re.findall(r"(?<![\w-])--[a-z0-9-]+", line):
             assert option in known, f"{page.name}: `meddift {' '.join(name)}` has no {option}"

@@ -92,7 +92,8 @@ def test_what_goes_wrong_is_a_row_with_its_reason(fake):
         elif number < DIES_ALWAYS:
             assert state == "failed"
             assert "died 2 times" in reason
-            assert "SIGKILL" in reason
+            result = json.loads((fake.folder / "out" / "cases" / name / "result.json").read_text())
+            assert "SIGKILL" in result["death"]
             assert f"working on {name}" in (fake.folder / "out" / "cases" / name / "log.txt").read_text()
         else:
             assert (state, row[head["points"]]) == ("done", str(number))

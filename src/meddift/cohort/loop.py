@@ -119,7 +119,9 @@ class Loop:
             if self._deaths[name] < TRIES:
                 self._schedule.again(work)
                 return
-            answer = {"state": "failed", "reason": f"the worker died {TRIES} times while it did this: {done.death}"}
+            # The same words whoever did it: Ray does not tell how an actor died.
+            reason = f"the worker died {TRIES} times while it did this, as when memory runs out; see its log"
+            answer = {"state": "failed", "reason": reason, "death": done.death}
         if "stop" in answer:
             # Nobody's fault but the disk's: it is not a result, and is done when there is room again.
             self.stopped_by = answer["stop"]
@@ -141,7 +143,7 @@ class Loop:
         """Write the result of a case that no worker could write."""
         item, folder = self._todo[case.name], case_folder(self._out, case.name)
         make_folder(folder)
-        told = {"state": answer["state"], "reason": answer["reason"]}
+        told = {name: answer[name] for name in ("state", "reason", "death") if name in answer}
         write_result(folder, {"case": case.as_dict(), "key": item.key, "stamp": item.stamp}, told)
         self._note(case, told)
 
@@ -163,7 +165,7 @@ def case_folder(out: Path, name: str) -> Path:
 def manifest_line(item: Todo, answer: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says of a case that is over."""
     kept = {name: answer[name] for name in ("state", "reason", "row", "outputs", "timing", "seconds", "cpu_seconds",
-                                            "peak_bytes") if name in answer}  # fmt: skip
+                                            "peak_bytes", "death") if name in answer}  # fmt: skip
     labels = item.case.labels
     return {"case": item.case.name, "subject": labels.subject, "files": dict(item.case.files), "key": item.key,
             "stamp": item.stamp, "at": time.time(), **kept}  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ class RayActors:
 
     def __init__(self, count: int, setup: Setup, *, address: str, memory_bytes: int) -> None:
         # Nobody without the token may send code; nothing is sent to anybody.
+        if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+            raise ExecutorError(
+                "Ray was imported before it was told to ask for a token; set RAY_AUTH_MODE=token before that"
+            )
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         try:
