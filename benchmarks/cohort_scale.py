@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--encode", type=float, required=True, help="seconds for a scan")
     parser.add_argument("--pair", type=float, required=True, help="seconds for a pair")
     parser.add_argument("--store-mb", type=float, required=True, help="features of a scan, MB")
-    parser.add_argument("--line-bytes", type=int, default=1200, help="a line of the manifest")
+    parser.add_argument("--line-bytes", type=int, default=1500, help="a line of the manifest")
     told = parser.parse_args()
     cases = cohort(told.pairs, told.scans_each)
     began = time.perf_counter()
