@@ -13,7 +13,7 @@ import pytest
 
 import meddift
 
-HEAVY = {"torch", "monai", "SimpleITK", "nibabel", "scipy", "matplotlib", "huggingface_hub", "safetensors"}
+HEAVY = {"fastapi", "torch", "monai", "SimpleITK", "nibabel", "scipy", "matplotlib", "huggingface_hub", "safetensors"}
 
 
 def modules_after(code: str, *, cwd: Path | None = None) -> set[str]:
@@ -44,6 +44,7 @@ def command(*arguments: str) -> str:
         command("--help"),
         command("--version"),
         command("match", "--help"),
+        command("view", "--help"),
         command("models", "list"),
         command("models", "show", "builtin"),
         command("info", "maisi-ct-ddpm"),
@@ -56,6 +57,7 @@ def command(*arguments: str) -> str:
         "help",
         "version",
         "match help",
+        "view help",
         "models list",
         "models show",
         "info model",
