@@ -106,13 +106,15 @@ def two_nodes(tmp_path):
             ip("-n", name, "link", "set", "lo", "up")
         start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1",
                  "--object-store-memory=100000000", "--disable-usage-stats"]  # fmt: skip
+        # The second node finds the first only when that is up, and on a busy machine either may need another try.
+        again = ["bash", "-c", 'until "$@"; do sleep 2; done', "node"]
         for number, more in ((1, ["--head", "--port=6399", "--include-dashboard=false"]),
                              (2, ["--address=10.77.0.1:6399"])):  # fmt: skip
             place = [f"--node-ip-address=10.77.0.{number}"]
             log = (tmp_path / f"node{number}.log").open("w")
             nodes.append(
-                subprocess.Popen([*inside(names[number - 1]), *start, *place, *more], env=environment, stdout=log,
-                                 stderr=subprocess.STDOUT, start_new_session=True)
+                subprocess.Popen([*inside(names[number - 1]), *again, *start, *place, *more], env=environment,
+                                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
             )  # fmt: skip
             log.close()
         yield "10.77.0.1:6399", inside(names[0]), environment
