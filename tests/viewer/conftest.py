@@ -85,9 +85,18 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def browser(chromium: str) -> Iterator[Any]:
+def play(chromium: str) -> Iterator[Any]:
+    """Playwright, once for all tests: it keeps a loop of its own."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def browser(play: Any, chromium: str) -> Iterator[Any]:
     """One browser for all tests; WebGL is drawn by the processor."""
-    with launched(chromium, "--enable-unsafe-swiftshader") as made:
+    with launched(play, chromium, "--enable-unsafe-swiftshader") as made:
         yield made
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 
 @contextmanager
-def launched(chromium: str, *flags: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
+def launched(play: Any, chromium: str, *flags: str) -> Iterator[Any]:
+    """A browser that ends with the block.
 
-    with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu-watchdog", *flags])
-        yield made
-        made.close()
+    Args:
+        play: Playwright; a process can have but one.
+        chromium: Where the browser is.
+        flags: How it is started.
+    """
+    made = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu-watchdog", *flags])
+    yield made
+    made.close()

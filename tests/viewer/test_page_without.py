@@ -14,9 +14,9 @@ from meddift.viewer.server import Server
 from meddift.viewer.session import Session
 
 
-def test_without_webgl_the_server_draws_and_everything_else_is_the_same(chromium: str, session: Session) -> None:
+def test_without_webgl_the_server_draws_and_everything_else_is_the_same(play, chromium: str, session: Session) -> None:
     with (
-        launched(chromium, "--disable-3d-apis") as browser,
+        launched(play, chromium, "--disable-3d-apis") as browser,
         Server(session) as server,
         opened(browser, server) as page,
     ):
