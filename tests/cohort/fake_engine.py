@@ -14,6 +14,7 @@ from pathlib import Path
 from meddift.cohort.needs import Needs
 from meddift.errors import ImageError, OutputError
 from meddift.system.atomic import write_text
+from meddift.system.temporary import sweep_tree
 
 
 def number_of(name: str) -> int:
@@ -60,6 +61,7 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         place = self.out / case.labels.place
         place.mkdir(parents=True, exist_ok=True)
+        sweep_tree(place)
         write_text(f"{case.name}\n" * 50, place / f"{case.labels.stem}_result.txt")
         return {"row": {"points": number, "ok": number // 2, "folding": number / 7}, "outputs": []}
 

@@ -92,7 +92,7 @@ class PairEngine:
         """Do a case and write its files."""
         place = Derivative(case, Path(self._settings["out"]))
         make_folder(place.folder)
-        sweep_tree(place.folder)
+        sweep_tree(place.lesions if case.time_points else place.folder)
         found = self._track(case, place) if case.time_points else self._pair(case, place)
         found["row"]["flags"] = " ".join(flags_of(found["row"]))
         found["row"].pop("nothing_in_common", None)
