@@ -21,8 +21,6 @@ _POINTS = 300
 #: Processor seconds for a million voxels of the network's lattice: encoding with the network, the hand-made level, and
 #: a pair (docs/scaling.md).
 _ENCODE_S, _MIND_S, _PAIR_S = 3.0, 0.5, 9.5
-#: Bytes for a voxel of the fixed scan's lattice that fitting a field takes beside what matching alone does.
-_FIELD_BYTES = 370
 
 
 def estimate(cases: Sequence[Case], matcher: Matcher) -> Needs:
@@ -45,7 +43,6 @@ def estimate(cases: Sequence[Case], matcher: Matcher) -> Needs:
     spec, extraction = matcher.spec, matcher.extraction
     most = max(
         estimate_memory(spec, extraction, matcher.options, grids[a], grids[b], _POINTS).peak_bytes
-        + _FIELD_BYTES * network_grid(grids[a], spec).size
         for a, b in _pairs(cases, grids)
     )
     millions = {scan: network_grid(grid, spec).size / 1e6 for scan, grid in grids.items()}

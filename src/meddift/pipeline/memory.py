@@ -16,6 +16,9 @@ from meddift.pipeline.options import Options
 PROGRAM_BYTES = 600_000_000
 #: Batches of dot products, windows and maps in matching, bytes.
 MATCHING_BYTES = 150_000_000
+#: For each voxel that is compared, what fitting the field between two scans holds: levels that were made comparable,
+#: coarse copies of them, and the system that is solved (measured).
+FIELD_BYTES = 370
 #: What the hand-made level needs beside itself while it is made, bytes.
 HAND_MADE_BYTES = 150_000_000
 #: Channels of the hand-made level: 12 pairs of patches at each of two distances.
@@ -64,7 +67,8 @@ def estimate_memory(
     whole = options.lattice == "image" or not options.refine
     lattices = [n if options.lattice == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
     norms = 4 * len(extraction.levels) * sum(lattice.size for lattice in lattices) if whole else sum(learned) // 20
-    matching = sum(pyramids) + norms + MATCHING_BYTES + 1000 * count
+    field = FIELD_BYTES * networks[0].size if options.fits_field(extraction) else 0
+    matching = sum(pyramids) + norms + field + MATCHING_BYTES + 1000 * count
     first = prepared + max(encoding, pyramids[0] + HAND_MADE_BYTES)
     second = pyramids[0] + prepared + max(encoding, pyramids[1] + HAND_MADE_BYTES)
     program = PROGRAM_BYTES if extraction.network_levels else PROGRAM_BYTES // 2

@@ -14,6 +14,7 @@ import numpy as np
 
 from meddift.errors import OptionsError
 from meddift.features import ExtractionOptions
+from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField, Transform
 from meddift.geometry.inverse import NumericalInverse
 
@@ -118,6 +119,11 @@ class Options:
         if self.search_radius_mm is not None:
             return self.search_radius_mm
         return 20.0 if self.prior == "affine" else 35.0
+
+    def fits_field(self, extraction: ExtractionOptions) -> bool:
+        """Whether points are aligned under a field that is fitted first, and not searched one by one."""
+        asked = self.refine and self.search_radius_mm is None and self.prior != "none"
+        return asked and MIND in extraction.levels
 
     def extraction(self, spec: ModelSpec) -> ExtractionOptions:
         """What has to be read from each scan with this model."""

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import NoCorrespondenceError, OptionsError, PointsError
-from meddift.features.extraction import MIND
 from meddift.matching import Matches, similarity_maps
 from meddift.matching.locate import Located
 from meddift.matching.prior import MatchedPrior
@@ -255,9 +254,7 @@ class Pair(ScanPair):
     @property
     def _aligns_under_field(self) -> bool:
         """Whether points are aligned under the field of the pair, not searched one by one."""
-        options = self.settings.options
-        asked = options.refine and options.search_radius_mm is None and MIND in self.fixed.pyramid.names
-        return asked and bool(self.starts)
+        return self.settings.options.fits_field(self.settings.extraction) and bool(self.starts)
 
     def _outside_tolerance(self) -> float:
         """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""
