@@ -16,6 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A shell lets what it starts in the background ignore Ctrl-C; tests of Ctrl-C need it, here and in what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup leaves it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
