@@ -23,6 +23,7 @@ from meddift.system.atomic import write_json, write_text
 from meddift.system.folders import make_folder
 from meddift.system.progress import Progress, silent
 from meddift.system.signals import noted_stop_signals
+from meddift.system.temporary import sweep_tree
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def report(out: Path | str) -> Outcome:
 
     folder = Path(out).absolute()
     content = planned(folder)
+    # What a killed run left is removed when its case is done anew; one that was still ending then is met here.
+    sweep_tree(folder)
     results = latest_results(folder)
     total = max(int(content["cases"]), len(results))
     rows = [table_row(line) for line in results.values()]

@@ -28,8 +28,9 @@ export class PairDesk {
   other(side) { return side === "fixed" ? "moving" : "fixed"; }
 
   async begin() {
-    post("prepare", this.ids).catch(complain);
     await this.list.refresh();
+    // Last: it takes all processors.
+    post("prepare", this.ids).catch(complain);
   }
 
   // ------------------------------------------------------------------ a question
