@@ -10,6 +10,8 @@ from meddift.volume import Volume
 
 Floats = NDArray[np.float64]
 
+#: Voxels on which masks, and the box around the patient, are computed, mm: fine enough and fast.
+MASK_MM, BOX_MM = 2.0, 4.0
 #: Between air and soft tissue.
 TISSUE_HU = -500.0
 #: What is less than this and apart from the body is no arm.
@@ -100,8 +102,7 @@ def body_box(volume: Volume, margin_mm: float) -> tuple[tuple[int, int, int], tu
     from scipy import ndimage
 
     # Coarse is enough: the margin is wider. Clothes and the shell of the table are thinner than what is opened away.
-    steps = steps_of(volume.grid, 4.0)
-    thinned = Volume(volume.data[:: steps[0], :: steps[1], :: steps[2]], volume.grid.strided(steps.tolist()))
+    steps, thinned = steps_of(volume.grid, BOX_MM), _thinned_out(volume, BOX_MM)
     opened = ndimage.binary_opening(thinned.data > TISSUE_HU, structure=_ball(5.0, thinned.grid))
     labels, _ = ndimage.label(opened)
     large = np.bincount(labels.ravel()) * thinned.grid.voxel_volume >= SMALLEST_PART_MM3
@@ -180,22 +181,17 @@ def _largest_components(mask: NDArray[np.bool_], count: int, *, least: float = 1
     return np.isin(labels, best[sizes[best] >= max(least, sizes[best[0]] / 10)])
 
 
-def _steps(volume: Volume) -> NDArray[np.int64]:
-    """Every how many voxels a mask is computed: about every 2 mm, which is fine enough and fast."""
-    return steps_of(volume.grid, 2.0)
-
-
-def _thinned_out(volume: Volume) -> Volume:
+def _thinned_out(volume: Volume, spacing_mm: float = MASK_MM) -> Volume:
     """The volume upright, and only every so many voxels of it."""
     upright = volume.reoriented("RAS")
-    steps = _steps(upright)
+    steps = steps_of(upright.grid, spacing_mm)
     return Volume(upright.data[:: steps[0], :: steps[1], :: steps[2]], upright.grid.strided(steps.tolist()))
 
 
 def _spread_out(mask: NDArray[np.bool_], like: Volume) -> Volume:
     """A mask computed on the upright, thinned-out lattice, on the grid of the original."""
     upright, _, _ = like.grid.reoriented("RAS")
-    steps = steps_of(upright, 2.0)
+    steps = steps_of(upright, MASK_MM)
     # The kept voxel stands for the block around it, not for the block after it.
     picks = [
         np.minimum((np.arange(n) + step // 2) // step, mask.shape[axis] - 1)

@@ -61,6 +61,21 @@ class Match:
         """All reasons as one sentence."""
         return "; ".join(map(str, self.reasons))
 
+    def judged(self) -> dict[str, Any]:
+        """What is known of the place, ready for JSON: None where something was not measured."""
+
+        def number(value: float) -> float | None:
+            return float(value) if np.isfinite(value) else None
+
+        return {
+            "similarity": number(self.similarity),
+            "margin": number(self.margin),
+            "inverse_error_mm": number(self.inverse_error_mm),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "codes": [reason.code for reason in self.reasons],
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Matches:
@@ -162,9 +177,6 @@ class Matches:
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary a point, ready for JSON: world RAS mm, None where there is no number."""
 
-        def number(value: float) -> float | None:
-            return value if np.isfinite(value) else None
-
         def place(position: NDArray[np.float64]) -> list[float] | None:
             return None if np.isnan(position).any() else [float(v) for v in position]
 
@@ -173,12 +185,7 @@ class Matches:
                 "label": match.label,
                 "fixed": place(match.fixed),
                 "moving": place(match.moving),
-                "similarity": number(match.similarity),
-                "margin": number(match.margin),
-                "inverse_error_mm": number(match.inverse_error_mm),
-                "verdict": match.verdict,
-                "reason": match.reason,
-                "codes": [reason.code for reason in match.reasons],
+                **match.judged(),
             }
             for match in self
         ]

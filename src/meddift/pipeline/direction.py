@@ -75,11 +75,9 @@ def _blurred(scan: EncodedScan, maps: Mapping[str, Whitening]) -> SearchIndex | 
     """The hand-made level on a coarse lattice, ready to be searched."""
     if MIND not in scan.pyramid.names:
         return None
-    level = scan.pyramid.level(MIND)
-    grid = level.grid.coarsened(BLURRED_MM)
-    coarse = Level(MIND, on_lattice(FeatureMap(torch.from_numpy(level.features), level.grid), grid).numpy(), grid)
+    coarse = _coarse(scan.pyramid.level(MIND), BLURRED_MM)
     pyramid = replace(scan.pyramid, levels=(coarse,), moments={})
-    return SearchIndex(pyramid, grid, scan.settings.runtime.device, maps)
+    return SearchIndex(pyramid, coarse.grid, scan.settings.runtime.device, maps)
 
 
 def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> SearchIndex:
@@ -90,14 +88,16 @@ def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> Search
         index: The same with all levels, as it is searched.
         spacing_mm: Levels are averaged to voxels of this size, those that are coarser stay as they are.
     """
-    levels = []
-    for level in scan.pyramid.levels:
-        grid = level.grid.respaced(np.maximum(spacing_mm, level.grid.spacing).tolist())
-        features = on_lattice(FeatureMap(torch.from_numpy(level.features), level.grid), grid).numpy()
-        levels.append(replace(level, features=features, grid=grid))
-    pyramid = replace(scan.pyramid, levels=tuple(levels), moments={})
-    lattice = index.lattice.respaced(np.maximum(spacing_mm, index.lattice.spacing).tolist())
-    return SearchIndex(pyramid, lattice, scan.settings.runtime.device, index.whitening)
+    levels = tuple(_coarse(level, spacing_mm) for level in scan.pyramid.levels)
+    pyramid = replace(scan.pyramid, levels=levels, moments={})
+    return SearchIndex(pyramid, index.lattice.coarsened(spacing_mm), scan.settings.runtime.device, index.whitening)
+
+
+def _coarse(level: Level, spacing_mm: float) -> Level:
+    """A level averaged to larger voxels, mm; one that is coarser along an axis stays so."""
+    grid = level.grid.coarsened(spacing_mm)
+    features = on_lattice(FeatureMap(torch.from_numpy(level.features), level.grid), grid).numpy()
+    return replace(level, features=features, grid=grid)
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,20 +76,15 @@ def stop_signals(leave: Callable[[], None]) -> Iterator[list[int]]:
         came.append(number)
         raise KeyboardInterrupt
 
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    caught = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     inner, outer = socket.socketpair()
     outer.setblocking(False)
     before = signal.set_wakeup_fd(outer.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=_watch, args=(inner, leave), name="meddift-signals", daemon=True)
     watcher.start()
     try:
-        for number in caught:
-            signal.signal(number, stop)
-        yield came
+        with _handled_by(stop):
+            yield came
     finally:
-        for number, handler in caught.items():
-            signal.signal(number, handler)
         signal.set_wakeup_fd(before)
         outer.close()
         watcher.join()
@@ -128,12 +123,19 @@ def noted_stop_signals() -> Iterator[list[int]]:
         if len(came) > 1:
             raise KeyboardInterrupt
 
+    with _handled_by(note):
+        yield came
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block, signals that ask to stop go to a function; those that are ignored stay ignored."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     caught = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
     try:
         for number in caught:
-            signal.signal(number, note)
-        yield came
+            signal.signal(number, handle)
+        yield
     finally:
         for number, handler in caught.items():
             signal.signal(number, handler)

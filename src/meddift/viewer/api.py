@@ -19,7 +19,7 @@ from meddift.viewer import schemas
 from meddift.viewer.jobs import JobState
 from meddift.viewer.planes import Box, Plane, draw_map, draw_plane
 from meddift.viewer.session import Session, UnknownIdError
-from meddift.viewer.sheet import number, place
+from meddift.viewer.sheet import place
 from meddift.viewer.work import Work
 
 #: What every route may answer besides.
@@ -75,16 +75,7 @@ def told(session: Session, state: JobState) -> dict[str, Any]:
 
 def described(match: Match) -> dict[str, Any]:
     """An answer of the engine for JSON."""
-    return {
-        "fixed": place(match.fixed),
-        "moving": place(match.moving),
-        "similarity": number(match.similarity),
-        "margin": number(match.margin),
-        "inverse_error_mm": number(match.inverse_error_mm),
-        "verdict": match.verdict,
-        "reason": match.reason,
-        "codes": [reason.code for reason in match.reasons],
-    }
+    return {"fixed": place(match.fixed), "moving": place(match.moving), **match.judged()}
 
 
 # ---------------------------------------------------------------------- what is there

@@ -57,17 +57,10 @@ class Row:
             "inverse_error_mm": None,
             "verdict": None,
             "reason": "",
+            "codes": [],
         }
-        codes: list[str] = []
         if self.match is not None:
-            told |= {
-                "similarity": number(self.match.similarity),
-                "margin": number(self.match.margin),
-                "inverse_error_mm": number(self.match.inverse_error_mm),
-                "verdict": self.match.verdict,
-                "reason": self.match.reason,
-            }
-            codes = [reason.code for reason in self.match.reasons]
+            told = self.match.judged()
         return {
             "id": self.id,
             "label": self.label,
@@ -76,14 +69,8 @@ class Row:
             "found": self.found,
             "asked": self.asked,
             **told,
-            "codes": codes,
             "review": self.review,
         }
-
-
-def number(value: float) -> float | None:
-    """For JSON, which has no word for what is not a number."""
-    return float(value) if np.isfinite(value) else None
 
 
 def place(position: Sequence[float] | np.ndarray[Any, Any] | None) -> Place | None:
