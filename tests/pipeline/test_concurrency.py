@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from texture import lattice, scan
 
 from checkpoints import write_spec, write_weights
 from meddift.features import FeatureStore
 from meddift.geometry import AffineTransform
 from meddift.pipeline import Matcher
+from texture import lattice, scan
 
 SIZES = ((34, 30, 32), (32, 33, 31), (30, 34, 29), (33, 31, 34))
 

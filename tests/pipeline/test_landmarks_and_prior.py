@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from texture import lattice, scan
 
 from meddift.geometry import AffineTransform
 from meddift.matching.locate import local_linear
 from meddift.matching.prior import MatchedPrior
 from meddift.pipeline.landmarks import textured_points
 from meddift.volume import Volume
+from texture import lattice, scan
 
 
 def two_halves():

@@ -12,7 +12,6 @@ import sys
 
 import numpy as np
 import pytest
-from texture import lattice, scan
 
 from meddift.errors import OptionsError, PointsError
 from meddift.features import whiten_pair
@@ -22,6 +21,7 @@ from meddift.pipeline import Matcher, Options
 from meddift.pipeline.direction import Direction
 from meddift.points import Points
 from meddift.volume import Volume
+from texture import lattice, scan
 
 SHIFT = np.array([3.7, -2.3, 4.9])
 #: Small radius and few neighbours keep the tests fast; the search is the same.

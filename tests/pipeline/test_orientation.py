@@ -19,12 +19,12 @@ import itertools
 
 import numpy as np
 import pytest
-from texture import lattice, scan
 
 from checkpoints import write_spec, write_weights
 from meddift.geometry import AffineTransform
 from meddift.pipeline import Matcher
 from meddift.volume import Volume
+from texture import lattice, scan
 
 ORIENTATIONS = [
     "".join(letters) for order in itertools.permutations(("RL", "AP", "SI")) for letters in itertools.product(*order)

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-from texture import lattice, scan
 
 import meddift
 from meddift.errors import ImageError, OptionsError, PointsError
@@ -18,6 +17,7 @@ from meddift.io import as_volume
 from meddift.matching.verdict import Reason
 from meddift.points import Points
 from meddift.volume import Volume
+from texture import lattice, scan
 
 SHIFT = np.array([3.1, -1.7, 2.4])
 NEAR = {"levels": ("mind",), "store": False, "device": "cpu", "prior": "identity", "search_radius_mm": 8.0}
