@@ -227,7 +227,7 @@ def _files_below(folder: Path) -> list[Path]:
         raise error
 
     for place, folders, names in os.walk(folder, followlinks=True, onerror=complain):
-        real = os.path.realpath(place)  # noqa: PTH (Path.resolve is many times slower)
+        real = os.path.realpath(place)  # Path.resolve is many times slower
         if real in seen or len(Path(place).relative_to(folder).parts) > _DEEPEST:
             folders.clear()
             continue
