@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -109,8 +110,24 @@ def test_a_format_without_missing_points_is_an_honest_partial_result(case: Case,
         late = run(case.arguments(*options, moving=cut, out=out))
         assert late.code == 3
         assert "cannot say that a point has no position" in late.stderr
-        assert "p1" in late.stdout
-    assert case.results() == []
+        assert "p1" in late.stdout + late.stderr
+    assert not out.exists()
+    # All points, found or not, are in a table beside it, and nothing that stood there is replaced.
+    assert case.results() == ["found.txt.2.csv", "found.txt.csv"]
+    assert "found.txt.2.csv instead" in late.stderr
+    for name in case.results():
+        rows = list(csv.DictReader((out.parent / name).read_text().splitlines()[1:]))
+        assert [row["label"] for row in rows] == ["p1", "p2", "p3", "p4"]
+        verdicts = [row["verdict"] for row in rows]
+        assert "outside" in verdicts
+        assert [row["x"] == "" for row in rows] == [verdict == "outside" for verdict in verdicts]
+
+
+def test_that_labels_are_left_out_is_said(case: Case, run: Run) -> None:
+    outcome = run(case.arguments("--json", out=case.out.with_suffix(".txt")))
+    assert outcome.code == 0, outcome.stderr
+    assert "found.txt: this format holds coordinates only; labels are left out" in outcome.stderr
+    assert "left out" not in run(case.arguments("--json")).stderr
 
 
 def test_voxel_points_belong_to_the_fixed_scan_and_voxel_truth_to_the_moving(case: Case, run: Run) -> None:

@@ -266,3 +266,4 @@ def test_a_point_without_counterpart_does_not_cost_the_transform(
     assert "the elastix format cannot say" in outcome.stderr
     assert (tmp_path / "T.tfm").is_file()
     assert not (tmp_path / "there.txt").exists()
+    assert (tmp_path / "there.txt.csv").read_text().count("\n") == 4  # frame, header, two points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import logging
@@ -90,6 +91,7 @@ def test_files_that_are_no_images(tmp_path, suffix, content):
         ("picture.png", "a PNG picture"),
         ("scan.zip", "a zip archive or an Excel workbook; unpack it"),
         ("field.h5", "an HDF5 file"),
+        ("scan.nii.bz2", "a bzip2 archive; unpack it first"),
     ],
 )
 def test_the_message_says_what_was_found(tmp_path, name, says):
@@ -106,6 +108,7 @@ def test_the_message_says_what_was_found(tmp_path, name, says):
     sitk.WriteImage(sitk.GetImageFromArray(voxels(np.uint8)[0]), str(tmp_path / "picture.png"))
     for source, target in (("a.nrrd", "nrrd"), ("a.mha", "meta.img"), ("a.mgh", "mgh")):
         shutil.move(tmp_path / source, tmp_path / target)
+    (tmp_path / "scan.nii.bz2").write_bytes(bz2.compress((tmp_path / "a.nii.gz").read_bytes()))
     shutil.make_archive(str(tmp_path / "scan"), "zip", tmp_path, "pair.img")
     sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "field.h5"))
     _refused(tmp_path / name, ImageError, says)

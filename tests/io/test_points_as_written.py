@@ -46,6 +46,22 @@ class TestSlicerStatus:
         path = save(tmp_path, "a.csv", f"label,l,p,s,defined,selected\nA,1,2,3,{word},1\nB,4,5,6,1,1\n")
         assert read_points(path).missing.tolist() == [not placed, False]
 
+    @pytest.mark.parametrize("name", ["positionStatus", "Position Status", "status"])
+    @pytest.mark.parametrize("frame", ["l,p,s", "x,y,z"])
+    def test_the_words_of_markups_in_a_table(self, tmp_path: Path, name: str, frame: str) -> None:
+        """Slicer's positionStatus (markups schema): only "defined" has been placed."""
+        rows = "".join(f"{word},1,2,3,{word}\n" for word in ("defined", "undefined", "preview", "missing"))
+        path = save(tmp_path, "a.csv", f"label,{frame},{name}\n{rows}")
+        found = read_points(path, space=None if frame == "l,p,s" else "lps")
+        assert found.missing.tolist() == [False, True, True, True]
+        assert not found.columns
+
+    def test_a_status_of_something_else_is_a_column(self, tmp_path: Path) -> None:
+        path = save(tmp_path, "a.csv", "label,l,p,s,status\nA,1,2,3,benign\nB,4,5,6,missing\n")
+        found = read_points(path)
+        assert not found.missing.any()
+        assert found.columns == {"status": ("benign", "missing")}
+
     def test_a_word_that_is_neither_is_refused(self, tmp_path: Path) -> None:
         path = save(tmp_path, "a.csv", "label,l,p,s,defined\nA,1,2,3,perhaps\n")
         with pytest.raises(PointsError, match="line 2: defined is 1 or 0, true or false, got 'perhaps'"):

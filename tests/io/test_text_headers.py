@@ -126,6 +126,9 @@ def test_a_list_axis_of_one_layer_is_read(tmp_path):
     for name, sizes, geometry, kinds in [
         ("first.nrrd", "1 4 5 6", first, "list domain domain domain"),
         ("one.seg.nrrd", "4 5 6 1", last, "domain domain domain list"),
+        # teem's own word for "none" before version 4 of the format.
+        ("nan.nrrd", "1 4 5 6", first.replace("none", "(nan,nan,nan)"), "list domain domain domain"),
+        ("nan-last.nrrd", "4 5 6 1", last.replace("none", "(NaN,NaN,NaN)"), "domain domain domain list"),
     ]:
         more = f"kinds: {kinds}\nSegment0_Layer:=0\n"
         _read(_nrrd(tmp_path / name, sizes=sizes, dimension=4, more=more, geometry=geometry))

@@ -350,6 +350,34 @@ class TestRefusals:
         with pytest.raises(TransformError, match=r"flat\.tfm.*invertible"):
             read_transform(tmp_path / "flat.tfm")
 
+    def test_a_transform_without_its_suffix_is_called_what_it_is(self, tmp_path: Path) -> None:
+        sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "one.tfm"))
+        (tmp_path / "one.tfm").rename(tmp_path / "one")
+        with pytest.raises(TransformError, match="but an ITK transform by its content: rename it"):
+            read_transform(tmp_path / "one")
+
+    @pytest.mark.parametrize(
+        ("space", "frame", "reads"),
+        [
+            ("left-posterior-superior", "(1,0,0) (0,1,0) (0,0,1)", True),
+            ("right-anterior-superior", "(-1,0,0) (0,-1,0) (0,0,1)", True),  # LPS, told in RAS
+            ("right-anterior-superior", "(1,0,0) (0,1,0) (0,0,1)", False),
+            ("left-posterior-superior", "(0,1,0) (1,0,0) (0,0,1)", False),
+        ],
+    )
+    def test_vectors_in_a_frame_of_their_own(self, tmp_path: Path, space: str, frame: str, reads: bool) -> None:
+        """The measurement frame of NRRD, which ITK ignores."""
+        values = np.random.default_rng(0).normal(0, 2, (4, 5, 6, 3))
+        sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(tmp_path / "field.nrrd"))
+        raw = (tmp_path / "field.nrrd").read_bytes().replace(b"left-posterior-superior", space.encode())
+        head, _, rest = raw.partition(b"\n\n")
+        (tmp_path / "field.nrrd").write_bytes(head + f"\nmeasurement frame: {frame}\n\n".encode() + rest)
+        if reads:
+            assert isinstance(read_transform(tmp_path / "field.nrrd"), DisplacementField)
+        else:
+            with pytest.raises(TransformError, match="frame of its own"):
+                read_transform(tmp_path / "field.nrrd")
+
     def test_unknown_class(self, tmp_path: Path) -> None:
         sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "one.tfm"))
         text = (tmp_path / "one.tfm").read_text().replace("TranslationTransform", "ThinPlateSplineKernelTransform")

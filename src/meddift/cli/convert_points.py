@@ -41,11 +41,9 @@ def convert_points(
     that labels or further columns are left out is said. Where a format cannot say that a point is missing, nothing
     is written.
     """
-    from meddift.cli.failures import warn
     from meddift.cli.outputs import Outputs
     from meddift.cli.points_files import PointsTarget
     from meddift.io import read_points
-    from meddift.io.points import what_is_lost
     from meddift.system.atomic import write_text
 
     outputs = Outputs(inputs=tuple(path for path in (source, image) if path is not None))
@@ -59,8 +57,7 @@ def convert_points(
     text = wanted.text(points, grid)
     outputs.required[target] = lambda path: write_text(text, path)
     outputs.commit()
-    for lost in what_is_lost(points, target, points_format):
-        warn(f"{target}: this format holds coordinates only; {lost} are left out")
+    wanted.say_what_is_lost(points)
     if not quiet:
         missing = int(points.missing.sum())
         say(f"{target}: {len(points)} points{f', {missing} without position' if missing else ''}", err=True)

@@ -196,12 +196,18 @@ def plan_points(matches: Matches, target: PointsTarget, grid: Grid, outputs: Out
         outputs: Where they are put.
 
     Returns:
-        A sentence if the format cannot say that a point has no counterpart, which nobody knew before.
+        A sentence if the format cannot say that a point has no counterpart, which nobody knew before. Then a table
+        beside it holds all points.
     """
     try:
         text = target.text(matches.moving, grid, matches.columns(target.holds()))
     except PointsError as error:
-        return [str(error)]
+        beside = target.beside()
+        if beside is None:
+            return [str(error)]
+        outputs.optional[beside] = lambda path: matches.save(path)
+        return [f"{error}. All of them are in {beside} instead"]
+    target.say_what_is_lost(matches.fixed)
     outputs.required[target.path] = lambda path: write_text(text, path)
     return []
 

@@ -71,3 +71,24 @@ class PointsTarget:
         from meddift.io.points.writing import points_format
 
         return points_format(self.path, self.format)
+
+    def say_what_is_lost(self, points: Points) -> None:
+        """Warn of what the format has no room for."""
+        from meddift.cli.failures import warn
+        from meddift.io.points import what_is_lost
+
+        for lost in what_is_lost(points, self.path, self.format):
+            warn(f"{self.path}: this format holds coordinates only; {lost} are left out")
+
+    def beside(self) -> Path | None:
+        """A table beside the file that does not exist yet, for points that its format cannot hold.
+
+        None where the file is no file on disk, such as a pipe.
+        """
+        from meddift.system.targets import Target
+
+        place = Target.of(self.path).place
+        if place.exists() and not place.is_file():
+            return None
+        names = (f"{place.name}{number}.csv" for number in ("", *(f".{i}" for i in range(2, 1000))))
+        return next((place.with_name(name) for name in names if not place.with_name(name).exists()), None)

@@ -208,6 +208,7 @@ def _plan_points(
         moved[there] = through.apply(given.positions[there])
     result = Points(moved, given.labels, given.columns)
     text = target.text(result, None if grid is None else grid.grid)
+    target.say_what_is_lost(result)
     outputs.required[target.path] = lambda place: write_text(text, place)
     report["points"] = [
         {"label": label, "position": None if np.isnan(row).any() else row.tolist()}

@@ -92,6 +92,7 @@ def read_nrrd_header(path: Path, *, assume_geometry: bool) -> ImageHeader:
         affine, found = _geometry(fields, directions, origin, axes, path, assume_geometry)
         problems += found
         problems += geometry_problems(tuple(lengths[axis] for axis in axes.spatial), affine, path)
+        problems += _frame_of_vectors(fields, path) if kind == "vector" else []
     problems += source.problems()
     told = {**keys, **fields}
     details: dict[str, Any] = {key: told[key] for key in ("space", "content", "modality") if key in told}
@@ -143,6 +144,8 @@ def _vectors(
                 f"{shortened(fields['space directions'])!r}."
             )
         directions = [None if word == "none" else _vector(word, path) for word in words]
+        # teem itself reads a vector of nan as "none".
+        directions = [None if vector is None or np.isnan(vector).all() else vector for vector in directions]
     origin = _vector(fields["space origin"], path) if "space origin" in fields else None
     return directions, origin
 
@@ -191,6 +194,28 @@ def _consistency(directions: list[NDArray[np.float64] | None] | None, path: Path
     if lengths - {3}:
         return [GeometryError(f"the space of {path} has {min(lengths)} axes; meddift needs three.")]
     return []
+
+
+def _frame_of_vectors(fields: dict[str, str], path: Path) -> list[MeddiftError]:
+    """What the header says of the frame in which vectors are measured: LPS is what ITK takes them for, whatever it is.
+
+    The columns of the frame are its axes in the space of the header (NRRD format, "measurement frame").
+    """
+    stated = fields.get("measurement frame")
+    if stated is None:
+        return []
+    columns = [_vector(word, path) for word in re.findall(r"\([^()]*\)", stated)]
+    space = np.array(_SPACE_NAMES.get(fields.get("space", "").lower(), (-1, -1, 1)))
+    if len(columns) == 3 and all(len(column) == 3 for column in columns):
+        lps = np.stack(columns, axis=1) * (space * (-1, -1, 1))[:, None]
+        if np.allclose(lps, np.eye(3), atol=1e-6):
+            return []
+    return [
+        GeometryError(
+            f"{path} measures its vectors in a frame of its own (measurement frame {shortened(stated)}), which ITK "
+            "takes for LPS all the same. Write the vectors again in LPS, without a measurement frame."
+        )
+    ]
 
 
 def _geometry(

@@ -25,6 +25,7 @@ from meddift.io.itk_transforms import (
     require_writable_field,
     to_records,
 )
+from meddift.io.sniff import what_it_is
 from meddift.io.transform_sidecar import require_same_file
 from meddift.system.atomic import atomic_write, write_text
 
@@ -145,8 +146,10 @@ def require_file(path: Path) -> None:
     except OSError as error:
         raise TransformError(f"{path} cannot be read: {error.strerror or error}") from error
     if not path.name.lower().endswith(TRANSFORM_SUFFIXES + FIELD_SUFFIXES):
+        found = what_it_is(path)
+        content = f", but {found} by its content: rename it" if found else ""
         raise TransformError(
-            f"{path} is not a transform by its name; transforms are read from "
+            f"{path} is not a transform by its name{content}; transforms are read from "
             f"{', '.join(TRANSFORM_SUFFIXES + FIELD_SUFFIXES)}"
         )
 

@@ -35,6 +35,10 @@ FORMAT_PLAIN = "table with a header"
 #: Names of the column that holds labels, in any case; where there are several, the first of these.
 _LABELS = ("label", "name", "lesion", "id")
 
+#: Names of the column with Slicer's words for whether a point has been placed; `status` may mean something else.
+_STATUS_COLUMNS = ("positionstatus", "position status", "position_status", "status")
+_STATUS = {"defined": True, "undefined": False, "preview": False, "missing": False}
+
 _MISSING = (math.nan, math.nan, math.nan)
 
 #: What stands in files that ANTs wrote in the place of every text.
@@ -133,7 +137,8 @@ def table_rows(
 ) -> tuple[list[tuple[float, float, float]], list[str] | None, dict[str, list[str]]]:
     """Rows below a header: positions, labels (None where there is no such column), and the other columns.
 
-    Three empty coordinates are a missing point, and so is a row whose column `defined` says no.
+    Three empty coordinates are a missing point, and so is a row whose column `defined` says no, or whose position
+    status is `undefined`, `preview` or `missing`.
 
     Args:
         records: What `read_records` still yields.
@@ -175,6 +180,11 @@ def table_rows(
             extra[header[i]].append(record[i])
     count = rows_in_use(blank)
     extra = {name: values[:count] for name, values in extra.items()}
+    for name in [name for name in extra if name.strip().lower() in _STATUS_COLUMNS]:
+        placed = [_STATUS.get(value.strip().lower()) for value in extra[name]]
+        if None not in placed:
+            rows[:count] = [row if there else _MISSING for row, there in zip(rows, placed, strict=False)]
+            del extra[name]
     return rows[:count], labels[:count] if at_label is not None else None, extra
 
 
