@@ -95,7 +95,7 @@ def play(chromium: str) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def browser(play: Any, chromium: str) -> Iterator[Any]:
-    """One browser for all tests; WebGL is drawn by the processor."""
+    """One browser for all tests that look at what it draws; WebGL is drawn by the processor."""
     with launched(play, chromium, "--enable-unsafe-swiftshader") as made:
         yield made
 
@@ -106,8 +106,23 @@ def server(session: Session) -> Iterator[Server]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def plain_browser(play: Any, chromium: str) -> Iterator[Any]:
+    """One without WebGL: the server draws, which takes a fraction of the time on a machine without a graphics card."""
+    with launched(play, chromium, "--disable-3d-apis") as made:
+        yield made
+
+
 @pytest.fixture
-def page(browser: Any, server: Server) -> Iterator[OpenPage]:
-    """The page of the pair, open and drawn."""
-    with opened(browser, server) as made:
+def page(plain_browser: Any, server: Server) -> Iterator[OpenPage]:
+    """The page of the pair, open and drawn, for tests of what is the same however it is drawn."""
+    with opened(plain_browser, server) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def drawn(browser: Any, encoded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPage]:
+    """The page of the pair as the browser draws it, one for all tests of a module."""
+    session = pair_session(*encoded, tmp_path_factory.mktemp("drawn") / "points")
+    with Server(session) as server, opened(browser, server) as made:
         yield made

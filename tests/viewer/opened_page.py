@@ -35,8 +35,9 @@ class OpenPage:
             self.page.wait_for_timeout(20)
 
     def ready(self, *, prepared: bool = True) -> None:
-        """Both scans are drawn and, if wanted, both directions are ready."""
+        """Both scans are drawn, by the browser if it can, and, if wanted, both directions are ready."""
         self.wait("document.body.dataset.ready === 'yes'")
+        self.wait("[...document.querySelectorAll('.scan')].every((scan) => scan.dataset.drawn !== 'for now')")
         for about in ("s0>s1", "s1>s0") if prepared else ():
             self.server.session.prepare(*about.split(">")).result.result(timeout=SECONDS)
 

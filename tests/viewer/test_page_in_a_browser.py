@@ -10,18 +10,18 @@ from meddift.io import read_points
 from meddift.points import Points
 
 
-def test_a_click_is_answered_with_the_place_that_the_engine_finds(page: OpenPage) -> None:
-    asked = page.click(0, "axial", 0.45, 0.55)
-    page.answered()
-    match = page.server.session.pair("s0", "s1").match(Points(asked[None]))[0]
-    assert np.linalg.norm(page.position(1) - match.moving) <= 1.0
-    np.testing.assert_allclose(page.position(1), asked + SHIFT, atol=1.0)
-    told = page.text("#answer")
+def test_a_click_is_answered_with_the_place_that_the_engine_finds(drawn: OpenPage) -> None:
+    asked = drawn.click(0, "axial", 0.45, 0.55)
+    drawn.answered()
+    match = drawn.server.session.pair("s0", "s1").match(Points(asked[None]))[0]
+    assert np.linalg.norm(drawn.position(1) - match.moving) <= 1.0
+    np.testing.assert_allclose(drawn.position(1), asked + SHIFT, atol=1.0)
+    told = drawn.text("#answer")
     assert {"ok": "Found", "uncertain": "Uncertain"}[match.verdict] in told
     assert f"{match.similarity:.2f}" in told
-    back = page.click(1, "coronal", 0.5, 0.5)
-    page.answered()
-    np.testing.assert_allclose(page.position(0), back - SHIFT, atol=1.0)
+    back = drawn.click(1, "coronal", 0.5, 0.5)
+    drawn.answered()
+    np.testing.assert_allclose(drawn.position(0), back - SHIFT, atol=1.0)
 
 
 def test_three_clicks_lead_to_saved_points_which_are_there_after_loading_anew(page: OpenPage, tmp_path) -> None:
@@ -41,29 +41,29 @@ def test_three_clicks_lead_to_saved_points_which_are_there_after_loading_anew(pa
     np.testing.assert_allclose(page.position(1), found, atol=0.06)
 
 
-def test_a_mark_is_dragged_to_where_it_belongs(page: OpenPage, tmp_path) -> None:
-    page.click(0, "axial", 0.5, 0.5)
-    page.answered()
-    found = page.position(1)
-    kind = "ok" if "Found" in page.text("#answer") else "uncertain"
-    start = page.mark(1, kind)
-    page.drag(start, (start[0] + 40, start[1] + 24))
-    page.wait("document.querySelector('#side tbody tr td:nth-child(4)')?.textContent === 'corrected'")
-    tile = page.tile(1, "axial")
-    grid = page.server.session.scan("s1").encoded.grid
+def test_a_mark_is_dragged_to_where_it_belongs(drawn: OpenPage) -> None:
+    drawn.click(0, "axial", 0.5, 0.5)
+    drawn.answered()
+    found = drawn.position(1)
+    kind = "ok" if "Found" in drawn.text("#answer") else "uncertain"
+    start = drawn.mark(1, kind)
+    drawn.drag(start, (start[0] + 40, start[1] + 24))
+    drawn.wait("document.querySelector('#side tbody tr td:nth-child(4)')?.textContent === 'corrected'")
+    tile = drawn.tile(1, "axial")
+    grid = drawn.server.session.scan("s1").encoded.grid
     width, height = (grid.extent[:2]).tolist()
-    row = page.server.session.sheet.rows[0]
+    row = drawn.server.session.sheet.rows[0]
     # Right and down on the screen is to the left and to the back of the patient.
     moved = np.array(row.moving) - found
     np.testing.assert_allclose(moved, [-40 * width / tile["width"], -24 * height / tile["height"], 0], atol=0.7)
-    page.page.keyboard.press("u")
-    page.wait("document.querySelectorAll('#side tbody tr').length === 0")
+    drawn.page.keyboard.press("u")
+    drawn.wait("document.querySelectorAll('#side tbody tr').length === 0")
 
 
-def test_a_drag_is_no_question(page: OpenPage) -> None:
-    before = len(page.asked)
-    page.drag(page.at(0, "axial", 0.4, 0.4), page.at(0, "axial", 0.6, 0.6))
-    page.drag(page.at(0, "axial", 0.4, 0.4), page.at(0, "axial", 0.6, 0.5), button="right")
-    page.page.wait_for_timeout(200)
-    assert not [url for url in page.asked[before:] if url.endswith("/match")]
-    assert "-160 to 240" not in page.text(".scan >> nth=0")
+def test_a_drag_is_no_question(drawn: OpenPage) -> None:
+    before = len(drawn.asked)
+    drawn.drag(drawn.at(0, "axial", 0.4, 0.4), drawn.at(0, "axial", 0.6, 0.6))
+    drawn.drag(drawn.at(0, "axial", 0.4, 0.4), drawn.at(0, "axial", 0.6, 0.5), button="right")
+    drawn.page.wait_for_timeout(200)
+    assert not [url for url in drawn.asked[before:] if url.endswith("/match")]
+    assert "-160 to 240" not in drawn.text(".scan >> nth=0")

@@ -6,7 +6,6 @@ import threading
 import time
 
 import numpy as np
-from launching import launched
 from opened_page import OpenPage, opened
 from served import SHIFT
 
@@ -14,28 +13,23 @@ from meddift.viewer.server import Server
 from meddift.viewer.session import Session
 
 
-def test_without_webgl_the_server_draws_and_everything_else_is_the_same(play, chromium: str, session: Session) -> None:
-    with (
-        launched(play, chromium, "--disable-3d-apis") as browser,
-        Server(session) as server,
-        opened(browser, server) as page,
-    ):
-        assert "does not offer WebGL 2" in page.text("#notices")
-        asked = page.click(0, "sagittal", 0.5, 0.45)
-        page.answered()
-        np.testing.assert_allclose(page.position(1), asked + SHIFT, atol=1.0)
-        page.page.wait_for_timeout(500)
-        picture = page.picture()
-        x, y = page.at(0, "axial", 0.3, 0.3)
-        around = picture[int(y) - 40 : int(y) + 40, int(x) - 40 : int(x) + 40]
-        assert around.std() > 0.1  # something is drawn
-        start = page.mark(1, "ok" if "Found" in page.text("#answer") else "uncertain")
-        page.drag(start, (start[0] + 30, start[1]))
-        page.wait("document.querySelector('#side tbody tr td:nth-child(4)')?.textContent === 'corrected'")
+def test_without_webgl_the_server_draws_and_everything_else_is_the_same(page: OpenPage) -> None:
+    assert "does not offer WebGL 2" in page.text("#notices")
+    asked = page.click(0, "sagittal", 0.5, 0.45)
+    page.answered()
+    np.testing.assert_allclose(page.position(1), asked + SHIFT, atol=1.0)
+    page.page.wait_for_timeout(500)
+    picture = page.picture()
+    x, y = page.at(0, "axial", 0.3, 0.3)
+    around = picture[int(y) - 40 : int(y) + 40, int(x) - 40 : int(x) + 40]
+    assert around.std() > 0.1  # something is drawn
+    start = page.mark(1, "ok" if "Found" in page.text("#answer") else "uncertain")
+    page.drag(start, (start[0] + 30, start[1]))
+    page.wait("document.querySelector('#side tbody tr td:nth-child(4)')?.textContent === 'corrected'")
 
 
 def test_work_is_cancelled_and_a_question_that_waits_is_answered_once_it_is_begun_again(
-    browser, session: Session, monkeypatch
+    plain_browser, session: Session, monkeypatch
 ) -> None:
     pair = session.pair("s0", "s1")
     ready, tries = threading.Event(), []
@@ -49,7 +43,7 @@ def test_work_is_cancelled_and_a_question_that_waits_is_answered_once_it_is_begu
         real(on_progress=on_progress)
 
     monkeypatch.setattr(pair, "prepare", slow)
-    with Server(session) as server, opened(browser, server, prepared=False) as page:
+    with Server(session) as server, opened(plain_browser, server, prepared=False) as page:
         page.wait("document.querySelector('#notices').textContent.includes('computing slowly')")
         asked = page.click(0, "axial", 0.5, 0.5)
         page.wait("document.querySelector('#answer').dataset.state === 'waiting'")
@@ -84,8 +78,8 @@ def test_a_late_answer_is_dropped(page: OpenPage) -> None:
     np.testing.assert_allclose(page.position(1), found)
 
 
-def test_everything_is_reached_by_the_keyboard_and_fits_a_narrow_window(browser, session: Session) -> None:
-    with Server(session) as server, opened(browser, server, viewport={"width": 390, "height": 844}) as page:
+def test_everything_is_reached_by_the_keyboard_and_fits_a_narrow_window(plain_browser, session: Session) -> None:
+    with Server(session) as server, opened(plain_browser, server, viewport={"width": 390, "height": 844}) as page:
         assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         keyboard = page.page.keyboard
         page.page.locator(".stage svg").first.focus()

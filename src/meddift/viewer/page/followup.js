@@ -68,7 +68,7 @@ export class FollowUpDesk {
 
   // The scan of the row on the right, the one before it on the left.
   async open(row) {
-    const later = Math.max(row.number, 1), numbers = [later - 1, later];
+    const later = Math.max(row.number, 1), numbers = [later - 1, later], opened = [];
     await Promise.all(numbers.map(async (number, i) => {
       const id = this.told.time_points[number].scan;
       if (this.shown[i] !== id) {
@@ -78,11 +78,13 @@ export class FollowUpDesk {
         panel.show([]);
         await panel.open(await get(`scans/${id}`), this.flat);
         this.shown[i] = id;
+        if (!this.flat) opened.push(panel);
       }
       const there = this.row(row.lesion_id, number);
       if (there?.place) this.panels[i].go(there.place);
     }));
     this.paint();
+    for (const panel of opened) panel.takeOver();
   }
 
   next(step) {

@@ -22,6 +22,7 @@ const panels = [0, 1].map(() => new Panel({
   moved: (panel, mm) => desk?.moved(panel, mm),
   dragged: (panel, id, mm) => desk?.dragged(panel, id, mm),
   active: activate,
+  stays: (error) => complain(new Error(`the browser cannot draw this scan (${error.message}), so the server goes on drawing its planes`)),
 }));
 
 function activate(panel) {
@@ -40,6 +41,8 @@ async function open(session) {
   activate(panels[0]);
   await desk.begin();
   document.body.dataset.ready = "yes";
+  // Only when what is there already has been drawn: it keeps the browser busy.
+  if (!flat && !desk.opens) requestAnimationFrame(() => setTimeout(() => panels.forEach((panel) => panel.takeOver())));
   const ids = (about) => about.split(">");
   const names = (about) => ` (${ids(about).map((id) => name(id).toLowerCase()).join(" → ")})`;
   listen((told) => {

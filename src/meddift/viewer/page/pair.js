@@ -75,7 +75,7 @@ export class PairDesk {
       const wanted = range && this.withMap && side === this.other(question.asked);
       if (!wanted && !this.panels[side].hasMap) continue;
       this.panels[side].hasMap = Boolean(wanted);
-      await this.panels[side].view.overlay(wanted ? address(`maps/${range.map}.nii`) : null, range);
+      await this.panels[side].overlay(wanted ? address(`maps/${range.map}.nii`) : null, range);
     }
     document.body.dataset.map = range && this.withMap ? range.map : "";
     this.paint();

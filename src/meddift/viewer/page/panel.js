@@ -12,10 +12,12 @@ const LETTERS = { axial: ["R", "L", "A", "P"], coronal: ["R", "L", "S", "I"], sa
 const AXIS = ["R–L", "A–P", "I–S"];
 
 export class Panel {
-  // on: {ask(panel, mm), moved(panel, mm), dragged(panel, id, mm), active(panel)}
+  // on: {ask(panel, mm), moved(panel, mm), dragged(panel, id, mm), active(panel), stays(error)}
   constructor(on) {
     this.on = on;
     this.marks = [];
+    this.map = null;
+    this.taking = Promise.resolve();
     this.position = [0, 0, 0];
     this.ready = false;
     this.plane = "axial";
@@ -23,11 +25,12 @@ export class Panel {
     this.root.className = "scan";
     this.root.innerHTML = `
       <div class="head"><h2></h2><span class="faint about"></span></div>
-      <div class="stage"><svg tabindex="0" role="application"></svg><div class="veil"><span>reading the scan …</span></div></div>
+      <div class="stage"><svg tabindex="0" role="application"></svg><div class="veil"><span>reading the scan …</span></div><p class="soon" hidden>drawn by the server until the browser is ready to</p></div>
       <div class="foot"><span class="at"></span><label>Window <select class="windows"></select></label><span class="faint levels"></span></div>`;
     this.stage = this.root.querySelector(".stage");
     this.svg = this.root.querySelector("svg");
     this.veil = this.root.querySelector(".veil");
+    this.soon = this.root.querySelector(".soon");
     this.numbers = AXIS.map((name, axis) => this.coordinate(name, axis));
     const choice = this.root.querySelector(".windows");
     choice.addEventListener("change", () => this.window(Number(choice.value)));
@@ -49,8 +52,11 @@ export class Panel {
     return input;
   }
 
+  // Shows planes that the server has drawn, which takes a moment; `takeOver` goes on from there.
   async open(scan, flat) {
     this.ready = false;
+    this.map = null;
+    this.root.dataset.drawn = flat ? "server" : "for now";
     this.scan = scan;
     this.root.querySelector("h2").textContent = scan.title;
     const size = (numbers, digits) => numbers.map((v) => Number(v.toFixed(digits))).join(" × ");
@@ -59,11 +65,10 @@ export class Panel {
     if (scan.copy.reduced) facts.push(`shown at ${size(scan.copy.spacing, 2)} mm; points are looked for in the full scan`);
     this.root.querySelector(".about").textContent = facts.filter(Boolean).join(" · ");
     this.svg.setAttribute("aria-label", `${scan.title}: click asks for the same place in the other scan; arrow keys move the crosshair`);
-    if (this.view === undefined) {
-      this.view = await (flat ? FlatView : GlView).on(this.stage);
-      this.view.drawn = () => this.paint();
-    }
-    await this.view.show(scan);
+    this.planesView ??= Object.assign(FlatView.on(this.stage), { drawn: () => this.paint() });
+    await this.planesView.show(scan);
+    if (scan !== this.scan) return;
+    this.use(this.planesView);
     this.position = [...scan.center];
     const choice = this.root.querySelector(".windows");
     choice.replaceChildren(...scan.windows.map((w, i) => new Option(w.name, i)));
@@ -73,6 +78,47 @@ export class Panel {
     this.tell(0);
     this.arrange();
     this.go(this.position);
+  }
+
+  // The browser draws by itself from now on, which is fluent, but takes seconds to prepare without a graphics card.
+  takeOver() {
+    const scan = this.scan;
+    this.soon.hidden = false;
+    this.taking = this.taking.then(async () => {
+      if (scan !== this.scan || this.view !== this.planesView) return;
+      try {
+        this.glView ??= await GlView.on(this.stage);
+        await this.glView.show(scan);
+      } catch (error) {
+        this.root.dataset.drawn = "server";
+        this.on.stays(error);
+        return;
+      } finally {
+        this.soon.hidden = scan === this.scan;
+      }
+      if (scan !== this.scan) return;
+      this.glView.look = this.planesView.look;
+      this.glView.window(this.level.low, this.level.high);
+      for (let laid = null; laid !== this.map;) {
+        laid = this.map;
+        await this.glView.overlay(...(laid ?? [null]));
+      }
+      this.use(this.glView);
+      this.root.dataset.drawn = "browser";
+      this.arrange();
+      this.go(this.position);
+    });
+    return this.taking;
+  }
+
+  use(view) {
+    this.view = view;
+    for (const one of [this.planesView, this.glView]) if (one) one.canvas.style.visibility = one === view ? "visible" : "hidden";
+  }
+
+  async overlay(url, range) {
+    this.map = url ? [url, range] : null;
+    await this.view.overlay(url, range);
   }
 
   // ------------------------------------------------------------------ what is shown

@@ -1,11 +1,12 @@
-// Planes drawn by the server, for browsers without WebGL 2. The same functions as the view in scans.js.
+// Planes drawn by the server: until the browser is ready to draw, and in browsers without WebGL 2 for good. The same
+// functions as the view in scans.js.
 
 import { address } from "./api.js";
 
 const AXES = { axial: [0, 1, 2], coronal: [0, 2, 1], sagittal: [1, 2, 0] };
 
 export class FlatView {
-  static async on(stage) {
+  static on(stage) {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("aria-hidden", "true");
     stage.prepend(canvas);
@@ -17,8 +18,7 @@ export class FlatView {
     this.scan = null;
     this.rectangles = [];
     this.pictures = {};
-    this.factor = 1;
-    this.pan = [0, 0, 0];
+    this.look = { factor: 1, pan: [0, 0, 0] };
     this.map = null;
   }
 
@@ -26,6 +26,7 @@ export class FlatView {
     this.scan = scan;
     this.pictures = {};
     this.map = null;
+    this.look = { factor: 1, pan: [0, 0, 0] };
     [this.low, this.high] = [scan.windows[0].low, scan.windows[0].high];
     this.position = [...scan.center];
     await Promise.all(Object.keys(AXES).map((plane) => this.fetch(plane)));
@@ -46,6 +47,9 @@ export class FlatView {
     this.factor = after;
     this.draw();
   }
+
+  get look() { return { factor: this.factor, pan: [...this.pan] }; }
+  set look({ factor, pan }) { [this.factor, this.pan] = [factor, [...pan]]; }
 
   arrange(rectangles) { this.rectangles = rectangles; this.refresh(); }
 

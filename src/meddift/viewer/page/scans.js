@@ -6,7 +6,7 @@
 //   await view.overlay(url, {low, high, scale}) ; view.overlay(null)
 //   view.goTo(mm) ; view.position            world RAS mm
 //   view.arrange(rectangles)                 [{plane, left, top, width, height}], shares of the stage
-//   view.zoom(factor)
+//   view.zoom(factor, mm) ; view.look          how far it is zoomed, and where: {factor, pan}
 //   view.tiles()                             [{plane, left, top, width, height, toScreen(mm), toWorld(x, y)}], CSS pixels
 
 import { address } from "./api.js";
@@ -33,6 +33,21 @@ export function hasWebGL2() {
   return gl !== null;
 }
 
+// A program that draws nothing. NiiVue computes gradients for pictures in 3-D, which are never shown here: they would
+// take most of the time until a scan is drawn, and again at each change of the window.
+function nothing(gl) {
+  const program = gl.createProgram();
+  const kinds = [[gl.VERTEX_SHADER, "#version 300 es\nvoid main() { gl_Position = vec4(2.0); }"], [gl.FRAGMENT_SHADER, "#version 300 es\nprecision lowp float;\nout vec4 colour;\nvoid main() { colour = vec4(0.0); }"]];
+  for (const [kind, text] of kinds) {
+    const shader = gl.createShader(kind);
+    gl.shaderSource(shader, text);
+    gl.compileShader(shader);
+    gl.attachShader(program, shader);
+  }
+  gl.linkProgram(program);
+  return { uniforms: {}, use: () => gl.useProgram(program) };
+}
+
 export class GlView {
   static async on(stage) {
     const { Niivue, SHOW_RENDER } = await load();
@@ -46,6 +61,7 @@ export class GlView {
       isCornerOrientationText: false, isResizeCanvas: true, sliceType: 3,
     });
     await nv.attachToCanvas(canvas, false);
+    nv.blurShader = nv.sobelFirstOrderShader = nothing(nv.gl);
     return new GlView(nv, canvas);
   }
 
@@ -119,6 +135,9 @@ export class GlView {
     pan[3] = after;
     this.nv.drawScene();
   }
+
+  get look() { const pan = this.nv.scene.pan2Dxyzmm; return { factor: pan[3], pan: [...pan.slice(0, 3)] }; }
+  set look({ factor, pan }) { this.nv.scene.pan2Dxyzmm = [...pan, factor]; }
 
   arrange(rectangles) {
     // NiiVue notices a new size of its own a moment later; what lies above has to fit at once.
