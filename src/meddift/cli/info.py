@@ -1,4 +1,4 @@
-"""`meddift info`: what a scan, a points file, a transform or a model is, in words."""
+"""`meddift info`: what a scan, a points file, a transform, a model or a file of results is, in words."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ meddift info scan.nii.gz
 meddift info dicom-folder/ --json
 meddift info points.csv --image scan.nii.gz
 meddift info moving-to-fixed.h5
+meddift info follow-up/
 meddift info builtin
 """
 
@@ -31,7 +32,9 @@ def info(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="IMAGE|POINTS|TRANSFORM|MODEL", help="A file, a DICOM folder, or a model.", show_default=False
+            metavar="IMAGE|POINTS|TRANSFORM|MODEL|RESULTS",
+            help="A file, a folder of DICOM or of results, or a model.",
+            show_default=False,
         ),
     ],
     as_json: AsJson = False,
@@ -42,7 +45,10 @@ def info(
     ] = None,
     reading: ImageReading,
 ) -> None:
-    """Describe a scan (its geometry in words), points, a transform, stored features or a model. Loads no network."""
+    """Describe what meddift reads or writes: a scan (its geometry in words), points, a transform, a model, results.
+
+    Loads no network.
+    """
     from meddift.cli.terminal import progress_display, write_json_to_stdout
 
     path = Path(what)
@@ -68,6 +74,11 @@ def info(
 
         description = describe_stored(path)
         lines = _stored_lines(description)
+    elif kind == "results":
+        from meddift.cli.info_results import describe_results
+
+        description = describe_results(path)
+        lines = [f"{name.replace('_', ' ')}: {_words(value)}" for name, value in description.items()]
     else:
         from meddift.io.points import describe_points
 
@@ -81,7 +92,7 @@ def info(
 
 
 def _kind(what: str, path: Path) -> str:
-    """What was named: "model", "image", "transform", "stored" or "points"; by name, else by the first bytes.
+    """What was named: "model", "image", "transform", "stored", "results" or "points"; by name, else by its content.
 
     Raises:
         MissingFileError: if there is nothing of this name.
@@ -101,10 +112,12 @@ def _kind(what: str, path: Path) -> str:
             return "model"
         hint = "" if path.suffix or len(path.parts) > 1 else f" Known models: {', '.join(catalogue())}."
         raise MissingFileError(f"{error}{hint}") from None
+    from meddift.cli.info_results import is_results
+
     if path.is_dir():
         from meddift.features.describe_stored import stored_in
 
-        return "stored" if stored_in(path) else "image"
+        return "results" if is_results(path) else "stored" if stored_in(path) else "image"
     if name.endswith(IMAGE_SUFFIXES):
         from meddift.io.describe_transform import holds_displacements
 
@@ -117,7 +130,7 @@ def _kind(what: str, path: Path) -> str:
         return "stored"
     if name.endswith(_TRANSFORMS) or found.endswith(" transform"):
         return "transform"
-    return "image" if found else "points"
+    return "image" if found else "results" if is_results(path) else "points"
 
 
 def _points_lines(description: dict[str, Any]) -> list[str]:
