@@ -188,6 +188,7 @@ def test_the_key_changes_with_everything_that_changes_features_and_with_nothing_
         "spacing_source": "original",
         "shared_noise": True,
         "part": "body",
+        "numbers": "float16",
     }
     assert set(changes) == {field.name for field in dataclasses.fields(options)}
     others += [key(options=dataclasses.replace(options, **{k: v})) for k, v in changes.items()]

@@ -49,6 +49,28 @@ def equal(one: Pyramid, two: Pyramid) -> bool:
     )
 
 
+def test_rounded_features_take_half_the_space_and_come_back_bit_by_bit(tmp_path):
+    store = FeatureStore(tmp_path)
+    options = ExtractionOptions(levels=("up0", "up1", "mind"), numbers="float16")
+    made = extract_pyramid(SCAN, FakeModel(), options)
+    for whole, rounded in zip(extract_pyramid(SCAN, FakeModel(), OPTIONS).levels, made.levels, strict=True):
+        np.testing.assert_array_equal(rounded.features, whole.features.astype(np.float16).astype(np.float32))
+    assert store.put(made)
+    again = store.get(made.digest)
+    assert again is not None
+    assert equal(made, again)
+    assert all(level.features.dtype == np.float32 for level in again.levels)
+    moments = sum(8 * level.channels * (level.channels + 1) for level in made.levels)
+    assert made.nbytes / 2 < stored_file(store, made.digest).stat().st_size < made.nbytes / 2 + moments + 10_000
+
+
+def test_what_float16_does_not_reach_stays_float32(tmp_path):
+    large = small(1)
+    features = large.levels[0].features * np.float32(1e5)
+    level = Level("up0", features, large.image_grid).rounded()
+    np.testing.assert_array_equal(level.features, features)
+
+
 def test_a_pyramid_comes_back_bit_by_bit(tmp_path):
     store = FeatureStore(tmp_path / "deep" / "folder")
     made = stored_or_made(store, SCAN, FakeModel())

@@ -74,8 +74,8 @@ def test_smoothing_is_that_of_scipy_and_does_not_depend_on_slabs(sigma, shape, m
     truth = np.stack(
         [gaussian_filter(raw[..., c].astype(np.float64), sigma, mode="nearest", truncate=3.0) for c in range(12)], -1
     )
-    for numbers in (1, 1000, 10**9):
-        monkeypatch.setattr("meddift.features.mind._SMOOTHED_NUMBERS", numbers)
+    for voxels in (1, 1000, 10**9):
+        monkeypatch.setattr("meddift.features.mind._SLAB_VOXELS", voxels)
         found = mind_level(scan, dilations=(1,), smoothing=sigma).features
         np.testing.assert_allclose(found, truth, atol=1e-6)
 

@@ -41,6 +41,7 @@ class ExtractionOptions:
         shared_noise: Whether all scans see the same draws. Equal noise at an equal index pulls answers towards that
             index, so every scan has draws of its own unless asked otherwise.
         part: "scan", or "body": of a CT only the box around the patient, as `prepare_volume` finds it.
+        numbers: "float32", or "float16": features are rounded to what float16 holds, and take half the space on disk.
 
     Raises:
         OptionsError: if a value makes no sense.
@@ -54,6 +55,7 @@ class ExtractionOptions:
     spacing_source: Literal["network", "original"] = "network"
     shared_noise: bool = False
     part: Literal["scan", "body"] = "scan"
+    numbers: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -112,6 +114,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "latent": ("mean", "sample"),
     "spacing_source": ("network", "original"),
     "part": ("scan", "body"),
+    "numbers": ("float32", "float16"),
 }
 
 
@@ -203,6 +206,8 @@ def extract_pyramid(
         levels.append(mind_level(prepared.cropped(*box_within(prepared.grid, volume.grid)), name=MIND, device=device))
     for level in levels:
         _check_finite(level)
+    if options.numbers == "float16":
+        levels = [level.rounded() for level in levels]
     # Of levels of the same spacing, the network's come first, in the order in which it makes them.
     levels.sort(key=lambda level: -round(level.grid.voxel_volume, 6))
     made_by = _identity(model) if options.network_levels else {}

@@ -34,8 +34,6 @@ _PAIRS = tuple(
 _VARIANCE_RANGE = 1e3
 #: Slabs of about this many voxels are worked on at a time: a few of them fit into a processor's cache.
 _SLAB_VOXELS = 400_000
-#: The same for smoothing, in numbers.
-_SMOOTHED_NUMBERS = 3_000_000
 
 
 def mind_level(
@@ -89,21 +87,19 @@ def mind_level(
         features = scan.new_empty((*scan.shape, len(_PAIRS) * len(dilations)))
         for block, dilation in enumerate(dilations):
             first = block * len(_PAIRS)
-            _mind_into(features[..., first : first + len(_PAIRS)], scan, radius, dilation)
-        if smoothing > 0:
-            _smooth_in_place(features, smoothing)
+            _mind_into(features[..., first : first + len(_PAIRS)], scan, radius, dilation, _gaussian(smoothing))
     return Level(name, features.cpu().numpy(), volume.grid, weight)
 
 
-def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int) -> None:
-    """Write the twelve channels of one dilation into `out`, (X, Y, Z, 12), slab by slab along the first axis."""
+def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: list[float]) -> None:
+    """Write the twelve channels of one dilation, smoothed, into `out`, (X, Y, Z, 12), slab by slab along X."""
     import torch
 
-    margin = radius + dilation
+    margin, reach = radius + dilation, len(kernel) - 1
     padded = torch.nn.functional.pad(image[None, None], [margin] * 6, mode="replicate")[0, 0]
-    length = max(1, _SLAB_VOXELS // max(1, padded[0].numel()))
+    planes, length = out.shape[0], max(1, _SLAB_VOXELS // max(1, padded[0].numel()))
     variance = image.new_empty(image.shape)
-    slabs = [slice(start, min(start + length, out.shape[0])) for start in range(0, out.shape[0], length)]
+    slabs = [slice(start, min(start + length, planes)) for start in range(0, planes, length)]
 
     def distances_in(slab: slice) -> tuple[list[Tensor], Tensor]:
         distances = _patch_distances(padded[slab.start : slab.stop + 2 * margin], radius, dilation)
@@ -117,20 +113,39 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int) -> None:
         total = distances[0].clone()
         for distance in distances[1:]:
             total += distance
-        torch.sub(total / len(_PAIRS), smallest, out=variance[slab])
+        torch.sub(total.div_(len(_PAIRS)), smallest, out=variance[slab])
     # double: the mean of millions of float32 values of very different size
     mean = float(variance.mean(dtype=torch.float64))
     if mean == 0.0:  # the scan is constant, and so is every patch
         out.fill_(1.0)
         return
     variance.clamp_(mean / _VARIANCE_RANGE, mean * _VARIANCE_RANGE)
+    # Channels smoothed within their planes: those of a slab, and `reach` on either side that smoothing across needs.
+    channels = image.new_empty((len(_PAIRS), length + 3 * reach, *image.shape[1:]))
+    one, other = image.new_empty((2, length, *image.shape[1:]))
     for slab in slabs:
         # Distances once more: that takes less time than to keep all of them until the variance is known.
         distances, smallest = distances_in(slab)
-        for plane, scale in enumerate(variance[slab]):
-            # Channels come to lie side by side a plane at a time, as long as it is in the processor's cache.
-            channels = smallest[plane] - torch.stack([distance[plane] for distance in distances])
-            out[slab.start + plane] = channels.div_(scale).exp_().permute(1, 2, 0)
+        count = slab.stop - slab.start
+        for channel, distance in zip(channels, distances, strict=True):
+            torch.sub(smallest, distance, out=one[:count])
+            one[:count].div_(variance[slab]).exp_()
+            _smooth_along(one[:count], 2, kernel, out=other[:count])
+            _smooth_along(other[:count], 1, kernel, out=channel[2 * reach : 2 * reach + count])
+        if slab.start == 0:
+            channels[:, : 2 * reach] = channels[:, 2 * reach : 2 * reach + 1]
+        last = 2 * reach + count - 1
+        if slab.stop == planes:
+            channels[:, last + 1 : last + 1 + reach] = channels[:, last : last + 1]
+            last += reach
+        for middle in range(reach + (reach if slab.start == 0 else 0), last + 1 - reach):
+            smoothed = channels[:, middle] * kernel[0]
+            for offset, weight in enumerate(kernel[1:], start=1):
+                smoothed.add_(channels[:, middle - offset], alpha=weight).add_(
+                    channels[:, middle + offset], alpha=weight
+                )
+            out[slab.start + middle - 2 * reach] = smoothed.permute(1, 2, 0)
+        channels[:, : 2 * reach] = channels[:, count : count + 2 * reach].clone()
 
 
 def _patch_distances(padded: Tensor, radius: int, dilation: int) -> list[Tensor]:
@@ -170,44 +185,26 @@ def _averaged_square(image: Tensor, shift: list[int], radius: int) -> Tensor:
     return squared.div_(edge**3)
 
 
-def _smooth_in_place(features: Tensor, sigma: float) -> None:
-    """Smooth (X, Y, Z, C) along its three spatial axes; border voxels repeat, the kernel ends at three sigma."""
-    import torch
-
+def _gaussian(sigma: float) -> list[float]:
+    """A Gaussian from its middle to three sigma, its sum with the other half 1; [1] for a sigma of 0."""
+    if sigma == 0:
+        return [1.0]
     reach = max(1, int(3 * sigma + 0.5))
     weights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(reach + 1)]
     total = weights[0] + 2 * sum(weights[1:])
-    weights = [weight / total for weight in weights]
-    length = features.shape[0]
-    thickness = max(1, _SMOOTHED_NUMBERS // max(1, features[0].numel()))
-    before = features[:1].expand(reach, -1, -1, -1).clone()
-    for start in range(0, length, thickness):
-        stop = min(start + thickness, length)
-        # What lies before this slab is smoothed already: its raw planes were set aside.
-        behind = torch.arange(stop, stop + reach, device=features.device).clamp_(max=length - 1)
-        slab = torch.cat([before, features[start:stop], features[behind]])
-        before = slab[stop - start : stop - start + reach].clone()
-        for axis in (1, 2):
-            slab = _convolved(_repeat_border(slab, axis, reach), axis, weights)
-        features[start:stop] = _convolved(slab, 0, weights)
+    return [weight / total for weight in weights]
 
 
-def _repeat_border(values: Tensor, axis: int, reach: int) -> Tensor:
-    """The values with `reach` copies of both border planes of an axis."""
+def _smooth_along(values: Tensor, axis: int, kernel: list[float], out: Tensor) -> None:
+    """Convolution along an axis with a symmetric kernel, given from its middle on; border values repeat."""
     import torch
 
-    sizes = [-1] * values.ndim
-    sizes[axis] = reach
-    first, last = values.narrow(axis, 0, 1), values.narrow(axis, values.shape[axis] - 1, 1)
-    return torch.cat([first.expand(sizes), values, last.expand(sizes)], dim=axis)
-
-
-def _convolved(values: Tensor, axis: int, weights: list[float]) -> Tensor:
-    """Convolution along an axis with a symmetric kernel, given from its middle on; the result is shorter."""
-    reach = len(weights) - 1
-    count = values.shape[axis] - 2 * reach
-    result = values.narrow(axis, reach, count) * weights[0]
-    for offset, weight in enumerate(weights[1:], start=1):
-        result.add_(values.narrow(axis, reach - offset, count), alpha=weight)
-        result.add_(values.narrow(axis, reach + offset, count), alpha=weight)
-    return result
+    count = values.shape[axis]
+    torch.mul(values, kernel[0], out=out)
+    for offset, weight in enumerate(kernel[1:], start=1):
+        inside = max(0, count - offset)
+        beyond = count - inside
+        for first, second, border, edge in ((0, offset, inside, count - 1), (offset, 0, 0, 0)):
+            if inside:
+                out.narrow(axis, first, inside).add_(values.narrow(axis, second, inside), alpha=weight)
+            out.narrow(axis, border, beyond).add_(values.narrow(axis, edge, 1), alpha=weight)

@@ -16,8 +16,8 @@ from meddift.errors import ModelError
 #: Statistics are taken from every n-th voxel, so that about this many of each scan count: for some tens of channels
 #: the covariance is then known to a few thousandths.
 _ROWS = 400_000
-#: About this many numbers are turned into float64 at a time (64 MB).
-_BLOCK_NUMBERS = 8_000_000
+#: About this many numbers are worked on at a time: a block stays in a processor's cache.
+_BLOCK_NUMBERS = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,25 +63,26 @@ def moments_of(matrix: NDArray[np.float32], mask: NDArray[np.bool_]) -> Moments:
         mask = np.ones_like(mask)
     count = int(mask.sum())
     # One pass over the data: moments about a guess of the mean, from a few rows, lose no digits worth mentioning.
+    # The sums of a block of some thousand rows are taken in float32, those of all blocks in float64.
     some = np.flatnonzero(mask)[:: max(1, count // 5000)]
-    guess = matrix[some].mean(axis=0, dtype=np.float64)
+    guess = matrix[some].mean(axis=0, dtype=np.float64).astype(np.float32)
     total = np.zeros(matrix.shape[1])
     covariance = np.zeros((matrix.shape[1], matrix.shape[1]))
     for block in _blocks(matrix, mask):
-        block -= guess
+        block = block - guess
         total += block.sum(axis=0)
         covariance += block.T @ block
     offset = total / count
     return Moments(count, guess + offset, covariance / count - np.outer(offset, offset))
 
 
-def _blocks(matrix: NDArray[np.float32], mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
-    """The rows that count, as float64 copies of bounded size."""
+def _blocks(matrix: NDArray[np.float32], mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float32]]:
+    """The rows that count, in blocks of bounded size."""
     length = max(1, _BLOCK_NUMBERS // matrix.shape[1])
     for start in range(0, len(matrix), length):
         kept = mask[start : start + length]
         block = matrix[start : start + length]
-        yield (block if kept.all() else block[kept]).astype(np.float64)
+        yield block if kept.all() else block[kept]
 
 
 def _odd(step: int) -> int:

@@ -67,6 +67,20 @@ class Level:
         """(X*Y*Z, C) float32 view, one row a voxel, the last spatial axis running fastest."""
         return self.features.reshape(-1, self.features.shape[3])
 
+    def rounded(self) -> Level:
+        """The level with its features rounded to float16, or as it is where float16 does not reach its values.
+
+        The relative error is at most 2^-11 down to 6e-5; what is smaller is rounded to multiples of 6e-8.
+        """
+        import torch
+
+        with torch.inference_mode():
+            features = torch.from_numpy(self.features)
+            half = features.half()
+            if not bool(half.isfinite().all()):
+                return self
+            return replace(self, features=half.float().numpy())
+
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:

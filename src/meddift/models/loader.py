@@ -16,11 +16,11 @@ from meddift.models.checkpoint import Checkpoint, read_checkpoint
 from meddift.models.encoder_sizes import HIDDEN_BYTES
 from meddift.models.fingerprint import check_fingerprint
 from meddift.models.monai_import import monai_networks
-from meddift.models.network import DiffusionModel, Precision, checked_precision
+from meddift.models.network import DiffusionModel
 from meddift.models.spec import ModelSpec
 from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
-from meddift.system.device import choose_device
+from meddift.system.device import Precision, choose_device, choose_precision
 
 #: Tensors that the DDPM model's file holds although its network never used them (MONAI issue 7991).
 _DEAD = re.compile(r"\.attn\.out_proj\.(weight|bias)$")
@@ -43,7 +43,7 @@ def load_model(
         weights: Folder with the published files; None = those that come with the package, or were
             put into meddift's store by `pull` or `import_weights`.
         device: "cpu", "cuda", "cuda:N" or "mps".
-        precision: "float32", "bfloat16", or "auto" (bfloat16 on processors that compute in it).
+        precision: "float32", "bfloat16", or "auto" (bfloat16 on devices that compute in it).
 
     Returns:
         The model, ready to use.
@@ -56,7 +56,7 @@ def load_model(
     """
     found = spec if isinstance(spec, ModelSpec) else find_spec(spec)
     # Complain about what is cheap to check before hundreds of megabytes are read.
-    checked_precision(precision, torch.device(choose_device(device)))
+    choose_precision(precision, choose_device(device))
     located = locate_weights(found, weights)
     loaded = {role: load_role(found, role, paths) for role, paths in located.files.items()}
     encoder = build_encoder(found, loaded["autoencoder"].tensors) if "autoencoder" in loaded else None

@@ -16,6 +16,7 @@ from meddift.pipeline.options import Options
 from meddift.pipeline.runtime import Runtime
 from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.settings import Settings
+from meddift.system.device import Precision
 from meddift.system.memory import memory_for, require_memory
 from meddift.system.once import forget, known
 from meddift.system.progress import Progress, silent
@@ -84,7 +85,7 @@ class Matcher:
         device: str = "auto",
         store: bool | Path | str | FeatureStore = True,
         on_progress: Progress | None = None,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "auto",
         threads: int | None = None,
         timestep: int | None = None,
         levels: Sequence[str] | None = None,

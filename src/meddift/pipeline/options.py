@@ -138,6 +138,7 @@ class Options:
             spacing_source=spec.conditioning.spacing if self.spacing is None else self.spacing,
             shared_noise=self.shared_noise,
             part="body" if self.preset == "default" and spec.grid.kind == "respace" else "scan",
+            numbers="float16" if self.preset == "default" else "float32",
         )
 
     def whitening(self, spec: ModelSpec) -> bool:

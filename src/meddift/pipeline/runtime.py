@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from meddift.errors import OptionsError
 from meddift.features import FeatureStore
-from meddift.system.device import before_torch, check_device_name, choose_device
+from meddift.system.device import Precision, before_torch, check_device_name, choose_device
 from meddift.system.memory import available_memory
 from meddift.system.once import once
 
@@ -32,8 +32,8 @@ class Runtime:
     Args:
         device: "auto" (CUDA where it works, else CPU), "cpu", "cuda", "cuda:N", or "mps" (a GPU of Apple's, on which
             the network runs; all else, which needs double precision, is computed on the processor).
-        precision: Of the network: "float32" gives the same answers everywhere; "bfloat16" is faster on processors that
-            compute in it.
+        precision: Of the network: "float32" gives the same answers everywhere; "bfloat16" is faster on devices that
+            compute in it; "auto" takes bfloat16 on such devices, and float32 elsewhere and in the preset "paper".
         store: Whether features are kept on disk and reused; a path or a store says where.
         threads: On how many threads PyTorch computes within our work; None = as many as in the thread that asks.
             What the rest of the program takes is not changed.
@@ -51,17 +51,17 @@ class Runtime:
         self,
         *,
         device: str = "auto",
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: Precision = "auto",
         store: bool | Path | str | FeatureStore = True,
         threads: int | None = None,
     ) -> None:
-        if precision not in ("float32", "bfloat16"):
-            raise OptionsError(f"precision must be float32 or bfloat16, got {precision!r}")
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise OptionsError(f"precision must be auto, float32 or bfloat16, got {precision!r}")
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise OptionsError(f"threads must be a whole number of at least 1, got {threads!r}")
         self.threads = threads
         self._wanted_device = check_device_name(device)
-        self.precision: Literal["float32", "bfloat16"] = precision
+        self.precision: Precision = precision
         self.store: FeatureStore | None = None
         if isinstance(store, FeatureStore):
             self.store = store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from meddift.errors import MissingFileError, OptionsError
 from meddift.features import ExtractionOptions
@@ -16,6 +16,7 @@ from meddift.models.weights import locate_weights
 from meddift.pipeline.memory import EncodingPlan, plan_encoding
 from meddift.pipeline.options import Options
 from meddift.pipeline.runtime import Runtime
+from meddift.system.device import choose_precision
 from meddift.system.once import once
 
 if TYPE_CHECKING:
@@ -78,8 +79,16 @@ class Settings:
         from meddift.models import load_model
 
         return load_model(
-            self.spec, weights=self.weights, device=self.runtime.network_device, precision=self.runtime.precision
+            self.spec, weights=self.weights, device=self.runtime.network_device, precision=self.precision
         )
+
+    @once
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """In which the network computes."""
+        wanted = self.runtime.precision
+        if wanted == "auto" and self.options.preset == "paper":  # as its authors' code does
+            wanted = "float32"
+        return choose_precision(wanted, self.runtime.network_device)
 
     @property
     def level_weights(self) -> Mapping[str, float]:
@@ -113,7 +122,7 @@ class Settings:
             self.spec,
             modality=modality,
             weights=self.weights_hash,
-            precision=runtime.precision,
+            precision=self.precision,
             device=runtime.network_device,
         )
 
@@ -136,6 +145,7 @@ class Settings:
             "model": self.spec.name,
             "weights_sha256": self.weights_hash,
             "device": self.runtime.network_device,
+            "precision": self.precision if self.extraction.network_levels else "float32",
             "options": self.options.describe(),
             "extraction": {
                 "timestep": self.extraction.timestep,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Literal
 
 from meddift.errors import OptionsError
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def before_torch() -> None:
@@ -72,3 +75,30 @@ def _works(device: str) -> bool:
         return bool((torch.ones(2, device=device) + 1).sum().item() == 4.0)
     except RuntimeError:
         return False
+
+
+def choose_precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]:
+    """The precision in which a network computes.
+
+    Args:
+        wanted: "float32", "bfloat16", or "auto": bfloat16 where the device has arithmetic for it. Elsewhere it is
+            emulated, and far slower than float32.
+        device: As `choose_device` returns it.
+
+    Raises:
+        OptionsError: if the precision has no such name.
+    """
+    if wanted == "float32":
+        return "float32"
+    if wanted == "bfloat16":
+        return "bfloat16"
+    if wanted != "auto":
+        raise OptionsError(f"precision must be auto, float32 or bfloat16, got {wanted!r}")
+    import torch
+
+    if device == "cpu":
+        probes = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+        native = any(probe is not None and bool(probe()) for probe in probes)
+    else:
+        native = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if native else "float32"
