@@ -11,6 +11,7 @@ import typer
 from meddift.cli.help import advanced, reading
 from meddift.errors import OptionsError
 from meddift.pipeline.points_files import Space
+from meddift.system.device import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,6 +183,15 @@ class Engine:
         int | None,
         advanced("--threads", metavar="N", min=1, help="Processors to use; all of them unless said otherwise."),
     ] = None
+    precision: Annotated[
+        Precision,
+        advanced(
+            "--precision",
+            case_sensitive=False,
+            help="Of the network: float32 gives the same answers on every machine; bfloat16 is faster where the "
+            "processor computes in it, which auto finds out.",
+        ),
+    ] = "auto"
     model: Annotated[
         str,
         advanced("--model", metavar="NAME", help="A model of `meddift models list`, or a .toml file."),
@@ -265,7 +275,13 @@ class Engine:
             "whiten": self.whiten,
             "modality": self.modality,
         }
-        always = {"model": self.model, "preset": self.preset, "device": self.device, "seed": self.seed}
+        always = {
+            "model": self.model,
+            "preset": self.preset,
+            "device": self.device,
+            "precision": self.precision,
+            "seed": self.seed,
+        }
         return always | {name: value for name, value in chosen.items() if value is not None}
 
 
