@@ -71,7 +71,7 @@ class DiffusionModel:
         self.weights_hash = weights_hash
         # oneDNN and cuDNN convolve in reduced precision several times as fast where channels lie side by side.
         self._layout = torch.channels_last_3d if self.precision == "bfloat16" else torch.contiguous_format
-        self._unet = unet.to(self.device).to(memory_format=self._layout)
+        self._unet: torch.nn.Module = unet.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self._encoder = None if encoder is None else encoder.to(self.device)
 
     def __repr__(self) -> str:
