@@ -69,12 +69,12 @@ def page(told: dict[str, Any]) -> dict[str, Any]:
             shown_page.goto(server.address)
             shown_page.evaluate(_WAIT, "shown")
             shown = time.perf_counter() - began
-            session.prepare("s0", "s1").result.result()
+            session.pairs.prepare("s0", "s1").result.result()
             ready = time.perf_counter() - began
             shown_page.evaluate(_WAIT, "fluent")
             fluent = time.perf_counter() - began
             # The way back is prepared behind it; clicks are timed when the processor is free.
-            session.prepare("s1", "s0").result.result()
+            session.pairs.prepare("s1", "s0").result.result()
             places = np.random.default_rng(0).uniform([0.35, 0.18], [0.65, 0.42], (told["clicks"] + 2, 2))
             answers = [_times(shown_page, place, "answered") for place in places][2:]
             shown_page.locator("#map").check()

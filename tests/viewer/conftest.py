@@ -29,7 +29,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture(scope="session")
 def matcher() -> Matcher:
     """The hand-made level alone, near the same place: an answer in a moment, without a network."""
-    return Matcher(levels=("mind",), store=False, prior="identity", search_radius_mm=12.0, device="cpu")
+    return Matcher(levels=("mind",), store=False, prior="identity", search_radius_mm=12.0, device="cpu", threads=1)
 
 
 def shifted(by: np.ndarray) -> AffineTransform:
@@ -70,7 +70,7 @@ def client(session: Session) -> Iterator[Client]:
 def ready(session: Session) -> Session:
     """The session with both directions ready to answer."""
     for fixed, moving in (("s0", "s1"), ("s1", "s0")):
-        session.prepare(fixed, moving).result.result(timeout=60)
+        session.pairs.prepare(fixed, moving).result.result(timeout=60)
     return session
 
 

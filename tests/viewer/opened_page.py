@@ -39,7 +39,7 @@ class OpenPage:
         self.wait("document.body.dataset.ready === 'yes'")
         self.wait("[...document.querySelectorAll('.scan')].every((scan) => scan.dataset.drawn !== 'for now')")
         for about in ("s0>s1", "s1>s0") if prepared else ():
-            self.server.session.prepare(*about.split(">")).result.result(timeout=SECONDS)
+            self.server.session.pairs.prepare(*about.split(">")).result.result(timeout=SECONDS)
 
     def stage(self, number: int) -> Any:
         return self.page.locator(".stage").nth(number)

@@ -45,7 +45,7 @@ def test_the_copy_of_a_scan_lies_where_the_scan_does(client: Client, volumes) ->
 def test_points_are_found_where_the_engine_finds_them(client: Client, session: Session) -> None:
     positions = [POINT, [-8.0, 5.0, -3.0]]
     told = client.api("POST", "match", json={**TWO, "points": positions, "number": 7})
-    expected = session.pair("s0", "s1").match(Points(np.array(positions))).rows()
+    expected = session.pairs.pair("s0", "s1").match(Points(np.array(positions))).rows()
     assert told["number"] == 7
     for one, other in zip(told["matches"], expected, strict=True):
         np.testing.assert_allclose(one["moving"], other["moving"], atol=1e-4)
@@ -142,6 +142,10 @@ def test_saving_writes_the_files_of_the_command_line(client: Client, session: Se
     table = list(csv.DictReader(lines))
     assert [row["review"] for row in table] == ["confirmed", "corrected", "absent"]
     assert float(table[0]["similarity"]) == pytest.approx(session.sheet.rows[0].match.similarity, abs=1e-6)
+    for row in client.api("GET", "points")["points"]:
+        client.api("DELETE", f"points/{row['id']}")
+    assert client.api("POST", "points/save")["files"] == ["points.json"]
+    assert [path.name for path in folder.iterdir()] == ["points.json"]
 
 
 @pytest.mark.usefixtures("ready")

@@ -27,7 +27,7 @@ def test_what_is_drawn_at_a_pixel_is_what_lies_at_the_place_that_a_click_there_s
     with Server(session) as server, opened(browser, server) as page:
         for number, volume in enumerate(volumes):
             page.page.locator(".scan").nth(number).locator("select").select_option("2")
-            window = session.scan(f"s{number}").windows[2]
+            window = session.pairs.scan(f"s{number}").windows[2]
             drawn, expected = [], []
             for plane in ("axial", "coronal", "sagittal"):
                 for right, down in ((0.42, 0.45), (0.58, 0.6)):

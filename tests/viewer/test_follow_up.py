@@ -112,7 +112,7 @@ def test_a_scan_that_has_changed_or_gone_is_not_shown_as_if_it_were_the_one(
     (folder / "lesions.json").write_text(text.replace("scan-1.nii.gz", "scan-2.nii.gz"), encoding="utf-8")
     changed = follow_up_session(folder, matcher)
     with pytest.raises(OptionsError, match="another scan"):
-        _ = changed.scan("t1").encoded
+        _ = changed.pairs.scan("t1").encoded
     (folder / "lesions.json").write_text(text.replace("scan-1.nii.gz", "nowhere.nii.gz"), encoding="utf-8")
     with pytest.raises(MissingFileError, match="time point T1"):
         follow_up_session(folder, matcher)

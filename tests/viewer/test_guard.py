@@ -135,7 +135,7 @@ def test_fifty_clicks_at_once_get_the_answers_that_each_gets_alone(client: Clien
         for i, place in enumerate(places)
     ]
     answers = client.together(*asked)
-    expected = session.pair("s0", "s1").match(Points(places)).rows()
+    expected = session.pairs.pair("s0", "s1").match(Points(places)).rows()
     for i, (answer, row) in enumerate(zip(answers, expected, strict=True)):
         told = answer.json()
         assert told["number"] == i

@@ -13,7 +13,7 @@ from meddift.points import Points
 def test_a_click_is_answered_with_the_place_that_the_engine_finds(drawn: OpenPage) -> None:
     asked = drawn.click(0, "axial", 0.45, 0.55)
     drawn.answered()
-    match = drawn.server.session.pair("s0", "s1").match(Points(asked[None]))[0]
+    match = drawn.server.session.pairs.pair("s0", "s1").match(Points(asked[None]))[0]
     assert np.linalg.norm(drawn.position(1) - match.moving) <= 1.0
     np.testing.assert_allclose(drawn.position(1), asked + SHIFT, atol=1.0)
     told = drawn.text("#answer")
@@ -50,7 +50,7 @@ def test_a_mark_is_dragged_to_where_it_belongs(drawn: OpenPage) -> None:
     drawn.drag(start, (start[0] + 40, start[1] + 24))
     drawn.wait("document.querySelector('#side tbody tr td:nth-child(4)')?.textContent === 'corrected'")
     tile = drawn.tile(1, "axial")
-    grid = drawn.server.session.scan("s1").encoded.grid
+    grid = drawn.server.session.pairs.scan("s1").encoded.grid
     width, height = (grid.extent[:2]).tolist()
     row = drawn.server.session.sheet.rows[0]
     # Right and down on the screen is to the left and to the back of the patient.

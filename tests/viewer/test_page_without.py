@@ -31,7 +31,7 @@ def test_without_webgl_the_server_draws_and_everything_else_is_the_same(page: Op
 def test_work_is_cancelled_and_a_question_that_waits_is_answered_once_it_is_begun_again(
     plain_browser, session: Session, monkeypatch
 ) -> None:
-    pair = session.pair("s0", "s1")
+    pair = session.pairs.pair("s0", "s1")
     ready, tries = threading.Event(), []
     real = pair.prepare
 

@@ -17,8 +17,9 @@ from meddift.errors import MeddiftError, PointsError
 from meddift.matching import Match
 from meddift.viewer import schemas
 from meddift.viewer.jobs import JobState
+from meddift.viewer.pairs import UnknownIdError
 from meddift.viewer.planes import Box, Plane, draw_map, draw_plane
-from meddift.viewer.session import Session, UnknownIdError
+from meddift.viewer.session import Session
 from meddift.viewer.sheet import place
 from meddift.viewer.work import Work
 
@@ -91,7 +92,7 @@ async def session(request: Request) -> dict[str, Any]:
         "space": "RAS",
         "unit": "mm",
         "mode": found.mode,
-        "scans": [{"id": scan.id, "title": scan.title} for scan in found.scans],
+        "scans": [{"id": scan.id, "title": scan.title} for scan in found.pairs.scans],
         "pair": None
         if desk is None
         else {"fixed": desk.fixed, "moving": desk.moving, "transform": desk.transform is not None},
@@ -102,14 +103,14 @@ async def session(request: Request) -> dict[str, Any]:
 @router.get("/scans/{scan}")
 async def scan(request: Request, scan: PathId) -> dict[str, Any]:
     """Geometry, windows, and what the browser's copy is; reads the scan if it has to."""
-    opened = session_of(request).scan(scan)
+    opened = session_of(request).pairs.scan(scan)
     return await work_of(request).run(opened.as_dict)
 
 
 @router.get("/scans/{scan}/volume.nii", response_class=Response)
 async def volume(request: Request, scan: PathId) -> Response:
     """The browser's copy as NIfTI: int16, sform equal to qform, slope 1; coarser than the scan where that is large."""
-    opened = session_of(request).scan(scan)
+    opened = session_of(request).pairs.scan(scan)
     content = await work_of(request).run(lambda: opened.copy.nifti)
     return Response(content, media_type="application/octet-stream")
 
@@ -127,7 +128,7 @@ async def plane(
     pixels: Annotated[int, Query(ge=16, le=1024)] = 384,
 ) -> Response:
     """A cut through the scan across an axis of the world, over the scan's `box`; patient's right on the left."""
-    opened = session_of(request).scan(scan)
+    opened = session_of(request).pairs.scan(scan)
     content = await work_of(request).run(
         lambda: draw_plane(opened.encoded.volume, plane, np.array([x, y, z]), pixels=pixels, low=low, high=high)
     )
@@ -141,8 +142,8 @@ async def plane(
 async def prepare(request: Request, asked: schemas.Two) -> dict[str, Any]:
     """Compute in the background what is the same for all points: features of both scans, and the field between."""
     found = session_of(request)
-    found.pair_ids(asked.fixed, asked.moving)
-    return told(found, found.prepare(asked.fixed, asked.moving).state)
+    found.pairs.check(asked.fixed, asked.moving)
+    return told(found, found.pairs.prepare(asked.fixed, asked.moving).state)
 
 
 @router.post("/match")
@@ -152,7 +153,7 @@ async def match(request: Request, asked: schemas.MatchRequest) -> dict[str, Any]
     _ready(found, asked.fixed, asked.moving)
     positions = np.array(asked.points, dtype=np.float64)
     matches = await work_of(request).latest(
-        "match", asked.client, asked.number, lambda: found.match(asked.fixed, asked.moving, positions)
+        "match", asked.client, asked.number, lambda: found.pairs.match(asked.fixed, asked.moving, positions)
     )
     return {"number": asked.number, "matches": [described(one) for one in matches]}
 
@@ -167,7 +168,7 @@ async def similarity(request: Request, asked: schemas.SimilarityRequest) -> dict
         "similarity",
         asked.client,
         asked.number,
-        lambda: found.similarity(asked.fixed, asked.moving, np.array(asked.point), answer),
+        lambda: found.pairs.similarity(asked.fixed, asked.moving, np.array(asked.point), answer),
     )
     rivals = [asdict(rival) for rival in shown.rivals]
     told = {"low": shown.low, "high": shown.high, "scale": shown.scale, "rivals": rivals}
@@ -177,7 +178,7 @@ async def similarity(request: Request, asked: schemas.SimilarityRequest) -> dict
 @router.get("/maps/{map}.nii", response_class=Response)
 async def map_file(request: Request, map: PathId) -> Response:
     """A map as NIfTI on its own coarse grid: cosine divided by `scale`."""
-    return Response(session_of(request).map(map).nifti, media_type="application/octet-stream")
+    return Response(session_of(request).pairs.map(map).nifti, media_type="application/octet-stream")
 
 
 @router.get("/maps/{map}/plane.png", response_class=Response)
@@ -193,7 +194,7 @@ async def map_plane(
 ) -> Response:
     """A cut through a map, to be laid over the same cut through its scan."""
     found = session_of(request)
-    shown, opened = found.map(map), found.scan(scan)
+    shown, opened = found.pairs.map(map), found.pairs.scan(scan)
     at = np.array([x, y, z])
 
     def work() -> bytes:
@@ -207,7 +208,7 @@ async def map_plane(
 async def warp(request: Request, asked: schemas.WarpRequest) -> dict[str, Any]:
     """Carry points by the field: at once, smoothly, without a verdict of each."""
     found = session_of(request)
-    found.pair_ids(asked.fixed, asked.moving)
+    found.pairs.check(asked.fixed, asked.moving)
     positions = np.array(asked.points, dtype=np.float64)
 
     def work() -> list[Any] | None:
@@ -216,7 +217,7 @@ async def warp(request: Request, asked: schemas.WarpRequest) -> dict[str, Any]:
 
     carried = await work_of(request).run(work)
     if carried is None:
-        raise PreparingError(told(found, found.prepare(asked.fixed, asked.moving).state))
+        raise PreparingError(told(found, found.pairs.prepare(asked.fixed, asked.moving).state))
     return {"number": asked.number, "points": carried}
 
 
@@ -224,14 +225,14 @@ async def warp(request: Request, asked: schemas.WarpRequest) -> dict[str, Any]:
 async def register(request: Request, asked: schemas.Two) -> dict[str, Any]:
     """Fit one transform in the background; `saving` the list writes it too."""
     found = session_of(request)
-    found.pair_ids(asked.fixed, asked.moving)
-    return told(found, found.register(asked.fixed, asked.moving).state)
+    found.pairs.check(asked.fixed, asked.moving)
+    return told(found, found.pairs.register(asked.fixed, asked.moving).state)
 
 
 @router.get("/registration")
 async def registration(request: Request, fixed: QueryId, moving: QueryId) -> dict[str, Any]:
     """What registering has given, without the maps."""
-    done = session_of(request).registration(fixed, moving)
+    done = session_of(request).pairs.registration(fixed, moving)
     if done is None:
         raise UnknownIdError("these scans are not registered (yet)")
     return await work_of(request).run(done.summary)
@@ -244,8 +245,8 @@ def _ready(found: Session, fixed: str, moving: str) -> None:
         PreparingError: as long as it is not done.
         PointsError: if it has failed.
     """
-    found.pair_ids(fixed, moving)
-    job = found.prepare(fixed, moving)
+    found.pairs.check(fixed, moving)
+    job = found.pairs.prepare(fixed, moving)
     state = job.state
     if state.state == "failed":
         raise PointsError(state.message)

@@ -9,8 +9,9 @@ from fastapi.responses import Response
 
 from meddift.viewer import schemas
 from meddift.viewer.api import ERRORS, session_of, work_of
+from meddift.viewer.pairs import UnknownIdError
 from meddift.viewer.review import FollowUpReview
-from meddift.viewer.session import Session, UnknownIdError
+from meddift.viewer.session import Session
 
 router = APIRouter(prefix="/follow-up", responses=ERRORS)
 

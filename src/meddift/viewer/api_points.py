@@ -40,9 +40,9 @@ async def add(request: Request, new: schemas.NewPoint) -> dict[str, Any]:
 
     def work() -> Row:
         match: Match | None = (
-            session.match(fixed, moving, position[None])[0] if session.is_prepared(fixed, moving) else None
+            session.pairs.match(fixed, moving, position[None])[0] if session.pairs.is_prepared(fixed, moving) else None
         )
-        return session.add_row(
+        return desk.add(
             asked=new.asked,
             position=position,
             match=match,
@@ -115,10 +115,10 @@ async def answer(request: Request) -> dict[str, Any]:
     """Ask the engine for all points that were read from a file."""
     session = session_of(request)
     desk = session.the_desk
-    if session.is_prepared(desk.fixed, desk.moving):
+    if session.pairs.is_prepared(desk.fixed, desk.moving):
         await work_of(request).run(session.answer_rows)
     else:
-        session.prepare(desk.fixed, desk.moving)
+        session.pairs.prepare(desk.fixed, desk.moving)
     return session.sheet.as_dict()
 
 
@@ -130,7 +130,7 @@ async def save(request: Request) -> dict[str, Any]:
 
     def work() -> list[str]:
         written = desk.save()
-        registration = session.registration(desk.fixed, desk.moving)
+        registration = session.pairs.registration(desk.fixed, desk.moving)
         if registration is not None:
             path = desk.folder / "fixed-to-moving.h5"
             registration.save(path)
@@ -161,7 +161,7 @@ def _read(session: Session, given: schemas.ImportedPoints) -> list[Row]:
         path = FilePath(folder, f"points{suffix}")
         path.write_text(given.content, encoding="utf-8")
         try:
-            found = read_points(path, space=given.space, grid=session.scan(session.the_desk.fixed).encoded.grid)
+            found = read_points(path, space=given.space, grid=session.pairs.scan(session.the_desk.fixed).encoded.grid)
         except PointsError as error:
             raise type(error)(str(error).replace(str(path), "the file")) from error
     return rows_of(session.sheet, found.positions, found.labels)

@@ -15,7 +15,8 @@ import meddift
 from meddift.errors import MeddiftError, MissingFileError
 from meddift.viewer import api, api_follow_up, api_points, api_store
 from meddift.viewer.api import PreparingError
-from meddift.viewer.session import Session, UnknownIdError
+from meddift.viewer.pairs import UnknownIdError
+from meddift.viewer.session import Session
 from meddift.viewer.work import SupersededError, Work
 
 _LOGGER = logging.getLogger(__name__)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from meddift.errors import OutputError
+from meddift.errors import OutputError, PointsError
 from meddift.geometry import Transform
 from meddift.matching import Match
 from meddift.matching.verdict import Reason
@@ -25,6 +26,8 @@ from meddift.viewer.sheet import Row, Sheet, place
 LIST = "points.json"
 #: Raised whenever an older program could not read the file.
 VERSION = 1
+#: Files with the points of a list, beside it.
+POINT_FILES = ("fixed.mrk.json", "moving.mrk.json", "moving.csv")
 _REVIEWS = ("proposed", "confirmed", "corrected", "absent")
 
 
@@ -90,6 +93,8 @@ class Desk:
     def save(self) -> list[Path]:
         """Write the list: points of both scans, a table, and the list itself. All of them or none.
 
+        Of a list without points only itself is written, and what an earlier one has left is removed.
+
         Returns:
             The files.
 
@@ -100,6 +105,8 @@ class Desk:
         rows = self.sheet.rows
         writers = {self.folder / name: writer for name, writer in self._writers(rows).items()}
         write_together(writers)
+        for name in () if rows else POINT_FILES:
+            (self.folder / name).unlink(missing_ok=True)
         self.sheet.note_saved(rows)
         return list(writers)
 
@@ -107,15 +114,55 @@ class Desk:
         """All points on one scan, "fixed" or "moving"; those without a place there are missing."""
         return side_points(self.sheet.rows, side)
 
+    def add(
+        self,
+        *,
+        asked: Literal["fixed", "moving"],
+        position: NDArray[np.float64],
+        match: Match | None,
+        corrected: NDArray[np.float64] | None,
+        review: str,
+        label: str | None = None,
+    ) -> Row:
+        """Put a point into the list.
+
+        Args:
+            asked: In which scan it was given.
+            position: (3,), world RAS mm there.
+            match: What the engine says of it.
+            corrected: (3,) in the other scan, where a person has put it; None leaves what was found.
+            review: See `Row`.
+            label: None takes the next number.
+
+        Raises:
+            PointsError: if the point is said to be right although it was not found.
+        """
+        found = None if match is None else place(match.moving)
+        other = place(corrected) if corrected is not None else found
+        row = self._row(asked, place(position), found, other, match, review, label)
+        self.sheet.add([row])
+        return row
+
+    def _row(self, asked: Any, own: Any, found: Any, other: Any, match: Match | None, review: Any, label: Any) -> Row:
+        if review in ("confirmed", "corrected") and other is None:
+            raise PointsError("a point without a place in the other scan cannot be called right: put it there first")
+        if review == "absent":
+            other = None
+        fixed, moving = (own, other) if asked == "fixed" else (other, own)
+        return Row(self.sheet.new_id(), label or self.sheet.next_label(), fixed, moving, asked, found, match, review)
+
     def _writers(self, rows: tuple[Row, ...]) -> dict[str, Callable[[Path], None]]:
         from meddift.io import write_points
 
+        itself: dict[str, Callable[[Path], None]] = {LIST: partial(write_json, self._list(rows))}
+        if not rows:
+            return itself
         told = {"description": [_description(row) for row in rows]}
         return {
             "fixed.mrk.json": partial(write_points, side_points(rows, "fixed"), extra=told),
             "moving.mrk.json": partial(write_points, side_points(rows, "moving"), extra=told),
             "moving.csv": partial(write_points, side_points(rows, "moving"), extra=table_columns(rows)),
-            LIST: partial(write_json, self._list(rows)),
+            **itself,
         }
 
     def _list(self, rows: tuple[Row, ...]) -> dict[str, Any]:

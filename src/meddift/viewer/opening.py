@@ -13,9 +13,10 @@ from meddift.pipeline.scan import EncodedScan
 from meddift.points import Points
 from meddift.viewer.desk import Desk
 from meddift.viewer.opened import OpenedScan
+from meddift.viewer.pairs import UnknownIdError
 from meddift.viewer.recent import read_recent
 from meddift.viewer.review import FollowUpReview
-from meddift.viewer.session import Session, UnknownIdError, private_names
+from meddift.viewer.session import Session, private_names
 from meddift.viewer.sheet import Row, place
 
 

@@ -16,6 +16,7 @@ export class FollowUpDesk {
     this.strip = document.querySelector("#strip");
     this.strip.hidden = false;
     document.querySelector("#map").closest("label").hidden = true;
+    document.querySelector("#register").hidden = true;
     this.card = make("section", { className: "card", id: "link" });
     this.table = make("div", { className: "scroll" });
     this.undoButton = button("Undo", "U", () => this.list.undo());
@@ -106,6 +107,7 @@ export class FollowUpDesk {
   dragged() {}
   drop() { this.questions.forget(); this.mark = null; this.paint(); }
   setMap() {}
+  register() {}
 
   // ------------------------------------------------------------------ asking and scrolling in step
 

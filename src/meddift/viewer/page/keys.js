@@ -6,7 +6,7 @@ import { badge } from "./marks.js";
 const TABLE = [
   ["Arrow keys", "move the crosshair in the plane last used"], ["Page up, Page down (or , .)", "the next slice, and back"], ["Tab", "from one scan to the other"],
   ["Enter", "ask for the place at the crosshair"], ["A", "accept"], ["C", "the counterpart is at the other scan's crosshair"], ["N", "no counterpart (follow-up: reject the link)"], ["Esc", "drop the question"],
-  ["J, K", "next point or lesion, and back"], ["Del", "delete the point"], ["U", "undo"], ["S", "save"], ["F", "follow the crosshair"], ["M", "similarity map"],
+  ["J, K", "next point or lesion, and back"], ["Del", "delete the point"], ["U", "undo"], ["S", "save"], ["R", "register the scans"], ["F", "follow the crosshair"], ["M", "similarity map"],
   ["1 to 5", "windows"], ["W", "dragging changes the window, and back"], ["+, −", "zoom"], ["P", "the next plane, or all three"], ["?", "this table"],
 ];
 const MOUSE = [["Click", "ask for the place in the other scan"], ["Drag", "move the crosshair"], ["Drag a mark", "correct it"], ["Right button, drag", "window: across its width, up and down its level"], ["Wheel", "slices; with Ctrl zoom"]];
@@ -23,7 +23,7 @@ export function helpDialog() {
   return dialog;
 }
 
-// actions: {panel(), ask, accept, reject, correct, drop, next(step), remove, undo, save, follow, map, planes}
+// actions: {panel(), ask, accept, reject, correct, drop, next(step), remove, undo, save, register, follow, map, planes}
 export function listenToKeys(actions) {
   const dialog = helpDialog();
   addEventListener("keydown", (event) => {
@@ -64,7 +64,7 @@ const KEYS = {
   PageUp: (a) => slice(a.panel(), 1), PageDown: (a) => slice(a.panel(), -1), ".": (a) => slice(a.panel(), 1), ",": (a) => slice(a.panel(), -1),
   Enter: (a) => a.ask(), " ": (a) => a.ask(), a: (a) => a.accept(), c: (a) => a.correct(), n: (a) => a.reject(), Escape: (a) => a.drop(),
   j: (a) => a.next(1), k: (a) => a.next(-1), Delete: (a) => a.remove(), Backspace: (a) => a.remove(), u: (a) => a.undo(), z: (a, event) => (event.ctrlKey || event.metaKey) && a.undo(),
-  s: (a) => a.save(), f: (a) => a.follow(), m: (a) => a.map(), w: () => document.body.classList.toggle("levelling"), p: (a) => a.planes(),
+  s: (a) => a.save(), r: (a) => a.register(), f: (a) => a.follow(), m: (a) => a.map(), w: () => document.body.classList.toggle("levelling"), p: (a) => a.planes(),
   "+": (a) => a.panel()?.zoom(1.25), "=": (a) => a.panel()?.zoom(1.25), "-": (a) => a.panel()?.zoom(0.8),
   "?": (a, event, dialog) => dialog.showModal(),
   ...Object.fromEntries([1, 2, 3, 4, 5].map((n) => [String(n), (a) => a.panel()?.window(n - 1)])),

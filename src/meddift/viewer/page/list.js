@@ -41,7 +41,7 @@ export class List {
     this.unsaved = !told.saved;
     this.title.textContent = `Points (${told.points.length})${told.saved ? "" : " · not saved"}`;
     this.undoButton.disabled = !told.can_undo;
-    this.saveButton.disabled = told.saved;
+    this.saveButton.disabled = told.saved && !this.more;
     this.draw();
     this.desk.paint();
   }
@@ -106,10 +106,14 @@ export class List {
 
   undo() { return this.send(post("points/undo")); }
 
+  // There is something to be saved besides the points.
+  saves() { this.more = true; this.saveButton.disabled = false; }
+
   async save() {
     if (this.saveButton.disabled) return;
     try {
       const told = await post("points/save");
+      this.more = false;
       this.take(told);
       notice("saved", `Saved: ${told.files.join(", ")}`, { actions: [["Close", () => clear("saved")]] });
     } catch (error) { complain(error); }

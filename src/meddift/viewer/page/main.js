@@ -13,7 +13,7 @@ import { choosePair } from "./store.js";
 if (location.search) history.replaceState(null, "", location.pathname);
 
 const place = document.querySelector("#panels"), side = document.querySelector("#side");
-const follow = document.querySelector("#follow"), map = document.querySelector("#map"), planes = document.querySelector("#planes");
+const register = document.querySelector("#register"), follow = document.querySelector("#follow"), map = document.querySelector("#map"), planes = document.querySelector("#planes");
 const flat = !hasWebGL2();
 let desk = null, active = null;
 
@@ -52,6 +52,7 @@ async function open(session) {
   }, (gone) => (gone ? notice("gone", "The server does not answer. If meddift was ended in the terminal, start it again; points that were not saved are lost.", { problem: true }) : clear("gone")));
 }
 
+register.addEventListener("click", () => desk?.register());
 follow.addEventListener("change", () => desk?.setFollow(follow.checked));
 map.addEventListener("change", () => desk?.setMap(map.checked));
 planes.addEventListener("change", () => panels.forEach((panel) => panel.planes(planes.value)));
@@ -61,7 +62,7 @@ listenToKeys({
   ask: () => active?.ready && desk?.ask(active, [...active.position]),
   accept: () => desk?.say("confirmed"), reject: () => desk?.say("absent"), correct: () => desk?.correctAtCrosshair(), drop: () => desk?.drop(),
   next: (step) => desk?.list.next(step), remove: () => desk?.list.delete(desk.list.key), undo: () => desk?.list.undo(), save: () => desk?.list.save(),
-  follow: () => follow.click(), map: () => map.click(),
+  register: () => register.click(), follow: () => follow.click(), map: () => map.click(),
   planes: () => { planes.selectedIndex = (planes.selectedIndex + 1) % planes.options.length; planes.dispatchEvent(new Event("change")); },
 });
 

@@ -3,7 +3,7 @@
 import { address, get, post } from "./api.js";
 import { answerCard } from "./answer.js";
 import { List } from "./list.js";
-import { complain } from "./notices.js";
+import { clear, complain, notice } from "./notices.js";
 import { Questions, oneAtATime } from "./questions.js";
 
 const sides = ["fixed", "moving"];
@@ -145,11 +145,30 @@ export class PairDesk {
     if (on) this.follow(this.active ?? this.panels.fixed, (this.active ?? this.panels.fixed).position);
   }
 
+  // ------------------------------------------------------------------ registration
+
+  register() { post("register", this.ids).catch(complain); }
+
+  // From here on the crosshair follows the transform, and saving writes it.
+  async registered(job) {
+    this.registration = job.id;
+    try {
+      const told = await get(`registration?fixed=${this.ids.fixed}&moving=${this.ids.moving}`);
+      const away = told.inverse_residual_mm.p95, folds = told.folding;
+      const facts = [away === null ? "" : `there and back ends ${away.toFixed(1)} mm from the start or less in 95 % of the body`, folds > 0 ? `${(100 * folds).toFixed(2)} % of the body folds` : "nothing folds"];
+      notice("registered", `Registered: ${facts.filter(Boolean).join(", ")}. "Follow the crosshair" uses it; Save writes it to fixed-to-moving.h5.`, { actions: [["Close", () => clear("registered")]] });
+    } catch (error) { complain(error); }
+    this.list.saves();
+  }
+
   // ------------------------------------------------------------------ drawing
 
   jobs(all) {
     this.questions.jobs(all);
-    const done = all.some((job) => job.kind === "prepare" && job.about === `${this.ids.fixed}>${this.ids.moving}` && job.state === "done");
+    const pair = `${this.ids.fixed}>${this.ids.moving}`;
+    const fitted = all.findLast((job) => job.kind === "register" && job.about === pair && job.state === "done");
+    if (fitted && fitted.id !== this.registration) this.registered(fitted);
+    const done = all.some((job) => job.kind === "prepare" && job.about === pair && job.state === "done");
     if (done && !this.prepared) {
       this.prepared = true;
       post("points/answer").then((told) => this.list.take(told)).catch(complain);
