@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meddift.system.text import one_line
 from meddift_lab.running.tables import CaseRow, Tables
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def per_case_dots(tables: Tables, kind: str) -> str:
                 axes.plot(
                     [max(interval.low, _LEAST_MM), interval.high], [place, place], lw=2.2, color=color, alpha=0.45
                 )
-        axes.set_yticks(range(len(rows)), [row.title for row in reversed(rows)])
+        axes.set_yticks(range(len(rows)), _shown(row.title for row in reversed(rows)))
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlabel("mean TRE of a case, mm (logarithmic)")
         _logarithmic(axes, "x")
@@ -86,7 +87,7 @@ def per_case_dots(tables: Tables, kind: str) -> str:
 def cumulative_errors(tables: Tables, kind: str) -> str:
     """Share of all points of all cases found within a distance; every case counts alike."""
     names = [row.method for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
-    titles = {row.method: row.title for row in tables.method_rows}
+    titles = {row.method: one_line(row.title) for row in tables.method_rows}
 
     def draw(axes: Axes) -> None:
         limits = np.geomspace(0.1, 60, 240)
@@ -111,7 +112,7 @@ def error_against_displacement(tables: Tables, kind: str) -> str:
     """Median error by how far points move."""
     names = [row.method for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
     names = [name for name in names if name != "identity"]
-    titles = {row.method: row.title for row in tables.method_rows}
+    titles = {row.method: one_line(row.title) for row in tables.method_rows}
 
     def draw(axes: Axes) -> None:
         every = [row for row in tables.case_rows if row.kind == kind]
@@ -147,8 +148,8 @@ def heat_map(values: Mapping[tuple[str, str], float], rows: Sequence[str], colum
                     axes.text(
                         j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black", size=8
                     )
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_xticks(range(len(columns)), _shown(columns))
+        axes.set_yticks(range(len(rows)), _shown(rows))
         axes.set_xlabel(label)
 
     return _svg(draw, height=1.0 + 0.42 * len(rows))
@@ -163,13 +164,18 @@ def bars(values: Sequence[tuple[str, float, float | None, float | None]], label:
             axes.plot([mean], [place], "o", ms=5, color=color)
             if low is not None and high is not None:
                 axes.plot([low, high], [place, place], lw=2, color=color, alpha=0.5)
-        axes.set_yticks(range(len(values)), [name for name, *_ in reversed(values)])
+        axes.set_yticks(range(len(values)), _shown(name for name, *_ in reversed(values)))
         axes.set_ylim(-0.6, len(values) - 0.4)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.grid(axis="x", lw=0.4, color="#cccccc")
 
     return _svg(draw, height=0.9 + 0.27 * len(values))
+
+
+def _shown(names: Iterable[str]) -> list[str]:
+    """Names of cases and methods, which may come from files, as they can be drawn."""
+    return [one_line(name) for name in names]
 
 
 def _binned_median(rows: Sequence[CaseRow], edges: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float]]:
@@ -220,7 +226,8 @@ def _svg(draw: Callable[[Axes], None], *, height: float, width: float = 5.4) -> 
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {"svg.hashsalt": "meddift", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}
+    settings = {"svg.hashsalt": "meddift", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False,
+                "text.parse_math": False}  # fmt: skip
     with mpl.rc_context(settings):
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)

@@ -13,6 +13,7 @@ from meddift.errors import OptionsError
 from meddift.matching.matches import Matches
 from meddift.pipeline.picture.style import BACKGROUND, FAINT, NOTICE, TEXT, new_figure, window_of, window_words
 from meddift.points import Points
+from meddift.system.text import one_line
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _write_caption(
             parts.append(f"error {error:.1f} mm")
     if matches.reason[row]:
         parts.append(matches.reason[row])
-    words = [(_shortened(label, 28), TEXT, "bold"), (verdict, _VERDICT[verdict], "bold")]
+    words = [(_shortened(one_line(label), 28), TEXT, "bold"), (verdict, _VERDICT[verdict], "bold")]
     words.append((_shortened("   ".join(parts), 130), FAINT, "normal"))
     x, y = at
     canvas: Any = figure.canvas
