@@ -76,10 +76,13 @@ class Level:
 
         with torch.inference_mode():
             features = torch.from_numpy(self.features)
-            half = features.half()
-            if not bool(half.isfinite().all()):
+            low, high = torch.aminmax(features)
+            if max(-float(low), float(high)) > torch.finfo(torch.float16).max:
                 return self
-            return replace(self, features=half.float().numpy())
+            rounded = torch.empty_like(features)
+            for plane, result in zip(features, rounded, strict=True):  # a plane stays in a processor's cache
+                result.copy_(plane.half())
+            return replace(self, features=rounded.numpy())
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,8 +93,12 @@ def _smallest(features: NDArray[np.float32]) -> NDArray[Any]:
 
     with torch.inference_mode():
         given = torch.from_numpy(features)
-        half = given.half()
-        return half.numpy() if torch.equal(half.float(), given) else features
+        half = torch.empty_like(given, dtype=torch.float16)
+        for plane, result in zip(given, half, strict=True):  # a plane stays in a processor's cache
+            result.copy_(plane)
+            if not torch.equal(result.float(), plane):
+                return features
+        return half.numpy()
 
 
 def _single(features: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meddift.features import Level, Whitening, whitening_maps
+from meddift.features import Level, whitening_maps
 from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Transform
 from meddift.matching import SearchIndex
@@ -18,6 +17,7 @@ from meddift.matching.locate import Located, local_linear, locate_globally, loca
 from meddift.pipeline.options import Options
 from meddift.pipeline.scan import EncodedScan
 from meddift.registration.feature_map import DescribedScan, FeatureMap, on_lattice
+from meddift.system.once import once
 
 #: Fine levels look this far around the place that semantic levels have found, mm.
 REFINE_MM = 8.0
@@ -37,14 +37,11 @@ class Side:
         scan: The scan.
         every: All levels, on the lattice on which answers lie before they are refined.
         semantic: Levels that know where in the body they are, on the voxels of the finest of them.
-        blurred: The hand-made level averaged to `BLURRED_MM`, which finds places anywhere as well; None without it, or
-            where it is the only level.
     """
 
     scan: EncodedScan
     every: SearchIndex
     semantic: SearchIndex
-    blurred: SearchIndex | None
 
     @classmethod
     def both(cls, one: EncodedScan, other: EncodedScan) -> tuple[Side, Side]:
@@ -55,9 +52,16 @@ class Side:
 
         def side(scan: EncodedScan) -> Side:
             every = scan.index(scan.pyramid.names, settings.options.lattice, maps)
-            return cls(scan, every, scan.index(semantic, semantic[-1], maps), _blurred(scan, maps))
+            return cls(scan, every, scan.index(semantic, semantic[-1], maps))
 
         return side(one), side(other)
+
+    @once
+    def blurred(self) -> SearchIndex:
+        """The hand-made level averaged to `BLURRED_MM`, which finds places anywhere as well."""
+        coarse = _coarse(self.scan.pyramid.level(MIND), BLURRED_MM)
+        pyramid = replace(self.scan.pyramid, levels=(coarse,), moments={})
+        return SearchIndex(pyramid, coarse.grid, self.scan.settings.runtime.device, self.every.whitening)
 
     @property
     def described(self) -> DescribedScan:
@@ -69,15 +73,6 @@ class Side:
             values = whitening[level.name].whiten(values) if level.name in whitening else values
             levels[level.name] = FeatureMap(values, level.grid)
         return DescribedScan(levels, scan.grid)
-
-
-def _blurred(scan: EncodedScan, maps: Mapping[str, Whitening]) -> SearchIndex | None:
-    """The hand-made level on a coarse lattice, ready to be searched."""
-    if MIND not in scan.pyramid.names:
-        return None
-    coarse = _coarse(scan.pyramid.level(MIND), BLURRED_MM)
-    pyramid = replace(scan.pyramid, levels=(coarse,), moments={})
-    return SearchIndex(pyramid, coarse.grid, scan.settings.runtime.device, maps)
 
 
 def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> SearchIndex:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from meddift.errors import NoCorrespondenceError
 from meddift.features import Pyramid
 from meddift.features.extraction import MIND
-from meddift.geometry import AffineTransform, Transform, nearest
+from meddift.geometry import AffineTransform, Grid, Transform, nearest
 from meddift.matching import SearchIndex
 from meddift.matching.prior import MatchedPrior, match_prior
-from meddift.pipeline.direction import Direction, Side, averaged
+from meddift.pipeline.direction import BLURRED_MM, Direction, Side, averaged
 from meddift.pipeline.kept import keep
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
@@ -251,14 +251,19 @@ class ScanPair:
         if not isinstance(prior, str):
             return (Start("prior", prior, self._affine_of(prior)),), ""
         self.report("finding out how the scans lie to each other", 0.6)
-        ways = [("network" if self.settings.extraction.network_levels else MIND, [s.semantic for s in self.sides])]
-        if self.settings.extraction.network_levels and self.sides[0].blurred is not None:
-            ways.append((MIND, [s.blurred for s in self.sides if s.blurred is not None]))
+        learned = bool(self.settings.extraction.network_levels)
+        semantic = self.sides[0].semantic
+        ways: list[tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]] = [
+            ("network" if learned else MIND, semantic.pyramid, semantic.lattice, lambda side: side.semantic)
+        ]
+        if learned and MIND in self.fixed.pyramid.names:
+            mind = self.fixed.pyramid.select([MIND])
+            ways.append((MIND, mind, mind.levels[0].grid.coarsened(BLURRED_MM), lambda side: side.blurred))
         found, reasons = [], []
         with timed(self.timing, "prior"):
-            for name, (fixed, moving) in ways:
+            for name, levels, grid, index_of in ways:
                 try:
-                    matched = self._matched_prior(fixed, moving)
+                    matched = self._matched_prior(levels, grid, index_of)
                 except NoCorrespondenceError as error:
                     reasons.append(str(error))
                 else:
@@ -266,22 +271,22 @@ class ScanPair:
         found.sort(key=lambda start: -len(start.transform.anchors) if isinstance(start.transform, MatchedPrior) else 0)
         return tuple(found), "" if found else reasons[0]
 
-    def _matched_prior(self, fixed: SearchIndex, moving: SearchIndex) -> MatchedPrior:
-        """By some levels, or from the store."""
+    def _matched_prior(self, levels: Pyramid, grid: Grid, index_of: Callable[[Side], SearchIndex]) -> MatchedPrior:
+        """By some levels of the fixed scan on a grid, or from the store, which saves making them ready."""
         settings = self.settings
         seed = settings.options.seed
         decides = {
-            **self._decides(fixed.pyramid),
-            "spacing": [round(float(value), 6) for value in fixed.lattice.spacing],
+            **self._decides(levels),
+            "spacing": [round(float(value), 6) for value in grid.spacing],
             "points": PRIOR_POINTS,
             "seed": seed,
         }
-        return keep_prior(
-            settings.runtime.store,
-            self.fixed.pyramid.digest,
-            decides,
-            lambda: match_prior(fixed, moving, self._landmarks, seed=seed),
-        )
+
+        def match() -> MatchedPrior:
+            fixed, moving = (index_of(side) for side in self.sides)
+            return match_prior(fixed, moving, self._landmarks, seed=seed)
+
+        return keep_prior(settings.runtime.store, self.fixed.pyramid.digest, decides, match)
 
     def _decides(self, pyramid: Pyramid) -> dict[str, Any]:
         """What decides all that is found by some levels of the fixed scan, ready for JSON."""
