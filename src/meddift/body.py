@@ -154,7 +154,8 @@ def _closed(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
                 # From the first to the last place where the body reaches the border.
                 wall = walled[0 if side == 1 else -1] if axis == 0 else walled[:, 0 if side == 1 else -1]
                 wall[reached[0] : reached[-1] + 1] = True
-    return _filled(walled)[1:-1, 1:-1]
+    filled: NDArray[np.bool_] = _filled(walled)[1:-1, 1:-1]
+    return filled
 
 
 def _filled(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
