@@ -154,8 +154,7 @@ def _closed(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
                 # From the first to the last place where the body reaches the border.
                 wall = walled[0 if side == 1 else -1] if axis == 0 else walled[:, 0 if side == 1 else -1]
                 wall[reached[0] : reached[-1] + 1] = True
-    filled: NDArray[np.bool_] = _filled(walled)[1:-1, 1:-1]
-    return filled
+    return _filled(walled)[1:-1, 1:-1]
 
 
 def _filled(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -165,7 +164,7 @@ def _filled(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
     labels, count = ndimage.label(np.pad(~plane, 1, constant_values=True))
     hole = np.ones(count + 1, dtype=bool)
     hole[labels[0, 0]] = hole[0] = False  # what is open to the border is no hole
-    return plane | hole[labels[1:-1, 1:-1]]
+    return np.asarray(plane | hole[labels[1:-1, 1:-1]])
 
 
 def _ball(radius_mm: float, grid: Grid) -> NDArray[np.bool_]:
