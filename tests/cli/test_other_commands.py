@@ -9,7 +9,9 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import typer.main
 from command_scans import Case, affine, textured, write_csv, write_nifti
+from typer.testing import CliRunner
 
 import meddift
 
@@ -45,16 +47,65 @@ def test_wrong_usage_is_one_sentence_that_says_where_to_look(
     assert f"`{where}`" in outcome.stderr
 
 
-@pytest.mark.parametrize("command", ["match", "register", "warp", "convert-points", "info", "demo"])
+def every_command() -> list[str]:
+    """All commands, those of groups as "group command"."""
+    from meddift.cli.app import app
+
+    root = typer.main.get_command(app)
+    return [
+        " ".join(filter(None, (name, inner)))
+        for name, command in root.commands.items()  # type: ignore[attr-defined]
+        for inner in (getattr(command, "commands", None) or [""])
+    ]
+
+
+@pytest.mark.parametrize("command", every_command())
 def test_help_has_everyday_options_first_and_examples_and_fits_a_terminal(command: str, run: Run) -> None:
-    text = run([command, "--help"]).stdout
+    text = run([*command.split(), "--help"]).stdout
     assert max(map(len, text.splitlines())) <= 80
     headings = [line for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
     assert [name for name in headings if name not in ("Reading files:", "Advanced options:")] == [
         heading for heading in ("Arguments:", "Options:", "Examples:") if f"\n{heading}\n" in text
     ]
-    examples = text.split("\nExamples:\n")[1].split("\n")
-    assert all(line.startswith(f"  meddift {command}") for line in examples if line)
+    examples = [line.split() for line in text.split("\nExamples:\n")[1].splitlines() if line]
+    shown = [_command_of(words) for words in examples]
+    assert command in shown
+    for of, words in zip(shown, examples, strict=True):
+        known = set(run([*of.split(), "--help"]).stdout.replace(",", " ").split())
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+def _command_of(words: list[str]) -> str:
+    """Which command an example calls; `meddift cohort TABLE` is `meddift cohort run TABLE`."""
+    assert words[0] == "meddift"
+    found = [name for name in (" ".join(words[1:3]), words[1], f"{words[1]} run") if name in every_command()]
+    return found[0]
+
+
+def test_lists_of_commands_are_not_cut_off(run: Run) -> None:
+    for group in [[], *([name] for name in dict.fromkeys(name.split()[0] for name in every_command() if " " in name))]:
+        text = run([*group, "--help"]).stdout
+        assert max(map(len, text.splitlines())) <= 80
+        assert not [line for line in text.splitlines()[1:] if line.endswith("...")]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("meddift re", {"register"}),
+        ("meddift match --fixed-", {"--fixed-series", "--fixed-nifti-form"}),
+        ("meddift evaluate re", {"report"}),
+        ("meddift warp --interpolation ", {"linear", "nearest"}),
+        *((f"meddift {command} --hel", {"--help"}) for command in every_command()),
+    ],
+)
+def test_the_shell_completes(words: str, offered: set[str]) -> None:
+    """As bash asks: the line, and which of its words is being written."""
+    from meddift.cli.app import app
+
+    asked = {"_MEDDIFT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    outcome = CliRunner().invoke(app, [], env=asked, prog_name="meddift")
+    assert set(outcome.stdout.split()) == offered
 
 
 def test_commands_share_their_options(run: Run) -> None:

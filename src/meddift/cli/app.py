@@ -109,7 +109,7 @@ _COMMANDS: dict[str, tuple[ModuleType, str]] = {
 for name, (module, short) in _COMMANDS.items():
     function = getattr(module, name.replace("-", "_"))
     app.command(name, cls=Command, epilog=module.EXAMPLES, short_help=short)(function)
-app.add_typer(cohort.app, name="cohort")
+app.add_typer(cohort.app, name="cohort", short_help="Do all of that for many cases, resumable.")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(evaluate.app, name="evaluate")

@@ -9,13 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from meddift.cli.failures import say, warn
+from meddift.cli.help import Command
 from meddift.cli.options import AsJson, Quiet
 from meddift.errors import OutputError
 
 app = typer.Typer(help="Show and clear what is kept on disk.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command("show")
+@app.command(
+    "show",
+    cls=Command,
+    short_help="Show what is kept, where, and how much it is.",
+    epilog="meddift cache show\nmeddift cache show --json",
+)
 def show(as_json: AsJson = False) -> None:
     """Show where features, weights and data sets are kept, and how much room they take.
 
@@ -54,7 +60,12 @@ def show(as_json: AsJson = False) -> None:
         say(f"{words}: {human_bytes(content[name]['bytes'])}, in {content[name]['folder']}")
 
 
-@app.command("clear")
+@app.command(
+    "clear",
+    cls=Command,
+    short_help="Remove features of scans that are kept.",
+    epilog="meddift cache clear\nmeddift cache clear --unused-days 30",
+)
 def clear(
     unused_days: Annotated[
         float,

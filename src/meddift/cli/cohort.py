@@ -156,7 +156,12 @@ def run(
     _finish(outcome, as_json=as_json, quiet=quiet)
 
 
-@app.command("report", cls=Command, short_help="Write table and report anew, of all shards.")
+@app.command(
+    "report",
+    cls=Command,
+    short_help="Write table and report anew, of all shards.",
+    epilog="meddift cohort report results",
+)
 def report(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the results.", show_default=False)],
     as_json: AsJson = False,

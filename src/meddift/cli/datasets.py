@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from meddift.cli.failures import say
+from meddift.cli.help import Command
 from meddift.cli.options import AsJson, Quiet
 
 app = typer.Typer(
@@ -17,7 +18,12 @@ app = typer.Typer(
 )
 
 
-@app.command("list")
+@app.command(
+    "list",
+    cls=Command,
+    short_help="List data sets with known points.",
+    epilog="meddift datasets list",
+)
 def list_data_sets(as_json: AsJson = False) -> None:
     """List the data sets that `meddift evaluate run --data` knows. Nothing is downloaded."""
     from meddift_lab.sets.catalogue import DATA_SETS
@@ -46,7 +52,12 @@ def list_data_sets(as_json: AsJson = False) -> None:
         say(f"    {how}; then --data {row['data']}")
 
 
-@app.command("fetch")
+@app.command(
+    "fetch",
+    cls=Command,
+    short_help="Download a data set.",
+    epilog="meddift datasets fetch lungct",
+)
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `datasets list`.", show_default=False)],
     out: Annotated[

@@ -10,6 +10,7 @@ import typer
 from meddift.cli.evaluate_tables import finish, tables_or_none
 from meddift.cli.failures import note_kept, say
 from meddift.cli.groups import with_groups
+from meddift.cli.help import Command
 from meddift.cli.options import AsJson, Engine, Quiet
 from meddift.cli.terminal import logged_progress
 
@@ -48,7 +49,12 @@ Orientation = Annotated[
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of each process.")]
 
 
-@app.command("methods")
+@app.command(
+    "methods",
+    cls=Command,
+    short_help="List methods, and whether they can run here.",
+    epilog="meddift evaluate methods",
+)
 def list_methods(as_json: AsJson = False) -> None:
     """List the methods that can be compared, where their settings come from, and whether they can run here."""
     from meddift_lab.methods import METHODS
@@ -76,7 +82,13 @@ def list_methods(as_json: AsJson = False) -> None:
         say(f"{row['name']:{width}}  {row['title']}{source}{why}")
 
 
-@app.command("run")
+@app.command(
+    "run",
+    cls=Command,
+    short_help="Run methods on pairs with known points.",
+    epilog="meddift evaluate run --data phantom-breathing --out run --method meddift\n"
+    "meddift evaluate run --data pairs:pairs.csv --out run",
+)
 def run(
     data: Data,
     out: Out,
@@ -125,7 +137,12 @@ def run(
     finish(tables, out, as_json=as_json, quiet=quiet)
 
 
-@app.command("lesions")
+@app.command(
+    "lesions",
+    cls=Command,
+    short_help="Follow drawn lesions, and count what is right.",
+    epilog="meddift evaluate lesions --data longitudinal --out run",
+)
 @with_groups
 def lesions(
     *,
@@ -188,7 +205,12 @@ _LESION_SCORES = (
 )
 
 
-@app.command("ablate")
+@app.command(
+    "ablate",
+    cls=Command,
+    short_help="Change one choice of the method at a time.",
+    epilog="meddift evaluate ablate --data phantom-breathing --out run",
+)
 def ablate(
     data: Data,
     out: Out,
@@ -271,7 +293,12 @@ def ablate(
     show(table, *(f"{c['base']}: {c['claim']}: {c['answer']}" for c in claims), f"Report: {page}", to_stdout=True)
 
 
-@app.command("report")
+@app.command(
+    "report",
+    cls=Command,
+    short_help="Write tables and report of a run anew.",
+    epilog="meddift evaluate report --out run",
+)
 def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Write tables and report of a run anew from its results."""
     from meddift_lab.running.folder import claim_run_folder

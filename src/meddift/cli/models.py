@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meddift.cli.failures import say
+from meddift.cli.help import Command
 from meddift.cli.options import AsJson, Quiet, WeightsFolder
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ ModelName = Annotated[
 ]
 
 
-@app.command("list")
+@app.command(
+    "list",
+    cls=Command,
+    short_help="List models, and whether their weights are here.",
+    epilog="meddift models list",
+)
 def list_models(as_json: AsJson = False) -> None:
     """List the models that meddift knows, and whether their weights are on this machine."""
     from meddift.models import catalogue
@@ -49,7 +55,12 @@ def list_models(as_json: AsJson = False) -> None:
         say("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]))
 
 
-@app.command("show")
+@app.command(
+    "show",
+    cls=Command,
+    short_help="Show a model, its licence, where its weights lie.",
+    epilog="meddift models show builtin\nmeddift models show my-model.toml --json",
+)
 def show_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson = False) -> None:
     """Show what a model is, its licence, and where its weights lie or are looked for."""
     description = describe_model(model, weights)
@@ -61,7 +72,12 @@ def show_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson 
     say("\n".join(model_lines(description)))
 
 
-@app.command("pull")
+@app.command(
+    "pull",
+    cls=Command,
+    short_help="Download the weights of a model, and check them.",
+    epilog="meddift models show maisi-ct-rflow\nmeddift models pull maisi-ct-rflow --accept-licence",
+)
 def pull_model(
     model: ModelName,
     accept_licence: Annotated[
@@ -92,7 +108,12 @@ def pull_model(
     _tell_stored(stored, quiet=quiet)
 
 
-@app.command("import")
+@app.command(
+    "import",
+    cls=Command,
+    short_help="Take weights over from a folder, without internet.",
+    epilog="meddift models import maisi-ct-rflow --from downloads/",
+)
 def import_model(
     model: ModelName,
     folder: Annotated[
@@ -110,7 +131,12 @@ def import_model(
     _tell_stored(import_weights(find_spec(model), folder, replace=replace), quiet=quiet)
 
 
-@app.command("verify")
+@app.command(
+    "verify",
+    cls=Command,
+    short_help="Check every byte of the weights of a model.",
+    epilog="meddift models verify builtin\nmeddift models verify my-model.toml",
+)
 def verify_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson = False) -> None:
     """Read every byte of a model's weights again and compare with what is known about them."""
     from meddift.cli.terminal import human_bytes, write_json_to_stdout

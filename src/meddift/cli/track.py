@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 meddift track patient.csv --out follow-up
-meddift track a.nii.gz b.nii.gz --lesions a-mask.nii.gz --lesions b-mask.nii.gz --out follow-up
+meddift track a.nii b.nii --lesions a-mask.nii --lesions b-mask.nii --out fu
 meddift track patient.csv --targets targets.csv --out follow-up
 meddift track patient.csv --review follow-up/lesions.tsv --out follow-up
 """
