@@ -135,9 +135,9 @@ def evidence_lines(pair: Pair) -> list[str]:
     if field := evidence.get("field"):
         ways = ", ".join(f"{name} ({agreement:.3f})" for name, agreement in field.items())
         lines.append(f"candidates for the field, by how well they fit, the first was kept: {ways}")
-    share = evidence.get("verdict", {}).get("network")
-    if share is not None and share == share:
-        lines.append(f"the network would put {100 * share:.0f} % of the places with texture where they were found")
+    if shares := evidence.get("verdict"):
+        levels = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+        lines.append(f"places with texture that each level alone would put where they were found: {levels}")
     return lines
 
 

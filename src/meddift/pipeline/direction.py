@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +56,11 @@ class Side:
             return cls(scan, every, scan.index(semantic, semantic[-1], maps))
 
         return side(one), side(other)
+
+    def of_levels(self, names: Sequence[str]) -> SearchIndex:
+        """Some of the semantic levels, on the voxels of the finest of all of them."""
+        finest = self.semantic.pyramid.names[-1]
+        return self.scan.index(tuple(names), finest, self.every.whitening)
 
     @once
     def blurred(self) -> SearchIndex:

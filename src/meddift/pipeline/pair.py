@@ -19,7 +19,7 @@ from meddift.matching.prior import MatchedPrior
 from meddift.matching.verdict import UNDER_FIELD, Limits
 from meddift.pipeline.answers import answer
 from meddift.pipeline.scan_pair import ScanPair
-from meddift.pipeline.under_field import align_under
+from meddift.pipeline.under_field import align_under, semantic_margin
 from meddift.points import Points, as_points
 from meddift.registration.engine import Field
 from meddift.system.progress import Progress
@@ -208,7 +208,7 @@ class Pair(ScanPair):
             else:
                 found = self._aligned_under(field, positions)
                 # Levels that would put the places with most texture elsewhere say nothing about any other.
-                usual = self.usual.similarity if self.usual.network_earned else np.nan
+                usual = self.usual.similarity if self.usual.earned else np.nan
                 return judged(found, usual_similarity=usual, limits=UNDER_FIELD, without_prior=False)
         prior = self.prior
         usual = prior.similarity if isinstance(prior, MatchedPrior) else np.nan
@@ -224,8 +224,11 @@ class Pair(ScanPair):
             rows = np.flatnonzero(found.reachable)
             confidence = self.settings.options.confidence
             found.put(rows, align_under(field, self.sides, positions[rows], confidence=confidence))
-        if not self.usual.network_earned:
-            found.margin[:] = np.nan
+        earned = self.usual.earned if confidence else ()
+        if earned:
+            with timed(self.timing, "confidence"):
+                at = positions[rows], found.positions[rows]
+                found.margin[rows] = semantic_margin(field, self.sides, *at, earned)
         return found
 
     def _one_by_one(self, positions: NDArray[np.float64]) -> Located:

@@ -147,7 +147,9 @@ class EncodedScan:
 
         pyramid = self.pyramid.select(names)
         chosen = {name: tensor for name, tensor in self.tensors.items() if name in names}
-        return SearchIndex(pyramid, lattice_of(pyramid, kind=lattice), self.settings.runtime.device, whitening, chosen)
+        return SearchIndex(
+            pyramid, lattice_of(self.pyramid, kind=lattice), self.settings.runtime.device, whitening, chosen
+        )
 
     def in_body(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(N,) bool, whether (N, 3) world points inside the scan lie in the patient, not in the air around.

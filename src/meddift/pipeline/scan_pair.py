@@ -182,8 +182,8 @@ class ScanPair:
 
         `place`: name of each way in which the scans were laid on each other -> share of the places that were matched
         in agreement with their neighbours. `field`: name of each candidate -> mean cosine of the finest level under
-        it; the first was kept. `verdict`: share of the places with texture that the network would put where they were
-        found; where that is little, what it says does not count.
+        it; the first was kept. `verdict`: each level of the network -> share of the places with texture that it alone
+        would put where they were found; where that is little, what it says does not count.
         """
         found: dict[str, Any] = {}
         if known(self, "_starts_or_why"):
@@ -196,7 +196,7 @@ class ScanPair:
         if known(self, "field"):
             found["field"] = dict(self.field.evidence)
         if known(self, "usual"):
-            found["verdict"] = {"network": self.usual.network_share}
+            found["verdict"] = dict(self.usual.shares)
         return found
 
     # ------------------------------------------------------------------ what is computed once
@@ -335,9 +335,12 @@ class ScanPair:
         inside = self.moving.grid.contains(self.field.apply(places))
         inside &= nearest(body.data, body.grid.world_to_index(places))
         if not inside.any():
-            return Usual()
+            return Usual(float("nan"), {})
         with timed(self.timing, "confidence"):
             places = places[inside]
             aligned = align_under(self.field, self.sides, places, confidence=False)
-            margin = semantic_margin(self.field, self.sides, places, aligned.positions)
-        return Usual(float(np.median(aligned.similarity)), float((margin > 0).mean()))
+            shares = {}
+            for name in self.settings.semantic_levels:
+                margin = semantic_margin(self.field, self.sides, places, aligned.positions, [name])
+                shares[name] = float((margin > 0).mean())
+        return Usual(float(np.median(aligned.similarity)), shares)

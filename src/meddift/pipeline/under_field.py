@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -32,26 +33,26 @@ DECIDED = 1.5
 RIVALS_MM = 20.0
 
 
-#: Where the network would put so many of the places with texture elsewhere, it has no say in verdicts.
+#: A level of the network that would put fewer of the places with texture where they were found has no say in verdicts.
 LEAST_SHARE = 0.7
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What right matches of two scans look like; NaN where none is known.
+    """What right matches of two scans look like.
 
     Attributes:
-        similarity: Median, of all levels.
-        network_share: Share of places that semantic levels would put where they were found.
+        similarity: Median, of all levels; NaN where none is known.
+        shares: For each semantic level the share of the places that it alone would put where they were found.
     """
 
-    similarity: float = float("nan")
-    network_share: float = float("nan")
+    similarity: float
+    shares: dict[str, float]
 
     @property
-    def network_earned(self) -> bool:
-        """Whether semantic levels have a say."""
-        return self.network_share >= LEAST_SHARE
+    def earned(self) -> tuple[str, ...]:
+        """The semantic levels that have a say in verdicts."""
+        return tuple(name for name, share in self.shares.items() if share >= LEAST_SHARE)
 
 
 def align_under(
@@ -63,7 +64,7 @@ def align_under(
         field: Fixed to moving.
         sides: The fixed and the moving scan.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
-        confidence: Whether to align back and to look for rivals; else they are NaN.
+        confidence: Whether to align back; else `inverse_error_mm` is NaN. `margin` always is, see `semantic_margin`.
     """
     count = len(positions)
     fixed, moving = (side.scan.pyramid.level(MIND) for side in sides)
@@ -98,11 +99,7 @@ def align_under(
         start[rows] = invert_points(part, field.affine, found.positions[rows], start=positions[rows])
         undone[rows] = np.linalg.inv(local_linear(part, start[rows]))
     back = align_neighbourhoods(moving, fixed, found.positions, start, undone, limit_mm=LIMIT_MM, hold=HOLD)
-    return replace(
-        found,
-        inverse_error_mm=np.linalg.norm(back.positions - positions, axis=1),
-        margin=semantic_margin(field, sides, positions, found.positions),
-    )
+    return replace(found, inverse_error_mm=np.linalg.norm(back.positions - positions, axis=1))
 
 
 def _aligned(
@@ -136,11 +133,23 @@ def _near_the_surface(field: Field, positions: NDArray[np.float64], group: NDArr
 
 
 def semantic_margin(
-    field: Field, sides: tuple[Side, Side], positions: NDArray[np.float64], found: NDArray[np.float64]
+    field: Field,
+    sides: tuple[Side, Side],
+    positions: NDArray[np.float64],
+    found: NDArray[np.float64],
+    names: Sequence[str],
 ) -> NDArray[np.float64]:
-    """(N,) float64, by how much semantic levels prefer the places found to others nearby; below 0 if they do not."""
-    semantic = sides[0].semantic, sides[1].semantic
-    near = locate_nearby(*semantic, positions, found, field.transform, radius_mm=RIVALS_MM, support_mm=0.0)
+    """(N,) float64, by how much some levels prefer the places found to others nearby; below 0 if they do not.
+
+    Args:
+        field: Fixed to moving.
+        sides: The fixed and the moving scan.
+        positions: (N, 3) float64 on the fixed scan, world RAS mm.
+        found: (N, 3) float64 on the moving scan, world RAS mm.
+        names: Of the levels.
+    """
+    fixed, moving = (side.of_levels(names) for side in sides)
+    near = locate_nearby(fixed, moving, positions, found, field.transform, radius_mm=RIVALS_MM, support_mm=0.0)
     away = np.linalg.norm(near.positions - found, axis=1)
     return np.where(away <= RIVALS_MM / 2, near.margin, -np.abs(near.margin))
 
