@@ -12,7 +12,7 @@ from meddift.geometry.orientation import turned_axes
 from meddift.geometry.voxel_space import Floats, VoxelSpace
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid(VoxelSpace):
     """A voxel grid in world coordinates (RAS, mm); voxel centres lie at integer indices.
 
