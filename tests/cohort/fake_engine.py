@@ -87,7 +87,9 @@ def _network() -> str:
 
 
 def _is_worker() -> bool:
-    """Whether this is no program that tests have started themselves, but an actor of Ray."""
+    """Whether this is no program that tests have started themselves, but a process of a cohort or an actor of Ray."""
+    if getattr(sys.modules["__main__"].__spec__, "name", "") == "meddift.cohort.worker":
+        return True
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
 

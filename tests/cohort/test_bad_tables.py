@@ -8,6 +8,7 @@ import os
 import pytest
 
 from cohort.fake_engine import DIES_ONCE, number_of
+from cohort.small_disks import small_disk
 from meddift import cohort
 from meddift.cohort.executor import ExecutorError
 from meddift.cohort.manifest import latest_results
@@ -122,6 +123,39 @@ def test_a_full_disk_stops_the_run_and_no_case_is_called_failed_for_it(fake):
     done = latest_results(fake.folder / "out")
     assert 0 < len(done) < 40
     assert not [line for line in done.values() if "disk" in line["reason"]]
+
+
+def test_a_disk_that_really_is_full_stops_the_run_which_goes_on_when_there_is_room(fake):
+    cohort.run(fake.plan("roomy"))
+    plan = fake.plan("small", workers=1)
+    with small_disk(fake.folder / "small", "size=300k") as disk:
+        with pytest.raises(OutputError, match="disk is full"):
+            cohort.run(plan)
+        done = latest_results(disk.folder)
+        assert len(done) < 40
+        assert not [line for line in done.values() if "space" in line["reason"] or "disk" in line["reason"]]
+        disk.again("size=20m")
+        cohort.run(plan)
+        tables = [(fake.folder / out / "cohort.tsv").read_bytes() for out in ("small", "roomy")]
+    assert tables[0] == tables[1]
+    # Those that were finished before the disk was full were not run again.
+    assert all(fake.asked("small")[f"run {name}"] <= 2 for name in done)
+    ran_once = [name for name in done if fake.asked("small")[f"run {name}"] == 1]
+    assert len(ran_once) > len(done) / 2
+
+
+def test_a_read_only_disk_is_said_before_anything_is_begun(fake):
+    with small_disk(fake.folder / "fixed", "size=1m") as disk:
+        disk.again("ro")
+        with pytest.raises(OutputError, match="read-only"):
+            cohort.run(fake.plan("fixed"))
+    assert not fake.asked("fixed")
+
+
+def test_a_worker_of_another_version_is_refused(fake):
+    with pytest.raises(ExecutorError, match=r"another code than this program \('newer', not 'fake'\)"):
+        cohort.run(fake.plan("out", told={"code_of_worker": "newer"}))
+    assert not list((fake.folder / "out" / "cases").glob("*/result.json"))
 
 
 def test_a_manifest_that_cannot_be_added_to_stops_the_run(fake, monkeypatch):

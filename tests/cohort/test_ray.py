@@ -126,6 +126,7 @@ def two_nodes(tmp_path):
                 node.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 os.killpg(node.pid, signal.SIGKILL)
+                node.wait()
         for name in names:
             subprocess.run(["ip", "netns", "del", name], check=False)
 
@@ -151,5 +152,6 @@ def test_two_nodes_make_the_same_table(fake, two_nodes):
     for code in (_WAIT, _DRIVER):
         assert drive(fake, *inside, code=code, environment=environment, ray=address) == ""
     assert tables_are_equal(fake)
-    workers = [json.loads(line)["worker"] for line in (fake.folder / "ray-notes" / "workers.txt").open()]
+    lines = (fake.folder / "ray-notes" / "workers.txt").read_text().splitlines()
+    workers = [json.loads(line)["worker"] for line in lines]
     assert len({worker.split()[0] for worker in workers}) == 2  # both nodes have worked

@@ -15,6 +15,7 @@ import pytest
 import SimpleITK
 
 from cohort.bids_scans import HAND_MADE, LESIONS, SPACING, STEP, affine, bids, points, tissue, write
+from cohort.small_disks import small_disk
 from meddift import cohort
 from meddift.cohort.manifest import read_manifests
 from meddift.errors import OutputError
@@ -144,13 +145,13 @@ def test_what_was_computed_is_logged(pairs):
     assert len(result["inputs"]) == 5  # the mask stands in two columns
 
 
-def test_features_that_cannot_be_kept_stop_the_run(pairs, tmp_path):
-    store = tmp_path / "a file"
-    store.write_text("in the way")
+def test_a_store_that_cannot_be_written_to_stops_the_run(pairs, tmp_path):
     plan = cohort.Plan(
-        pairs / "pairs.csv", tmp_path / "out", matcher=HAND_MADE, workers=1, threads=1, store=store
+        pairs / "pairs.csv", tmp_path / "out", matcher=HAND_MADE, workers=1, threads=1, store=tmp_path / "store"
     )  # fmt: skip
-    with pytest.raises(OutputError, match="cannot keep features"):
-        cohort.run(plan)
+    with small_disk(plan.store, "size=1m") as disk:
+        disk.again("ro")
+        with pytest.raises(OutputError, match=r"cannot keep features.*read-only"):
+            cohort.run(plan)
     assert not list((tmp_path / "out" / "cases").glob("*/result.json"))
     assert cohort.run(replace(plan, store=None)).counts == {"done": 3, "failed": 1}

@@ -20,7 +20,7 @@ from meddift.geometry import Grid
 from meddift.io import write_volume
 from meddift.pipeline import Matcher
 from meddift.viewer.opening import store_session
-from meddift.viewer.recent import read_recent, recent_file, remember
+from meddift.viewer.recent import read_recent, recent_file, remember, told_apart
 from meddift.volume import Volume
 
 
@@ -87,13 +87,16 @@ def test_points_of_other_scans_are_not_overwritten(scans, tmp_path: Path) -> Non
 
 
 def test_pairs_are_remembered_for_their_owner_alone_and_told_without_names(scans, tmp_path: Path) -> None:
-    remember(*scans, tmp_path / "out")
-    remember(scans[1], scans[0], tmp_path / "out")
-    remember(*scans, tmp_path / "out")
+    matcher = Matcher(levels=("mind",), store=False, prior="identity", search_radius_mm=9.0)
+    about = [told_apart(matcher.scan(path), path) for path in scans]
+    remember(*scans, tmp_path / "out", about=(about[0], about[1]))
+    remember(scans[1], scans[0], tmp_path / "out", about=(about[1], about[0]))
+    remember(*scans, tmp_path / "out", about=(about[0], about[1]))
     assert [Path(pair.fixed).name for pair in read_recent()] == ["old.nii.gz", "new.nii.gz"]
     assert stat.S_IMODE(recent_file().stat().st_mode) == 0o600
-    session = store_session(Matcher(levels=("mind",), store=False, prior="identity", search_radius_mm=9.0))
+    session = store_session(matcher)
     told = session.recent()
+    assert "20 × 22 × 24 voxels of 4 × 4 × 4 mm" in told[0]["about"][0]
     assert [pair["number"] for pair in told] == [0, 1]
     assert "DOE" not in json.dumps(told)
     session.open_recent(0)

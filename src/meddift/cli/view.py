@@ -133,7 +133,7 @@ def _session(
     from meddift.io import read_transform
     from meddift.pipeline.points_files import read_points_on
     from meddift.viewer.opening import follow_up_session, pair_session, store_session
-    from meddift.viewer.recent import remember
+    from meddift.viewer.recent import remember, told_apart
 
     if points is not None:
         check_points_files(points, None, points_space)
@@ -150,7 +150,7 @@ def _session(
         report("reading the moving scan", 0.5)
         other = matcher.scan(reading.moving.read(moving))
         session = pair_session(one, other, out, points=wanted, transform=transform, names=(fixed, moving))
-    remember(fixed, moving, out)
+    remember(fixed, moving, out, about=(told_apart(one, fixed), told_apart(other, moving)))
     return session
 
 

@@ -17,6 +17,8 @@ from meddift.system.signals import STOP_SIGNALS
 
 #: Seconds to wait for an actor to begin: with no processor or device free, Ray waits for ever without a word.
 _PENDING_S = 120.0
+#: How often starting Ray on this machine is tried: it gives up after 30 s, which a busy machine may need and more.
+_STARTS = 3
 #: Shared memory of Ray, bytes: nothing but paths and small JSON goes through it.
 _OBJECT_STORE_BYTES = 100_000_000
 
@@ -60,9 +62,7 @@ class RayActors:
         self._ray, self._setup, self._local = ray, setup, address == "local"
         handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="warning", **self._only_local(count))
-        except Exception as error:  # Ray raises bare ones where it cannot start
-            raise ExecutorError(f"Ray cannot be reached at {address}: {error}") from error
+            self._connect(address, count)
         finally:
             # Ray takes signals for itself; ours let running cases finish.
             for number, handler in handlers.items():
@@ -79,6 +79,25 @@ class RayActors:
         )(RayWorker)
         self._failed_starts = 0
         self._actors = [self._start() for _ in range(count)]
+
+    def _connect(self, address: str, count: int) -> None:
+        """Reach Ray, or start it here.
+
+        Raises:
+            ExecutorError: if that is not possible.
+        """
+        tries = _STARTS if self._local else 1
+        for left in reversed(range(tries)):
+            try:
+                self._ray.init(
+                    address=address, log_to_driver=False, logging_level="warning", **self._only_local(count)
+                )
+            except Exception as error:  # Ray raises bare ones where it cannot start
+                self._ray.shutdown()  # what had begun
+                if left == 0 or "timed out" not in str(error):
+                    raise ExecutorError(f"Ray cannot be reached at {address}: {error}") from error
+            else:
+                return
 
     def _only_local(self, count: int) -> dict[str, Any]:
         """What can be said only of a cluster that is started here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import logging
@@ -18,9 +19,12 @@ from typing import IO, Any, Protocol
 from meddift.cohort.cases import Case
 from meddift.cohort.needs import Needs
 from meddift.errors import MeddiftError, OutputError
-from meddift.system.atomic import write_json
+from meddift.system.atomic import reason_of, write_json
 from meddift.system.folders import make_folder
 from meddift.system.temporary import sweep_tree
+
+#: No case is at fault where nothing can be written.
+_NO_ROOM = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class Engine(Protocol):
@@ -119,7 +123,11 @@ def _failure(error: BaseException) -> dict[str, Any]:
     text = " ".join(str(error).split()) or type(error).__name__
     reason = text if isinstance(error, MeddiftError) else f"{type(error).__name__}: {text}"
     answer = {"state": "failed", "reason": reason[:2000]}
-    return {**answer, "stop": reason} if isinstance(error, OutputError) else answer
+    if isinstance(error, OutputError):
+        return {**answer, "stop": reason}
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return {**answer, "stop": f"cannot write {error.filename or 'results'}: {reason_of(error)}"}
+    return answer
 
 
 @contextlib.contextmanager

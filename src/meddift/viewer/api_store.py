@@ -13,7 +13,7 @@ router = APIRouter(prefix="/recent", responses=ERRORS)
 
 @router.get("")
 async def recent(request: Request) -> dict[str, Any]:
-    """What was opened lately: days and numbers, no names and no paths."""
+    """What was opened lately: numbers, days, size, voxels and modality of the scans; no names and no paths."""
     return {"pairs": session_of(request).recent()}
 
 

@@ -95,9 +95,9 @@ class _Store:
         self._matcher, self._pairs = matcher, read_recent()
 
     def told(self) -> list[dict[str, Any]]:
-        """Number, day and number of points of each."""
+        """Number, day, what tells its scans from others, and number of points of each."""
         return [
-            {"number": number, "day": pair.day, "points": _count(Path(pair.out))}
+            {"number": number, "day": pair.day, "about": pair.about, "points": _count(Path(pair.out))}
             for number, pair in enumerate(self._pairs)
         ]
 

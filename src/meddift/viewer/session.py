@@ -107,7 +107,7 @@ class Session:
     # ------------------------------------------------------------------ pairs that were opened lately
 
     def recent(self) -> list[dict[str, Any]]:
-        """Pairs that can be opened, without names: number, day, and how many points are kept."""
+        """Pairs that can be opened, without names: number, day, what their scans are, and how many points are kept."""
         return [] if self._store is None else self._store.told()
 
     def open_recent(self, number: int) -> None:
