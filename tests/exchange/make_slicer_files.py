@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
+from exchange_grids import NAMES, direction
 from slicer import util
 from vtk.util import numpy_support
 
@@ -59,30 +60,27 @@ def linear():
     return node
 
 
-def displacements():
-    """A field on an oblique lattice."""
-    size, spacing = (9, 10, 8), (6.0, 6.5, 9.0)
+def grid(name):
+    """A displacement field on a lattice whose axes run as `name` says, around the points."""
+    size, spacing, middle = (6, 7, 5), np.array([12.0, 11.0, 14.0]), (0.0, 0.0, 36.0)
+    turn = direction(name)
     image = vtk.vtkImageData()
     image.SetDimensions(*size)
     image.SetSpacing(spacing)
-    image.SetOrigin(-25.0, -30.0, 5.0)
-    rng = np.random.default_rng(0)
-    values = rng.normal(0, 2, (size[0] * size[1] * size[2], 3))
+    image.SetOrigin(middle - turn @ (spacing * (np.array(size) - 1) / 2))
+    values = np.random.default_rng(NAMES.index(name)).normal(0, 2, (size[0] * size[1] * size[2], 3))
     array = numpy_support.numpy_to_vtk(values, deep=1)
     array.SetNumberOfComponents(3)
     image.GetPointData().SetScalars(array)
-    return image
-
-
-def grid():
+    matrix = vtk.vtkMatrix4x4()
+    for row in range(3):
+        for column in range(3):
+            matrix.SetElement(row, column, turn[row, column])
     transform = slicer.vtkOrientedGridTransform()
-    transform.SetDisplacementGridData(displacements())
+    transform.SetDisplacementGridData(image)
     transform.SetInterpolationModeToLinear()
-    turn = vtk.vtkTransform()
-    turn.RotateX(10)
-    turn.RotateZ(-15)
-    transform.SetGridDirectionMatrix(turn.GetMatrix())
-    node = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "grid")
+    transform.SetGridDirectionMatrix(matrix)
+    node = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", f"grid-{name}")
     node.SetAndObserveTransformFromParent(transform)
     return node
 
@@ -128,8 +126,8 @@ def hung_under(transform, voxel):
 
 slicer.mrmlScene = scene
 told = {"slicer-core": importlib.metadata.version("slicer-core"), "vtk": vtk.vtkVersion().GetVTKVersion()}
-nodes = {"linear": linear(), "grid": grid()}
-nodes["composite"] = composite(nodes["linear"], nodes["grid"])
+nodes = {"linear": linear(), **{f"grid-{name}": grid(name) for name in NAMES}}
+nodes["composite"] = composite(nodes["linear"], nodes["grid-oblique"])
 for name, node in nodes.items():
     for suffix in (".h5", ".tfm") if name == "linear" else (".h5",):
         save(node, slicer.vtkMRMLTransformStorageNode(), folder / f"{name}{suffix}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exchange_grids import NAMES
 
 from meddift.geometry import AffineTransform, CompositeTransform, DisplacementField
 from meddift.io import read_points, read_transform, write_transform
@@ -27,7 +28,7 @@ def told() -> dict[str, Any]:
     [
         ("linear.h5", AffineTransform),
         ("linear.tfm", AffineTransform),
-        ("grid.h5", DisplacementField),
+        *((f"grid-{name}.h5", DisplacementField) for name in NAMES),
         ("composite.h5", CompositeTransform),
     ],
 )
