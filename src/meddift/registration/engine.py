@@ -50,7 +50,7 @@ STEPS = (3, 5)
 COARSEST_MM = 10.0
 #: With less of the body supported than this, the scans have nothing reliable in common.
 LEAST_SUPPORT = 0.1
-#: Two candidates that differ by less than this in the median, mm, are one.
+#: Two starts, or two candidates, that differ by less than this in the median, mm, are one.
 ALIKE_MM = 2.0
 #: Voxels at which candidates are compared.
 COMPARED = 40_000
@@ -236,11 +236,15 @@ class FieldWork:
             fused = fused_maps((self.fixed.levels, self.moving.levels), self._maps, self.semantic)
             kinds.append(("network", self._coarse(fused)))
         coarse: list[tuple[str, Start, Parts]] = []
+        begun: list[Parts] = []
         for number, start in enumerate(starts):
             self.report("matching every place, coarsely", 0.1 + 0.3 * number / len(starts))
-            begin = TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device)
+            begin = (TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device),) * self.groups
+            if any(self._apart(begin, other) <= ALIKE_MM for other in begun):
+                continue
+            begun.append(begin)
             for name, maps in kinds:
-                found, _ = self._pass((begin,) * self.groups, maps)
+                found, _ = self._pass(begin, maps)
                 if all(self._apart(found, other) > ALIKE_MM for _, _, other in coarse):
                     coarse.append((f"start by {start.name}, field by {name}", start, found))
         best: tuple[float, Parts, AffineTransform, Support] | None = None
