@@ -283,3 +283,9 @@ def test_volume_of_a_voxel_is_the_determinant_of_its_edges():
     affine = np.eye(4)
     affine[:3, :3] = [[0.0, -2.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.5]]
     assert Grid((4, 5, 6), affine).voxel_volume == pytest.approx(3.0)
+
+
+def test_its_text_says_geometry_in_words() -> None:
+    assert repr(Grid((4, 5, 6), np.diag([-1.0, -2.0, 3.0, 1.0]))) == (
+        "Grid(4x5x6, 1 x 2 x 3 mm, origin RAS (0.00, 0.00, 0.00) mm, LPS)"
+    )

@@ -141,7 +141,11 @@ def _mm(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return (
-        "–" if value is None else f"{100 * value:.0f} %" if value >= 0.0995 or value == 0 else f"{100 * value:.2g} %"
+        "–"
+        if value is None
+        else f"{100 * value:.0f}\u00a0%"
+        if value >= 0.0995 or value == 0
+        else f"{100 * value:.2g}\u00a0%"
     )
 
 
