@@ -14,6 +14,8 @@ from meddift.geometry import Grid
 
 #: More labels than any segmentation has; a scan has thousands of grey values.
 _MOST_LABELS = 2000
+#: From so many different values on, neighbours are asked whether they are alike.
+_FEW_LABELS = 100
 
 
 class LabelMap(Protocol):
@@ -102,14 +104,13 @@ class Points:
             PointsError: if it holds no label, or no few whole numbers from 0 on.
         """
         data = np.asarray(label_map.data)
-        whole = data if data.dtype.kind in "iub" else np.rint(data)
-        is_labels = bool(np.isfinite(data).all() and (whole == data).all() and data.min(initial=0) >= 0)
-        values = np.unique(whole) if is_labels else np.zeros(0)
-        if not is_labels or len(values) > _MOST_LABELS:
+        if data.min(initial=0) < 0 or not holds_labels(data):
             raise PointsError(
                 f"{name} is an image, but no label map: its values are not a few whole numbers from 0 on. Points are "
                 f"read from points files, such as .mrk.json and .csv, and from segmentations, a point for each label"
             )
+        whole = data if data.dtype.kind in "iub" else np.rint(data)
+        values = np.unique(whole)
         values = values[values > 0]
         if not len(values):
             raise PointsError(f"{name} is a label map without any label: all of its voxels are 0")
@@ -175,3 +176,25 @@ def as_points(points: Points | ArrayLike) -> Points:
             "meddift.read_points"
         ) from error
     return Points(positions[None] if positions.shape == (3,) else positions)
+
+
+def holds_labels(data: NDArray[Any]) -> bool:
+    """Whether the values of an image can be those of a label map: whole numbers, and not as mixed as grey values.
+
+    Of a label map with many labels that fill space, most neighbouring voxels have the same label; of a scan, outside
+    of its background, few have the same value. Maps with a few voxels a label, such as points, are left alone.
+
+    Args:
+        data: (X, Y, Z) numbers.
+    """
+    if data.dtype.kind not in "iub" and not (np.isfinite(data).all() and (data == np.rint(data)).all()):
+        return False
+    values = np.unique(data)
+    if len(values) <= _FEW_LABELS or len(values) > _MOST_LABELS:
+        return len(values) <= _MOST_LABELS
+    data = np.moveaxis(data, int(np.argmax(data.shape)), 0)
+    inside = data != values[0]
+    if inside.sum() < 8 * len(values):
+        return True
+    pairs = inside[1:] | inside[:-1]
+    return bool((data[1:] == data[:-1])[pairs].mean() > 0.5)

@@ -119,6 +119,16 @@ def test_a_scan_is_no_label_map(folder: Path, run: Run) -> None:
     outcome = warp(folder, run, "--labels", "ct.nii.gz", "--onto", "fixed.nii.gz", "--out", "out.nii.gz")
     assert outcome.code == 1
     assert "is no label map" in outcome.stderr
+    # Nor is one with few grey values, while few voxels of many labels, and many labels that fill space, are.
+    few = np.random.default_rng(0).integers(0, 250, (30, 30, 30)).astype(np.uint8)
+    few[:20] = 0
+    points = np.where(np.arange(27_000).reshape(30, 30, 30) % 90 == 0, np.arange(27_000).reshape(30, 30, 30) // 90, 0)
+    blocks = np.arange(216).reshape(6, 6, 6).repeat(5, 0).repeat(5, 1).repeat(5, 2)
+    for values, code in ((few, 1), (points.astype(np.int16), 0), (blocks.astype(np.int16), 0)):
+        write_nifti(folder / "some.nii.gz", values, matrix)
+        assert (
+            warp(folder, run, "--labels", "some.nii.gz", "--onto", "fixed.nii.gz", "--out", "out.nii.gz").code == code
+        )
 
 
 def test_several_transforms_are_applied_in_order(folder: Path, run: Run) -> None:

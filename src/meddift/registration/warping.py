@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from meddift.errors import ImageError, OptionsError
 from meddift.geometry import Grid, Transform, as_type, check_fill, nearest, sample
+from meddift.points import holds_labels
 from meddift.volume import Volume
-
-#: A label map has no more different values than this; an image of intensities has.
-MOST_LABELS = 2000
 
 
 def warp(
@@ -104,15 +102,12 @@ def require_labels(volume: Volume, name: str = "this image") -> None:
         name: What to call it in the message, such as its file.
 
     Raises:
-        ImageError: if it has values that are no whole numbers, or too many different ones.
+        ImageError: if its values are not those of a label map.
     """
-    data = volume.data
-    if not np.issubdtype(data.dtype, np.integer) and not (np.isfinite(data).all() and (data == np.rint(data)).all()):
-        raise ImageError(f"{name} is no label map: it has values that are not whole numbers. Carry it as an image")
-    count = len(np.unique(data))
-    if count > MOST_LABELS:
+    if not holds_labels(volume.data):
+        count = len(np.unique(volume.data))
         raise ImageError(
-            f"{name} is no label map: it has {count} different values from {data.min():g} to {data.max():g}. "
+            f"{name} is no label map: its {count} different values are no whole numbers, or as mixed as grey values. "
             "Carry it as an image"
         )
 
