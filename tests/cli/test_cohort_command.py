@@ -29,21 +29,26 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def meddift(folder: Path, *words: str, code: int) -> subprocess.CompletedProcess[str]:
-    found = subprocess.run(
-        [sys.executable, "-m", "meddift", "cohort", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert found.returncode == code, found.stderr
-    return found
+@pytest.fixture
+def meddift(pairs, run, monkeypatch):
+    """The command in the folder of the table, in this process."""
+    monkeypatch.chdir(pairs)
+
+    def call(*words: str, code: int):
+        found = run(["cohort", *words])
+        assert found.code == code, found.stderr
+        return found
+
+    return call
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(pairs):
-    found = meddift(pairs, "pairs.csv", "--out", "out", "--dry-run", *ENGINE, code=0)
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(pairs, meddift):
+    found = meddift("pairs.csv", "--out", "out", "--dry-run", *ENGINE, code=0)
     assert "2 cases to do with 3 scans" in found.stdout
     assert "GB of memory" in found.stdout
     assert "gone.nii.gz" in found.stdout
     assert not (pairs / "out").exists()
-    told = json.loads(meddift(pairs, "pairs.csv", "--out", "out", "--dry-run", "--json", *ENGINE, code=0).stdout)
+    told = json.loads(meddift("pairs.csv", "--out", "out", "--dry-run", "--json", *ENGINE, code=0).stdout)
     assert (told["cases"], told["scans"], [row["case"] for row in told["refused"]]) == (2, 3, ["c"])
 
 
@@ -56,20 +61,20 @@ def test_a_prior_that_is_no_transform_is_said_before_any_case(pairs, run):
     assert not (pairs / "out").exists()
 
 
-def test_what_is_done_in_part_ends_with_code_3_and_goes_on(pairs):
+def test_what_is_done_in_part_ends_with_code_3_and_goes_on(pairs, meddift):
     words = ["pairs.csv", "--out", "out", "--workers", "1", "--no-pictures", *ENGINE]
-    found = meddift(pairs, *words, "--json", code=3)
+    found = meddift(*words, "--json", code=3)
     assert json.loads(found.stdout)["done"] == 2
     assert "cases" in found.stderr  # a line for each step, as stderr is no terminal
     write_nifti(pairs / "gone.nii.gz", textured((28, 28, 28)))
-    found = meddift(pairs, *words, code=0)
+    found = meddift(*words, code=0)
     assert "3 cases: 3 done" in found.stdout
     assert "2 cases are over already" in found.stderr
     with (pairs / "out" / "cohort.tsv").open(newline="") as stream:
         assert [row["state"] for row in csv.DictReader(stream, delimiter="\t")] == ["done"] * 3
     before = (pairs / "out" / "cohort.tsv").read_bytes()
     (pairs / "out" / "cohort.tsv").unlink()
-    meddift(pairs, "report", "out", code=0)
+    meddift("report", "out", code=0)
     assert (pairs / "out" / "cohort.tsv").read_bytes() == before
 
 
@@ -97,7 +102,7 @@ def test_ctrl_c_keeps_what_was_finished_and_ends_with_code_3(pairs):
         (["pairs.csv", "--out", "."], "output folder"),
     ],
 )
-def test_wrong_usage_is_said_before_anything_is_done(pairs, words, told):
-    found = meddift(pairs, *words, code=2)
+def test_wrong_usage_is_said_before_anything_is_done(pairs, meddift, words, told):
+    found = meddift(*words, code=2)
     assert told in found.stderr
     assert not (pairs / "out").exists()

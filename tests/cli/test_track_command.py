@@ -153,7 +153,7 @@ def test_a_second_run_asks_the_engine_nothing(patient: Path, run: Run, monkeypat
     assert run(arguments(patient, "--no-report")).code == 1
 
 
-def test_what_a_person_says_is_kept(patient: Path, run: Run) -> None:
+def test_what_a_person_says_in_the_table_of_the_results_is_kept(patient: Path, run: Run) -> None:
     arguments_ = arguments(patient, "--no-report", "--targets", str(patient / "targets.csv"))
     assert run(arguments_).code == 0
     path = patient / "out" / "lesions.tsv"
@@ -169,9 +169,14 @@ def test_what_a_person_says_is_kept(patient: Path, run: Run) -> None:
         if (row["timepoint"], row["lesion_id"]) == ("last", "2"):
             row |= {"measured": "manual", "long_mm": "33.5", "short_mm": "20", "review": "confirmed"}
         edited.append("\t".join(row[name] for name in header))
-    review = patient / "mine.tsv"
-    review.write_text("\n".join([*lines[:2], *edited]) + "\n")
-    outcome = run([*arguments(patient, "--no-report"), "--review", str(review)])
+    # The table itself, in the folder into which results are written: as the viewer saves it.
+    path.write_text("\n".join([*lines[:2], *edited]) + "\n")
+    before = path.read_bytes()
+    (patient / "last.nii.gz").rename(patient / "away.nii.gz")
+    assert run([*arguments(patient, "--no-report"), "--review", str(path)]).code == 1
+    assert path.read_bytes() == before  # what was refused costs nobody's work
+    (patient / "away.nii.gz").rename(patient / "last.nii.gz")
+    outcome = run([*arguments(patient, "--no-report"), "--review", str(path)])
     assert outcome.code == 0, outcome.stderr
     table = {(row["lesion_id"], row["timepoint"]): row for row in rows(path)}
     assert (table["1", "mid"]["label"], table["2", "mid"]["label"]) == ("1", "4")

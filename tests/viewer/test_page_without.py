@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 from opened_page import OpenPage, opened
 from served import SHIFT
 
+from meddift.viewer.copies import browser_copy
 from meddift.viewer.server import Server
 from meddift.viewer.session import Session
 
@@ -78,9 +80,13 @@ def test_a_late_answer_is_dropped(page: OpenPage) -> None:
     np.testing.assert_allclose(page.position(1), found)
 
 
-def test_everything_is_reached_by_the_keyboard_and_fits_a_narrow_window(plain_browser, session: Session) -> None:
+def test_everything_is_reached_by_the_keyboard_and_fits_a_narrow_window(
+    plain_browser, session: Session, monkeypatch
+) -> None:
+    monkeypatch.setattr("meddift.viewer.opened.browser_copy", partial(browser_copy, most_voxels=20_000))
     with Server(session) as server, opened(plain_browser, server, viewport={"width": 390, "height": 844}) as page:
         assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert "points are looked for in the full scan" in page.text(".scan >> nth=0")  # the browser has a coarser one
         keyboard = page.page.keyboard
         page.page.locator(".stage svg").first.focus()
         before = page.position(0)
