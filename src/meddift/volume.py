@@ -126,6 +126,18 @@ class Volume:
         """
         return sample(self.data, self.grid.world_to_index(positions))
 
+    def to_sitk(self) -> Any:
+        """The same voxels in the same place as a SimpleITK.Image; as `meddift.io.to_sitk`."""
+        from meddift.io.convert import to_sitk
+
+        return to_sitk(self)
+
+    def to_nibabel(self) -> Any:
+        """The same voxels in the same place as a nibabel NIfTI image; as `meddift.io.to_nibabel`."""
+        from meddift.io.convert import to_nibabel
+
+        return to_nibabel(self)
+
     def digest(self) -> str:
         """sha256 of voxel values and geometry, as 64 hexadecimal digits; equal scans have equal digests."""
         state = hashlib.sha256()

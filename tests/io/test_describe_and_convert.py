@@ -99,6 +99,7 @@ def test_simpleitk_images_there_and_back():
         wanted = some_indices() @ affine[:3, :3].T + affine[:3, 3]
         np.testing.assert_allclose(sitk_positions(image, some_indices()), wanted, atol=1e-9)
         assert image[2, 3, 1] == voxels()[2, 3, 1]
+        np.testing.assert_allclose(sitk_positions(_volume(affine).to_sitk(), some_indices()), wanted, atol=1e-9)
         back = as_volume(image)
         np.testing.assert_allclose(back.grid.affine, affine, atol=1e-9)
         np.testing.assert_array_equal(back.data, voxels())
@@ -109,6 +110,7 @@ def test_simpleitk_images_there_and_back():
 def test_nibabel_images_there_and_back():
     for affine in AFFINES:
         image = to_nibabel(_volume(affine))
+        np.testing.assert_array_equal(_volume(affine).to_nibabel().affine, image.affine)
         np.testing.assert_allclose(image.affine, affine, atol=1e-4)  # single precision, as on disk
         np.testing.assert_array_equal(np.asarray(image.dataobj), voxels())
         assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)
