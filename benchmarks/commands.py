@@ -54,7 +54,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[str, dict[str
 
 
 def _files(folder: Path, told: dict[str, Any]) -> tuple[Path, Path, Path]:
-    """A drawn chest before and after breathing, on the lattice asked for, and points with texture around them."""
+    """A drawn chest before and after breathing, on the grid asked for, and points with texture around them."""
     from meddift.io import write_points, write_volume
     from meddift.models import find_spec, prepare_volume
     from meddift.pipeline.landmarks import textured_points

@@ -1,4 +1,4 @@
-"""Every node of a lattice against a window around it: ours, and one shift of the moving map after another."""
+"""Every node of a grid against a window around it: ours, and one shift of the moving map after another."""
 
 from __future__ import annotations
 

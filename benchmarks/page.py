@@ -229,13 +229,13 @@ def _dense(found: Found, best: dict[str, Any]) -> list[str]:
     if not lines:
         return []
     heading = [
-        "lattice", "floor, s", "seconds", "processor seconds", "times floor", "times ours", "beyond",
+        "grid", "floor, s", "seconds", "processor seconds", "times floor", "times ours", "beyond",
         "largest difference", "load",
     ]  # fmt: skip
     return [
         "## Dense matching",
         "",
-        "Every second voxel of a lattice with 256 channels against the 7^3 voxels around it, 3^3 neighbours compared "
+        "Every second voxel of a grid with 256 channels against the 7^3 voxels around it, 3^3 neighbours compared "
         "along with each, as `meddift register` does. The floor is one product of two descriptors for every voxel and "
         "offset, at the rate of a matrix product.",
         "",

@@ -1,4 +1,4 @@
-"""A smooth random world that can be scanned on any lattice, before and after any known transform."""
+"""A smooth random world that can be scanned on any grid, before and after any known transform."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def _world(seed: int) -> np.ndarray:
 
 
 def scan(grid: Grid, transform=None, *, seed: int = 0) -> Volume:
-    """The world in HU on a lattice: cubic splines at every voxel centre, so that no voxel is resampled twice.
+    """The world in HU on a grid: cubic splines at every voxel centre, so that no voxel is resampled twice.
 
     Args:
         grid: Within 84 mm of the origin along each axis.
-        transform: Takes positions of the lattice's world to the textured world; None takes them as they are.
+        transform: Takes positions of the grid's world to the textured world; None takes them as they are.
         seed: Which world.
     """
     positions = grid.voxel_centers().reshape(-1, 3)
@@ -41,7 +41,7 @@ def scan(grid: Grid, transform=None, *, seed: int = 0) -> Volume:
 
 
 def lattice(shape, spacing=(2.0, 2.0, 2.0), center=(0.0, 0.0, 0.0), turn=None) -> Grid:
-    """A lattice around a place."""
+    """A grid around a place."""
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if turn is None else np.asarray(turn)) * np.asarray(spacing)
     affine[:3, 3] = np.asarray(center) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)

@@ -57,7 +57,7 @@ def _read(level: Level, positions: np.ndarray) -> np.ndarray:
 
 
 def _crop(whole: Volume, describer: Describer, shift: int) -> Volume:
-    """About the middle of the scan, on its lattice."""
+    """About the middle of the scan, on its grid."""
     spacing = whole.grid.spacing
     size = [min(round(CROP_MM / s), n) for s, n in zip(spacing, whole.grid.shape, strict=True)]
     multiple = describer.spec.grid.multiple
@@ -141,7 +141,7 @@ def describe(extra: dict[str, Any]) -> str:
     if rows := extra.get("overlapping_crops"):
         lines += [
             "**Two overlapping crops of one scan** (heart CTA), points anywhere in the overlap; whole voxels of the "
-            "2 mm lattice without any prior, but for the `default` preset",
+            "2 mm grid without any prior, but for the `default` preset",
             "",
             "| fixed | | n | median mm | mean mm | p95 mm | ≤ 5 mm % | no answer | verdict ok % |",
             "|---|---|---|---|---|---|---|---|---|",

@@ -28,7 +28,7 @@ CLOSEST = "the closest voxel"
 #: What stands behind the name of a network whose levels are compared along with the hand-made one, as its
 #: specification says.
 AS_USED = " as used, with MIND"
-#: Edge of an intensity patch in voxels of the network's lattice, and the highest total order of cosines kept of it.
+#: Edge of an intensity patch in voxels of the network's grid, and the highest total order of cosines kept of it.
 PATCH_VOXELS, PATCH_ORDER = 5, 4
 
 
@@ -143,7 +143,7 @@ class Describer:
     """Computes the pyramids of scans, each once, and remembers those of the scans at hand.
 
     Args:
-        spec: The model whose lattice and defaults all have.
+        spec: The model whose grid and defaults all have.
         folders: Label -> folder of weights; has to hold `RANDOM`. Each may be a network of its own, see `spec_of`.
         autoencoder: Folder of `autoencoder.py`, where its features are compared as well.
         precision: In which networks compute.

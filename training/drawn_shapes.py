@@ -23,7 +23,7 @@ LARGE, SMALL, TUBES = 8, 5, 2
 
 
 def draw_shapes(count: int, *, spacing_mm: float, weight: float = 1.0, first_seed: int = 0) -> list[Scan]:
-    """Draw bodies, each from a seed of its own, as "MR" of `CONTRASTS` contrasts on one lattice.
+    """Draw bodies, each from a seed of its own, as "MR" of `CONTRASTS` contrasts on one grid.
 
     Args:
         count: How many.

@@ -1,4 +1,4 @@
-"""Compare descriptors on pairs of scans with exact truth: the same search, the same points, the same lattice.
+"""Compare descriptors on pairs of scans with exact truth: the same search, the same points, the same grid.
 
     python training/evaluate.py --weights trained=src/meddift/models/weights/builtin --scans FOLDER --out RESULTS
 
@@ -77,7 +77,7 @@ def measure(fixed: Pyramid, moving: Pyramid, task: Task) -> dict[str, Any]:
 
 
 def _common_lattice(pyramid: Pyramid) -> Grid:
-    """The voxels of 2 mm on which all answer, whatever lattice their network works on."""
+    """The voxels of 2 mm on which all answer, whatever grid their network works on."""
     common = network_grid(pyramid.image_grid, find_spec("builtin"))
     return lattice_of(replace(pyramid, network_grid=common), kind="network")
 

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 RESAMPLES = 1000
 KIND_WORDS = {"vessels": "points on vessels", "body": "points anywhere in the body", "landmarks": "landmarks"}
 SETTINGS = {
-    "global": "global search, no prior, whole voxels of the 2 mm lattice",
+    "global": "global search, no prior, whole voxels of the 2 mm grid",
     "prior": "search within 25 mm of the truth displaced at random by up to 12 mm, whole voxels",
     "default": "`default` preset, end to end: its own prior, refined between voxels",
 }

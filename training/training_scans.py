@@ -41,7 +41,7 @@ class Scan:
         hu: (X, Y, Z) float32, RAS axes: HU; MR is mapped to the range of the window, 0 to -1000.
         spacing_mm: Isotropic.
         weight: How often it is drawn, relative to others of its size.
-        others: The same anatomy again, on the same lattice: without its noise, on another table; or MR of the same
+        others: The same anatomy again, on the same grid: without its noise, on another table; or MR of the same
             patient in another contrast.
         modality: What it is.
         classes: By version, `hu` first: centres of its classes of intensity, as shown; found where not given.
@@ -91,7 +91,7 @@ def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
 def load_mr(folder: Path, *, spacing_mm: float) -> list[Scan]:
     """Read MR patients: `PATIENT_CONTRAST.nii.gz`, whose contrasts share world coordinates; one `Scan` a patient.
 
-    The first contrast gives the lattice; the others are read on it, where they show it, and are dark elsewhere.
+    The first contrast gives the grid; the others are read on it, where they show it, and are dark elsewhere.
     """
     patients: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*_*.nii.gz")):

@@ -197,7 +197,7 @@ def _thinned_out(volume: Volume, spacing_mm: float = MASK_MM) -> Volume:
 
 
 def _spread_out(mask: NDArray[np.bool_], like: Volume) -> Volume:
-    """A mask computed on the upright, thinned-out lattice, on the grid of the original."""
+    """A mask computed on the upright, thinned-out grid, on the grid of the original."""
     upright, _, _ = like.grid.reoriented("RAS")
     steps = steps_of(upright, MASK_MM)
     # The kept voxel stands for the block around it, not for the block after it.

@@ -1,4 +1,4 @@
-"""The lattices on which files are exchanged: eight orientations and an oblique one (numpy only)."""
+"""The grids on which files are exchanged: eight orientations and an oblique one (numpy only)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def direction(name: str) -> np.ndarray:
 
 
 def affine(name: str) -> np.ndarray:
-    """(4, 4) voxel index to world RAS mm; the middle of the lattice lies at CENTER."""
+    """(4, 4) voxel index to world RAS mm; the middle of the grid lies at CENTER."""
     found = np.eye(4)
     found[:3, :3] = direction(name) * SPACING
     found[:3, 3] = CENTER - found[:3, :3] @ ((np.array(SHAPE) - 1) / 2)
@@ -50,7 +50,7 @@ def texture(name: str, shift: np.ndarray) -> np.ndarray:
 
 
 def inner_points() -> np.ndarray:
-    """(N, 3) points well inside all lattices, RAS mm."""
+    """(N, 3) points well inside all grids, RAS mm."""
     return CENTER + np.random.default_rng(3).uniform(-12, 12, (15, 3))
 
 

@@ -61,7 +61,7 @@ def linear():
 
 
 def grid(name):
-    """A displacement field on a lattice whose axes run as `name` says, around the points."""
+    """A displacement field on a grid whose axes run as `name` says, around the points."""
     size, spacing, middle = (6, 7, 5), np.array([12.0, 11.0, 14.0]), (0.0, 0.0, 36.0)
     turn = direction(name)
     image = vtk.vtkImageData()

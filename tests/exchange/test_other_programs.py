@@ -62,7 +62,7 @@ def test_ants(tmp_path: Path) -> None:
 
 
 def test_elastix_kept(tmp_path: Path) -> None:
-    """Its transforms in ITK's files, whole and as compositions: rigid, and as a B-spline; on the oblique lattice."""
+    """Its transforms in ITK's files, whole and as compositions: rigid, and as a B-spline; on the oblique grid."""
     for case, told in json.loads((HERE / "elastix" / "elastix.json").read_text()).items():
         assert_elastix(HERE / "elastix" / case, told, tmp_path)
 

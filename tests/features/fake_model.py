@@ -49,7 +49,7 @@ class FakeModel:
 
 
 def make_scan(seed: int = 0, shape=(30, 26, 22), spacing=(1.9, 2.2, 2.5)) -> Volume:
-    """Smooth structure in HU on a slightly oblique lattice that is not RAS."""
+    """Smooth structure in HU on a slightly oblique grid that is not RAS."""
     from scipy.ndimage import gaussian_filter
 
     noise = np.random.default_rng(seed).standard_normal(shape)

@@ -88,7 +88,7 @@ def test_the_network_is_told_the_spacing_asked_for():
         model = FakeModel()
         extract_pyramid(SCAN, model, ExtractionOptions(levels=("up0",), spacing_source=source))
         told[source] = model.asked[-1]["spacing"]
-    assert told["network"] is None  # the model's own lattice
+    assert told["network"] is None  # the model's own grid
     np.testing.assert_allclose(told["original"], [1.9, 2.2, 2.5])
     turned = SCAN.reoriented("SLP")
     model = FakeModel()

@@ -1,4 +1,4 @@
-"""Pyramids hold feature maps channels last, each on its own lattice."""
+"""Pyramids hold feature maps channels last, each on its own grid."""
 
 import subprocess
 import sys

@@ -13,7 +13,7 @@ MIX = np.random.default_rng(5).standard_normal((6, 6)) @ np.diag([10, 5, 2, 1, 0
 
 
 def scan(seed: int, shape=(9, 8, 7), *, mix=MIX, padding: int = 2, name: str = "up0") -> Pyramid:
-    """A pyramid of one level on a lattice that is larger than the scan; the padding holds nonsense."""
+    """A pyramid of one level on a grid that is larger than the scan; the padding holds nonsense."""
     random = np.random.default_rng(seed)
     image_grid = Grid(shape, np.diag([2.0, 3.0, 4.0, 1.0]))
     grid = image_grid.cropped([-padding] * 3, [n + 2 * padding for n in shape])

@@ -1,4 +1,4 @@
-"""Random lattices for hypothesis: all 48 orientations, oblique, anisotropic, anywhere."""
+"""Random grids for hypothesis: all 48 orientations, oblique, anisotropic, anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lattices against nibabel, PyTorch and plain arithmetic, over all orientations."""
+"""Grids against nibabel, PyTorch and plain arithmetic, over all orientations."""
 
 from __future__ import annotations
 

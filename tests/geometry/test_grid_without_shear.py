@@ -1,4 +1,4 @@
-"""The closest orthogonal lattice."""
+"""The closest orthogonal grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sampler against SciPy, PyTorch, finite differences and its own adjoint, on lattices of every orientation."""
+"""The sampler against SciPy, PyTorch, finite differences and its own adjoint, on grids of every orientation."""
 
 from __future__ import annotations
 

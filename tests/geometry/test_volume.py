@@ -1,4 +1,4 @@
-"""Arrays on lattices: reading between voxels and from lattice to lattice, against PyTorch, PIL and ramps."""
+"""Arrays on grids: reading between voxels and from grid to grid, against PyTorch, PIL and ramps."""
 
 from __future__ import annotations
 

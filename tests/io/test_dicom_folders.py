@@ -331,7 +331,7 @@ def test_slices_of_two_frames_of_reference_are_not_one_scan(tmp_path, modality):
 
 
 def test_two_interleaved_acquisitions_are_not_one_scan(tmp_path):
-    """Each with a step of 2.5 mm, the second one between the slices of the first: an even lattice, and nonsense."""
+    """Each with a step of 2.5 mm, the second one between the slices of the first: an even grid, and nonsense."""
     series(tmp_path, AcquisitionNumber=1)
     between = [above(k + 0.5) for k in range(SHAPE[2])]
     series(tmp_path, prefix="B", positions=between, AcquisitionNumber=2)

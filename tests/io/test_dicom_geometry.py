@@ -101,7 +101,7 @@ def test_a_shift_that_no_gantry_makes(tmp_path):
     ("unit", "step", "read"), [(0.1, 0.625, True), (0.1, 2.5, True), (0.5, 0.625, False), (1, 1.25, False)]
 )
 def test_rounded_positions(tmp_path, unit, step, read):
-    """Read where slices stay within a tenth of a voxel of an even lattice; called rounded in any case."""
+    """Read where slices stay within a tenth of a voxel of an even grid; called rounded in any case."""
     values = np.random.default_rng(0).integers(0, 2000, (8, 7, 20)).astype(np.uint16)
     exact = 100 + step * np.arange(20)
     places = [(-10, -20, np.rint(z / unit) * unit) for z in exact]

@@ -175,7 +175,7 @@ def test_a_missing_slice(tmp_path):
 
 
 def test_small_unevenness_is_rounding_and_larger_is_not(tmp_path):
-    """Up to a tenth of a voxel; the lattice is the line of least squares through what is stated."""
+    """Up to a tenth of a voxel; the grid is the line of least squares through what is stated."""
     heights = np.arange(SLICES) + np.array([0, 0.03, -0.03, 0.02, 0, 0])
     volume = read_volume(_write_series(tmp_path / "fine", heights=heights))
     slope, first = np.polyfit(np.arange(SLICES), heights * STEP - 870, 1)
@@ -212,7 +212,7 @@ def test_slices_that_do_not_belong_together(tmp_path):
     assert "3 x 4" in _refused(folder, ImageError, "different sizes")
     folder = _write_series(tmp_path / "moved")
     _write_slice(folder / "odd.dcm", _values(6), (-100.5, 33.25, -855.0))
-    _refused(folder, GeometryError, "straight lattice")
+    _refused(folder, GeometryError, "straight grid")
     folder = _write_series(tmp_path / "turned")
     _write_series(folder, prefix="turned", direction=rotation((0, 90, 0)))
     _refused(folder, GeometryError, "mixes orientations.*localizer")

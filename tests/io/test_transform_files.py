@@ -125,7 +125,7 @@ class TestField:
         read = read_transform(path)
         assert isinstance(read, DisplacementField)
         points = interior_points(grid)
-        # NIfTI keeps its lattice twice, in float32: ITK takes the quaternion here, meddift the matrix.
+        # NIfTI keeps its grid twice, in float32: ITK takes the quaternion here, meddift the matrix.
         atol = 1e-5 if suffix.startswith(".nii") else 1e-6
         np.testing.assert_allclose(read.apply(points), mapped_by_itk(truth, points), atol=atol)
 
@@ -142,7 +142,7 @@ class TestField:
         else:
             truth = sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
         points = interior_points(grid)
-        # NIfTI keeps the lattice in float32, which moves its centres by some 1e-5 mm.
+        # NIfTI keeps the grid in float32, which moves its centres by some 1e-5 mm.
         atol = 1e-3 if suffix.startswith(".nii") else 1e-6
         np.testing.assert_allclose(mapped_by_itk(truth, points), field.apply(points), atol=atol)
         again = read_transform(path)

@@ -1,4 +1,4 @@
-"""Neighbourhoods are aligned: against fields whose motion is known exactly, on every kind of lattice."""
+"""Neighbourhoods are aligned: against fields whose motion is known exactly, on every kind of grid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANNELS = 12
 
 
 def waves(seed: int):
-    """A smooth vector-valued function of world mm without any lattice: sums of plane waves of 15 mm and longer."""
+    """A smooth vector-valued function of world mm without any grid: sums of plane waves of 15 mm and longer."""
     generator = np.random.default_rng(seed)
     direction = generator.normal(size=(40, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)

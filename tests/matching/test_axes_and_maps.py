@@ -1,4 +1,4 @@
-"""How a lattice reads a level, against PyTorch; maps against exact search; where a lattice lies."""
+"""How a grid reads a level, against PyTorch; maps against exact search; where a grid lies."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_looking_everywhere_finds_what_exact_search_finds(kind):
     maps = similarity_maps(index, queries)
     assert maps.shape == (30, *index.lattice.shape)
     assert maps.max() <= 1 + 1e-5
-    # A point at a voxel of the lattice is like itself, and like nothing else.
+    # A point at a voxel of the grid is like itself, and like nothing else.
     own = similarity_maps(index, index.describe(index.lattice.index_to_world([[1, 1, 1]])))[0]
     assert own[1, 1, 1] == pytest.approx(1.0, abs=1e-5)
     assert own.argmax() == np.ravel_multi_index((1, 1, 1), own.shape)

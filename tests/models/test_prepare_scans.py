@@ -101,7 +101,7 @@ def test_resize_128_is_torchs_interpolate_of_what_nibabel_calls_canonical() -> N
         torch.from_numpy(values)[None, None], size=(128, 128, 128), mode="trilinear", align_corners=False
     )
     np.testing.assert_array_equal(prepared.data, expected[0, 0].numpy())
-    # Outer faces stay: voxel j of the new lattice is centred at (j + 1/2) * n / 128 - 1/2 of the old one.
+    # Outer faces stay: voxel j of the new grid is centred at (j + 1/2) * n / 128 - 1/2 of the old one.
     for j in ([0, 0, 0], [127, 3, 64]):
         old = (np.array(j) + 0.5) * np.array(canonical.shape) / 128 - 0.5
         np.testing.assert_allclose(

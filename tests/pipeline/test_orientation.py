@@ -6,8 +6,8 @@ Three ways to store the same scan, and what each does to the numbers:
   multiplied by a permutation with an offset, so world positions differ by rounding of float64 (about 1e-13 mm);
   answers, to 1e-3 mm.
 - With an oblique direction matrix over the same voxels: the world is turned, voxel values are not touched. Answers are
-  the turned ones; descriptors and lattice are the same up to rounding, so answers are too, to 1e-2 mm.
-- Truly resampled onto an oblique lattice: other samples of the same world. Each scan is brought onto 2 mm voxels along
+  the turned ones; descriptors and grid are the same up to rounding, so answers are too, to 1e-2 mm.
+- Truly resampled onto an oblique grid: other samples of the same world. Each scan is brought onto 2 mm voxels along
   its own axes, which blurs differently, and MIND compares along those axes. What that moves is measured below.
 
 The scans are smooth worlds with 2 mm voxels, matched without weights (MIND), and with a tiny network for a part.
@@ -153,10 +153,10 @@ def test_one_scan_may_be_oblique_alone(fixed, moving):
 
 
 def test_a_scan_resampled_onto_an_oblique_lattice_gives_the_same_answers_to_the_blur(fixed, expected):
-    """The moving world is sampled anew on a lattice turned by 10 degrees, with anisotropic voxels.
+    """The moving world is sampled anew on a grid turned by 10 degrees, with anisotropic voxels.
 
-    Measured over 6 points: 0.23 mm from the truth on average and 0.29 mm at most (0.1 and 0.2 mm on lattices that are
-    not turned); 0.22 and 0.39 mm from the answers on the lattice that is not turned.
+    Measured over 6 points: 0.23 mm from the truth on average and 0.29 mm at most (0.1 and 0.2 mm on grids that are
+    not turned); 0.22 and 0.39 mm from the answers on the grid that is not turned.
     """
     turned = lattice((36, 40, 34), (2.1, 1.7, 2.3), center=MOVING.center, turn=rotation((0, 6, 8)))
     found = Matcher(**OPTIONS).pair(fixed, scan(turned, shifted(-SHIFT))).match(POINTS)

@@ -37,11 +37,11 @@ ORIENTATIONS = [
 
 
 def paper_spec(folder, kind):
-    """A tiny model of MAISI's layout with MAISI's lattice rule, and the folder of its weights."""
+    """A tiny model of MAISI's layout with MAISI's grid rule, and the folder of its weights."""
     write_spec(folder, kind)
     path = folder / f"tiny-{kind}.toml"
     text = path.read_text(encoding="utf-8")
-    # 128 x 128 x 128 voxels is the smallest input of this lattice rule: few channels at full resolution.
+    # 128 x 128 x 128 voxels is the smallest input of this grid rule: few channels at full resolution.
     for wide, narrow in (
         ("num_channels = [32, 32, 64]\n", "num_channels = [8, 8, 16]\n"),
         ('kind = "respace"\nspacing_mm = 2.0\nmultiple = 32\n', 'kind = "resize_128"\n'),

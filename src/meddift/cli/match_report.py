@@ -192,7 +192,7 @@ def plan_points(matches: Matches, target: PointsTarget, grid: Grid, outputs: Out
     Args:
         matches: What was found.
         target: The file.
-        grid: Lattice of the moving scan, in which voxel indices are counted.
+        grid: Grid of the moving scan, in which voxel indices are counted.
         outputs: Where they are put.
 
     Returns:

@@ -105,7 +105,7 @@ class ImageReading:
         return {"nifti_form": self.nifti_form, "assume_geometry": self.assume_geometry}
 
     def grid(self, path: Path) -> Grid:
-        """The lattice of an image, without reading its voxels.
+        """The grid of an image, without reading its voxels.
 
         Raises:
             ImageError: if the image could not be matched as it is.

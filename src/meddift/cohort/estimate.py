@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: So many points are counted with; they take little beside the features.
 _POINTS = 300
-#: Processor seconds for a million voxels of the network's lattice: encoding with the network, the hand-made level, and
+#: Processor seconds for a million voxels of the network's grid: encoding with the network, the hand-made level, and
 #: a pair (docs/scaling.md).
 _ENCODE_S, _MIND_S, _PAIR_S = 3.0, 0.5, 9.5
 

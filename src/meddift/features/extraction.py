@@ -37,7 +37,7 @@ class ExtractionOptions:
         noise_samples: Number of noise draws; their features are averaged. 0 adds no noise.
         latent: The mean of the autoencoder's posterior, or one sample of it.
         seed: Decides all draws.
-        spacing_source: Which voxel size the network is told: that of the lattice it sees, or that of the scan.
+        spacing_source: Which voxel size the network is told: that of the grid it sees, or that of the scan.
         shared_noise: Whether all scans see the same draws. Equal noise at an equal index pulls answers towards that
             index, so every scan has draws of its own unless asked otherwise.
         part: "scan", or "body": of a CT only the box around the patient, as `prepare_volume` finds it.
@@ -165,14 +165,14 @@ def extract_pyramid(
 ) -> Pyramid:
     """Compute the feature maps of one scan.
 
-    Levels of the network cover its whole lattice, padding included; the `mind` level covers what is encoded, the scan
+    Levels of the network cover its whole grid, padding included; the `mind` level covers what is encoded, the scan
     or the patient in it.
 
     Args:
         volume: The scan, (X, Y, Z), any orientation.
         model: The network; None where only the `mind` level is wanted.
         options: What is read, and how.
-        spec: Without a model: whose intensity and lattice rules prepare the scan; None = those of `builtin` (CT).
+        spec: Without a model: whose intensity and grid rules prepare the scan; None = those of `builtin` (CT).
         digest: What `pyramid_key` says of all this, where the caller has asked it already.
         spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
         on_progress: Called as work goes on.

@@ -86,5 +86,5 @@ def _blocks(matrix: NDArray[np.float32], mask: NDArray[np.bool_]) -> Iterator[ND
 
 
 def _odd(step: int) -> int:
-    """An odd step near this one: lines of a lattice are mostly even, and an even step would visit the same columns."""
+    """An odd step near this one: lines of a grid are mostly even, and an even step would visit the same columns."""
     return max(1, step | 1)

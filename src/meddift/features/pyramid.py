@@ -1,4 +1,4 @@
-"""`Pyramid`: the feature maps of one scan, each on its own lattice in the world."""
+"""`Pyramid`: the feature maps of one scan, each on its own grid in the world."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from meddift.geometry import Grid
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One feature map: a descriptor at every voxel of a (mostly coarse) lattice.
+    """One feature map: a descriptor at every voxel of a (mostly coarse) grid.
 
     The channels come last and lie side by side in memory. Matching reads descriptors at scattered points (one
-    piece of memory a lattice corner) and multiplies all of them by a block of queries: `matrix` is a view, no copy.
+    piece of memory a grid corner) and multiplies all of them by a block of queries: `matrix` is a view, no copy.
     `torch.from_numpy(level.features)` shares the memory too.
 
     Attributes:
         name: Which feature map this is: `up0`, `up1`, ... for decoder blocks, `mind` for the hand-made descriptor.
         features: (X, Y, Z, C) float32, C-contiguous. Whatever else is given is converted.
-        grid: The lattice of the first three axes, world RAS mm.
+        grid: The grid of the first three axes, world RAS mm.
         weight: How much this level counts in a mean over levels, relative to the others; 0 or more.
 
     Raises:
@@ -91,8 +91,8 @@ class Pyramid:
 
     Attributes:
         levels: Coarse to fine. Levels may cover more than the scan: a network pads to the size it needs.
-        image_grid: The scan's own lattice as it was read, in whatever orientation.
-        network_grid: The lattice of the image that the network saw, padding included.
+        image_grid: The scan's own grid as it was read, in whatever orientation.
+        network_grid: The grid of the image that the network saw, padding included.
         digest: 64 hexadecimal digits; equal for equal content, whatever made it.
         provenance: What made it (model, options, versions), ready for JSON.
         moments: Name of a level -> the moments of its descriptors, where they have been taken; see `moments_of`.
@@ -160,7 +160,7 @@ class Pyramid:
     def moments_of(self, name: str) -> Moments:
         """Moments of a level's descriptors, over (every n-th of) the voxels inside the scan's field of view.
 
-        Where a lattice is so coarse that no voxel is inside, all of its voxels count.
+        Where a grid is so coarse that no voxel is inside, all of its voxels count.
 
         Raises:
             OptionsError: if there is no such level.
@@ -195,11 +195,11 @@ class Pyramid:
 
 
 def voxels_inside(grid: Grid, image_grid: Grid) -> NDArray[np.bool_]:
-    """Which voxels of a lattice have their centre in the field of view of a scan.
+    """Which voxels of a grid have their centre in the field of view of a scan.
 
     Args:
-        grid: Any lattice, for instance one with padding around the scan.
-        image_grid: The scan's own lattice; its field of view is bounded by its outer voxel faces.
+        grid: Any grid, for instance one with padding around the scan.
+        image_grid: The scan's own grid; its field of view is bounded by its outer voxel faces.
 
     Returns:
         (X, Y, Z) bool on `grid`.

@@ -88,7 +88,7 @@ def whiten_pair(
 
     For each level: subtract the mean, multiply by the symmetric inverse square root of the covariance, both taken over
     (every n-th of) the voxels of both scans whose centre lies in the field of view of its scan (padding does not
-    count; where a lattice is so coarse that no centre does, all of its voxels count). Both scans are mapped in the
+    count; where a grid is so coarse that no centre does, all of its voxels count). Both scans are mapped in the
     same way.
 
     Args:

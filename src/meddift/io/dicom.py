@@ -1,7 +1,7 @@
 """DICOM series in folders. Headers are read by pydicom, compressed pixels by GDCM in SimpleITK.
 
-The lattice is built from where each slice says it lies (`dicom_lattice`). A series whose slices do not lie on one
-even lattice is refused: a missing slice or a second time point would shift points. Slices of a tilted gantry are
+The grid is built from where each slice says it lies (`dicom_lattice`). A series whose slices do not lie on one
+even grid is refused: a missing slice or a second time point would shift points. Slices of a tilted gantry are
 resampled onto orthogonal axes, and it is said.
 """
 
@@ -43,7 +43,7 @@ def list_dicom_series(folder: Path | str, *, progress: Progress | None = None) -
 def read_dicom_header(
     path: Path, *, series: str | None, holding: Path | None = None, progress: Progress | None = None
 ) -> ImageHeader:
-    """Read the headers of all slices of a series and build its lattice.
+    """Read the headers of all slices of a series and build its grid.
 
     Args:
         path: The folder, or a file that holds all frames of a scan.

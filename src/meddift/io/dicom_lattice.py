@@ -1,6 +1,6 @@
-"""From DICOM slices to one lattice, or to a sentence that says why they lie on none.
+"""From DICOM slices to one grid, or to a sentence that says why they lie on none.
 
-The lattice is built from where each slice says it lies (ImagePositionPatient, DICOM PS3.3 C.7.6.2), not from slice
+The grid is built from where each slice says it lies (ImagePositionPatient, DICOM PS3.3 C.7.6.2), not from slice
 thickness, instance numbers or file names.
 """
 
@@ -19,7 +19,7 @@ from meddift.io.header import SHEAR_TOLERANCE
 
 _SEPARATE = "Put the slices of one scan into a folder of their own."
 
-#: Distance from its place on the lattice, in voxels, up to which a slice is read there. Beyond it, a point on that
+#: Distance from its place on the grid, in voxels, up to which a slice is read there. Beyond it, a point on that
 #: slice would be told at a place that is wrong by more than people notice.
 _ROUNDING_VOXELS = 0.1
 
@@ -32,11 +32,11 @@ _LARGEST_TILT_DEGREES = 45.0
 
 @dataclass(frozen=True, eq=False)
 class SliceLayout:
-    """Slices in order, and the lattice that they are read onto.
+    """Slices in order, and the grid that they are read onto.
 
     Attributes:
         slices: In order along their normal.
-        grid: The lattice: that of the slices, or, where the gantry was tilted, an orthogonal one around them.
+        grid: The grid: that of the slices, or, where the gantry was tilted, an orthogonal one around them.
         tilt_degrees: Angle between the normal of the slices and the way from one to the next; 0 where it is none.
         shift: (2,) float64, how far each slice lies beyond the one before, in columns and rows; zeros without tilt.
         first: (2,) int, column and row of the first slice that voxel (0, 0, 0) of `grid` is.
@@ -52,7 +52,7 @@ class SliceLayout:
 
 
 def lattice_of_slices(slices: Sequence[DicomSlice], name: str) -> SliceLayout:
-    """Order slices along their normal and lay a lattice through the places that they state.
+    """Order slices along their normal and lay a grid through the places that they state.
 
     First place and step are those of the straight line with the smallest squared distances from all of them.
 
@@ -90,7 +90,7 @@ def lattice_of_slices(slices: Sequence[DicomSlice], name: str) -> SliceLayout:
     notes = []
     if off > _UNSAID_MM:
         notes.append(
-            f"the positions of its slices are rounded: they lie up to {off:.2g} mm from the even lattice that is used"
+            f"the positions of its slices are rounded: they lie up to {off:.2g} mm from the even grid that is used"
         )
     shift = step[:2] / spacing if tilted else np.zeros(2)
     ends = np.stack([np.zeros(2), shift * (len(ordered) - 1)])
@@ -98,7 +98,7 @@ def lattice_of_slices(slices: Sequence[DicomSlice], name: str) -> SliceLayout:
     if tilted:
         notes.append(
             f"the gantry was tilted by {tilt:.3g} degrees: its slices were resampled (linearly, within their planes) "
-            "onto a lattice with orthogonal axes; what lies outside of them holds the smallest value"
+            "onto a grid with orthogonal axes; what lies outside of them holds the smallest value"
         )
     else:
         step = np.array([0.0, 0.0, step[2]])
@@ -164,12 +164,12 @@ def _explain(
     voxel: NDArray[np.float64],
     name: str,
 ) -> None:
-    """Say why slices lie on no even lattice; always raises."""
+    """Say why slices lie on no even grid; always raises."""
     unit = _rounded_to(ordered, placed)
     if unit is not None:
         raise GeometryError(
             f"{name}: the positions of its slices are rounded to {unit:g} mm, so that they lie up to "
-            f"{float(away.max()):.2g} mm from an even lattice, more than a tenth of a voxel. Export it with exact "
+            f"{float(away.max()):.2g} mm from an even grid, more than a tenth of a voxel. Export it with exact "
             "positions."
         )
     gaps = np.diff(placed[:, 2])
@@ -201,7 +201,7 @@ def _explain(
         )
     k = int(np.argmax((away / voxel).max(axis=1)))
     raise GeometryError(
-        f"{name} does not lie on one straight lattice: {_named(ordered[k])} (slice {k + 1}) is "
+        f"{name} does not lie on one straight grid: {_named(ordered[k])} (slice {k + 1}) is "
         f"{np.linalg.norm(away[k]):.3g} mm from its place. The table may have moved between slices; meddift cannot "
         "use such a series."
     )

@@ -1,6 +1,6 @@
 """DICOM segmentations and measurement reports, by highdicom: written beside a series, and segmentations read.
 
-Slices of a mask are paired with the images of its series in the order of the lattice, along the normal; highdicom
+Slices of a mask are paired with the images of its series in the order of the grid, along the normal; highdicom
 pairs them in the order given. Empty slices are stored too, so that every reader gets the mask back where it lies.
 """
 
@@ -246,7 +246,7 @@ def _without_tracking_uid(group: Any) -> None:
 
 
 def _sources(series: Path) -> tuple[list[Any], Grid]:
-    """Images of a series without their pixels, in the order of the lattice."""
+    """Images of a series without their pixels, in the order of the grid."""
     import pydicom
 
     if not series.is_dir():

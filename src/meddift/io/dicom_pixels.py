@@ -1,4 +1,4 @@
-"""Values of DICOM slices: stored numbers, rescaled, on the lattice they are read onto."""
+"""Values of DICOM slices: stored numbers, rescaled, on the grid they are read onto."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_values(layout: SliceLayout, dtype: np.dtype[Any]) -> NDArray[Any]:
     MONOCHROME1 says how a viewer shows an image, not what its values mean; it changes nothing here.
 
     Args:
-        layout: The slices and their lattice.
+        layout: The slices and their grid.
         dtype: Type of the result: integer if all slices rescale to whole numbers.
 
     Returns:
@@ -94,7 +94,7 @@ def _rescaled(stored: NDArray[Any], item: DicomSlice, dtype: np.dtype[Any]) -> N
 
 
 def _straightened(data: NDArray[Any], layout: SliceLayout) -> NDArray[Any]:
-    """Slices of a tilted gantry on the orthogonal lattice: each is moved within its plane to where it lies."""
+    """Slices of a tilted gantry on the orthogonal grid: each is moved within its plane to where it lies."""
     columns, rows, count = layout.grid.shape
     result = np.empty((columns, rows, count), dtype=data.dtype)
     fill = float(np.nanmin(data))

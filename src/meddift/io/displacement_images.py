@@ -33,7 +33,7 @@ def read_field_header(path: Path, *, nifti_form: NiftiForm | None, assume_geomet
         assume_geometry: Accept a file that does not state where it lies.
 
     Returns:
-        The header: three axes of space, three values a voxel, of a floating-point type, on a lattice that can be.
+        The header: three axes of space, three values a voxel, of a floating-point type, on a grid that can be.
 
     Raises:
         TransformError: if it is something else.
@@ -55,7 +55,7 @@ def read_field_header(path: Path, *, nifti_form: NiftiForm | None, assume_geomet
 
 
 def field_grid(header: ImageHeader) -> Grid:
-    """The lattice of a displacement field."""
+    """The grid of a displacement field."""
     width, height, depth = header.shape[:3]
     return Grid((width, height, depth), np.asarray(header.affine))
 

@@ -68,7 +68,7 @@ class ImageHeader:
 
     @property
     def grid(self) -> Grid:
-        """The lattice of the image, if the header has no problems."""
+        """The grid of the image, if the header has no problems."""
         if self.affine is None or len(self.shape) != 3:
             raise GeometryError(f"{self.path} has no usable geometry")
         return Grid((self.shape[0], self.shape[1], self.shape[2]), self.affine)
@@ -136,7 +136,7 @@ def geometry_problems(shape: tuple[int, ...], affine: NDArray[np.float64], path:
         return [
             GeometryError(
                 f"the axes of {path} are not orthogonal (largest cosine between two of them {grid.shear:.2g}); "
-                "ITK, 3D Slicer, ANTs and elastix cannot use such an image. Resample it to a lattice with orthogonal "
+                "ITK, 3D Slicer, ANTs and elastix cannot use such an image. Resample it to a grid with orthogonal "
                 f"axes first. Merely replacing its axes by the closest orthogonal ones would move corners by up to "
                 f"{shift:.3g} mm."
             )

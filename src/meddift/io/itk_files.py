@@ -25,11 +25,11 @@ def array_of(image: Any) -> NDArray[Any]:
 
 
 def image_of(data: NDArray[Any], grid: Grid) -> Any:
-    """A SimpleITK.Image of (X, Y, Z) voxels on a lattice.
+    """A SimpleITK.Image of (X, Y, Z) voxels on a grid.
 
     Args:
         data: (X, Y, Z), of a type that SimpleITK knows.
-        grid: Its lattice; its axes must be orthogonal.
+        grid: Its grid; its axes must be orthogonal.
     """
     import SimpleITK as sitk  # noqa: N813
 

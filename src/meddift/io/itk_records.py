@@ -22,7 +22,7 @@ class Record:
     Attributes:
         name: ITK's name of its class with type and dimensions, such as "AffineTransform_double_3_3".
         parameters: (N,) float, `GetParameters`.
-        fixed: (M,) float, `GetFixedParameters`, which no optimiser changes: a centre, a lattice.
+        fixed: (M,) float, `GetFixedParameters`, which no optimiser changes: a centre, a grid.
     """
 
     name: str

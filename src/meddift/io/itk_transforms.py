@@ -145,7 +145,7 @@ def field_of(displacement: NDArray[np.floating], grid: Grid, path: Path) -> Disp
 
     Args:
         displacement: (3, X, Y, Z) float, LPS mm; turned to RAS in place where it can be.
-        grid: Its lattice.
+        grid: Its grid.
         path: For messages.
 
     Raises:
@@ -188,7 +188,7 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
 
 
 def itk_lattice(grid: Grid) -> tuple[Floats, Floats, Floats, Floats]:
-    """Size, origin, spacing and (3, 3) direction of a lattice as ITK wants them, LPS mm."""
+    """Size, origin, spacing and (3, 3) direction of a grid as ITK wants them, LPS mm."""
     affine = flip_affine_ras_lps(grid.affine)
     direction = affine[:3, :3] / grid.spacing
     # ITK 5.4 inverts directions with entries below some 1e-290 wrongly, and says so on the error stream only.
@@ -258,7 +258,7 @@ def _lattice(record: Record, path: Path) -> tuple[tuple[int, int, int], NDArray[
         affine[:3, 3] = fixed[3:6]
         if (fixed[6:9] > 0).all():
             return (size[0], size[1], size[2]), affine
-    raise TransformError(f"{path}: the lattice of the {record.kind} is impossible: {told(fixed)}. {AGAIN}")
+    raise TransformError(f"{path}: the grid of the {record.kind} is impossible: {told(fixed)}. {AGAIN}")
 
 
 def _field(record: Record, path: Path) -> DisplacementField:
@@ -269,7 +269,7 @@ def _field(record: Record, path: Path) -> DisplacementField:
     try:
         grid = Grid(shape, flip_affine_ras_lps(affine))
     except GeometryError as error:
-        raise TransformError(f"{path}: the lattice of the displacement field is impossible: {error}") from error
+        raise TransformError(f"{path}: the grid of the displacement field is impossible: {error}") from error
     vectors = record.parameters.reshape(*reversed(shape), 3)
     return field_of(vectors.transpose(3, 2, 1, 0).copy(order="C"), grid, path)
 

@@ -100,7 +100,7 @@ def write_nifti(data: NDArray[Any], grid: Grid, path: Path, *, compressed: bool)
 
     Args:
         data: (X, Y, Z), of a type that NIfTI knows.
-        grid: Its lattice.
+        grid: Its grid.
         path: The file; not atomic by itself.
         compressed: Whether to compress by gzip.
 
@@ -135,7 +135,7 @@ def to_nifti_image(data: NDArray[Any], grid: Grid) -> Any:
 
     Args:
         data: (X, Y, Z) or (X, Y, Z, T, C), of a type that NIfTI knows.
-        grid: Its lattice.
+        grid: Its grid.
     """
     import nibabel
 

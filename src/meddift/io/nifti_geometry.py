@@ -133,7 +133,7 @@ def _stated_nowhere(
 
 
 def corner_distance(shape: tuple[int, ...], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Largest distance between the corners of two lattices, mm; infinite where one is no lattice."""
+    """Largest distance between the corners of two grids, mm; infinite where one is no grid."""
     size = (shape[0], shape[1], shape[2])
     try:
         return float(np.linalg.norm(Grid(size, one).corners - Grid(size, other).corners, axis=1).max())

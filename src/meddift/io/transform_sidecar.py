@@ -138,8 +138,8 @@ def write_learn2reg(transform: Transform, fixed: Grid, moving: Grid, path: Path 
 
     Args:
         transform: Fixed to moving.
-        fixed: Lattice of the fixed scan as it is stored.
-        moving: Lattice of the moving scan as it is stored.
+        fixed: Grid of the fixed scan as it is stored.
+        moving: Grid of the moving scan as it is stored.
         path: Ends with .nii.gz or .nii.
 
     Raises:

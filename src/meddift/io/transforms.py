@@ -55,7 +55,7 @@ def read_transform(
 
     Returns:
         AffineTransform for every linear transform; DisplacementField; CompositeTransform; or ItkTransform for
-        B-splines. World RAS mm. Inside a field's lattice they agree with ITK; outside it ITK leaves points where they
+        B-splines. World RAS mm. Inside a field's grid they agree with ITK; outside it ITK leaves points where they
         are, DisplacementField moves them like its border.
 
     Raises:

@@ -140,7 +140,7 @@ class _Voxels:
     Attributes:
         positions: (N, K, 3) float64, world RAS mm.
         described: (N, K, C) float32, of length 1.
-        exist: (N, K) bool, False beyond the lattice.
+        exist: (N, K) bool, False beyond the grid.
     """
 
     positions: NDArray[np.float64]

@@ -1,7 +1,7 @@
-"""Every point of a lattice against a window around it: the dense mode of matching.
+"""Every point of a grid against a window around it: the dense mode of matching.
 
-Descriptors of both scans lie on one lattice (the moving ones were read through a first guess of the transform). All
-dot products between a tile of the lattice and the window around it are one matrix product; the ones that are wanted
+Descriptors of both scans lie on one grid (the moving ones were read through a first guess of the transform). All
+dot products between a tile of the grid and the window around it are one matrix product; the ones that are wanted
 are its diagonals, read in place.
 """
 
@@ -29,8 +29,8 @@ class CostVolume:
     Attributes:
         cost: (N, (2r+1)^3) float32, 1 minus the mean cosine of what supports a node; 2 where the moving scan shows
             nothing.
-        nodes: (N, 3) int64, indices of the nodes on the lattice of nodes, on the same device.
-        shape: Of the lattice of nodes.
+        nodes: (N, 3) int64, indices of the nodes on the grid of nodes, on the same device.
+        shape: Of the grid of nodes.
         stride: Voxels between two nodes; node n lies on voxel `stride * n`.
         radius: Voxels.
     """
@@ -63,7 +63,7 @@ def cost_volume(
     stride: int,
     support: int = 1,
 ) -> CostVolume:
-    """Compare nodes of a lattice with the windows around them.
+    """Compare nodes of a grid with the windows around them.
 
     Args:
         fixed: (X, Y, Z, C) float32, unit descriptors; C-contiguous.

@@ -1,4 +1,4 @@
-"""`SearchIndex`: one scan made ready to be searched. Built once for a pyramid and a lattice, asked many times."""
+"""`SearchIndex`: one scan made ready to be searched. Built once for a pyramid and a grid, asked many times."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IndexedLevel:
         level: The feature map.
         raw: (X, Y, Z, C) float32 on the device, before whitening; shares memory with `level` on CPU.
         whitening: The map that whitens descriptors, or None where they are compared as they are.
-        readings: How the lattice reads each axis.
+        readings: How the grid reads each axis.
         share: Weight of this level divided by the sum of all weights.
         smallest: Descriptors shorter than this say nothing.
     """
@@ -55,7 +55,7 @@ class IndexedLevel:
 
     @once
     def inverse_norms(self) -> torch.Tensor:
-        """(n0, n1, n2) float32 on the lattice, `share / |f|`; 0 where there is nothing to compare."""
+        """(n0, n1, n2) float32 on the grid, `share / |f|`; 0 where there is nothing to compare."""
         return self.inverted(squared_norms(self.features, self.readings))
 
     @property
@@ -76,7 +76,7 @@ class IndexedLevel:
 
 @dataclass(frozen=True, eq=False)
 class SearchIndex:
-    """A scan that can be searched on the voxels of a lattice.
+    """A scan that can be searched on the voxels of a grid.
 
     Attributes:
         pyramid: The scan's levels.
@@ -103,19 +103,19 @@ class SearchIndex:
 
     @once
     def is_coarse(self) -> bool:
-        """Whether the lattice is hardly finer than the finest level: then there is little to pass over in a search."""
+        """Whether the grid is hardly finer than the finest level: then there is little to pass over in a search."""
         return self.lattice.size <= 2 * max(level.raw[..., 0].numel() for level in self.levels)
 
     @once
     def has_maps(self) -> bool:
-        """Whether maps of the whole lattice are made: not where it is fine, nor of levels whitened on the way."""
+        """Whether maps of the whole grid are made: not where it is fine, nor of levels whitened on the way."""
         return self.is_coarse and all(level.whitening is None for level in self.levels)
 
     def prepare(self, *, norms: bool) -> None:
         """Compute what several threads would otherwise compute at the same time.
 
         Args:
-            norms: Whether to make the maps of lengths as well, where the lattice is so coarse that there are any.
+            norms: Whether to make the maps of lengths as well, where the grid is so coarse that there are any.
         """
         for level in self.levels:
             level.whitened(level.raw[:1, 0, 0])

@@ -25,13 +25,13 @@ BATCH_BYTES = {"cpu": 8_000_000, "cuda": 400_000_000}
 def window_similarity(
     index: SearchIndex, descriptors: list[torch.Tensor], start: NDArray[np.int64], shape: tuple[int, int, int]
 ) -> torch.Tensor:
-    """Similarity of queries at every voxel of a window of the lattice; each window has its own queries.
+    """Similarity of queries at every voxel of a window of the grid; each window has its own queries.
 
     Args:
         index: The scan that is searched.
         descriptors: For each level an (N, K, C) float32 tensor of unit descriptors, K for each window; or (N, C) for
             one each.
-        start: (N, 3) int64, first lattice voxel of each window; windows must lie on the lattice.
+        start: (N, 3) int64, first grid voxel of each window; windows must lie on the grid.
         shape: Voxels of every window along each axis.
 
     Returns:
@@ -86,8 +86,8 @@ class _LevelWindows:
     Attributes:
         level: The level.
         axes: How they read each of its axes.
-        start: (N, 3) int64, first lattice voxel of each window.
-        inverse_norms: Those of the whole lattice, where they are at hand; else None.
+        start: (N, 3) int64, first grid voxel of each window.
+        inverse_norms: Those of the whole grid, where they are at hand; else None.
     """
 
     level: IndexedLevel

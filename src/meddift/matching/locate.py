@@ -1,7 +1,7 @@
 """Finding points: everywhere or near where they are expected, then with fine levels, then between voxels.
 
 One descriptor may be mistaken for another; a point and its neighbours together hardly ever. Wherever points are looked
-for near an expected place, neighbours are compared along with each: voxels of the moving lattice around the place,
+for near an expected place, neighbours are compared along with each: voxels of the moving grid around the place,
 each with the fixed point that the local linear part of the prior makes its counterpart. Similarities are averaged.
 """
 
@@ -141,7 +141,7 @@ def locate_nearby(
     last = np.asarray(lattice.shape) - 1
     at_once = max(1, WINDOW_NUMBERS // (len(offsets) * int(np.prod(shape))))
     # Both scans are read from several threads: what they keep for later is computed before. Lengths of descriptors on
-    # the whole lattice pay where windows read as much.
+    # the whole grid pay where windows read as much.
     fixed.prepare(norms=False)
     moving.prepare(norms=count * int(np.prod(shape)) >= lattice.size)
 

@@ -1,4 +1,4 @@
-"""Similarity at every voxel of a lattice: what a picture shows, and the fastest search on a coarse lattice.
+"""Similarity at every voxel of a grid: what a picture shows, and the fastest search on a coarse grid.
 
 Dot products are computed on the coarse voxels of each level and then read along one axis after the other.
 """
@@ -17,7 +17,7 @@ BATCH_BYTES = 8_000_000
 
 
 def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torch.Tensor:
-    """Similarity of each query to every voxel of the lattice.
+    """Similarity of each query to every voxel of the grid.
 
     Args:
         index: The scan that is searched.
@@ -41,9 +41,9 @@ def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torc
 def search_maps(
     index: SearchIndex, descriptors: list[torch.Tensor], *, exclusion_mm: float = 12.0, rivals: bool = True
 ) -> Found:
-    """Find the best voxel of the lattice for each query by looking at all of them, one plane after the other.
+    """Find the best voxel of the grid for each query by looking at all of them, one plane after the other.
 
-    Same answers as `GlobalSearch`. Faster for many queries where the lattice is hardly finer than the finest level, so
+    Same answers as `GlobalSearch`. Faster for many queries where the grid is hardly finer than the finest level, so
     that there is little to pass over.
 
     Args:
@@ -69,7 +69,7 @@ def _sweep(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Best voxel (Q, 3) and similarity (Q,) of each query, and that of its best rival, -inf if not wanted.
 
-    A plane of the lattice with all queries is as much as stays in a processor's cache.
+    A plane of the grid with all queries is as much as stays in a processor's cache.
     """
     count, shape = len(queries[0]), index.lattice.shape
     planes = _Planes(index, queries)
@@ -103,15 +103,15 @@ def _sweep(
 
 
 class _Planes:
-    """Similarity of queries at all voxels of a plane of the lattice, (n1 * n2, Q)."""
+    """Similarity of queries at all voxels of a plane of the grid, (n1 * n2, Q)."""
 
     def __init__(self, index: SearchIndex, queries: list[torch.Tensor]) -> None:
         pairs = list(zip(index.levels, queries, strict=True))
-        # Levels whose voxels are those of the lattice are multiplied as one, lengths and all.
+        # Levels whose voxels are those of the grid are multiplied as one, lengths and all.
         self._own = [(level, query) for level, query in pairs if _coincides(level)]
         self._read = [(level, query) for level, query in pairs if not _coincides(level)]
         self._joined = torch.cat([query for _, query in self._own], dim=1) if self._own else None
-        # Coarse planes that the last lattice plane read, interpolated along their own axes.
+        # Coarse planes that the last grid plane read, interpolated along their own axes.
         self._kept: list[dict[int, torch.Tensor]] = [{} for _ in self._read]
 
     def at(self, x: int, chosen: torch.Tensor | None = None) -> torch.Tensor:
@@ -130,7 +130,7 @@ class _Planes:
 
     @staticmethod
     def _unit(level: IndexedLevel, x: int) -> torch.Tensor:
-        """(n1 * n2, C), descriptors of a plane of a level that coincides with the lattice, times `share / |f|`."""
+        """(n1 * n2, C), descriptors of a plane of a level that coincides with the grid, times `share / |f|`."""
         first = [reading.first_sample or 0 for reading in level.readings]
         shape = level.inverse_norms.shape
         plane = level.features[first[0] + x, first[1] : first[1] + shape[1], first[2] : first[2] + shape[2]]
@@ -157,7 +157,7 @@ class _Planes:
 
 
 def _coincides(level: IndexedLevel) -> bool:
-    """Whether the lattice is a box of the level's own voxels."""
+    """Whether the grid is a box of the level's own voxels."""
     return all(reading.first_sample is not None for reading in level.readings)
 
 

@@ -1,10 +1,10 @@
-"""The length of an interpolated descriptor, everywhere on a lattice, without building any descriptor there.
+"""The length of an interpolated descriptor, everywhere on a grid, without building any descriptor there.
 
-At a lattice point f = sum_i w_i f_i over the eight corners i of its cell, so |f|^2 = sum_ij w_i w_j <f_i, f_j>.
+At a grid point f = sum_i w_i f_i over the eight corners i of its cell, so |f|^2 = sum_ij w_i w_j <f_i, f_j>.
 Along one axis the products of weights are (1-t)^2, 2 t (1-t) and t^2: those of "node with itself" and of "edge between
 two nodes". Products over three axes give eight coarse scalar maps (node or edge along each axis), here woven into one
-lattice of twice the density and read separably with quadratic weights. Exact, and independent of the number of
-channels on the fine lattice.
+grid of twice the density and read separably with quadratic weights. Exact, and independent of the number of
+channels on the fine grid.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def squared_weights(
     """Weights by which windows read their `gram_lattice` along one axis.
 
     Args:
-        reading: How the lattice reads the level along this axis.
-        positions: (N, n) int64, positions of the windows on the lattice.
+        reading: How the grid reads the level along this axis.
+        positions: (N, n) int64, positions of the windows on the grid.
         first: (N,) int64, first sample of each window.
         width: Samples of each window.
 
@@ -81,11 +81,11 @@ def squared_weights(
 
 
 def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReading, AxisReading]) -> torch.Tensor:
-    """|f|^2 on the whole lattice.
+    """|f|^2 on the whole grid.
 
     Args:
         features: (X, Y, Z, C) float32.
-        readings: How the lattice reads the level.
+        readings: How the grid reads the level.
 
     Returns:
         (n0, n1, n2) float32 on the same device, not below 0.
@@ -104,7 +104,7 @@ def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReadi
 
 
 def _read_squared(gram: torch.Tensor, axis: int, reading: AxisReading, *, between: bool) -> torch.Tensor:
-    """Read one axis of the woven lattice with quadratic weights."""
+    """Read one axis of the woven grid with quadratic weights."""
     if not between:
         return reading.read(gram, axis)
     low, high, part = (torch.from_numpy(a).to(gram.device) for a in (reading.low, reading.high, reading.part))

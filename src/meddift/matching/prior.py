@@ -85,7 +85,7 @@ def match_prior(
     """Match points over the whole of the moving scan, keep what agrees, then match again near what that predicts.
 
     Args:
-        fixed: Semantic levels of the fixed scan, on a coarse lattice.
+        fixed: Semantic levels of the fixed scan, on a coarse grid.
         moving: The same of the moving scan.
         positions: (N, 3) float64, points with texture on the fixed scan, world RAS mm.
         seed: Of the robust fit.

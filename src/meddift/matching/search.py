@@ -1,7 +1,7 @@
 """Exact global search: the voxel of the highest similarity, found without visiting most voxels.
 
-Similarity at a lattice voxel is a sum over levels of (interpolated dot product) x (share / length of the interpolated
-descriptor). Dot products are computed once, on the coarse voxels. Inside a block of lattice voxels an interpolated dot
+Similarity at a grid voxel is a sum over levels of (interpolated dot product) x (share / length of the interpolated
+descriptor). Dot products are computed once, on the coarse voxels. Inside a block of grid voxels an interpolated dot
 product cannot exceed the largest of the coarse ones that the block reads, and the lengths are known; that bounds the
 similarity of a block from above. Blocks are visited best bound first until no bound beats the best voxel found. The
 answer is that of visiting every voxel.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from meddift.geometry import AxisReading
 from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 
-#: Edge of a block in lattice voxels.
+#: Edge of a block in grid voxels.
 BLOCK = 4
 #: What rounding in float32 may take from a bound; a block is passed over only if it is worse by more.
 SLACK = 2e-6
@@ -40,11 +40,11 @@ class Found:
     """What a search found.
 
     Attributes:
-        voxels: (N, 3) int64, index on the lattice.
+        voxels: (N, 3) int64, index on the grid.
         similarity: (N,) float64, there.
-        rival: (N,) float64, the highest similarity on the lattice farther away than the exclusion radius;
+        rival: (N,) float64, the highest similarity on the grid farther away than the exclusion radius;
             -inf where nothing is.
-        visited: Share of lattice blocks whose voxels were visited, over all queries.
+        visited: Share of grid blocks whose voxels were visited, over all queries.
     """
 
     voxels: NDArray[np.int64]
@@ -88,7 +88,7 @@ class GlobalSearch:
         self._blocks = tuple(-(-n // BLOCK) for n in self._shape)
         self._axes = [[_block_axis(reading, index.device) for reading in level.readings] for level in index.levels]
         self._norm_range = [self._block_range(level.inverse_norms) for level in index.levels]
-        # Lattice voxel of each place in a block, repeated at the far end.
+        # Grid voxel of each place in a block, repeated at the far end.
         self._voxel = [
             torch.from_numpy(np.minimum(np.arange(b * BLOCK), n - 1).reshape(b, BLOCK)).to(index.device)
             for b, n in zip(self._blocks, self._shape, strict=True)
@@ -206,7 +206,7 @@ class GlobalSearch:
     def _best_first(
         self, dots: list[torch.Tensor], bounds: torch.Tensor, center: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Best similarity and flat lattice voxel for each query; `bounds` is used up.
+        """Best similarity and flat grid voxel for each query; `bounds` is used up.
 
         With `center` (N, 3), voxels nearer to it than the exclusion radius do not count.
         """
@@ -247,7 +247,7 @@ class GlobalSearch:
     def _best_in_blocks(
         self, dots: list[torch.Tensor], query: torch.Tensor, block: torch.Tensor, center: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(M,) best similarity in each block and its flat lattice voxel."""
+        """(M,) best similarity in each block and its flat grid voxel."""
         similarity = self._evaluate(dots, query, block)
         b0, b1, b2 = unravel(block, self._blocks)
         places = [self._voxel[axis][b] for axis, b in enumerate((b0, b1, b2))]

@@ -17,7 +17,7 @@ def encoder_bytes(spec: ModelSpec, voxels: int, *, spare: bool = False) -> int:
 
     Args:
         spec: The model.
-        voxels: Of the lattice that the network sees.
+        voxels: Of the grid that the network sees.
         spare: Whether as little as possible is kept.
     """
     if spec.latent.kind != "autoencoder":

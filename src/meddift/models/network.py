@@ -81,11 +81,11 @@ class DiffusionModel:
     # ------------------------------------------------------------------ the three steps
 
     def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None, body: bool = False) -> Volume:
-        """Turn to RAS, apply the intensity rule, bring onto the network's lattice; see `prepare_volume`.
+        """Turn to RAS, apply the intensity rule, bring onto the network's grid; see `prepare_volume`.
 
         Args:
             volume: (X, Y, Z) scan.
-            grid_policy: Overrides the model's own lattice rule.
+            grid_policy: Overrides the model's own grid rule.
             body: Whether of a CT only the box around the patient is kept.
 
         Returns:
@@ -113,7 +113,7 @@ class DiffusionModel:
             spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
 
         Returns:
-            (C, x, y, z) float32 Volume, multiplied by the scale factor, on the lattice of its blocks of voxels.
+            (C, x, y, z) float32 Volume, multiplied by the scale factor, on the grid of its blocks of voxels.
 
         Raises:
             GeometryError: if the shape is not a multiple of what the network needs.
@@ -156,7 +156,7 @@ class DiffusionModel:
             levels: Names among `spec.levels`.
             noise_seed: Seed of the noise, which is the same on every device; None = no noise is added, while
                 the latent is still scaled as at that timestep.
-            spacing: (3,) mm along the RAS axes, told to networks that ask for it; None = that of the lattice
+            spacing: (3,) mm along the RAS axes, told to networks that ask for it; None = that of the grid
                 the network sees.
 
         Returns:

@@ -1,4 +1,4 @@
-"""From a scan as it was read to the numbers and the lattice that a network was trained on."""
+"""From a scan as it was read to the numbers and the grid that a network was trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARGIN_MM = 20.0
 def prepare_volume(
     volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy | None = None, body: bool = False
 ) -> Volume:
-    """Turn a scan to RAS, apply the intensity rule and bring it onto the network's lattice.
+    """Turn a scan to RAS, apply the intensity rule and bring it onto the network's grid.
 
     With `resize_128` the intensity rule comes first and the resize is that of
     `torch.nn.functional.interpolate(mode="trilinear", align_corners=False)`, as in MAISI's own preprocessing.
@@ -29,7 +29,7 @@ def prepare_volume(
     Args:
         volume: (X, Y, Z) scan, any real type: HU for CT.
         spec: The model.
-        grid_policy: Overrides the model's own lattice rule.
+        grid_policy: Overrides the model's own grid rule.
         body: Whether of a CT only the box around the patient is kept, `MARGIN_MM` wider: what lies around is air and
             table. With `respace` alone.
 
@@ -55,7 +55,7 @@ def prepare_volume(
 
 
 def network_grid(grid: Grid, spec: ModelSpec, *, grid_policy: GridPolicy | None = None) -> Grid:
-    """The lattice that `prepare_volume` would return, without touching a voxel; for estimates of memory and time."""
+    """The grid that `prepare_volume` would return, without touching a voxel; for estimates of memory and time."""
     policy = grid_policy or spec.grid
     turned, _, _ = grid.reoriented("RAS")
     if policy.kind == "resize_128":

@@ -203,7 +203,7 @@ class Intensity:
 
 @dataclass(frozen=True)
 class GridPolicy:
-    """Which lattice the network sees.
+    """Which grid the network sees.
 
     Attributes:
         kind: `resize_128` = each axis resized to the nearest multiple of 128 (half to even, at least 128);
@@ -232,7 +232,7 @@ class Conditioning:
         top_region: Body region at the top of the scan.
         bottom_region: Body region at its bottom.
         class_label: Modality code (MAISI: 0 unknown, 1 CT, 8 MR, 9 T1 ...).
-        spacing: Which voxel size it is told: that of the lattice it sees, or that of the scan as stored.
+        spacing: Which voxel size it is told: that of the grid it sees, or that of the scan as stored.
     """
 
     top_region: Literal["head-neck", "chest", "abdomen", "lower-body"] = "chest"
@@ -276,7 +276,7 @@ class ModelSpec:
         unet: Keyword arguments of DiffusionModelUNetMaisi.
         schedule: Noise.
         intensity: Intensity rule.
-        grid: Lattice rule.
+        grid: Grid rule.
         levels: Names of all levels that can be read, coarse to fine.
         defaults: What works best.
         conditioning: What the network is told.
@@ -336,7 +336,7 @@ class ModelSpec:
 
     @property
     def multiple(self) -> int:
-        """Each axis of the network's lattice must be divisible by it: stride of the latent times that of the U-Net."""
+        """Each axis of the network's grid must be divisible by it: stride of the latent times that of the U-Net."""
         return self.latent.stride * int(2 ** (len(self.unet["num_channels"]) - 1))
 
     def digest(self) -> str:

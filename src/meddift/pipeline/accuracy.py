@@ -107,7 +107,7 @@ def measure_accuracy(matches: Matches, truth: Points, moving: Grid) -> Accuracy:
         matches: What was found.
         truth: True places on the moving scan, world RAS mm, in the order of the matches (see `align_truth`).
             A missing one is not known and does not count.
-        moving: Lattice of the moving scan.
+        moving: Grid of the moving scan.
 
     Raises:
         PointsError: if the numbers of points differ.

@@ -36,7 +36,7 @@ class Side:
 
     Attributes:
         scan: The scan.
-        every: All levels, on the lattice on which answers lie before they are refined.
+        every: All levels, on the grid on which answers lie before they are refined.
         semantic: Levels that know where in the body they are, on the voxels of the finest of them.
     """
 

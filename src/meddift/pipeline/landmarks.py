@@ -37,7 +37,7 @@ def textured_points(
     scan = prepared.grid if within is None else within
     margin = min(2 * WORKING_SPACING_MM, float(scan.extent.min()) / 5)
     texture[~scan.contains(coarse.grid.voxel_centers(), margin_mm=margin)] = 0
-    # The most textured voxel of every cell of a lattice of cubes: one pass, and even over the scan.
+    # The most textured voxel of every cell of a grid of cubes: one pass, and even over the scan.
     textured = texture > 0.35 * np.percentile(texture, 99)
     volume_mm3 = max(float(textured.sum()), 1.0) * WORKING_SPACING_MM**3
     edge = max(distance_mm, 0.9 * (volume_mm3 / max(count, 1)) ** (1 / 3))

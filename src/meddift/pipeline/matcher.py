@@ -305,7 +305,7 @@ class Matcher:
             count: Number of points.
 
         Returns:
-            Ready for JSON: model, options, lattices in words, stages, and an estimate of the peak memory in bytes.
+            Ready for JSON: model, options, grids in words, stages, and an estimate of the peak memory in bytes.
         """
         estimate = estimate_memory(self.spec, self.extraction, self.options, fixed.grid, moving.grid, count)
         scans = {"fixed": (fixed, estimate.fixed_network), "moving": (moving, estimate.moving_network)}

@@ -31,7 +31,7 @@ class MemoryEstimate:
 
     Attributes:
         peak_bytes: The most memory held at any time.
-        fixed_network: The lattice on which the network sees the fixed scan.
+        fixed_network: The grid on which the network sees the fixed scan.
         moving_network: The same of the moving scan.
         stages: What will be done, in words.
     """
@@ -51,8 +51,8 @@ def estimate_memory(
         spec: The model.
         extraction: What is read from each scan.
         options: How points are matched.
-        fixed: Lattice of the fixed scan.
-        moving: Lattice of the moving scan.
+        fixed: Grid of the fixed scan.
+        moving: Grid of the moving scan.
         count: Number of points.
     """
     networks = network_grid(fixed, spec), network_grid(moving, spec)
@@ -62,7 +62,7 @@ def estimate_memory(
     scans = 2 * (fixed.size + moving.size)
     prepared = 4 * max(grid.size + network.size for grid, network in zip((fixed, moving), networks, strict=True))
     encoding = max(_network_bytes(spec, network) for network in networks) if extraction.network_levels else 0
-    # Windows are worked on a few at a time. Maps of a whole lattice are made of the network's own, and of all levels
+    # Windows are worked on a few at a time. Maps of a whole grid are made of the network's own, and of all levels
     # only where there is nothing to whiten on the way.
     whole = options.lattice == "image" or not options.refine
     lattices = [n if options.lattice == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
@@ -96,7 +96,7 @@ def pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) ->
     Args:
         spec: The model.
         extraction: What is read from the scan.
-        grid: Lattice of the scan.
+        grid: Grid of the scan.
     """
     network = network_grid(grid, spec)
     hand_made = 4 * MIND_CHANNELS * _scan_voxels(spec, grid, network) if MIND in extraction.levels else 0
@@ -108,7 +108,7 @@ def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:
 
     Args:
         spec: The model.
-        grid: Lattice of the scan.
+        grid: Grid of the scan.
         spare: Whether the network is told to keep as little as possible.
     """
     network = network_grid(grid, spec)
@@ -149,7 +149,7 @@ def plan_encoding(spec: ModelSpec, grid: Grid, left_bytes: int | None) -> Encodi
 
     Args:
         spec: The model.
-        grid: Lattice of the scan.
+        grid: Grid of the scan.
         left_bytes: Memory that is left; None where the system does not say.
     """
     slabs = spec.latent.kind == "autoencoder"
@@ -158,7 +158,7 @@ def plan_encoding(spec: ModelSpec, grid: Grid, left_bytes: int | None) -> Encodi
 
 
 def _scan_voxels(spec: ModelSpec, grid: Grid, network: Grid) -> int:
-    """Voxels of the network's lattice that lie in the scan: the hand-made level leaves padding out."""
+    """Voxels of the network's grid that lie in the scan: the hand-made level leaves padding out."""
     if spec.grid.kind == "respace":
         return grid.respaced(spec.grid.spacing_mm).size
     return network.size

@@ -35,7 +35,7 @@ class Options:
         noise_samples: Draws of noise that are averaged; 0 adds none.
         shared_noise: Whether both scans see the same draws.
         latent: Mean of the autoencoder's posterior, or one sample.
-        spacing: Voxel size that the network is told: of the lattice it sees, or of the scan as stored.
+        spacing: Voxel size that the network is told: of the grid it sees, or of the scan as stored.
         whiten: Whether the network's levels are whitened. The hand-made level always is, except in "paper".
         prior: Where a point is expected: nowhere in particular ("none"), at the same world position ("identity"),
             where an affine puts it that most matches agree on, bent towards them ("affine"), or where a transform

@@ -103,7 +103,7 @@ class Pair(ScanPair):
             on_progress: As for `match`.
 
         Returns:
-            (X, Y, Z) float32 mean cosine, on the lattice on which answers lie before they are refined, or coarser.
+            (X, Y, Z) float32 mean cosine, on the grid on which answers lie before they are refined, or coarser.
 
         Raises:
             PointsError: if it is not one finite point inside the fixed scan.

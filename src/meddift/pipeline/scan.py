@@ -71,7 +71,7 @@ class EncodedScan:
 
     @property
     def grid(self) -> Grid:
-        """The scan's own lattice."""
+        """The scan's own grid."""
         return self.volume.grid
 
     @once

@@ -17,8 +17,8 @@ def carry_points(registration: Registration, points: Points, fixed: Grid, moving
     Args:
         registration: Of the two scans.
         points: On the fixed scan, world RAS mm.
-        fixed: Lattice of the fixed scan.
-        moving: Lattice of the moving scan.
+        fixed: Grid of the fixed scan.
+        moving: Grid of the moving scan.
 
     Returns:
         One row a point. Points outside either scan have no answer; similarity and margin are NaN, because single

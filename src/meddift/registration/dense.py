@@ -1,4 +1,4 @@
-"""Dense matching on a coarse lattice, made smooth: coupled convex optimisation with confidences.
+"""Dense matching on a coarse grid, made smooth: coupled convex optimisation with confidences.
 
 As in M. Heinrich, B. Papiez, J. Schnabel, H. Handels (Non-parametric discrete registration with convex optimisation,
 2014) and ConvexAdam (H. Siebert, C. Grossbroehmer, L. Hansen, M. Heinrich, 2024) the best displacement of every node
@@ -24,10 +24,10 @@ UNSEEN = 1.999
 
 @dataclass(frozen=True, eq=False)
 class DenseField:
-    """Displacements at the nodes of a lattice.
+    """Displacements at the nodes of a grid.
 
     Attributes:
-        displacements: For each group of nodes (a, b, c, 3) float32, smooth, voxels of the work lattice.
+        displacements: For each group of nodes (a, b, c, 3) float32, smooth, voxels of the work grid.
         own: (N, 3) float32, that of its own group at each node.
         first: (N, 3) float32, the best displacement of each node by itself.
         confidence: (N,) float32, about 1 for a node that can tell its place, 0 for one that cannot.

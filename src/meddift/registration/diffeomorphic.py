@@ -23,11 +23,11 @@ ROUNDS = 6
 
 @dataclass(frozen=True, eq=False)
 class VelocityField:
-    """A stationary velocity field on a lattice; following it for a unit of time is a map with an inverse.
+    """A stationary velocity field on a grid; following it for a unit of time is a map with an inverse.
 
     Attributes:
         velocity: (X, Y, Z, 3) float32, voxels of `grid`.
-        grid: The lattice, world RAS mm.
+        grid: The grid, world RAS mm.
     """
 
     velocity: torch.Tensor
@@ -52,7 +52,7 @@ class VelocityField:
         return TensorField(self.grid.vectors_to_world(moved).float(), self.grid)
 
     def averaged(self, other: VelocityField) -> VelocityField:
-        """The mean of two fields on one lattice."""
+        """The mean of two fields on one grid."""
         return VelocityField((self.velocity + other.velocity) / 2, self.grid)
 
 
@@ -62,7 +62,7 @@ def _indices(shape: Sequence[int], device: str | torch.device) -> torch.Tensor:
 
 
 def _composed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Displacement of `second o first`; both (X, Y, Z, 3) in voxels of one lattice."""
+    """Displacement of `second o first`; both (X, Y, Z, 3) in voxels of one grid."""
     here = _indices(first.shape[:3], first.device) + first
     return first + sample(second, here.reshape(-1, 3)).reshape(first.shape)
 

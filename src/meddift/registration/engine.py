@@ -33,7 +33,7 @@ from meddift.system.progress import Progress
 from meddift.system.timing import timed
 from meddift.volume import Volume
 
-#: Voxels of the lattices on which scans are compared densely, mm; one pass each.
+#: Voxels of the grids on which scans are compared densely, mm; one pass each.
 PASSES_MM = (8.0, 4.0)
 #: Nodes lie on every second voxel; each is looked for within so many voxels.
 STRIDE, RADIUS = 2, 3
@@ -44,7 +44,7 @@ FIELD_MM = 4.0
 #: Distance of the control points of the refinement, mm, and how smooth it is.
 CONTROL_MM = 8.0
 REFINED = Smoothness(bending=0.004, stretching=0.0001)
-#: Gauss-Newton steps on the coarse lattice, then with the fine level as it is.
+#: Gauss-Newton steps on the coarse grid, then with the fine level as it is.
 STEPS = (3, 5)
 #: Semantic levels with voxels larger than this, mm, say too little about a place to be compared densely.
 COARSEST_MM = 10.0
@@ -58,7 +58,7 @@ COMPARED = 40_000
 
 #: One field for each group of places that may slide along the others.
 Parts: TypeAlias = tuple[TensorField, ...]
-#: Descriptors of the fixed and of the moving scan on lattices of one spacing.
+#: Descriptors of the fixed and of the moving scan on grids of one spacing.
 Maps: TypeAlias = tuple[FeatureMap, FeatureMap]
 
 
@@ -141,7 +141,7 @@ class FieldWork:
     timing: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Lattices, masks on the device, and levels."""
+        """Grids, masks on the device, and levels."""
         self.device = self.fixed.device
         self.field_grid = self.lattice(FIELD_MM)
         self._fixed_shown, self._moving_shown = (
@@ -220,12 +220,12 @@ class FieldWork:
 
     @cached_property
     def _maps(self) -> Maps:
-        """The finest level of both scans on the lattices of the last pass."""
+        """The finest level of both scans on the grids of the last pass."""
         grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
         return fine_maps((self.fixed.levels, self.moving.levels), grids, self.fine)
 
     def _coarse(self, maps: Maps) -> Maps:
-        """The same on the lattices of the first pass."""
+        """The same on the grids of the first pass."""
         fixed, moving = maps
         return fixed.resampled(self.lattice(PASSES_MM[0])), moving.resampled(self.lattice(PASSES_MM[0], moving=True))
 
@@ -268,14 +268,14 @@ class FieldWork:
         return fine, affine, support, dict(sorted(evidence.items(), key=lambda item: -item[1]))
 
     def _apart(self, one: Parts, other: Parts) -> float:
-        """Median distance of two fields on one lattice in the body, mm."""
+        """Median distance of two fields on one grid in the body, mm."""
         world = one[0].grid.voxel_centers_on(self.device)
         away = (self._moved(one, world) - self._moved(other, world)).norm(dim=-1)
         body = self._on(one[0].grid).reshape(-1)
         return float((away[body] if bool(body.any()) else away).median())
 
     def _pass(self, current: Parts, maps: Maps) -> tuple[Parts, Support]:
-        """Match every node within a window around where a field puts it, on the lattice of the fixed map."""
+        """Match every node within a window around where a field puts it, on the grid of the fixed map."""
         fixed, moving = maps
         work = fixed.grid
         places = self._moved(current, work.voxel_centers_on(self.device))
@@ -321,7 +321,7 @@ class FieldWork:
     def _refined_part(
         self, current: TensorField, where: torch.Tensor, affine: AffineTransform, support: Support | None
     ) -> TensorField:
-        """The same of one group of places: `where`, (X, Y, Z) bool on the lattice of the field."""
+        """The same of one group of places: `where`, (X, Y, Z) bool on the grid of the field."""
         lattice = ControlLattice.over(self.field_grid, CONTROL_MM, device=self.device)
         nodes = lattice.grid.voxel_centers_on(self.device)
         values = lattice.fit((current.apply(nodes) - affine.apply(nodes)).reshape(*lattice.grid.shape, 3))
@@ -343,7 +343,7 @@ class FieldWork:
         return TensorField(straight.values + smooth, self.field_grid)
 
     def _on(self, grid: Grid, *, moving: bool = False) -> torch.Tensor:
-        """(X, Y, Z) bool, a mask on another lattice: where a fourth of it or more is inside."""
+        """(X, Y, Z) bool, a mask on another grid: where a fourth of it or more is inside."""
         mask = self.moving_mask.grid if moving else self.fixed_mask.grid
         values = sample(
             self._moving_shown if moving else self._fixed_shown,

@@ -1,4 +1,4 @@
-"""Descriptors on one lattice, made to be read at millions of places: what dense registration compares."""
+"""Descriptors on one grid, made to be read at millions of places: what dense registration compares."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from meddift.matching.descriptors import unit
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Descriptors at the voxels of a lattice.
+    """Descriptors at the voxels of a grid.
 
     Attributes:
         values: (X, Y, Z, C) float32, C-contiguous.
-        grid: The lattice, world RAS mm.
+        grid: The grid, world RAS mm.
     """
 
     values: torch.Tensor
@@ -30,7 +30,7 @@ class FeatureMap:
         return int(self.values.shape[3])
 
     def resampled(self, grid: Grid) -> FeatureMap:
-        """The same descriptors on a coarser, parallel lattice: averaged, of length 1."""
+        """The same descriptors on a coarser, parallel grid: averaged, of length 1."""
         return FeatureMap(unit(resample_axes(self.values, self.grid, grid)), grid)
 
     def at(self, positions: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ class DescribedScan:
 
     Attributes:
         levels: Name -> descriptors, comparable with those of the other scan; coarse to fine.
-        image_grid: The scan's own lattice.
+        image_grid: The scan's own grid.
     """
 
     levels: Mapping[str, FeatureMap]
@@ -57,7 +57,7 @@ class DescribedScan:
 
 
 def on_lattice(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
-    """(X, Y, Z, C) float32: a level read or averaged on a parallel lattice; with a basis, its unit descriptors."""
+    """(X, Y, Z, C) float32: a level read or averaged on a parallel grid; with a basis, its unit descriptors."""
     values = level.values if basis is None else unit(level.values) @ basis
     resampled: torch.Tensor = resample_axes(values, level.grid, grid)
     return resampled
@@ -90,7 +90,7 @@ def common_basis(
 def fine_maps(
     scans: tuple[Mapping[str, FeatureMap], Mapping[str, FeatureMap]], grids: tuple[Grid, Grid], name: str
 ) -> tuple[FeatureMap, FeatureMap]:
-    """One level of the fixed and of the moving scan: unit descriptors on coarse lattices parallel to it."""
+    """One level of the fixed and of the moving scan: unit descriptors on coarse grids parallel to it."""
     fixed, moving = (
         FeatureMap(unit(on_lattice(levels[name], grid)), grid) for levels, grid in zip(scans, grids, strict=True)
     )
@@ -106,11 +106,11 @@ def fused_maps(
     channels: int = 32,
     seed: int = 0,
 ) -> tuple[FeatureMap, FeatureMap]:
-    """Semantic levels, reduced to what both scans need, beside a fine one: unit descriptors on coarse lattices.
+    """Semantic levels, reduced to what both scans need, beside a fine one: unit descriptors on coarse grids.
 
     Args:
         scans: Levels of the fixed and of the moving scan.
-        fine: The level of both that tells neighbours apart, as `fine_maps` makes it, on the lattices that are wanted.
+        fine: The level of both that tells neighbours apart, as `fine_maps` makes it, on the grids that are wanted.
         semantic: Names of the levels that say where in the body a place is.
         fine_share: Share of the fine level in the dot product.
         channels: How many directions are kept of the semantic levels.

@@ -12,11 +12,11 @@ from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
 
 @dataclass(frozen=True, eq=False)
 class TensorField:
-    """Displacements on a lattice, `T(x) = x + d(x)`: what `DisplacementField` is, as a tensor.
+    """Displacements on a grid, `T(x) = x + d(x)`: what `DisplacementField` is, as a tensor.
 
     Attributes:
         values: (X, Y, Z, 3) float32, world RAS mm, C-contiguous, on the device.
-        grid: Lattice in the fixed world.
+        grid: Grid in the fixed world.
     """
 
     values: torch.Tensor
@@ -24,13 +24,13 @@ class TensorField:
 
     @classmethod
     def sampled(cls, transform: Transform | TensorField, grid: Grid, device: str) -> TensorField:
-        """A transform at the voxels of a lattice."""
+        """A transform at the voxels of a grid."""
         world = grid.voxel_centers_on(device)
         return cls.moving(world, carried(transform, world), grid)
 
     @classmethod
     def moving(cls, world: torch.Tensor, moved: torch.Tensor, grid: Grid) -> TensorField:
-        """What takes (N, 3) voxel centres of a lattice to other places."""
+        """What takes (N, 3) voxel centres of a grid to other places."""
         return cls((moved - world).float().reshape(*grid.shape, 3), grid)
 
     def apply(self, positions: torch.Tensor) -> torch.Tensor:
@@ -38,11 +38,11 @@ class TensorField:
         return positions + sample(self.values, self.grid.world_to_index(positions))
 
     def on(self, grid: Grid) -> TensorField:
-        """The same map on another lattice."""
+        """The same map on another grid."""
         return TensorField.sampled(self, grid, str(self.values.device))
 
     def then(self, affine: AffineTransform) -> TensorField:
-        """This map and then an affine, on the same lattice."""
+        """This map and then an affine, on the same grid."""
         world = self.grid.voxel_centers_on(self.values.device)
         return TensorField.moving(world, affine.apply(self.apply(world)), self.grid)
 

@@ -1,4 +1,4 @@
-"""The inverse of a registration on a lattice, and how far it misses."""
+"""The inverse of a registration on a grid, and how far it misses."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class InverseResidual:
 def invert(
     transform: TensorField, affine: AffineTransform, grid: Grid, device: str, *, tolerance_mm: float = 1e-3
 ) -> TensorField:
-    """The inverse as displacements on a lattice in the moving scan; all places at a time, see `invert_points`.
+    """The inverse as displacements on a grid in the moving scan; all places at a time, see `invert_points`.
 
     Args:
         transform: Fixed to moving.
         affine: Its affine part.
-        grid: Lattice in the moving scan.
+        grid: Grid in the moving scan.
         device: Where it is computed.
         tolerance_mm: Where to stop.
     """

@@ -10,7 +10,7 @@ from meddift.volume import Volume
 
 #: Determinants are clipped to these before the logarithm is taken, as the evaluation of Learn2Reg does.
 CLIP = (1e-9, 1e9)
-#: Planes of the lattice that are worked on at a time.
+#: Planes of the grid that are worked on at a time.
 _SLAB = 16
 
 
@@ -23,7 +23,7 @@ def jacobian_determinant(field: DisplacementField) -> Volume:
         field: Displacements, world RAS mm.
 
     Returns:
-        (X, Y, Z) float64 on the lattice of the field.
+        (X, Y, Z) float64 on the grid of the field.
     """
     grid = field.grid
     result = np.empty(grid.shape)
@@ -58,7 +58,7 @@ def sd_log_jacobian(determinant: NDArray[np.floating], *, offset: float = 0.0) -
 
 
 def sampled(transform: Transform, grid: Grid) -> DisplacementField:
-    """A transform as displacements at the voxels of a lattice; float32, plane by plane."""
+    """A transform as displacements at the voxels of a grid; float32, plane by plane."""
     displacement = np.empty((3, *grid.shape), dtype=np.float32)
     for i, world in enumerate(grid.planes()):
         moved = transform.apply(world.reshape(-1, 3)).reshape(world.shape)
@@ -67,12 +67,12 @@ def sampled(transform: Transform, grid: Grid) -> DisplacementField:
 
 
 def working_lattice(grid: Grid) -> Grid:
-    """A lattice over the same field of view, not finer than what deformations of a body need (3 mm)."""
+    """A grid over the same field of view, not finer than what deformations of a body need (3 mm)."""
     return grid.coarsened(3.0)
 
 
 def read_on(volume: Volume, grid: Grid) -> Volume:
-    """A map on another lattice, float32: trilinear, plane by plane (all points at once would take a gigabyte)."""
+    """A map on another grid, float32: trilinear, plane by plane (all points at once would take a gigabyte)."""
     result = np.empty(grid.shape, dtype=np.float32)
     for i, world in enumerate(grid.planes()):
         result[i] = volume.at(world.reshape(-1, 3)).reshape(world.shape[:2])

@@ -31,8 +31,8 @@ class Places:
     """Where descriptors are compared.
 
     Attributes:
-        grid: A lattice in the fixed scan.
-        rows: (N,) int64, the voxels that count, in the order of the flattened lattice.
+        grid: A grid in the fixed scan.
+        rows: (N,) int64, the voxels that count, in the order of the flattened grid.
         described: (N, C) float32, the fixed descriptors there, of length 1.
         weight: (N,) float32, how much each counts.
     """

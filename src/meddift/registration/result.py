@@ -33,11 +33,11 @@ class Registration:
         inverse: Moving world points to fixed world points, found numerically.
         inverse_residual: How far fixed points of the body end from their start after going there and back, mm.
         affine: What a robust fit of an affine gives, fixed to moving; a rigid motion where only that was asked for.
-        determinant: (X, Y, Z) float32, volume change; on a lattice over the fixed scan.
+        determinant: (X, Y, Z) float32, volume change; on a grid over the fixed scan.
         uncertainty: (X, Y, Z) float32, how far off the transform may be, mm (about the 70th percentile of the error);
-            on the same lattice.
-        supported: (X, Y, Z) bool, where in the body the moving scan shows a counterpart; on the same lattice.
-        body: (X, Y, Z) bool, where scans were compared; on the same lattice.
+            on the same grid.
+        supported: (X, Y, Z) bool, where in the body the moving scan shows a counterpart; on the same grid.
+        body: (X, Y, Z) bool, where scans were compared; on the same grid.
         folding: Share, 0 to 1, of the body where the transform folds.
         sd_log_jacobian: Standard deviation of the logarithm of the determinant in the body.
         stages: What was done, in order.
@@ -159,11 +159,11 @@ class Registration:
         return self.scans
 
     def determinant_on(self, grid: Grid) -> Volume:
-        """The determinant on another lattice, such as that of the fixed scan; float32."""
+        """The determinant on another grid, such as that of the fixed scan; float32."""
         return read_on(self.determinant, grid)
 
     def uncertainty_on(self, grid: Grid) -> Volume:
-        """The uncertainty on another lattice, mm, float32; NaN where there is no counterpart."""
+        """The uncertainty on another grid, mm, float32; NaN where there is no counterpart."""
         supported = read_on(Volume(self.supported.data.astype(np.float32), self.supported.grid), grid)
         values = read_on(self.uncertainty, grid).data
         return Volume(np.where(supported.data >= 0.5, values, np.float32(np.nan)), grid)

@@ -1,6 +1,6 @@
 """What a smooth displacement is, and the smoothest one that agrees with weighted measurements.
 
-Vectors lie at the nodes of a lattice, components first: (K, a, b, c).
+Vectors lie at the nodes of a grid, components first: (K, a, b, c).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _USUAL_WEIGHT = 0.3
 
 @dataclass(frozen=True)
 class Smoothness:
-    """A penalty on vectors at the nodes of a lattice, in units of its nodes.
+    """A penalty on vectors at the nodes of a grid, in units of its nodes.
 
     The bending part is the sum of squared second differences (thin plate: affine displacements are free), the
     stretching part that of first differences.

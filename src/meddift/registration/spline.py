@@ -1,4 +1,4 @@
-"""A smooth displacement: cubic B-splines on a coarse lattice of control points."""
+"""A smooth displacement: cubic B-splines on a coarse grid of control points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ControlLattice:
     Attributes:
         grid: Where the control points lie, world RAS mm.
         matrices: For each axis (n, m) float32, what each of m control points adds at each of n voxels of `dense`.
-        dense: The lattice on which displacements are read; axes parallel to those of `grid`.
+        dense: The grid on which displacements are read; axes parallel to those of `grid`.
     """
 
     grid: Grid
@@ -26,21 +26,21 @@ class ControlLattice:
 
     @classmethod
     def over(cls, dense: Grid, spacing_mm: float, *, device: str = "cpu") -> ControlLattice:
-        """Control points this far apart, two beyond the lattice on each side: every voxel has four along each axis."""
+        """Control points this far apart, two beyond the grid on each side: every voxel has four along each axis."""
         inner = dense.coarsened(spacing_mm)
         grid = inner.cropped((-2, -2, -2), tuple(n + 4 for n in inner.shape))
         return cls(grid, _matrices(grid, dense, device), dense)
 
     def on(self, dense: Grid) -> ControlLattice:
-        """The same control points, read on another parallel lattice."""
+        """The same control points, read on another parallel grid."""
         return ControlLattice(self.grid, _matrices(self.grid, dense, self.matrices[0].device), dense)
 
     def expand(self, values: torch.Tensor) -> torch.Tensor:
-        """(a, b, c, K) at control points to (X, Y, Z, K) on the dense lattice."""
+        """(a, b, c, K) at control points to (X, Y, Z, K) on the dense grid."""
         return apply_along_axes(values, self.matrices)
 
     def collect(self, values: torch.Tensor) -> torch.Tensor:
-        """The transpose of `expand`: (X, Y, Z, K) on the dense lattice to (a, b, c, K)."""
+        """The transpose of `expand`: (X, Y, Z, K) on the dense grid to (a, b, c, K)."""
         return apply_along_axes(values, tuple(matrix.T for matrix in self.matrices))
 
     def fit(self, values: torch.Tensor) -> torch.Tensor:

@@ -21,10 +21,10 @@ BASE_MM, PER_DISAGREEMENT = 0.25, 0.42
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """What dense matching says about its own answers, at the nodes of a lattice.
+    """What dense matching says about its own answers, at the nodes of a grid.
 
     Attributes:
-        grid: The lattice of nodes.
+        grid: The grid of nodes.
         disagreement_mm: (a, b, c) float32, how far the places that nodes find by themselves lie from the smooth
             field, averaged over neighbours; large where nothing is known.
         supported: (a, b, c) bool.
@@ -35,11 +35,11 @@ class Support:
     supported: torch.Tensor
 
     def uncertainty_on(self, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z) float32, mm, on a lattice."""
+        """(X, Y, Z) float32, mm, on a grid."""
         return self.uncertainty_at(grid.voxel_centers_on(self.supported.device)).reshape(grid.shape)
 
     def supported_on(self, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z) bool on a lattice."""
+        """(X, Y, Z) bool on a grid."""
         return self.supported_at(grid.voxel_centers_on(self.supported.device)).reshape(grid.shape)
 
     def uncertainty_at(self, positions: torch.Tensor) -> torch.Tensor:
@@ -62,11 +62,11 @@ def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torc
     Args:
         volume: Costs that were compared.
         field: What came of them.
-        grid: The lattice of nodes.
+        grid: The grid of nodes.
         shown: (a, b, c) bool, where the moving scan shows what the transform puts there.
     """
     at = volume.nodes.unbind(dim=1)
-    # Displacements are told in voxels of the compared lattice, of which every so many are nodes.
+    # Displacements are told in voxels of the compared grid, of which every so many are nodes.
     apart = (field.first - field.own).double() / volume.stride
     seen = shown.float()
     total, weight = torch.zeros_like(seen), torch.zeros_like(seen)

@@ -40,7 +40,7 @@ class Box:
 
     @classmethod
     def around(cls, grid: Grid) -> Box:
-        """The smallest that holds the middles of all voxels of a lattice."""
+        """The smallest that holds the middles of all voxels of a grid."""
         corners = grid.corners
         return cls(
             tuple(float(v) for v in corners.min(axis=0)),  # type: ignore[arg-type]

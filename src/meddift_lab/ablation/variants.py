@@ -133,7 +133,7 @@ def _spacing(base: str, spec: ModelSpec) -> list[Variant]:
     """Which voxel size the network is told, if it is told any."""
     if not spec.unet.get("include_spacing_input"):
         return []
-    words = {"network": "of the lattice it sees", "original": "of the scan as stored"}
+    words = {"network": "of the grid it sees", "original": "of the scan as stored"}
     return [Variant("spacing", text, {"spacing": kind}) for kind, text in words.items()]
 
 

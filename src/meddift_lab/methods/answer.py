@@ -26,7 +26,7 @@ class Answer:
 
     Attributes:
         positions: (N, 3) float64, world RAS mm on the moving scan; NaN where it has no answer.
-        field: Makes the displacement field on a lattice of the fixed scan; None for methods that know points only.
+        field: Makes the displacement field on a grid of the fixed scan; None for methods that know points only.
         details: More to keep in the result, ready for JSON.
     """
 

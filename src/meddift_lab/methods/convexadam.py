@@ -1,7 +1,7 @@
 """ConvexAdam with MIND features (package convexAdam): Siebert et al. 2024, doi:10.1109/TMI.2024.3462248.
 
-It needs both scans on one lattice, at the resolution of Learn2Reg's data, and some overlap: the moving scan is read
-through SimpleITK's affine on the fixed lattice, at voxels of 2 mm where those of the scan are smaller.
+It needs both scans on one grid, at the resolution of Learn2Reg's data, and some overlap: the moving scan is read
+through SimpleITK's affine on the fixed grid, at voxels of 2 mm where those of the scan are smaller.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def elastix(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[
     moved = _move_points(images[1], found, points, work)
 
     def field(grid: Grid) -> DisplacementField:
-        """Elastix writes the field on the lattice of the fixed scan."""
+        """Elastix writes the field on the grid of the fixed scan."""
         image = itk.transformix_deformation_field(images[1], found, output_directory=str(work))
         values = np.asarray(itk.array_view_from_image(image)).transpose(3, 2, 1, 0).astype(np.float32)
         values[:2] *= -1.0  # LPS to RAS

@@ -65,7 +65,7 @@ def affine(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[s
 
 
 def bspline(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Free-form deformation of cubic B-splines on a coarse lattice, after an affine."""
+    """Free-form deformation of cubic B-splines on a coarse grid, after an affine."""
     import SimpleITK as sitk  # noqa: N813
 
     images = as_images(fixed, moving)
@@ -174,7 +174,7 @@ def _answer(transform: Any, points: Floats) -> Answer:
 
 
 def _itk_field(transform: Any, grid: Grid, *, double: bool = False) -> Any:
-    """A SimpleITK transform sampled by ITK at the voxel centres of a lattice."""
+    """A SimpleITK transform sampled by ITK at the voxel centres of a grid."""
     import SimpleITK as sitk  # noqa: N813
 
     like = to_sitk(Volume(np.zeros(grid.shape, dtype=np.uint8), grid))

@@ -32,23 +32,23 @@ def measure_overlap(fixed: Volume, warped: Volume) -> tuple[Overlap, ...]:
 
     Args:
         fixed: (X, Y, Z) integers.
-        warped: The moving map on the same lattice, see `meddift.registration.warp_labels`.
+        warped: The moving map on the same grid, see `meddift.registration.warp_labels`.
 
     Returns:
         One row a label that the fixed map has, smallest first.
 
     Raises:
-        GeometryError: if the two lie on different lattices.
+        GeometryError: if the two lie on different grids.
     """
     if not fixed.grid.same_as(warped.grid):
-        raise GeometryError(f"label maps on different lattices cannot be compared: {fixed.grid!r}, {warped.grid!r}")
+        raise GeometryError(f"label maps on different grids cannot be compared: {fixed.grid!r}, {warped.grid!r}")
     with warnings.catch_warnings():  # of MONAI's own parts that MONAI will change
         warnings.simplefilter("ignore")
         return tuple(_measure_label(fixed, warped, int(label)) for label in np.unique(fixed.data) if label != 0)
 
 
 def _measure_label(fixed: Volume, warped: Volume, label: int) -> Overlap:
-    """One label of two maps on the same lattice."""
+    """One label of two maps on the same grid."""
     import torch
     from monai.metrics import compute_dice, compute_hausdorff_distance
 

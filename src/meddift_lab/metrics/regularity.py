@@ -10,7 +10,7 @@ from meddift.geometry import DisplacementField
 from meddift.registration.jacobian import folding, jacobian_determinant, sd_log_jacobian
 from meddift.volume import Volume
 
-#: Voxels left out on each side of the lattice, as the challenge does.
+#: Voxels left out on each side of the grid, as the challenge does.
 CROP = 2
 #: What the challenge adds to determinants before it takes their logarithm.
 CHALLENGE_OFFSET = 3.0
@@ -44,12 +44,12 @@ def measure_regularity(field: DisplacementField, *, mask: Volume | None = None, 
     """Smoothness of a field, where it counts.
 
     Args:
-        field: On the lattice of the fixed scan.
-        mask: Which voxels of that lattice count; all of them if None.
+        field: On the grid of the fixed scan.
+        mask: Which voxels of that grid count; all of them if None.
         mask_name: The mask in words, for the report.
 
     Raises:
-        GeometryError: if the mask lies on another lattice, leaves no voxel, or the lattice is too small.
+        GeometryError: if the mask lies on another grid, leaves no voxel, or the grid is too small.
     """
     if min(field.grid.shape) <= 2 * CROP:
         raise GeometryError(f"derivatives need more than {2 * CROP} voxels along each axis, got {field.grid.shape}")

@@ -38,6 +38,6 @@ def snapped_to_voxels(points: Points, grid: Grid) -> Points:
 
     Args:
         points: World RAS mm.
-        grid: Lattice of the moving scan.
+        grid: Grid of the moving scan.
     """
     return Points(grid.index_to_world(np.rint(grid.world_to_index(points.positions))), points.labels)

@@ -106,7 +106,7 @@ class StoredCase:
         data_set: As in `Case`.
         fixed: Path of the fixed scan.
         moving: Path of the moving scan.
-        grids: Lattices of both.
+        grids: Grids of both.
         sets: Points.
         mask: Path of the mask on the fixed scan, if there is one.
         labels: Paths of label maps, if there are any.
@@ -214,7 +214,7 @@ _LAYOUT = 2
 def _stored(
     item: Volume | Path, name: str, folder: Path, digest: hashlib._Hash, *, scan: bool = True
 ) -> tuple[str, Grid]:
-    """Path of a scan, relative if it was written to the folder, and its lattice; its content joins the digest."""
+    """Path of a scan, relative if it was written to the folder, and its grid; its content joins the digest."""
     from meddift.io import read_volume, write_volume
 
     if isinstance(item, Path):

@@ -117,7 +117,7 @@ def read_raw(
         raise ImageError(f"{path} holds {data.size} voxels of 16 bits, {shape} would be {int(np.prod(shape))}")
     hounsfield = np.clip(data.reshape(shape[::-1]).T.astype(np.int32) - 1024, -1024, 3071).astype(np.int16)
     upright = Grid(shape, np.diag([*spacing, 1.0]))
-    # The lattice whose reorientation is the upright one: same voxels, other names for the axes.
+    # The grid whose reorientation is the upright one: same voxels, other names for the axes.
     axes, flips = Grid(shape, np.eye(4)).reoriented(orientation)[1:]
     if axes != (0, 1, 2):
         raise ImageError(f"the axes of DIR-Lab are left-right, back-front, feet-head; not {orientation!r}")

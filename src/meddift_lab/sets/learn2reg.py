@@ -65,7 +65,7 @@ def challenge_tre(
     norm((fixed + d(fixed) - moving) * spacing of the moving scan), d by cubic interpolation.
 
     Args:
-        displacement: (X, Y, Z, 3) voxels, on the fixed lattice.
+        displacement: (X, Y, Z, 3) voxels, on the fixed grid.
         fixed: (N, 3) voxels counted from 0.
         moving: (N, 3) voxels counted from 0.
         moving_spacing: (3,) mm.

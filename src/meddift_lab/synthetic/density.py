@@ -7,7 +7,7 @@ import numpy as np
 from meddift.volume import Volume
 from meddift_lab.synthetic.deformation import KnownTransform
 
-#: The determinant is evaluated on a lattice of this spacing and interpolated: it is as smooth as breathing is.
+#: The determinant is evaluated on a grid of this spacing and interpolated: it is as smooth as breathing is.
 LATTICE_MM = 8.0
 #: Up to here a voxel is taken for parenchyma, HU; from here on to `SOLID_HU` ever less of it is.
 PARENCHYMA_HU = -700.0

@@ -18,10 +18,10 @@ Layer = NDArray[np.float32]
 
 @dataclass
 class Canvas:
-    """A scan being drawn: HU on a lattice whose axes run along the world axes.
+    """A scan being drawn: HU on a grid whose axes run along the world axes.
 
     Attributes:
-        grid: Lattice, RAS, not oblique.
+        grid: Grid, RAS, not oblique.
         hounsfield: (X, Y, Z) float32, what has been drawn so far.
         spacing_mm: Mean voxel size: the width of soft edges.
     """
@@ -45,7 +45,7 @@ class Canvas:
         self._lines = x[:, None, None], y[None, :, None], z[None, None, :]
 
     def axes(self) -> tuple[Layer, Layer, Layer]:
-        """World x, y and z as arrays that broadcast to the lattice: (X, 1, 1), (1, Y, 1), (1, 1, Z), mm."""
+        """World x, y and z as arrays that broadcast to the grid: (X, 1, 1), (1, Y, 1), (1, 1, Z), mm."""
         return self._lines
 
     def cover(self, distance: Layer) -> Layer:
@@ -119,7 +119,7 @@ class Canvas:
             self.capsule(layer, points[k], points[k + 1], radius_start=widths[k], radius_end=widths[k + 1])
 
     def ellipsoid_distance(self, center: ArrayLike, radii: ArrayLike, rotation: Floats | None = None) -> Layer:
-        """Signed distance to an ellipsoid, to first order, mm, on the whole lattice.
+        """Signed distance to an ellipsoid, to first order, mm, on the whole grid.
 
         Args:
             center: (3,) world mm.
@@ -165,7 +165,7 @@ def smooth_maximum(first: Layer, second: Layer, rounding_mm: float) -> Layer:
 def smooth_noise(grid: Grid, generator: np.random.Generator, *, scale_mm: float) -> Layer:
     """Random texture whose blobs are about `scale_mm` wide, of zero mean and unit standard deviation on the whole.
 
-    White noise on a lattice of half that scale, read by cubic splines (or smoothed, where the scale is
+    White noise on a grid of half that scale, read by cubic splines (or smoothed, where the scale is
     near the voxel size).
     """
     from scipy import ndimage

@@ -65,10 +65,10 @@ def pick_points(
         volume: CT in HU, any orientation.
         n: How many. Fewer come back where the scan does not hold as many at that distance.
         kind: `"vessels"`: most distinctive voxels inside the lungs, off the chest wall; `"body"`: uniformly
-            random inside the body; `"lattice"`: a regular lattice inside the body.
-        seed: Seed for `"body"` and for the place of the lattice; equal seeds give equal points.
+            random inside the body; `"lattice"`: a regular grid inside the body.
+        seed: Seed for `"body"` and for the place of the grid; equal seeds give equal points.
         min_distance_mm: Least distance between two points. `None`: for vessels 0.6 of the spacing that n
-            points would have on a lattice, else no limit.
+            points would have on a grid, else no limit.
         margin_mm: Distance kept from the border of the mask.
 
     Returns:
@@ -148,7 +148,7 @@ def thin(positions: Floats, n: int, distance_mm: float) -> NDArray[np.int64]:
 
 
 def _lattice(mask: Volume, n: int, pitch: float, generator: np.random.Generator) -> Floats:
-    """A cubic lattice along the world axes; made finer until n of its nodes lie in the mask."""
+    """A cubic grid along the world axes; made finer until n of its nodes lie in the mask."""
     corners = mask.grid.corners
     low, high = corners.min(axis=0), corners.max(axis=0)
     offset = generator.uniform(0, 1, 3)

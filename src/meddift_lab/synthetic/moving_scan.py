@@ -30,12 +30,12 @@ def moved_anatomy(
     lungs: Volume | None,
     sliding: Sliding | None = None,
 ) -> Volume:
-    """A scan without noise as its patient looks later, on a lattice that follows the patient to within a centimetre.
+    """A scan without noise as its patient looks later, on a grid that follows the patient to within a centimetre.
 
     Args:
         volume: CT in HU without noise.
         transform: What happens to the patient.
-        generator: Decides where exactly the lattice lies.
+        generator: Decides where exactly the grid lies.
         lungs: Where density follows volume; None = nowhere.
         sliding: What lungs do before all else is deformed.
     """

@@ -169,7 +169,7 @@ def deform_sliding(volume: Volume, sliding: Sliding, after: KnownTransform, grid
         volume: The fixed scan, (X, Y, Z), HU.
         sliding: What the lungs do first.
         after: What the whole body does then.
-        grid: Lattice of the moving scan.
+        grid: Grid of the moving scan.
     """
     outer = deform_volume(volume, after, grid)
     inner = deform_volume(volume, compose(sliding.inner, after), grid)

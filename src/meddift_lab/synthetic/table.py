@@ -16,7 +16,7 @@ def table_hounsfield(grid: Grid, *, top_y: float, middle_x: float = 0.0) -> NDAr
     """Air with a table in it: a shell filled with foam, hollow to hold the patient.
 
     Args:
-        grid: Lattice, any orientation.
+        grid: Grid, any orientation.
         top_y: World y of the surface in its middle, mm; it rises by x^2 / 900 mm to both sides.
         middle_x: World x of its middle, mm.
 

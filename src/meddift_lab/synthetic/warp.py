@@ -27,7 +27,7 @@ def deform_volume(
 ) -> Volume:
     """Make the moving scan: `moving(y) = fixed(T^-1(y))`.
 
-    T^-1 is evaluated on a coarse lattice and interpolated by cubic B-splines in between. With lattices of
+    T^-1 is evaluated on a coarse grid and interpolated by cubic B-splines in between. With grids of
     8 mm and breathing of up to 50 mm with local warps of 25 mm width, the largest error measured in an adult
     chest was 0.015 mm (bound promised and tested: 0.05 mm). Intensities are interpolated by cubic B-splines
     (`order=3`) or trilinearly (`order=1`). Measured on a 2 mm phantom shifted by half a voxel along all axes,
@@ -37,9 +37,9 @@ def deform_volume(
     Args:
         volume: The fixed scan, (X, Y, Z) numbers, HU.
         transform: Takes fixed points to moving points.
-        grid_out: Lattice of the moving scan; that of `volume` if `None`.
+        grid_out: Grid of the moving scan; that of `volume` if `None`.
         order: 1 or 3, degree of the interpolation of intensities.
-        lattice_mm: Spacing of the lattice on which the transform is inverted.
+        lattice_mm: Spacing of the grid on which the transform is inverted.
         fill: Value where the fixed scan has no voxels.
 
     Returns:
@@ -79,16 +79,16 @@ def deform_volume(
 
 
 class InverseField:
-    """The inverse of a known transform, sampled on a coarse lattice along the axes of a grid.
+    """The inverse of a known transform, sampled on a coarse grid along the axes of a grid.
 
     Args:
         transform: Takes fixed points to moving points.
-        grid: Lattice in the moving world on whose voxels the inverse is wanted.
-        lattice_mm: Spacing of the coarse lattice.
+        grid: Grid in the moving world on whose voxels the inverse is wanted.
+        lattice_mm: Spacing of the coarse grid.
     """
 
     def __init__(self, transform: KnownTransform, grid: Grid, *, lattice_mm: float = 8.0) -> None:
-        """Invert the transform at the lattice points."""
+        """Invert the transform at the grid points."""
         from scipy import ndimage
 
         self.grid = grid

@@ -29,7 +29,7 @@ def small_scan(seed: int, shape: tuple[int, int, int] = (20, 18, 16)) -> Volume:
 
 
 def write_pairs(folder: Path, count: int) -> Path:
-    """`count` pairs that differ by a shift of the lattice, with eight points each; returns pairs.csv."""
+    """`count` pairs that differ by a shift of the grid, with eight points each; returns pairs.csv."""
     lines = ["id,fixed,moving,fixed_points,moving_points,truth"]
     for number in range(count):
         fixed = small_scan(number)
@@ -45,6 +45,6 @@ def write_pairs(folder: Path, count: int) -> Path:
         # One mm beside its true place, so that no method is perfect.
         write_points(Points(points.positions + shift + [1.0, 0, 0]), folder / f"moving-{number}.mrk.json")
         names = [f"{side}-{number}{suffix}" for suffix in (".nii.gz", ".mrk.json") for side in ("fixed", "moving")]
-        lines.append(",".join([f"case-{number}", *names, "moved along with the lattice"]))
+        lines.append(",".join([f"case-{number}", *names, "moved along with the grid"]))
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
     return folder / "pairs.csv"

@@ -33,7 +33,7 @@ def test_a_run_writes_tables_and_a_page(tmp_path: Path) -> None:
     assert "Finding the same point in two scans" in page
     assert "case-1" in page
     assert "<svg" in page
-    assert "Points of this kind are moved along with the lattice." in page
+    assert "Points of this kind are moved along with the grid." in page
     # The page says how to repeat it, and what it says can be pasted.
     block = html.unescape(page.split("<h2>To repeat it</h2>")[1].split("<pre>")[1].split("</pre>")[0])
     words = shlex.split(block)

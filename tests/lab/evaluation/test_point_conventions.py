@@ -18,7 +18,7 @@ from meddift_lab.sets.learn2reg import challenge_tre
 
 @pytest.fixture(scope="module")
 def known() -> tuple[DisplacementField, Points, Points]:
-    """A smooth known field on a left-handed, oblique lattice; points in it; and places some mm beside their images."""
+    """A smooth known field on a left-handed, oblique grid; points in it; and places some mm beside their images."""
     angle = 0.3
     turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     affine = np.eye(4)
@@ -64,7 +64,7 @@ def test_tre_is_that_of_ants(known: tuple[DisplacementField, Points, Points], tm
 
 
 def lungct() -> tuple[np.ndarray, np.ndarray, np.ndarray, Grid]:
-    """A field in voxels, points in voxels and where they belong, on the lattice of LungCT, cropped."""
+    """A field in voxels, points in voxels and where they belong, on the grid of LungCT, cropped."""
     grid = Grid((40, 40, 40), np.diag([1.75, 1.25, 1.75, 1.0]))
     generator = np.random.default_rng(5)
     linear = np.eye(3) + generator.normal(scale=0.05, size=(3, 3))

@@ -15,7 +15,7 @@ from meddift_lab.metrics.regularity import measure_regularity
 
 
 def oblique_grid(shape: tuple[int, int, int] = (14, 12, 11)) -> Grid:
-    """A left-handed, rotated lattice of unequal voxels."""
+    """A left-handed, rotated grid of unequal voxels."""
     angle = 0.4
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     affine = np.eye(4)
@@ -38,7 +38,7 @@ def test_the_determinant_of_an_affine_is_its_determinant() -> None:
 
 
 def test_smooth_fields_have_the_determinant_of_their_formula() -> None:
-    # d_x = a sin(x / s), d_z = b z^2: det = (1 + a / s cos(x / s)) (1 + 2 b z), on a lattice fine enough for both.
+    # d_x = a sin(x / s), d_z = b z^2: det = (1 + a / s cos(x / s)) (1 + 2 b z), on a grid fine enough for both.
     grid = Grid((60, 8, 40), np.diag([0.5, 0.5, 0.5, 1.0]))
     x, _, z = np.moveaxis(grid.voxel_centers(), -1, 0)
     displacement = np.stack([3.0 * np.sin(x / 9), 0 * x, 0.01 * z**2], axis=-1)
@@ -48,7 +48,7 @@ def test_smooth_fields_have_the_determinant_of_their_formula() -> None:
 
 
 def test_the_lattice_of_unequal_voxels_does_not_matter() -> None:
-    # The same field in mm has the same determinants on lattices of other spacing: a mistake of units would show.
+    # The same field in mm has the same determinants on grids of other spacing: a mistake of units would show.
     linear = np.diag([1.0, 1.0, 1.5])
     for spacing in ([1.0, 1.0, 1.0], [1.0, 1.0, 4.0], [3.0, 1.0, 0.5]):
         grid = Grid((8, 8, 8), np.diag([*spacing, 1.0]))
@@ -85,7 +85,7 @@ def test_the_challenge_gets_the_same_number(masked: bool) -> None:
 
 
 def test_folding_is_counted() -> None:
-    # Half of the lattice is turned inside out along z.
+    # Half of the grid is turned inside out along z.
     grid = Grid((8, 8, 40), np.eye(4))
     z = grid.voxel_centers()[..., 2]
     displacement = np.zeros((*grid.shape, 3))
@@ -137,5 +137,5 @@ def test_the_surface_distance_is_in_mm() -> None:
 def test_maps_on_different_lattices_are_refused() -> None:
     data = np.ones((6, 6, 6), np.int16)
     other = Grid(data.shape, np.diag([2.0, 2.0, 2.0, 1.0]))
-    with pytest.raises(GeometryError, match="different lattices"):
+    with pytest.raises(GeometryError, match="different grids"):
         measure_overlap(Volume(data, Grid(data.shape, np.eye(4))), Volume(data, other))

@@ -93,7 +93,7 @@ def test_errors_are_those_of_the_shift(tmp_path: Path) -> None:
     run_methods(cases, find_methods(CHEAP), tmp_path / "run")
     tables = collect(tmp_path / "run")
     means = {(row.method, row.case): row.errors.mean for row in tables.case_rows}
-    # Points lie 1 mm beside the image of a shift by (4, -2, 6) and by twice as much; the lattice moves with the scan.
+    # Points lie 1 mm beside the image of a shift by (4, -2, 6) and by twice as much; the grid moves with the scan.
     assert means["identity", "case-0"] == pytest.approx(np.linalg.norm([5, -2, 6]), abs=1e-6)
     assert means["identity", "case-1"] == pytest.approx(np.linalg.norm([9, -4, 12]), abs=1e-6)
     assert means["translation", "case-0"] == pytest.approx(1.0, abs=1e-6)
@@ -219,7 +219,7 @@ def test_masks_and_label_maps_reach_the_table(tmp_path: Path) -> None:
     path.write_text(f"{header},{columns}\n{line},fixed-labels.nii.gz,fixed-labels.nii.gz,moving-labels.nii.gz\n")
     run_methods(find_cases(str(path)), find_methods(["translation"]), tmp_path / "run")
     (row,) = collect(tmp_path / "run").method_rows
-    # The moving scan is the fixed one on a shifted lattice: shifted back, its labels are the same.
+    # The moving scan is the fixed one on a shifted grid: shifted back, its labels are the same.
     assert row.dice == pytest.approx(1.0)
     assert row.hd95_mm == pytest.approx(0.0)
     (case,) = collect(tmp_path / "run").case_rows
