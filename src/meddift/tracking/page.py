@@ -59,7 +59,6 @@ def page_text(found: FollowUp, read: Callable[[int], Volume]) -> str:
         "failures": found.failures,
         "doubtful": [lesion["name"] for lesion in lesions if lesion["look"]],
         "lesions": lesions,
-        "rows": rows,
         "states": STATES,
         "chart": _chart(found),
         "size": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "pixels": PIXELS},
