@@ -5,6 +5,8 @@ python -m benchmarks --full             also those that take minutes or many GB 
 python -m benchmarks --keep             only rows that were never measured
 python -m benchmarks --only search      rows whose name begins so
 python -m benchmarks --only device      a pair on the device: seconds, floors, how busy it was
+python -m benchmarks --only register    a transform, cold and from stored features
+python -m benchmarks --only track       lesions at five time points, from stored features
 python -m benchmarks --only viewer      the viewer in headless Chromium: from a click to the answer
 python -m benchmarks --page             no measurement, only the page
 """

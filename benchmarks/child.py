@@ -8,6 +8,7 @@ import sys
 import commands
 import dense
 import device
+import following
 import measuring
 import networks
 import searching
@@ -26,6 +27,8 @@ TASKS = {
     "network.encoder": networks.encoder,
     "network.unet": networks.unet,
     "command.match": commands.match,
+    "register.pair": following.register,
+    "track.patient": following.track,
     "device.pair": device.pair,
     "viewer.page": viewing.page,
 }

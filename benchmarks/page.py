@@ -83,6 +83,35 @@ def _commands(found: Found, best: dict[str, Any]) -> list[str]:
         )
         + ".",
         "",
+        *_following(found),
+    ]
+
+
+def _following(found: Found) -> list[str]:
+    """Registration and lesions over time."""
+    lines, loads = [], []
+    for task in rows.REGISTER:
+        row = found.get(task.key)
+        if row is not None:
+            shape = " x ".join(map(str, row["told"]["shape"]))
+            for name, part in ((f"{shape}, nothing stored", row["cold"]), (f"{shape}, features stored", row)):
+                lines.append([f"`meddift register`, {name}", *_times(part), _gb(part["peak_bytes"])])
+            loads.append(f"{row['load_before']}")
+    row = found.get(rows.TRACK.key)
+    if row is not None:
+        shape, lesions = " x ".join(map(str, row["shape"])), row["lesions"]
+        name = f"{len(lesions)} scans of {shape} voxels, {min(lesions)} to {max(lesions)} lesions in each"
+        lines.append([f"`meddift track`, {name}, features stored", *_times(row), _gb(row["peak_bytes"])])
+        loads.append(f"{row['load_before']}")
+    if not lines:
+        return []
+    return [
+        "## Registration, and lesions over time",
+        "",
+        "`python -m benchmarks --only register`, `--only track`: drawn chests of 2 mm, from files to files. "
+        f"Load before: {', '.join(loads)}.",
+        "",
+        *_table(["command", "seconds", "processor seconds", "peak memory"], lines),
     ]
 
 

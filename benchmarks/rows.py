@@ -55,6 +55,9 @@ NETWORKS = [
 ]
 DENSE = [Row(f"dense.{way}", {"image": cube(n), "channels": 256}) for n in (48, 64) for way in ("ours", "shifts")]
 COMMAND = Row("command.match", {"shape": [180, 180, 170], "points": 300})
+#: Of a chest at 2 mm, and of the lungs at the size of Learn2Reg's lung CT.
+REGISTER = [Row("register.pair", {"shape": shape}) for shape in ([180, 180, 170], [115, 157, 129])]
+TRACK = Row("track.patient", {"times": 5, "more": 9}, quick=False)
 
 #: A process that asks once and again, on the device that `--device auto` takes.
 DEVICE = Row("device.pair", {"shape": [180, 180, 170], "points": 300})
@@ -62,7 +65,7 @@ DEVICE = Row("device.pair", {"shape": [180, 180, 170], "points": 300})
 #: The viewer in headless Chromium, which draws with the processor.
 VIEWER = Row("viewer.page", {"shape": [180, 180, 170], "clicks": 50}, quick=False)
 
-ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *DENSE, *NETWORKS, COMMAND, DEVICE, VIEWER]
+ROWS = [MACHINE, ONE, *ALTERNATIVES, *POINTS, *VOXELS, *DENSE, *NETWORKS, COMMAND, *REGISTER, TRACK, DEVICE, VIEWER]
 
 LABELS = {
     "search.ours": "ours",
