@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from meddift.features.whitening import Whitening
 from meddift.geometry import sample_with_gradient
 
 
@@ -14,7 +15,7 @@ def unit(values: torch.Tensor) -> torch.Tensor:
 
 
 def normal_products(
-    values: torch.Tensor, index: torch.Tensor, wanted: torch.Tensor
+    values: torch.Tensor, index: torch.Tensor, wanted: torch.Tensor, whitening: Whitening | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What a shift would have to be for descriptors at some places to become those that are wanted: least squares.
 
@@ -26,12 +27,18 @@ def normal_products(
         values: (X, Y, Z, C), C-contiguous.
         index: (N, 3) voxel indices; clamped at the border. As many as may be read at a time.
         wanted: (N, C), of length 1.
+        whitening: What descriptors go through after they were read; None = they are compared as they are.
 
     Returns:
         J'J (N, 3, 3), J'd (N, 3) and d'd (N,).
     """
     value, slopes = sample_with_gradient(values, index)
-    columns = torch.stack([*slopes, value, wanted], dim=1)
+    read = torch.stack([*slopes, value], dim=1)
+    if whitening is not None:
+        shift, matrix = whitening.tensors(value.device)
+        read = read @ matrix
+        read[:, 3] += shift
+    columns = torch.cat([read, wanted[:, None]], dim=1)
     gram = torch.bmm(columns, columns.transpose(1, 2))
     length = gram[:, 3, 3].sqrt().clamp(min=1e-6)[:, None]
     along = gram[:, :3, 3] / length

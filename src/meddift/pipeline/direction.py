@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from meddift.features import Level, whitening_maps
@@ -17,7 +16,7 @@ from meddift.matching.align import align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby
 from meddift.pipeline.options import Options
 from meddift.pipeline.scan import EncodedScan
-from meddift.registration.feature_map import DescribedScan, FeatureMap, on_lattice
+from meddift.registration.feature_map import DescribedScan, FeatureMap
 from meddift.system.once import once
 
 #: Fine levels look this far around the place that semantic levels have found, mm.
@@ -65,20 +64,20 @@ class Side:
     @once
     def blurred(self) -> SearchIndex:
         """The hand-made level averaged to `BLURRED_MM`, which finds places anywhere as well."""
-        coarse = _coarse(self.scan.pyramid.level(MIND), BLURRED_MM)
+        coarse = _coarse(self.scan, self.scan.pyramid.level(MIND), BLURRED_MM)
         pyramid = replace(self.scan.pyramid, levels=(coarse,), moments={})
         return SearchIndex(pyramid, coarse.grid, self.scan.settings.runtime.device, self.every.whitening)
 
     @property
     def described(self) -> DescribedScan:
-        """All levels of the scan on the device, whitened where they are compared so; computed anew."""
-        scan, whitening = self.scan, self.every.whitening
-        levels = {}
+        """All levels of the scan on the device, comparable with those of the other scan."""
+        scan, levels = self.scan, {}
         for level in scan.pyramid.levels:
-            values = scan.tensors[level.name]
-            values = whitening[level.name].whiten(values) if level.name in whitening else values
-            levels[level.name] = FeatureMap(values, level.grid)
-        return DescribedScan(levels, scan.grid)
+            values, whitening = scan.tensors[level.name], self.every.whitening.get(level.name)
+            if level.name != MIND and whitening is not None:  # small, and read as a whole
+                values, whitening = whitening.whiten(values), None
+            levels[level.name] = FeatureMap(values, level.grid, whitening)
+        return DescribedScan(levels, scan.grid, scan.averaged)
 
 
 def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> SearchIndex:
@@ -89,16 +88,15 @@ def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> Search
         index: The same with all levels, as it is searched.
         spacing_mm: Levels are averaged to voxels of this size, those that are coarser stay as they are.
     """
-    levels = tuple(_coarse(level, spacing_mm) for level in scan.pyramid.levels)
+    levels = tuple(_coarse(scan, level, spacing_mm) for level in scan.pyramid.levels)
     pyramid = replace(scan.pyramid, levels=levels, moments={})
     return SearchIndex(pyramid, index.lattice.coarsened(spacing_mm), scan.settings.runtime.device, index.whitening)
 
 
-def _coarse(level: Level, spacing_mm: float) -> Level:
+def _coarse(scan: EncodedScan, level: Level, spacing_mm: float) -> Level:
     """A level averaged to larger voxels, mm; one that is coarser along an axis stays so."""
     grid = level.grid.coarsened(spacing_mm)
-    features = on_lattice(FeatureMap(torch.from_numpy(level.features), level.grid), grid).numpy()
-    return replace(level, features=features, grid=grid)
+    return replace(level, features=scan.averaged(level.name, grid).cpu().numpy(), grid=grid)
 
 
 @dataclass(frozen=True, eq=False)

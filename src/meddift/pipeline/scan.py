@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.body import body_of, foreground_of, lung_mask
-from meddift.geometry import nearest
+from meddift.geometry import nearest, resample_axes
 from meddift.models import prepare_volume
 from meddift.models.intensity import IntensityChoice, choose_intensity
 from meddift.pipeline.landmarks import textured_points
@@ -63,6 +63,7 @@ class EncodedScan:
         self._make = make
         self._pyramid: Pyramid | None = None
         self._encoding = threading.RLock()
+        self._averages: dict[tuple[str, tuple[int, ...], bytes], torch.Tensor] = {}
 
     def __repr__(self) -> str:
         """The scan, the model and whether features are there."""
@@ -118,6 +119,13 @@ class EncodedScan:
         device = self.settings.runtime.device
         return {level.name: torch.from_numpy(level.features).to(device) for level in self.pyramid.levels}
 
+    def averaged(self, name: str, grid: Grid) -> torch.Tensor:
+        """(X, Y, Z, C) float32 on the device: a level read or averaged on a parallel lattice, kept for other pairs."""
+        key = name, grid.shape, grid.affine.tobytes()
+        if key not in self._averages:
+            self._averages[key] = resample_axes(self.tensors[name], self.pyramid.level(name).grid, grid)
+        return self._averages[key]
+
     @once
     def body(self) -> Volume:
         """(X, Y, Z) bool, the patient, lungs and gas included; everything where no body is found."""
@@ -170,3 +178,4 @@ class EncodedScan:
     def free(self) -> None:
         """Let go of what lies on the device; it is brought there again when it is needed."""
         forget(self, "tensors")
+        self._averages.clear()

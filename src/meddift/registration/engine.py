@@ -222,7 +222,7 @@ class FieldWork:
     def _maps(self) -> Maps:
         """The finest level of both scans on the grids of the last pass."""
         grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
-        return fine_maps((self.fixed.levels, self.moving.levels), grids, self.fine)
+        return fine_maps((self.fixed, self.moving), grids, self.fine)
 
     def _coarse(self, maps: Maps) -> Maps:
         """The same on the grids of the first pass."""

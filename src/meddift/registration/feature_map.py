@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from meddift.features.whitening import Whitening
 from meddift.geometry import Grid, resample_axes, sample
 from meddift.matching.descriptors import unit
 
@@ -19,10 +20,13 @@ class FeatureMap:
     Attributes:
         values: (X, Y, Z, C) float32, C-contiguous.
         grid: The grid, world RAS mm.
+        whitening: What descriptors go through after they were read or averaged, which is the same as before since it
+            is linear, and spares a copy of a fine level; None = they are compared as they are.
     """
 
     values: torch.Tensor
     grid: Grid
+    whitening: Whitening | None = None
 
     @property
     def channels(self) -> int:
@@ -31,11 +35,15 @@ class FeatureMap:
 
     def resampled(self, grid: Grid) -> FeatureMap:
         """The same descriptors on a coarser, parallel grid: averaged, of length 1."""
-        return FeatureMap(unit(resample_axes(self.values, self.grid, grid)), grid)
+        return FeatureMap(unit(on_lattice(self, grid)), grid)
 
     def at(self, positions: torch.Tensor) -> torch.Tensor:
         """(N, C) float32 at (N, 3) world RAS mm: trilinear, clamped at the border."""
-        return sample(self.values, self.grid.world_to_index(positions))
+        return self.whitened(sample(self.values, self.grid.world_to_index(positions)))
+
+    def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
+        """(..., C) float32, what was read from `values`, as it is compared."""
+        return descriptors if self.whitening is None else self.whitening.whiten(descriptors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,22 +53,31 @@ class DescribedScan:
     Attributes:
         levels: Name -> descriptors, comparable with those of the other scan; coarse to fine.
         image_grid: The scan's own grid.
+        average: Gives a level averaged on a parallel grid, before whitening, where that is kept for other pairs;
+            None = it is computed.
     """
 
     levels: Mapping[str, FeatureMap]
     image_grid: Grid
+    average: Callable[[str, Grid], torch.Tensor] | None = None
 
     @property
     def device(self) -> str:
         """Where its descriptors are."""
         return str(next(iter(self.levels.values())).values.device)
 
+    def averaged(self, name: str, grid: Grid) -> torch.Tensor:
+        """(X, Y, Z, C) float32: a level read or averaged on a parallel lattice."""
+        level = self.levels[name]
+        return on_lattice(level, grid) if self.average is None else level.whitened(self.average(name, grid))
+
 
 def on_lattice(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
     """(X, Y, Z, C) float32: a level read or averaged on a parallel grid; with a basis, its unit descriptors."""
-    values = level.values if basis is None else unit(level.values) @ basis
-    resampled: torch.Tensor = resample_axes(values, level.grid, grid)
-    return resampled
+    if basis is not None:
+        projected: torch.Tensor = resample_axes(unit(level.whitened(level.values)) @ basis, level.grid, grid)
+        return projected
+    return level.whitened(resample_axes(level.values, level.grid, grid))
 
 
 def common_basis(
@@ -88,11 +105,11 @@ def common_basis(
 
 
 def fine_maps(
-    scans: tuple[Mapping[str, FeatureMap], Mapping[str, FeatureMap]], grids: tuple[Grid, Grid], name: str
+    scans: tuple[DescribedScan, DescribedScan], grids: tuple[Grid, Grid], name: str
 ) -> tuple[FeatureMap, FeatureMap]:
     """One level of the fixed and of the moving scan: unit descriptors on coarse grids parallel to it."""
     fixed, moving = (
-        FeatureMap(unit(on_lattice(levels[name], grid)), grid) for levels, grid in zip(scans, grids, strict=True)
+        FeatureMap(unit(scan.averaged(name, grid)), grid) for scan, grid in zip(scans, grids, strict=True)
     )
     return fixed, moving
 

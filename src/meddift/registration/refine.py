@@ -102,7 +102,7 @@ def _normal_equations(
     def ask(rows: slice) -> None:
         world = base[rows] + shift[rows]
         index = moving.grid.world_to_index(world)
-        square, pull, misfit[rows] = normal_products(moving.values, index, places.described[rows])
+        square, pull, misfit[rows] = normal_products(moving.values, index, places.described[rows], moving.whitening)
         weight = (places.weight[rows] * shown.at(world)[:, 0])[:, None]
         by_mm = inverse.T @ square @ inverse
         hessian[rows] = torch.stack([by_mm[:, i, j] for i, j in _TRIANGLE], dim=1) * weight
