@@ -18,7 +18,7 @@ PROGRAM_BYTES = 600_000_000
 MATCHING_BYTES = 150_000_000
 #: For each voxel that is compared, what fitting the field between two scans holds: levels that were made comparable,
 #: coarse copies of them, and the system that is solved (measured).
-FIELD_BYTES = 370
+FIELD_BYTES = 250
 #: What the hand-made level needs beside itself while it is made, bytes.
 HAND_MADE_BYTES = 150_000_000
 #: Channels of the hand-made level: 12 pairs of patches at each of two distances.
