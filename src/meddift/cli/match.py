@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meddift.cli.failures import say
+from meddift.cli.failures import say, warn
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, DryRun, Engine, PairReading, PointsFormat, PointsSpace, Quiet, ToSpace
 
@@ -86,7 +86,7 @@ def match(
         if target is not None:
             target.rehearse(wanted, fixed_volume.grid, moving_volume.grid)
         if len(wanted) > MANY_POINTS and not quiet:
-            say(
+            warn(
                 f"{len(wanted)} points are aligned one by one, which takes minutes: `meddift register` finds the "
                 "transform, and `meddift warp TRANSFORM --points FILE` carries as many in seconds"
             )

@@ -120,7 +120,7 @@ class EncodedScan:
         return {level.name: torch.from_numpy(level.features).to(device) for level in self.pyramid.levels}
 
     def averaged(self, name: str, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z, C) float32 on the device: a level read or averaged on a parallel lattice, kept for other pairs."""
+        """(X, Y, Z, C) float32 on the device: a level read or averaged on a parallel grid, kept for other pairs."""
         key = name, grid.shape, grid.affine.tobytes()
         if key not in self._averages:
             self._averages[key] = resample_axes(self.tensors[name], self.pyramid.level(name).grid, grid)

@@ -67,7 +67,7 @@ class DescribedScan:
         return str(next(iter(self.levels.values())).values.device)
 
     def averaged(self, name: str, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z, C) float32: a level read or averaged on a parallel lattice."""
+        """(X, Y, Z, C) float32: a level read or averaged on a parallel grid."""
         level = self.levels[name]
         return on_lattice(level, grid) if self.average is None else level.whitened(self.average(name, grid))
 
