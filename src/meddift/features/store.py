@@ -22,7 +22,7 @@ from meddift.system.temporary import sweep_store
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Bytes that stored pyramids may take by default: some thirty chests with the `builtin` model.
+#: Bytes that stored pyramids may take by default: some fifty chests with the `builtin` model.
 DEFAULT_BUDGET = 20_000_000_000
 
 _KEY = re.compile(r"[0-9a-f]{64}")
