@@ -162,7 +162,7 @@ class _ZlibReader(io.RawIOBase):
         self._engine = zlib.decompressobj(wbits=47)  # zlib or gzip: its first bytes tell
 
     def readable(self) -> bool:
-        """Yes."""
+        """Whether it can be read from; it always can."""
         return True
 
     def readinto(self, target: Any) -> int:

@@ -1,6 +1,6 @@
 """DICOM series in folders. Headers are read by pydicom, compressed pixels by GDCM in SimpleITK.
 
-The grid is built from where each slice says it lies (`dicom_lattice`). A series whose slices do not lie on one
+The grid is built from where each slice says it lies (`dicom_grid`). A series whose slices do not lie on one
 even grid is refused: a missing slice or a second time point would shift points. Slices of a tilted gantry are
 resampled onto orthogonal axes, and it is said.
 """
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import ImageError, MeddiftError
+from meddift.io.dicom_grid import SliceLayout, grid_of_slices
 from meddift.io.dicom_grouping import DicomSeries
-from meddift.io.dicom_lattice import SliceLayout, lattice_of_slices
 from meddift.io.dicom_pixels import read_values
 from meddift.io.dicom_series import Progress, choose_series, left_out, read_folder
 from meddift.io.header import ImageHeader, content_problems, geometry_problems
@@ -75,7 +75,7 @@ def read_dicom_header(
     layout: SliceLayout | None = None
     if not problems:
         try:
-            layout = lattice_of_slices(slices, name)
+            layout = grid_of_slices(slices, name)
         except MeddiftError as error:
             problems.append(error)
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meddift.io.dicom_lattice import heights
+from meddift.io.dicom_grid import heights
 from meddift.io.dicom_slice import TELLING_APART, DicomSlice
 from meddift.system.text import one_line
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from meddift.errors import ImageError
 from meddift.geometry import shifted
 from meddift.io.compressed import AGAIN, opened
-from meddift.io.dicom_lattice import SliceLayout
+from meddift.io.dicom_grid import SliceLayout
 from meddift.io.dicom_slice import DicomSlice
 from meddift.io.dicom_unpack import unpacked
 

@@ -1,4 +1,4 @@
-"""SimpleITK with its manners improved: one sentence an error, and no warnings past the caller's head."""
+"""SimpleITK whose errors are one sentence each, and whose warnings do not go straight to the terminal."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def to_records(transform: Transform, path: Path) -> list[Record]:
             return [Record("AffineTransform_double_3_3", np.append(matrix[:3, :3], matrix[:3, 3]), np.zeros(3))]
         case DisplacementField():
             require_writable_field(transform, path)
-            size, origin, spacing, direction = itk_lattice(transform.grid)
+            size, origin, spacing, direction = itk_grid(transform.grid)
             vectors = lps_values(transform, np.dtype(np.float64)).transpose(3, 2, 1, 0)
             fixed = np.concatenate([size, origin, spacing, direction.ravel()])
             return [Record("DisplacementFieldTransform_double_3_3", vectors.ravel(), fixed)]
@@ -180,14 +180,14 @@ def field_to_itk(field: DisplacementField, path: Path, *, dtype: np.dtype[Any]) 
 
     require_writable_field(field, path)
     image = sitk.GetImageFromArray(np.ascontiguousarray(lps_values(field, dtype).transpose(3, 2, 1, 0)), isVector=True)
-    _, origin, spacing, direction = itk_lattice(field.grid)
+    _, origin, spacing, direction = itk_grid(field.grid)
     image.SetOrigin(origin.tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     return image
 
 
-def itk_lattice(grid: Grid) -> tuple[Floats, Floats, Floats, Floats]:
+def itk_grid(grid: Grid) -> tuple[Floats, Floats, Floats, Floats]:
     """Size, origin, spacing and (3, 3) direction of a grid as ITK wants them, LPS mm."""
     affine = flip_affine_ras_lps(grid.affine)
     direction = affine[:3, :3] / grid.spacing
@@ -248,7 +248,7 @@ def _require_three_dimensions(record: Record, path: Path) -> None:
         )
 
 
-def _lattice(record: Record, path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+def _grid_of(record: Record, path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
     """Shape and affine (LPS) from the 18 fixed parameters: size, origin, spacing, direction."""
     fixed = record.fixed.astype(np.float64)
     size = [int(n) if 0 < n < 1e6 and n == int(n) else 0 for n in np.nan_to_num(fixed[:3]).tolist()]
@@ -264,7 +264,7 @@ def _lattice(record: Record, path: Path) -> tuple[tuple[int, int, int], NDArray[
 def _field(record: Record, path: Path) -> DisplacementField:
     """A displacement field; its vectors stand one after another, x fastest."""
     require_numbers(record, len(record.parameters), (18,), path)
-    shape, affine = _lattice(record, path)
+    shape, affine = _grid_of(record, path)
     require_numbers(record, 3 * math.prod(shape), (18,), path)
     try:
         grid = Grid(shape, flip_affine_ras_lps(affine))
@@ -279,7 +279,7 @@ def _spline(record: Record, path: Path) -> ItkTransform:
     import SimpleITK as sitk  # noqa: N813 - as everybody calls it
 
     require_numbers(record, len(record.parameters), (18,), path)
-    shape, affine = _lattice(record, path)
+    shape, affine = _grid_of(record, path)
     require_numbers(record, 3 * math.prod(shape), (18,), path)
     ending = record.name.removeprefix("BSplineTransform_").split("_")[3:]
     order = int(ending[0]) if ending else 3

@@ -1,4 +1,4 @@
-"""What was found out about two scans, kept beside the features of the fixed one: most of a repeated question."""
+"""What was found out about two scans, kept on disk beside the features of the fixed one: no work twice."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _fields(parts: Sequence[Transform]) -> list[DisplacementField]:
 
 
 def _read(content: dict[str, Any]) -> Field:
-    """The way back; nothing was timed."""
+    """The field from its JSON, the reverse of `_content`; it has no times of stages."""
     grid, support, sliding = _grid_of(content["grid"]), content["support"], content["sliding"]
 
     def field(text: str) -> DisplacementField:

@@ -43,7 +43,7 @@ def _content(prior: MatchedPrior) -> dict[str, Any]:
 
 
 def _read(content: dict[str, Any]) -> MatchedPrior:
-    """The way back."""
+    """The prior from its JSON, the reverse of `_content`."""
     similarity = content["similarity"]
     return MatchedPrior(
         AffineTransform(np.array(content["affine"], dtype=np.float64)),

@@ -109,5 +109,5 @@ def _rigid(pair: Pair) -> Start:
 
 
 def _reversed(start: Start) -> Start:
-    """The way back."""
+    """The same start from the moving to the fixed scan."""
     return Start(start.name, start.transform.inverted(), start.affine.inverted())

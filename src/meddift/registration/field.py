@@ -30,7 +30,7 @@ class TensorField:
 
     @classmethod
     def moving(cls, world: torch.Tensor, moved: torch.Tensor, grid: Grid) -> TensorField:
-        """What takes (N, 3) voxel centres of a grid to other places."""
+        """The field that takes the voxel centres of a grid, (N, 3) world RAS mm, to other places, (N, 3) likewise."""
         return cls((moved - world).float().reshape(*grid.shape, 3), grid)
 
     def apply(self, positions: torch.Tensor) -> torch.Tensor:

@@ -51,7 +51,7 @@ class SliceLayout:
     notes: tuple[str, ...]
 
 
-def lattice_of_slices(slices: Sequence[DicomSlice], name: str) -> SliceLayout:
+def grid_of_slices(slices: Sequence[DicomSlice], name: str) -> SliceLayout:
     """Order slices along their normal and lay a grid through the places that they state.
 
     First place and step are those of the straight line with the smallest squared distances from all of them.
