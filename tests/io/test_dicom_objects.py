@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -174,6 +175,23 @@ def test_dcmqi_reads_both(series: Path, mask: Volume, tmp_path: Path) -> None:
     assert [g["TrackingIdentifier"] for g in groups] == ["lesion 3", "lesion 11"]
     assert groups[0]["TrackingUniqueIdentifier"] == tracking_uid("patient 3")
     assert "TrackingUniqueIdentifier" not in groups[1]
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not here (apt-get install dicom3tools)")
+def test_both_are_what_the_standard_asks_for(series: Path, mask: Volume, tmp_path: Path) -> None:
+    """By dciodvfy, which knows the modules and attributes of every kind of object."""
+    seg, report = tmp_path / "seg.dcm", tmp_path / "sr.dcm"
+    write_segmentation(mask, SEGMENTS, series, seg)
+    write_report(seg, SEGMENTS, series, report, timepoint="T1")
+
+    def said(path: Path) -> list[str]:
+        done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, timeout=60)
+        return done.stderr.splitlines()
+
+    assert said(seg) == ["Segmentation"]
+    assert said(report) == ["Comprehensive3DSR"]
+    # It does see what is missing: the drawn slices have only what their reader needs.
+    assert any(line.startswith("Error") for line in said(next(series.iterdir())))
 
 
 def test_a_mask_of_other_voxels_is_not_written(series: Path, mask: Volume, tmp_path: Path) -> None:
