@@ -161,6 +161,7 @@ def train_on(
     given = signal * latent + (1 - signal**2).sqrt() * noise
     # Objectives stay in float32: cosines of neighbouring places differ by less than bfloat16 can tell.
     with torch.autocast(device.type, dtype=torch.bfloat16):
+        given = given.contiguous(memory_format=torch.channels_last_3d)
         output, levels = read_levels(network, given, timesteps.to(device))
     wanted = denoising_target(config["prediction"], latent, noise, signal)
     loss = (output.float() - wanted).square().mean((1, 2, 3, 4)).sum()
@@ -228,7 +229,8 @@ def main() -> None:
 
     torch.manual_seed(arguments.seed)
     device = torch.device(arguments.device)
-    network = build_network(config).to(device)
+    # Convolutions in bfloat16 want channels side by side.
+    network = build_network(config).to(device).to(memory_format=torch.channels_last_3d)
     if arguments.start_from:
         exported = [load_file(part) for part in sorted(arguments.start_from.glob("unet-*.safetensors"))]
         network.load_state_dict({name: value.float() for part in exported for name, value in part.items()})
