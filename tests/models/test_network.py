@@ -242,18 +242,23 @@ def test_ratios_of_noise_carry_over_between_models(models) -> None:
     assert models["rflow"].timestep_for(ratio) == 155
 
 
-def test_bfloat16_is_close_to_float32_and_only_on_request(models, latents, folder) -> None:
-    exact = models["haar"]
+@pytest.mark.parametrize("kind", ["ddpm", "rflow", "haar"])
+def test_bfloat16_is_close_to_float32(kind, models, folder) -> None:
+    exact = models[kind]
     assert exact.precision == "float32"
-    spec = exact.spec
-    fast = load_model(spec, weights=folder / "haar", precision="bfloat16")
-    one = exact.levels(latents["haar"], timestep=20, levels=LEVELS, noise_seed=None)
-    two = fast.levels(latents["haar"], timestep=20, levels=LEVELS, noise_seed=None)
-    for name in LEVELS:
-        assert two[name].data.dtype == np.float32
-        difference = np.linalg.norm(one[name].data - two[name].data) / np.linalg.norm(one[name].data)
-        assert 0 < difference < 0.03
-    assert load_model(spec, weights=folder / "haar", precision="auto").precision in ("float32", "bfloat16")
+    fast = load_model(exact.spec, weights=folder / kind, precision="bfloat16")
+    shape = tuple(n * exact.spec.multiple for n in (1, 2, 1))
+    data = np.random.default_rng(3).random(shape, dtype=np.float32)
+    prepared = Volume(data, Grid(shape, np.diag([2.0, 1.5, 3.0, 1.0])))
+    codes = [model.encode(prepared) for model in (exact, fast)]
+    maps = [model.levels(codes[0], timestep=20, levels=LEVELS, noise_seed=None) for model in (exact, fast)]
+    compared = [(codes[0].data, codes[1].data), *((maps[0][name].data, maps[1][name].data) for name in LEVELS)]
+    for place, (one, two) in enumerate(compared):
+        assert two.dtype == np.float32
+        difference = np.linalg.norm(one - two) / np.linalg.norm(one)
+        # Random weights carry rounding on farther than trained ones. The wavelet transform is no network: no difference.
+        assert difference < 0.1
+        assert difference > 0 or (kind == "haar" and place == 0)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu:x"])
