@@ -256,7 +256,7 @@ def test_bfloat16_is_close_to_float32(kind, models, folder) -> None:
     for place, (one, two) in enumerate(compared):
         assert two.dtype == np.float32
         difference = np.linalg.norm(one - two) / np.linalg.norm(one)
-        # Random weights carry rounding on farther than trained ones. The wavelet transform is no network: no difference.
+        # Random weights carry rounding on farther than trained ones; the wavelet transform is no network.
         assert difference < 0.1
         assert difference > 0 or (kind == "haar" and place == 0)
 
