@@ -59,22 +59,26 @@ export class FlatView {
     await Promise.all(this.rectangles.map(({ plane }) => this.fetch(plane)));
   }
 
+  // What a plane shows depends on where it is cut, and not on where in it the crosshair is.
+  wanted(plane) {
+    const [x, y, z] = this.position.map((v, axis) => (axis === AXES[plane][2] ? v : 0).toFixed(3));
+    const map = this.map ? `${this.map.url}/plane.png?` : "";
+    return { at: `plane=${plane}&x=${x}&y=${y}&z=${z}`, window: `low=${this.low}&high=${this.high}`, map };
+  }
+
   async fetch(plane) {
-    const held = (this.pictures[plane] ??= { image: null, map: null, busy: false, again: false });
-    if (held.busy) { held.again = true; return; }
+    const held = (this.pictures[plane] ??= { image: null, map: null, shown: "", busy: false });
+    if (held.busy) return;
     held.busy = true;
-    do {
-      held.again = false;
-      const [x, y, z] = this.position.map((v) => v.toFixed(3));
-      const at = `plane=${plane}&x=${x}&y=${y}&z=${z}`;
-      const map = this.map;
-      const wanted = this.position.join();
+    // Whatever has changed meanwhile is fetched after it.
+    for (let wanted = this.wanted(plane); this.pictures[plane] === held && held.shown !== shownBy(wanted); wanted = this.wanted(plane)) {
+      const { at, window, map } = wanted;
       [held.image, held.map] = await Promise.all([
-        picture(address(`scans/${this.scan.id}/plane.png?${at}&low=${this.low}&high=${this.high}&pixels=512`)),
-        map ? picture(`${map.url}/plane.png?${at}&scan=${this.scan.id}&pixels=256`) : null,
+        picture(address(`scans/${this.scan.id}/plane.png?${at}&${window}&pixels=512`)),
+        map ? picture(`${map}${at}&scan=${this.scan.id}&pixels=256`) : null,
       ]);
-      held.at = wanted;
-    } while (held.again);
+      held.shown = shownBy(wanted);
+    }
     held.busy = false;
     this.draw();
   }
@@ -98,7 +102,7 @@ export class FlatView {
       const [x, y] = [Math.min(one.x, other.x), Math.min(one.y, other.y)];
       const [w, h] = [Math.abs(one.x - other.x), Math.abs(one.y - other.y)];
       // A picture of another place than that of the crosshair is on its way out, and shall look so.
-      pen.globalAlpha = held?.at === this.position.join() ? 1 : 0.45;
+      pen.globalAlpha = held?.shown.startsWith(this.wanted(tile.plane).at) ? 1 : 0.45;
       if (held?.image) pen.drawImage(held.image, x, y, w, h);
       if (held?.map) pen.drawImage(held.map, x, y, w, h);
       pen.restore();
@@ -135,7 +139,9 @@ export class FlatView {
   }
 }
 
+const shownBy = ({ at, window, map }) => [at, window, map].join();
+
 async function picture(url) {
-  const answer = await fetch(url);
-  return answer.ok ? createImageBitmap(await answer.blob()) : null;
+  const answer = await fetch(url).catch(() => null);  // the page says by itself that the server is gone
+  return answer?.ok ? createImageBitmap(await answer.blob()) : null;
 }

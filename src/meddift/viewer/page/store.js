@@ -16,7 +16,7 @@ export async function choosePair(place, opened) {
   const choices = make("div", { className: "choices" }, make("h2", { textContent: "Pairs that were opened lately" }));
   for (const pair of pairs) {
     const points = pair.points === 1 ? "1 point kept" : `${pair.points} points kept`;
-    const button = make("button", {}, make("span", { textContent: `Opened ${pair.day}` }), ...about(pair), make("span", { className: "faint", textContent: points }));
+    const button = make("button", {}, make("span", { textContent: `Opened ${pair.day}` }), make("span", { className: "faint", textContent: points }), ...about(pair));
     button.addEventListener("click", async () => {
       notice("opening", "Reading both scans …", { busy: true });
       try {
