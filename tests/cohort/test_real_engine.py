@@ -151,7 +151,7 @@ def test_a_store_that_cannot_be_written_to_stops_the_run(pairs, tmp_path):
     )  # fmt: skip
     with small_disk(plan.store, "size=1m") as disk:
         disk.again("ro")
-        with pytest.raises(OutputError, match=r"cannot keep features.*read-only"):
+        with pytest.raises(OutputError, match=r"cannot keep features.*cannot be written to"):
             cohort.run(plan)
     assert not list((tmp_path / "out" / "cases").glob("*/result.json"))
     assert cohort.run(replace(plan, store=None)).counts == {"done": 3, "failed": 1}
