@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from meddift.system.signals import STOP_SIGNALS
 _PENDING_S = 120.0
 #: How often starting Ray on this machine is tried: it gives up after 30 s, which a busy machine may need and more.
 _STARTS = 3
+#: Seconds within which a machine answers that it listens.
+_LISTENING_S = 10.0
 #: Shared memory of Ray, bytes: nothing but paths and small JSON goes through it.
 _OBJECT_STORE_BYTES = 100_000_000
 
@@ -86,6 +89,8 @@ class RayActors:
         Raises:
             ExecutorError: if that is not possible.
         """
+        if not self._local:
+            _check_listening(address)
         tries = _STARTS if self._local else 1
         for left in reversed(range(tries)):
             try:
@@ -185,13 +190,26 @@ class RayWorker:
 
     def versions(self) -> dict[str, Any]:
         """What all workers must agree in."""
-        import socket
-
         return {"host": socket.gethostname(), "versions": dict(self._worker.engine.versions())}
 
     def do(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Do a task."""
         return self._worker.do(task)
+
+
+def _check_listening(address: str) -> None:
+    """Whether anybody listens at an address of the form [ray://]host:port; Ray itself finds out in some minutes.
+
+    Raises:
+        ExecutorError: if not.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():  # a name that Ray knows, such as "auto"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENING_S).close()
+    except (OSError, OverflowError) as error:
+        raise ExecutorError(f"Ray cannot be reached at {address}: {error}") from error
 
 
 def _needed(name: str) -> bool:
