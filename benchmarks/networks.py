@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ def _scan(shape: list[int]) -> Volume:
 
 def builtin(told: dict[str, Any]) -> dict[str, Any]:
     """All levels of a scan with the model that comes with meddift."""
-    model = load_model("builtin")
+    model = load_model("builtin", precision="auto")
     scan = _scan(told["shape"])
-    options = ExtractionOptions.for_model(model.spec)
+    options = replace(ExtractionOptions.for_model(model.spec), numbers="float16")
     row, _ = measured(lambda: extract_pyramid(scan, model, options))
     prepared = model.prepare(scan)
     latent = model.encode(prepared)
