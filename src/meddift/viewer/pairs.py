@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,16 +95,11 @@ class Pairs:
 
     def prepare(self, fixed: str, moving: str) -> Job:
         """Compute in the background what is the same for all points; the job that does, or did."""
-        self.scan(fixed), self.scan(moving)
-        with self._lock:
-            job = self._preparing.get((fixed, moving))
-            if job is None or job.state.state in ("failed", "cancelled"):
 
-                def work(report: Progress) -> None:
-                    self.pair(fixed, moving).prepare(on_progress=report)
+        def work(report: Progress) -> None:
+            self.pair(fixed, moving).prepare(on_progress=report)
 
-                job = self._preparing[fixed, moving] = self._jobs.start("prepare", f"{fixed}>{moving}", work)
-            return job
+        return self._begun(self._preparing, "prepare", fixed, moving, work)
 
     def is_prepared(self, fixed: str, moving: str) -> bool:
         """Whether points are answered at once."""
@@ -154,16 +149,11 @@ class Pairs:
 
     def register(self, fixed: str, moving: str) -> Job:
         """Fit one transform in the background; the job that does, or did."""
-        self.scan(fixed), self.scan(moving)
-        with self._lock:
-            job = self._registering.get((fixed, moving))
-            if job is None or job.state.state in ("failed", "cancelled"):
 
-                def work(report: Progress) -> Registration:
-                    return self.pair(fixed, moving).register(on_progress=report)
+        def work(report: Progress) -> Registration:
+            return self.pair(fixed, moving).register(on_progress=report)
 
-                job = self._registering[fixed, moving] = self._jobs.start("register", f"{fixed}>{moving}", work)
-            return job
+        return self._begun(self._registering, "register", fixed, moving, work)
 
     def registration(self, fixed: str, moving: str) -> Registration | None:
         """What registering has given; None as long as it has not."""
@@ -188,6 +178,22 @@ class Pairs:
             back = self._field(moving, fixed)
             return None if back is None else back.inverted()
         return None
+
+    def _begun(
+        self,
+        jobs: dict[tuple[str, str], Job],
+        kind: str,
+        fixed: str,
+        moving: str,
+        work: Callable[[Progress], Registration | None],
+    ) -> Job:
+        """The job of a pair among those of a kind; begun where there is none, or where it came to nothing."""
+        self.scan(fixed), self.scan(moving)
+        with self._lock:
+            job = jobs.get((fixed, moving))
+            if job is None or job.state.state in ("failed", "cancelled"):
+                job = jobs[fixed, moving] = self._jobs.start(kind, f"{fixed}>{moving}", work)
+            return job
 
     def _field(self, fixed: str, moving: str) -> Transform | None:
         """The field where points are aligned under one; else what they are searched around."""
