@@ -134,17 +134,18 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: l
             _smooth_along(other[:count], 1, kernel, out=channel[2 * reach : 2 * reach + count])
         if slab.start == 0:
             channels[:, : 2 * reach] = channels[:, 2 * reach : 2 * reach + 1]
-        last = 2 * reach + count - 1
-        if slab.stop == planes:
-            channels[:, last + 1 : last + 1 + reach] = channels[:, last : last + 1]
-            last += reach
-        for middle in range(reach + (reach if slab.start == 0 else 0), last + 1 - reach):
+        at_end, end = slab.stop == planes, 2 * reach + count
+        if at_end:
+            channels[:, end : end + reach] = channels[:, end - 1 : end]
+        # Those planes whose neighbours on both sides are there by now.
+        for plane in range(max(0, slab.start - reach), planes if at_end else slab.stop - reach):
+            middle = plane - slab.start + 2 * reach
             smoothed = channels[:, middle] * kernel[0]
             for offset, weight in enumerate(kernel[1:], start=1):
                 smoothed.add_(channels[:, middle - offset], alpha=weight).add_(
                     channels[:, middle + offset], alpha=weight
                 )
-            out[slab.start + middle - 2 * reach] = smoothed.permute(1, 2, 0)
+            out[plane] = smoothed.permute(1, 2, 0)
         channels[:, : 2 * reach] = channels[:, count : count + 2 * reach].clone()
 
 
