@@ -69,7 +69,11 @@ def test_it_has_no_say_in_verdicts_and_the_others_have(spoiled) -> None:
     pair, places, matches = spoiled
     assert pair.usual.earned == ("up1", "up3")
     np.testing.assert_allclose(matches.moving.positions - places, [[0, 2.0 * SHIFTED, 0]] * len(places), atol=0.3)
-    of_others = semantic_margin(pair.field, pair.sides, places, matches.moving.positions, ("up1", "up3"))
+
+    def margin(*names: str) -> np.ndarray:
+        indexes = pair.sides[0].of_levels(names), pair.sides[1].of_levels(names)
+        return semantic_margin(pair.field, indexes, places, matches.moving.positions)
+
+    of_others = margin("up1", "up3")
     np.testing.assert_allclose(matches.margin, of_others, atol=1e-6)
-    with_it = semantic_margin(pair.field, pair.sides, places, matches.moving.positions, ("up1", "up2", "up3"))
-    assert np.abs(with_it - of_others).max() > 0.01
+    assert np.abs(margin("up1", "up2", "up3") - of_others).max() > 0.01

@@ -224,11 +224,10 @@ class Pair(ScanPair):
             rows = np.flatnonzero(found.reachable)
             confidence = self.settings.options.confidence
             found.put(rows, align_under(field, self.sides, positions[rows], confidence=confidence))
-        earned = self.usual.earned if confidence else ()
-        if earned:
+        judges = self.judges if confidence else None
+        if judges is not None:
             with timed(self.timing, "confidence"):
-                at = positions[rows], found.positions[rows]
-                found.margin[rows] = semantic_margin(field, self.sides, *at, earned)
+                found.margin[rows] = semantic_margin(field, judges, positions[rows], found.positions[rows])
         return found
 
     def _one_by_one(self, positions: NDArray[np.float64]) -> Located:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -319,6 +319,7 @@ class ScanPair:
     def free(self) -> None:
         """Let go of what lies on the device; it is brought there again when it is needed."""
         forget(self, "sides")
+        forget(self, "judges")
         self._coarse.clear()
 
     @once
@@ -328,6 +329,16 @@ class ScanPair:
         return keep(
             store, key, "usual", self._field_decides, self._usual, content=asdict, read=lambda found: Usual(**found)
         )
+
+    @once
+    def judges(self) -> tuple[SearchIndex, SearchIndex] | None:
+        """Both scans by the levels of the network that have a say in verdicts; None where none of them has."""
+        return self._by_levels(self.usual.earned) if self.usual.earned else None
+
+    def _by_levels(self, names: Sequence[str]) -> tuple[SearchIndex, SearchIndex]:
+        """Both scans by some of the semantic levels."""
+        fixed, moving = self.sides
+        return fixed.of_levels(names), moving.of_levels(names)
 
     def _usual(self) -> Usual:
         places = self._landmarks
@@ -341,6 +352,6 @@ class ScanPair:
             aligned = align_under(self.field, self.sides, places, confidence=False)
             shares = {}
             for name in self.settings.semantic_levels:
-                margin = semantic_margin(self.field, self.sides, places, aligned.positions, [name])
+                margin = semantic_margin(self.field, self._by_levels([name]), places, aligned.positions)
                 shares[name] = float((margin > 0).mean())
         return Usual(float(np.median(aligned.similarity)), shares)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from meddift.features import Level
 from meddift.features.extraction import MIND
 from meddift.geometry.inverse import invert_points
+from meddift.matching import SearchIndex
 from meddift.matching.align import align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_nearby
 from meddift.pipeline.direction import Side
@@ -134,22 +134,19 @@ def _near_the_surface(field: Field, positions: NDArray[np.float64], group: NDArr
 
 def semantic_margin(
     field: Field,
-    sides: tuple[Side, Side],
+    indexes: tuple[SearchIndex, SearchIndex],
     positions: NDArray[np.float64],
     found: NDArray[np.float64],
-    names: Sequence[str],
 ) -> NDArray[np.float64]:
     """(N,) float64, by how much some levels prefer the places found to others nearby; below 0 if they do not.
 
     Args:
         field: Fixed to moving.
-        sides: The fixed and the moving scan.
+        indexes: These levels of the fixed and of the moving scan.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
         found: (N, 3) float64 on the moving scan, world RAS mm.
-        names: Of the levels.
     """
-    fixed, moving = (side.of_levels(names) for side in sides)
-    near = locate_nearby(fixed, moving, positions, found, field.transform, radius_mm=RIVALS_MM, support_mm=0.0)
+    near = locate_nearby(*indexes, positions, found, field.transform, radius_mm=RIVALS_MM, support_mm=0.0)
     away = np.linalg.norm(near.positions - found, axis=1)
     return np.where(away <= RIVALS_MM / 2, near.margin, -np.abs(near.margin))
 
