@@ -91,7 +91,7 @@ def estimate_memory(
 
 
 def pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) -> int:
-    """Bytes of all feature maps of a scan, in memory and on disk.
+    """Bytes of all feature maps of a scan in memory.
 
     Args:
         spec: The model.
@@ -101,6 +101,11 @@ def pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) ->
     network = network_grid(grid, spec)
     hand_made = 4 * MIND_CHANNELS * _scan_voxels(spec, grid, network) if MIND in extraction.levels else 0
     return hand_made + _level_bytes(spec, extraction, network)
+
+
+def stored_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) -> int:
+    """Bytes of all feature maps of a scan on disk; takes what `pyramid_bytes` does."""
+    return pyramid_bytes(spec, extraction, grid) // (2 if extraction.numbers == "float16" else 1)
 
 
 def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:
