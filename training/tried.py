@@ -180,7 +180,7 @@ class Sources:
         for level in pyramid.levels:
             mean, matrix = maps[level.name]
             mapped = ((level.matrix - mean) @ matrix).reshape(level.features.shape)
-            levels.append(replace(level, features=np.ascontiguousarray(mapped, dtype=np.float32)))
+            levels.append(replace(level, values=np.ascontiguousarray(mapped, dtype=np.float32)))
         return replace(pyramid, levels=tuple(levels))
 
 

@@ -193,7 +193,7 @@ def _thinned_out(volume: Volume, spacing_mm: float = MASK_MM) -> Volume:
     """The volume upright, and only every so many voxels of it."""
     upright = volume.reoriented("RAS")
     steps = steps_of(upright.grid, spacing_mm)
-    return Volume(upright.data[:: steps[0], :: steps[1], :: steps[2]], upright.grid.strided(steps.tolist()))
+    return upright.strided(steps.tolist())
 
 
 def _spread_out(mask: NDArray[np.bool_], like: Volume) -> Volume:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from meddift.errors import GeometryError
 from meddift.geometry import Grid, resample_axes, sample
+from meddift.system.once import once
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,11 @@ class Volume:
         data[..., target[0], target[1], target[2]] = self.data[..., source[0], source[1], source[2]]
         return Volume(data, grid, modality=self.modality)
 
+    def strided(self, steps: Sequence[int]) -> Volume:
+        """Every so many voxels along each axis, the first among them; a view."""
+        x, y, z = (slice(None, None, int(step)) for step in steps)
+        return Volume(self.data[..., x, y, z], self.grid.strided(steps), modality=self.modality)
+
     def resampled_along_axes(self, grid: Grid) -> Volume:
         """Read this volume on another grid whose axes run in the same directions.
 
@@ -146,3 +155,85 @@ class Volume:
         # Plus zero: a zero with a sign is the same place and must be the same bytes.
         state.update((np.round(self.grid.affine, 6) + 0.0).tobytes())
         return state.hexdigest()
+
+
+class DeviceVolume(Volume):
+    """A Volume whose voxels were computed on a device and stay there; `data` brings them to main memory when asked.
+
+    Args:
+        tensor: (..., X, Y, Z) tensor of any type.
+        grid: The grid in world RAS mm.
+        modality: As for `Volume`.
+
+    Attributes:
+        tensor: As above.
+
+    Raises:
+        GeometryError: if the last three axes of the tensor are not `grid.shape`.
+    """
+
+    tensor: Tensor
+
+    def __init__(self, tensor: Tensor, grid: Grid, modality: str = "") -> None:
+        if tuple(tensor.shape[-3:]) != grid.shape:
+            raise GeometryError(f"data of shape {tuple(tensor.shape)} does not lie on a grid of shape {grid.shape}")
+        known = {"tensor": tensor, "grid": grid, "notes": (), "modality": modality}
+        self.__dict__.update(known)
+
+    @classmethod
+    def sent(cls, volume: Volume, device: Any) -> DeviceVolume:
+        """A volume on a device; on a processor it shares the memory."""
+        import torch
+
+        if isinstance(volume, DeviceVolume):
+            return cls(volume.tensor.to(device), volume.grid, volume.modality)
+        data = volume.data
+        if data.dtype.name not in _TENSOR_TYPES or not data.dtype.isnative:
+            data = data.astype(np.float32)
+        return cls(torch.from_numpy(np.ascontiguousarray(data)).to(device), volume.grid, volume.modality)
+
+    @once
+    def data(self) -> NDArray[Any]:
+        """(..., X, Y, Z) array in main memory; on a processor it shares the memory of the tensor."""
+        found: NDArray[Any] = self.tensor.cpu().numpy()
+        return found
+
+    def __repr__(self) -> str:
+        """Type and geometry in words."""
+        return f"DeviceVolume({self.tensor.dtype}, {self.tensor.device}, {self.grid!r})"
+
+    def reoriented(self, orientation: str = "RAS") -> DeviceVolume:
+        """As `Volume.reoriented`, on the device."""
+        grid, axes, flips = self.grid.reoriented(orientation)
+        lead = self.tensor.ndim - 3
+        turned = self.tensor.permute(*range(lead), *(lead + a for a in axes))
+        turned = turned.flip([lead + i for i in range(3) if flips[i]]) if any(flips) else turned
+        return DeviceVolume(turned.contiguous(), grid, self.modality)
+
+    def cropped(self, start: Sequence[int], shape: Sequence[int], *, fill: float = 0.0) -> DeviceVolume:
+        """As `Volume.cropped`, on the device."""
+        grid = self.grid.cropped(start, shape)
+        result = self.tensor.new_full((*self.tensor.shape[:-3], *grid.shape), fill)
+        source, target = [], []
+        for first, length, n in zip(start, grid.shape, self.grid.shape, strict=True):
+            low, high = max(int(first), 0), min(int(first) + length, n)
+            if low >= high:
+                return DeviceVolume(result, grid, self.modality)
+            source.append(slice(low, high))
+            target.append(slice(low - int(first), high - int(first)))
+        result[..., target[0], target[1], target[2]] = self.tensor[..., source[0], source[1], source[2]]
+        return DeviceVolume(result, grid, self.modality)
+
+    def strided(self, steps: Sequence[int]) -> DeviceVolume:
+        """As `Volume.strided`, on the device."""
+        x, y, z = (slice(None, None, int(step)) for step in steps)
+        return DeviceVolume(self.tensor[..., x, y, z], self.grid.strided(steps), self.modality)
+
+    def resampled_along_axes(self, grid: Grid) -> DeviceVolume:
+        """As `Volume.resampled_along_axes`, on the device."""
+        values = self.tensor.float().contiguous()
+        return DeviceVolume(resample_axes(values, self.grid, grid, first_axis=values.ndim - 3), grid, self.modality)
+
+
+#: Types of arrays that PyTorch takes as they are, and computes with on every device.
+_TENSOR_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float64")

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from meddift.errors import ImageError, OptionsError
 from meddift.features import mind_level
+from meddift.features.mind import _RUN, _SLAB_VOXELS
 from meddift.geometry import Grid
 from meddift.volume import Volume
 
@@ -74,8 +75,9 @@ def test_smoothing_is_that_of_scipy_and_does_not_depend_on_slabs(sigma, shape, m
     truth = np.stack(
         [gaussian_filter(raw[..., c].astype(np.float64), sigma, mode="nearest", truncate=3.0) for c in range(12)], -1
     )
-    for voxels in (1, 1000, 10**9):
-        monkeypatch.setattr("meddift.features.mind._SLAB_VOXELS", voxels)
+    for voxels, run in ((1, 1), (1000, 1), (1000, 3), (10**9, 1000)):
+        monkeypatch.setitem(_SLAB_VOXELS, "cpu", voxels)
+        monkeypatch.setitem(_RUN, "cpu", run)
         found = mind_level(scan, dilations=(1,), smoothing=sigma).features
         np.testing.assert_allclose(found, truth, atol=1e-6)
 
@@ -83,7 +85,7 @@ def test_smoothing_is_that_of_scipy_and_does_not_depend_on_slabs(sigma, shape, m
 def test_slabs_leave_no_trace(monkeypatch):
     scan = volume((20, 9, 8))
     whole = mind_level(scan).features
-    monkeypatch.setattr("meddift.features.mind._SLAB_VOXELS", 100)
+    monkeypatch.setitem(_SLAB_VOXELS, "cpu", 100)
     np.testing.assert_allclose(mind_level(scan).features, whole, atol=1e-6)
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from meddift.errors import ModelError, OptionsError
 from meddift.features.code import code_digest, installed_version
@@ -18,9 +16,11 @@ from meddift.features.pyramid import Level, Pyramid
 from meddift.geometry import box_within
 from meddift.models import find_spec, prepare_volume
 from meddift.system.progress import Progress, silent
-from meddift.volume import Volume
+from meddift.volume import DeviceVolume, Volume
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from meddift.models import DiffusionModel, ModelSpec
 
 #: Name of the hand-made level, see `mind_level`. All other levels come from the network.
@@ -161,6 +161,7 @@ def extract_pyramid(
     spec: ModelSpec | None = None,
     digest: str | None = None,
     spare: bool = False,
+    device: str = "cpu",
     on_progress: Progress | None = None,
 ) -> Pyramid:
     """Compute the feature maps of one scan.
@@ -175,6 +176,7 @@ def extract_pyramid(
         spec: Without a model: whose intensity and grid rules prepare the scan; None = those of `builtin` (CT).
         digest: What `pyramid_key` says of all this, where the caller has asked it already.
         spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
+        device: Where all but the network is computed, and where the levels stay: "cpu" or "cuda:N".
         on_progress: Called as work goes on.
 
     Returns:
@@ -192,20 +194,22 @@ def extract_pyramid(
     report("preparing the scan", 0.0)
     rules = _specification(model, spec)
     body = options.part == "body"
-    prepared = model.prepare(volume, body=body) if model is not None else prepare_volume(volume, rules, body=body)
+    prepared: Volume = (
+        model.prepare(volume, body=body)
+        if model is not None
+        else prepare_volume(volume, rules, body=body, device=device)
+    )
     levels: list[Level] = []
     if model is not None and options.network_levels:
 
         def network_report(text: str, done: int) -> None:
             report(text, (1 + done) / steps)
 
-        levels += _network_levels(volume, prepared, model, options, spare, network_report)
+        levels += _network_levels(volume, prepared, model, options, spare, device, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
-        device = "cpu" if model is None or str(model.device) == "mps" else str(model.device)
-        levels.append(mind_level(prepared.cropped(*box_within(prepared.grid, volume.grid)), name=MIND, device=device))
-    for level in levels:
-        _check_finite(level)
+        levels.append(mind_level(prepared.cropped(*box_within(prepared.grid, volume.grid)), name=MIND))
+    _check_finite(levels)
     if options.numbers == "float16":
         levels = [level.rounded() for level in levels]
     # Of levels of the same spacing, the network's come first, in the order in which it makes them.
@@ -235,6 +239,7 @@ def _network_levels(
     model: DiffusionModel,
     options: ExtractionOptions,
     spare: bool,
+    device: str,
     report: Callable[[str, int], None],
 ) -> list[Level]:
     """Encode once, run the decoder for each draw, and average."""
@@ -247,26 +252,30 @@ def _network_levels(
     order += [
         name for name in options.network_levels if name not in order
     ]  # the model itself says that they are not its
-    total: dict[str, NDArray[np.float32]] = {}
+    total: dict[str, Tensor] = {}
     grids = {}
     for k, seed in enumerate(seeds):
         report(f"reading features, draw {k + 1} of {len(seeds)}", 1 + k)
         maps = model.levels(latent, timestep=options.timestep, levels=order, noise_seed=seed, spacing=spacing)
         for name, features in maps.items():
-            data = np.asarray(features.data, dtype=np.float32)
+            data = DeviceVolume.sent(features, device).tensor
             grids[name] = features.grid
             total[name] = total[name] + data if name in total else data
-    return [Level(name, np.moveaxis(total[name], 0, -1) / np.float32(len(seeds)), grids[name]) for name in order]
+    return [Level(name, total[name].movedim(0, -1) / len(seeds), grids[name]) for name in order]
 
 
-def _check_finite(level: Level) -> None:
+def _check_finite(levels: Sequence[Level]) -> None:
     """Refuse features that would make every comparison NaN."""
+    import torch
+
     # One number tells: a sum is finite only if all its parts are (float64: float32 features cannot overflow it).
-    if not np.isfinite(level.features.sum(dtype=np.float64)):
-        raise ModelError(
-            f"level {level.name!r} holds NaN or infinity; the weights may be damaged, or the precision too low: "
-            "try precision float32"
-        )
+    sums = torch.stack([level.tensor.sum(dtype=torch.float64) for level in levels]).tolist()
+    for level, total in zip(levels, sums, strict=True):
+        if not math.isfinite(total):
+            raise ModelError(
+                f"level {level.name!r} holds NaN or infinity; the weights may be damaged, or the precision too low: "
+                "try precision float32"
+            )
 
 
 def _specification(model: DiffusionModel | None, spec: ModelSpec | None) -> ModelSpec:

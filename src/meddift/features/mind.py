@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from meddift.errors import ImageError, OptionsError
 from meddift.features.pyramid import Level
+from meddift.volume import DeviceVolume, Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from meddift.volume import Volume
 
 #: Offsets of the six neighbours, in units of the dilation.
 _NEIGHBOURS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
@@ -32,8 +29,11 @@ _PAIRS = tuple(
 )
 #: The local variance is kept within this factor of its mean over the scan, both ways (as the authors' own code does).
 _VARIANCE_RANGE = 1e3
-#: Slabs of about this many voxels are worked on at a time: a few of them fit into a processor's cache.
-_SLAB_VOXELS = 400_000
+#: Slabs of about this many voxels are worked on at a time: on a processor a few of them fit into its cache, on a
+#: graphics card they keep it busy (40 numbers a voxel: 3 GB).
+_SLAB_VOXELS = {"cpu": 400_000, "cuda": 20_000_000}
+#: Planes that are smoothed across at a time.
+_RUN = {"cpu": 1, "cuda": 1_000}
 
 
 def mind_level(
@@ -44,7 +44,6 @@ def mind_level(
     smoothing: float = 0.7,
     name: str = "mind",
     weight: float = 1.0,
-    device: str = "cpu",
 ) -> Level:
     """Compute MIND-SSC at every voxel of a scan.
 
@@ -54,15 +53,15 @@ def mind_level(
     Beyond the border of the scan its border voxels repeat.
 
     Args:
-        volume: One scan of shape (X, Y, Z), any numeric type. Intensities as the network sees them: a window that is
-            clipped to what matters keeps metal and air from deciding over the variance.
+        volume: One scan of shape (X, Y, Z), any numeric type; MIND is computed on the device on which it is.
+            Intensities as the network sees them: a window that is clipped to what matters keeps metal and air from
+            deciding over the variance.
         radius: Half the edge of the patches, voxels; 0 compares single voxels.
         dilations: Distances of the neighbours, voxels; twelve channels for each.
         smoothing: Standard deviation of a Gaussian that the channels are smoothed with in the end, voxels; 0 = none.
             MIND varies quickly from voxel to voxel, while descriptors are read between voxels.
         name: Name of the level.
         weight: Weight of the level.
-        device: Where it is computed.
 
     Returns:
         Level of 12 channels a dilation, each value in (0, 1], on the grid of `volume`.
@@ -73,22 +72,22 @@ def mind_level(
     """
     import torch
 
-    if volume.data.ndim != 3:
-        raise ImageError(f"MIND needs one scan of three axes, got an array of shape {volume.data.shape}")
+    sent = DeviceVolume.sent(volume, volume.tensor.device if isinstance(volume, DeviceVolume) else "cpu").tensor
+    if sent.ndim != 3:
+        raise ImageError(f"MIND needs one scan of three axes, got an array of shape {tuple(sent.shape)}")
     if radius < 0 or not dilations or min(dilations) < 1:
         raise OptionsError(f"MIND needs a radius of at least 0 and dilations of at least 1, got {radius}, {dilations}")
     if not (math.isfinite(smoothing) and smoothing >= 0):
         raise OptionsError(f"MIND needs a smoothing of 0 or more voxels, got {smoothing}")
-    image = np.ascontiguousarray(volume.data, dtype=np.float32)
-    if not np.isfinite(image).all():
-        raise ImageError("MIND needs a scan without NaN and infinity")
     with torch.no_grad():
-        scan = torch.from_numpy(image).to(device)
+        scan = sent.float().contiguous()
+        if not bool(torch.isfinite(scan).all()):
+            raise ImageError("MIND needs a scan without NaN and infinity")
         features = scan.new_empty((*scan.shape, len(_PAIRS) * len(dilations)))
         for block, dilation in enumerate(dilations):
             first = block * len(_PAIRS)
             _mind_into(features[..., first : first + len(_PAIRS)], scan, radius, dilation, _gaussian(smoothing))
-    return Level(name, features.cpu().numpy(), volume.grid, weight)
+    return Level(name, features, volume.grid, weight)
 
 
 def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: list[float]) -> None:
@@ -97,7 +96,9 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: l
 
     margin, reach = radius + dilation, len(kernel) - 1
     padded = torch.nn.functional.pad(image[None, None], [margin] * 6, mode="replicate")[0, 0]
-    planes, length = out.shape[0], max(1, _SLAB_VOXELS // max(1, padded[0].numel()))
+    run, slab_voxels = _RUN[image.device.type], _SLAB_VOXELS[image.device.type]
+    planes, length = out.shape[0], max(1, slab_voxels // max(1, padded[0].numel()))
+    length = min(length, planes)
     variance = image.new_empty(image.shape)
     slabs = [slice(start, min(start + length, planes)) for start in range(0, planes, length)]
 
@@ -138,14 +139,15 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: l
         if at_end:
             channels[:, end : end + reach] = channels[:, end - 1 : end]
         # Those planes whose neighbours on both sides are there by now.
-        for plane in range(max(0, slab.start - reach), planes if at_end else slab.stop - reach):
+        last = planes if at_end else slab.stop - reach
+        for plane in range(max(0, slab.start - reach), last, run):
+            count_now = min(run, last - plane)
             middle = plane - slab.start + 2 * reach
-            smoothed = channels[:, middle] * kernel[0]
+            smoothed = channels[:, middle : middle + count_now] * kernel[0]
             for offset, weight in enumerate(kernel[1:], start=1):
-                smoothed.add_(channels[:, middle - offset], alpha=weight).add_(
-                    channels[:, middle + offset], alpha=weight
-                )
-            out[plane] = smoothed.permute(1, 2, 0)
+                for side in (middle - offset, middle + offset):
+                    smoothed.add_(channels[:, side : side + count_now], alpha=weight)
+            out[plane : plane + count_now] = smoothed.permute(1, 2, 3, 0)
         channels[:, : 2 * reach] = channels[:, count : count + 2 * reach].clone()
 
 

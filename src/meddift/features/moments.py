@@ -5,13 +5,16 @@ Moments of two scans add up, so each is taken once a scan and kept beside its fe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Statistics are taken from every n-th voxel, so that about this many of each scan count: for some tens of channels
 #: the covariance is then known to a few thousandths.
@@ -49,40 +52,39 @@ class Moments:
         return Moments(count, mine * self.mean + theirs * other.mean, covariance)
 
 
-def moments_of(matrix: NDArray[np.float32], mask: NDArray[np.bool_]) -> Moments:
+def moments_of(matrix: Tensor, mask: NDArray[np.bool_]) -> Moments:
     """Moments of (every n-th of) some rows.
 
     Args:
-        matrix: (N, C) float32, one row a voxel.
+        matrix: (N, C) float32, one row a voxel, on any device.
         mask: (N,) bool, the rows that count; where it is all False, all of them do.
     """
+    import torch
+
     mask = mask if mask.any() else np.ones_like(mask)
     step = _odd(int(mask.sum()) // _ROWS)
     mask, matrix = mask[::step], matrix[::step]
     if not mask.any():  # what counts fell between the steps
         mask = np.ones_like(mask)
-    count = int(mask.sum())
+    counted = np.flatnonzero(mask)
+    count, rows = len(counted), torch.from_numpy(counted).to(matrix.device)
     # One pass over the data: moments about a guess of the mean, from a few rows, lose no digits worth mentioning.
-    # The sums of a block of some thousand rows are taken in float32, those of all blocks in float64.
-    some = np.flatnonzero(mask)[:: max(1, count // 5000)]
-    guess = matrix[some].mean(axis=0, dtype=np.float64).astype(np.float32)
-    total = np.zeros(matrix.shape[1])
-    covariance = np.zeros((matrix.shape[1], matrix.shape[1]))
-    for block in _blocks(matrix, mask):
-        block = block - guess
-        total += block.sum(axis=0)
+    # The sums of a block of some thousand rows are taken in float32, those of all blocks in float64; where there is no
+    # cache to care for, all of it in float64.
+    guess = matrix[rows[:: max(1, count // 5000)]].double().mean(dim=0).float()
+    channels = matrix.shape[1]
+    total = matrix.new_zeros(channels, dtype=torch.float64)
+    covariance = matrix.new_zeros((channels, channels), dtype=torch.float64)
+    cached = matrix.device.type == "cpu"
+    for part in torch.split(rows, max(1, _BLOCK_NUMBERS // channels) if cached else max(1, count)):
+        block = matrix[part] - guess
+        block = block if cached else block.double()
+        total += block.sum(dim=0)
         covariance += block.T @ block
-    offset = total / count
-    return Moments(count, guess + offset, covariance / count - np.outer(offset, offset))
-
-
-def _blocks(matrix: NDArray[np.float32], mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float32]]:
-    """The rows that count, in blocks of bounded size."""
-    length = max(1, _BLOCK_NUMBERS // matrix.shape[1])
-    for start in range(0, len(matrix), length):
-        kept = mask[start : start + length]
-        block = matrix[start : start + length]
-        yield block if kept.all() else block[kept]
+    # One transfer for all.
+    told = torch.cat([guess.double(), total / count, (covariance / count).reshape(-1)]).cpu().numpy()
+    first, offset, second = told[:channels], told[channels : 2 * channels], told[2 * channels :]
+    return Moments(count, first + offset, second.reshape(channels, channels) - np.outer(offset, offset))
 
 
 def _odd(step: int) -> int:

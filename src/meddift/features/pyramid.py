@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 from meddift.errors import GeometryError, OptionsError
 from meddift.features.moments import Moments, moments_of
 from meddift.geometry import Grid
+from meddift.geometry.sampling import is_tensor
+from meddift.system.once import once
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,35 +27,36 @@ class Level:
 
     The channels come last and lie side by side in memory. Matching reads descriptors at scattered points (one
     piece of memory a grid corner) and multiplies all of them by a block of queries: `matrix` is a view, no copy.
-    `torch.from_numpy(level.features)` shares the memory too.
 
     Attributes:
         name: Which feature map this is: `up0`, `up1`, ... for decoder blocks, `mind` for the hand-made descriptor.
-        features: (X, Y, Z, C) float32, C-contiguous. Whatever else is given is converted.
+        values: (X, Y, Z, C) float32, C-contiguous: an array, or a tensor, which stays on its device. Whatever else is
+            given is converted.
         grid: The grid of the first three axes, world RAS mm.
         weight: How much this level counts in a mean over levels, relative to the others; 0 or more.
 
     Raises:
-        GeometryError: if the first three axes of `features` are not `grid.shape`, or there is no channel.
+        GeometryError: if the first three axes of `values` are not `grid.shape`, or there is no channel.
         OptionsError: if the weight is negative or not finite.
     """
 
     name: str
-    features: NDArray[np.float32]
+    values: NDArray[np.float32] | Tensor
     grid: Grid
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Validate, and bring the array into its layout."""
-        features = np.ascontiguousarray(self.features, dtype=np.float32)
-        if features.ndim != 4 or features.shape[:3] != self.grid.shape or features.shape[3] < 1:
+        """Validate, and bring the values into their layout."""
+        given: Any = self.values
+        values = given.float().contiguous() if is_tensor(given) else np.ascontiguousarray(given, dtype=np.float32)
+        if values.ndim != 4 or tuple(values.shape[:3]) != self.grid.shape or values.shape[3] < 1:
             raise GeometryError(
-                f"level {self.name!r}: features of shape {features.shape} do not lie on a grid of shape "
+                f"level {self.name!r}: features of shape {tuple(values.shape)} do not lie on a grid of shape "
                 f"{self.grid.shape}; the order of axes is (X, Y, Z, channels)"
             )
         if not math.isfinite(self.weight) or self.weight < 0:
             raise OptionsError(f"level {self.name!r}: a weight must be 0 or more and finite, got {self.weight}")
-        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "values", values)
         object.__setattr__(self, "weight", float(self.weight))
 
     def __repr__(self) -> str:
@@ -60,7 +66,27 @@ class Level:
     @property
     def channels(self) -> int:
         """Length of a descriptor."""
-        return int(self.features.shape[3])
+        return int(self.values.shape[3])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the features take in memory."""
+        return int(self.values.nbytes)
+
+    @once
+    def features(self) -> NDArray[np.float32]:
+        """(X, Y, Z, C) float32 in main memory; shares the memory of `values` if that is there."""
+        values: Any = self.values
+        found: NDArray[np.float32] = values.cpu().numpy() if is_tensor(values) else values
+        return found
+
+    @once
+    def tensor(self) -> Tensor:
+        """(X, Y, Z, C) float32 where `values` are; shares their memory."""
+        import torch
+
+        values: Any = self.values
+        return values if is_tensor(values) else torch.from_numpy(values)
 
     @property
     def matrix(self) -> NDArray[np.float32]:
@@ -75,14 +101,16 @@ class Level:
         import torch
 
         with torch.inference_mode():
-            features = torch.from_numpy(self.features)
-            low, high = torch.aminmax(features)
-            if max(-float(low), float(high)) > torch.finfo(torch.float16).max:
+            features = self.tensor
+            low, high = torch.stack(torch.aminmax(features)).tolist()
+            if max(-low, high) > torch.finfo(torch.float16).max:
                 return self
+            if features.device.type != "cpu":
+                return replace(self, values=features.half().float())
             rounded = torch.empty_like(features)
             for plane, result in zip(features, rounded, strict=True):  # a plane stays in a processor's cache
                 result.copy_(plane.half())
-            return replace(self, features=rounded.numpy())
+            return replace(self, values=rounded.numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +161,7 @@ class Pyramid:
     @property
     def nbytes(self) -> int:
         """Bytes that the feature maps take in memory."""
-        return sum(level.features.nbytes for level in self.levels)
+        return sum(level.nbytes for level in self.levels)
 
     def level(self, name: str) -> Level:
         """The level of this name.
@@ -167,11 +195,15 @@ class Pyramid:
         """
         level = self.level(name)
         known = self.moments.get(name)
-        return known if known is not None else moments_of(level.matrix, self.inside(name).reshape(-1))
+        return known if known is not None else moments_of(level.tensor.flatten(0, 2), self.inside(name).reshape(-1))
 
     def with_moments(self) -> Pyramid:
         """The same scan with the moments of all levels taken. No array is copied."""
         return replace(self, moments={name: self.moments_of(name) for name in self.names})
+
+    def in_main_memory(self) -> Pyramid:
+        """The same scan with all levels in main memory; no array is copied that is there already."""
+        return replace(self, levels=tuple(replace(level, values=level.features) for level in self.levels))
 
     def select(self, names: Iterable[str]) -> Pyramid:
         """The same scan with these levels only, coarse to fine whatever the order of `names`; no array is copied.

@@ -144,4 +144,4 @@ def _mapped(level: Level, whitening: Whitening) -> Level:
     length = max(1, _BLOCK_NUMBERS // level.channels)
     for start in range(0, len(rows), length):
         whitening.apply(rows[start : start + length], out=result[start : start + length])
-    return replace(level, features=features)
+    return replace(level, values=features)

@@ -20,12 +20,13 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.features import Level
-from meddift.geometry import ball_offsets, sample, steps_of
+from meddift.geometry import Grid, ball_offsets, sample, steps_of
 from meddift.matching.descriptors import normal_products, unit
 from meddift.system.threads import for_each
 
-#: Points whose neighbourhoods are read at a time: what is gathered for them fits into a processor's cache.
-BATCH = 16
+#: Points whose neighbourhoods are read at a time: on a processor, what is gathered for them fits into its cache; on a
+#: graphics card as many as take about so many numbers.
+BATCH, DEVICE_NUMBERS = 16, 400_000_000
 #: Gauss-Newton steps.
 ROUNDS = 4
 #: Neighbours lie about so far apart and at most so far away, mm, and count as a Gaussian of their distance, mm.
@@ -39,6 +40,8 @@ LEAST_MISFIT = 1e-4
 #: weight of a quarter.
 ROBUST = 2.0
 
+#: Copies of what is read around a point that are held at a time: corners of cells, slopes, products.
+_COPIES = 24
 #: Unknowns of a point: a shift, and three columns of the change of the linear part, times REACH_MM.
 _UNKNOWNS = 12
 
@@ -75,8 +78,8 @@ def align_neighbourhoods(
     """Move places to where the neighbourhoods of points fit best.
 
     Args:
-        fixed: Descriptors of the scan in which the points are given.
-        moving: Descriptors of the other scan.
+        fixed: Descriptors of the scan in which the points are given; computed is where they are.
+        moving: Descriptors of the other scan, on the same device.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
         found: (N, 3) float64, where they were found on the moving scan, world RAS mm.
         linear: (N, 3, 3) float64, how the fixed scan is stretched and turned there, as far as is known.
@@ -87,50 +90,62 @@ def align_neighbourhoods(
     Returns:
         One row a point.
     """
-    count = len(positions)
+    count, device = len(positions), fixed.tensor.device
     aligned = Aligned(np.array(found, dtype=np.float64), np.full(count, np.nan), np.full(count, np.nan))
+    size = BATCH
+    if device.type != "cpu":
+        read = max(len(_ball(level.grid)) * level.channels for level in (fixed, moving))
+        size = max(1, DEVICE_NUMBERS // (_COPIES * read))
 
     def align(first: int) -> None:
-        rows = slice(first, first + BATCH)
-        part = _align(fixed, moving, positions[rows], found[rows], linear[rows], limit_mm, hold)
-        aligned.positions[rows], aligned.misfit[rows] = part.positions, part.misfit
-        aligned.looseness_mm[rows] = part.looseness_mm
+        rows = slice(first, first + size)
+        given, start, stretched = (torch.tensor(each[rows], device=device) for each in (positions, found, linear))
+        place, misfit, loose = _align(fixed, moving, given, start, stretched, limit_mm, hold)
+        told = torch.cat([place, misfit[:, None], loose[:, None]], dim=1).cpu().numpy()
+        aligned.positions[rows], aligned.misfit[rows], aligned.looseness_mm[rows] = told[:, :3], told[:, 3], told[:, 4]
 
-    for_each(range(0, count, BATCH), align)
+    for_each(range(0, count, size), align, device=device.type)
     return aligned
 
 
 def _align(
     fixed: Level,
     moving: Level,
-    positions: NDArray[np.float64],
-    found: NDArray[np.float64],
-    linear: NDArray[np.float64],
+    positions: torch.Tensor,
+    found: torch.Tensor,
+    linear: torch.Tensor,
     limit_mm: float,
     hold: float,
-) -> Aligned:
-    """Some points at a time; see `align_neighbourhoods`."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Some points at a time: (N, 3) positions, (N,) misfit and (N,) looseness; see `Aligned`."""
     around, beyond = _Voxels.around(fixed, positions), _Voxels.around(moving, found)
     offsets = around.positions - positions[:, None]
     share = _weights(offsets)
-    place, bent = found.copy(), linear.copy()
-    misfit = loose = np.full(len(found), np.nan)
-    for _ in range(ROUNDS):
-        there = place[:, None] + np.einsum("nij,nkj->nki", bent, offsets)
+    place, bent = found, linear
+    misfit = loose = torch.full_like(found[:, 0], torch.nan)
+    for number in range(ROUNDS):
+        there = place[:, None] + offsets @ bent.mT
         equations = _normal_equations(around, moving, there, share, offsets, None)
         # The same map the other way: what its unknowns do to a fixed place is what they do to a moving one, undone.
-        undone = np.linalg.inv(bent)
-        back = np.einsum("nij,nkj->nki", undone, beyond.positions - place[:, None])
+        undone = torch.linalg.inv(bent)
+        back = (beyond.positions - place[:, None]) @ undone.mT
         equations = equations.plus(
             _normal_equations(beyond, fixed, positions[:, None] + back, _weights(back), back, -undone)
         )
-        step, loose = _solve(equations, bent - linear, place - found, hold)
-        misfit = equations.misfit.numpy()
+        free, step = _solve(equations, bent - linear, place - found, hold)
+        if number == ROUNDS - 1:
+            misfit, loose = equations.misfit, _looseness(equations, free)
         place = found + _shortened(place + step[:, 0] - found, limit_mm)
-        bent = bent + step[:, 1:].transpose(0, 2, 1) / REACH_MM
+        bent = bent + step[:, 1:].mT / REACH_MM
         # Nothing in a body is flattened to a tenth of its volume or turned inside out: begin again.
-        bent = np.where((np.linalg.det(bent) > 0.1)[:, None, None], bent, linear)
-    return Aligned(place, misfit, loose)
+        bent = torch.where((torch.linalg.det(bent) > 0.1)[:, None, None], bent, linear)
+    return place, misfit, loose
+
+
+def _ball(grid: Grid) -> NDArray[np.int64]:
+    """(K, 3), every second voxel or so around the voxel that is closest to a point."""
+    # Points lie beside their voxels: some that lie half a voxel beyond the ball of one are inside that of another.
+    return ball_offsets(grid, REACH_MM + grid.voxel_diagonal / 2, step=steps_of(grid, SPACING_MM))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,28 +158,27 @@ class _Voxels:
         exist: (N, K) bool, False beyond the grid.
     """
 
-    positions: NDArray[np.float64]
+    positions: torch.Tensor
     described: torch.Tensor
-    exist: NDArray[np.bool_]
+    exist: torch.Tensor
 
     @classmethod
-    def around(cls, level: Level, points: NDArray[np.float64]) -> Self:
-        """Every second voxel or so of a ball around the voxel that is closest to each point."""
+    def around(cls, level: Level, points: torch.Tensor) -> Self:
+        """Voxels of a ball around the voxel that is closest to each point."""
         grid = level.grid
-        # Points lie beside their voxels: some that lie half a voxel beyond the ball of one are inside that of another.
-        reach = REACH_MM + grid.voxel_diagonal / 2
-        ball = ball_offsets(grid, reach, step=steps_of(grid, SPACING_MM)).astype(np.float64)
-        voxels = np.rint(grid.world_to_index(points))[:, None] + ball
-        exist: NDArray[np.bool_] = np.asarray(((voxels >= 0) & (voxels < grid.shape)).all(axis=-1))
-        index = torch.from_numpy(voxels.reshape(-1, 3)).float()
-        described = unit(sample(torch.from_numpy(level.features), index)).reshape(*voxels.shape[:2], -1)
-        return cls(grid.index_to_world(voxels.reshape(-1, 3)).reshape(voxels.shape), described, exist)
+        ball = torch.from_numpy(_ball(grid)).to(points)
+        voxels = grid.world_to_index(points).round()[:, None] + ball
+        exist = ((voxels >= 0) & (voxels < voxels.new_tensor(grid.shape))).all(dim=-1)
+        index = voxels.reshape(-1, 3)
+        described = unit(sample(level.tensor, index.float())).reshape(*voxels.shape[:2], -1)
+        return cls(grid.index_to_world(index).reshape(voxels.shape), described, exist)
 
 
-def _weights(offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+def _weights(offsets: torch.Tensor) -> torch.Tensor:
     """(N, K), Gaussian weights of places that lie (N, K, 3) mm away; 0 beyond the reach."""
-    distance = np.linalg.norm(offsets, axis=-1)
-    return np.asarray(np.exp(-0.5 * (distance / SIGMA_MM) ** 2) * (distance <= REACH_MM))
+    distance = offsets.norm(dim=-1)
+    weight: torch.Tensor = torch.exp(-0.5 * (distance / SIGMA_MM).square()) * (distance <= REACH_MM)
+    return weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,10 +203,10 @@ class _NormalEquations:
 def _normal_equations(
     voxels: _Voxels,
     other: Level,
-    places: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    offsets: NDArray[np.float64],
-    turn: NDArray[np.floating] | None,
+    places: torch.Tensor,
+    weight: torch.Tensor,
+    offsets: torch.Tensor,
+    turn: torch.Tensor | None,
 ) -> _NormalEquations:
     """Normal equations of one direction.
 
@@ -205,23 +219,23 @@ def _normal_equations(
         turn: (N, 3, 3), what a shift of the moving place does to `places`; None = it shifts them alike.
     """
     count, size = places.shape[:2]
-    counted = torch.from_numpy(weight * voxels.exist * other.grid.contains(places)).float()
-    index = torch.from_numpy(other.grid.world_to_index(places.reshape(-1, 3))).float()
+    counted = (weight * voxels.exist * other.grid.contains(places)).float()
+    index = other.grid.world_to_index(places.reshape(-1, 3)).float()
     wanted = voxels.described.reshape(count * size, -1)
-    square, pull, squared = normal_products(torch.from_numpy(other.features), index, wanted)
+    square, pull, squared = normal_products(other.tensor, index, wanted)
     squared = squared.reshape(count, size)
     misfit = (squared * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1e-6)
     # Of what is compared: voxels without weight lie beyond the neighbourhood, or beyond a scan.
     compared = squared.masked_fill(counted <= 0, torch.nan)
     usual = compared.nanmedian(dim=1, keepdim=True).values.nan_to_num().clamp(min=1e-6)
     counted = (counted / (1 + squared / (ROBUST * usual)).square())[:, None]
-    basis = torch.from_numpy(np.insert(offsets / REACH_MM, 0, 1.0, axis=-1)).float()
+    basis = torch.nn.functional.pad(offsets / REACH_MM, (1, 0), value=1.0).float()
     pairs = (basis[..., :, None] * basis[..., None, :]).flatten(2)
     system = (square.reshape(count, size, 9).mT * counted) @ pairs
     right = (pull.reshape(count, size, 3).mT * counted) @ basis
     # Slopes were by index: by mm of the moving place they are these times a matrix.
-    by_mm = other.grid.inverse[:3, :3] if turn is None else other.grid.inverse[:3, :3] @ turn
-    matrix = torch.from_numpy(np.broadcast_to(by_mm, (count, 3, 3)).copy())
+    by_mm = torch.from_numpy(other.grid.inverse[:3, :3].copy()).to(places.device)
+    matrix = by_mm.expand(count, 3, 3) if turn is None else by_mm @ turn
     system = torch.einsum("nijab,nip,njq->napbq", system.double().reshape(count, 3, 3, 4, 4), matrix, matrix)
     right = torch.einsum("nia,nip->nap", right.double(), matrix)
     return _NormalEquations(
@@ -230,8 +244,8 @@ def _normal_equations(
 
 
 def _solve(
-    equations: _NormalEquations, turned: NDArray[np.float64], moved: NDArray[np.float64], hold: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    equations: _NormalEquations, turned: torch.Tensor, moved: torch.Tensor, hold: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One Gauss-Newton step.
 
     The prior on the position counts as one more measurement: its weight is `hold` times the misfit, since the system
@@ -244,24 +258,32 @@ def _solve(
         hold: See `align_neighbourhoods`.
 
     Returns:
-        (N, 4, 3): the step of the position and of the linear part; and (N,), see `Aligned.looseness_mm`.
+        (N, 12, 12): the system without the prior on the position; (N, 4, 3): the step of the position and of the
+        linear part.
     """
     count = len(turned)
     # Mean weight of the data on a shift: what is added is measured by it.
     scale = equations.system.diagonal(dim1=1, dim2=2)[:, :3].mean(dim=1)[:, None] + 1e-9
-    stiff = torch.cat([torch.zeros(3), torch.full((_UNKNOWNS - 3,), STIFFNESS)]).double()
-    held = torch.from_numpy(turned.transpose(0, 2, 1).reshape(count, -1) * REACH_MM)
+    known = torch.zeros_like(scale).expand(-1, _UNKNOWNS).clone()
+    known[:, :3] = 1
+    held = turned.mT.reshape(count, -1) * REACH_MM
     misfit = equations.misfit.clamp(min=LEAST_MISFIT)[:, None]
-    pulled = equations.right[:, :3] - hold * misfit * torch.from_numpy(moved)
+    pulled = equations.right[:, :3] - hold * misfit * moved
     right = torch.cat([pulled, equations.right[:, 3:] - scale * STIFFNESS * held], dim=1)
-    free = equations.system + torch.diag_embed(scale * (stiff + 1e-3))
-    known = torch.cat([torch.ones(3), torch.zeros(_UNKNOWNS - 3)]).double()
+    free = equations.system + torch.diag_embed(scale * ((1 - known) * STIFFNESS + 1e-3))
     step = torch.linalg.solve(free + torch.diag_embed(hold * misfit * known), right)
+    return free, step.reshape(count, 4, 3)
+
+
+def _looseness(equations: _NormalEquations, free: torch.Tensor) -> torch.Tensor:
+    """(N,), see `Aligned.looseness_mm`, of a system without the prior on the position."""
     spread = torch.linalg.eigvalsh(torch.linalg.inv(free)[:, :3, :3])[:, -1]
-    return step.numpy().reshape(count, 4, 3), (spread * misfit[:, 0]).sqrt().numpy()
+    loose: torch.Tensor = (spread * equations.misfit.clamp(min=LEAST_MISFIT)).sqrt()
+    return loose
 
 
-def _shortened(vectors: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
+def _shortened(vectors: torch.Tensor, limit: float) -> torch.Tensor:
     """Vectors no longer than a limit."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors * np.minimum(1.0, limit / np.maximum(length, 1e-12)))
+    length = vectors.norm(dim=1, keepdim=True)
+    shortened: torch.Tensor = vectors * (limit / length.clamp(min=1e-12)).clamp(max=1.0)
+    return shortened

@@ -124,11 +124,12 @@ class SearchIndex:
 
     def _index(self, level: Level, share: float) -> IndexedLevel:
         whitening = self.whitening.get(level.name)
-        rows = level.matrix[:: max(1, len(level.matrix) // _SAMPLED_ROWS) | 1]
-        rows = rows if whitening is None else whitening.apply(rows)
-        length = float(np.sqrt(np.square(rows).sum(axis=1, dtype=np.float64).mean()))
         raw = self.tensors.get(level.name)
-        raw = torch.from_numpy(level.features).to(self.device) if raw is None else raw
+        raw = level.tensor.to(self.device) if raw is None else raw
+        rows = raw.flatten(0, 2)
+        rows = rows[:: max(1, len(rows) // _SAMPLED_ROWS) | 1]
+        rows = rows if whitening is None else whitening.whiten(rows)
+        length = float(rows.square().sum(dim=1, dtype=torch.float64).mean().sqrt())
         return IndexedLevel(level, raw, whitening, read_axes(self.lattice, level.grid), share, SMALLEST_NORM * length)
 
     def describe(self, positions: NDArray[np.float64]) -> list[torch.Tensor]:

@@ -9,10 +9,17 @@ the difference "first minus second" (1) of the two halves. Channel 0 is the bloc
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, Any, overload
+
 import numpy as np
 from numpy.typing import NDArray
 
 from meddift.errors import GeometryError
+from meddift.geometry.sampling import is_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Number of channels that one input channel becomes.
 HAAR_CHANNELS = 8
@@ -30,24 +37,30 @@ def haar_matrix() -> NDArray[np.float64]:
     return np.kron(np.kron(pair, pair), pair)
 
 
-def haar_forward(data: NDArray[np.floating]) -> NDArray[np.float32]:
+@overload
+def haar_forward(data: NDArray[np.floating]) -> NDArray[np.float32]: ...
+@overload
+def haar_forward(data: Tensor) -> Tensor: ...
+def haar_forward(data: Any) -> Any:
     """Split each block of 2 x 2 x 2 voxels into 8 channels.
 
     Args:
-        data: (X, Y, Z) float, every axis even.
+        data: (X, Y, Z) float, every axis even; an array or a tensor.
 
     Returns:
-        (8, X/2, Y/2, Z/2) float32.
+        (8, X/2, Y/2, Z/2) float32, on the same device.
 
     Raises:
         GeometryError: if `data` does not have three even axes.
     """
     if data.ndim != 3 or any(n % HAAR_STRIDE for n in data.shape):
-        raise GeometryError(f"the Haar transform needs three even axes, got shape {data.shape}")
-    parts = [np.asarray(data, dtype=np.float32)]
+        raise GeometryError(f"the Haar transform needs three even axes, got shape {tuple(data.shape)}")
+    tensor = is_tensor(data)
+    parts = [data.float() if tensor else np.asarray(data, dtype=np.float32)]
     for axis in range(3):
         parts = [half for part in parts for half in _butterfly(part, axis)]
-    return np.stack(parts) * np.float32(8.0**-0.5)
+    stacked: Any = sys.modules["torch"].stack(parts) if tensor else np.stack(parts)
+    return stacked * np.float32(8.0**-0.5)
 
 
 def haar_inverse(channels: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -77,7 +90,7 @@ def haar_inverse(channels: NDArray[np.floating]) -> NDArray[np.float32]:
     return result
 
 
-def _butterfly(data: NDArray[np.float32], axis: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _butterfly(data: Any, axis: int) -> tuple[Any, Any]:
     """Sum and difference of neighbours along one axis."""
     even: list[slice] = [slice(None)] * 3
     odd = list(even)

@@ -18,7 +18,7 @@ from meddift.models.prepare import prepare_volume
 from meddift.models.spec import REGIONS, GridPolicy, ModelSpec
 from meddift.models.taps import run_and_read
 from meddift.system.device import Precision, choose_device, choose_precision
-from meddift.volume import Volume
+from meddift.volume import DeviceVolume, Volume
 
 #: Held while PyTorch's settings for CUDA are other than the program's own.
 _CUDNN_SETTINGS = threading.RLock()
@@ -80,7 +80,7 @@ class DiffusionModel:
 
     # ------------------------------------------------------------------ the three steps
 
-    def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None, body: bool = False) -> Volume:
+    def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None, body: bool = False) -> DeviceVolume:
         """Turn to RAS, apply the intensity rule, bring onto the network's grid; see `prepare_volume`.
 
         Args:
@@ -89,12 +89,17 @@ class DiffusionModel:
             body: Whether of a CT only the box around the patient is kept.
 
         Returns:
-            (X', Y', Z') float32 Volume.
+            (X', Y', Z') float32, on the device.
 
         Raises:
             ImageError: if the scan is not one finite 3D channel.
         """
-        return prepare_volume(volume, self.spec, grid_policy=grid_policy, body=body)
+        return prepare_volume(volume, self.spec, grid_policy=grid_policy, body=body, device=self._other_device)
+
+    @property
+    def _other_device(self) -> str:
+        """Where all but the network is computed: Apple's GPUs lack the double precision that it needs."""
+        return "cpu" if self.device.type == "mps" else str(self.device)
 
     def encode(
         self,
@@ -103,7 +108,7 @@ class DiffusionModel:
         latent: Literal["mean", "sample"] = "mean",
         seed: int = 0,
         spare: bool = False,
-    ) -> Volume:
+    ) -> DeviceVolume:
         """Compress a prepared scan to its latent.
 
         Args:
@@ -113,7 +118,7 @@ class DiffusionModel:
             spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
 
         Returns:
-            (C, x, y, z) float32 Volume, multiplied by the scale factor, on the grid of its blocks of voxels.
+            (C, x, y, z) float32, multiplied by the scale factor, on the grid of its blocks of voxels.
 
         Raises:
             GeometryError: if the shape is not a multiple of what the network needs.
@@ -121,7 +126,8 @@ class DiffusionModel:
         """
         if latent not in ("mean", "sample"):
             raise OptionsError(f'latent must be "mean" or "sample", got {latent!r}')
-        shape = prepared.data.shape
+        image = DeviceVolume.sent(prepared, self.device).tensor
+        shape = tuple(image.shape)
         if len(shape) != 3 or any(n % self.spec.multiple for n in shape):
             raise GeometryError(
                 f"{self.spec.name} needs three axes that are multiples of {self.spec.multiple}, got shape {shape}; "
@@ -129,15 +135,14 @@ class DiffusionModel:
             )
         grid = prepared.grid.downsampled(self.spec.latent.stride)
         if self._encoder is None:
-            return Volume(haar_forward(prepared.data) * np.float32(self.scale_factor), grid)
-        image = torch.from_numpy(np.ascontiguousarray(prepared.data, dtype=np.float32))[None, None]
+            return DeviceVolume(haar_forward(image.float()) * self.scale_factor, grid)
         with self._computing():
-            mean, deviation = self._encoder(image.to(self.device), spare=spare)
+            mean, deviation = self._encoder(image.float()[None, None], spare=spare)
             code = mean.float()
             if latent == "sample":
                 code = code + deviation.float() * self._noise(code.shape, seed)
             code = code * self.scale_factor
-        return Volume(code[0].cpu().numpy(), grid)
+        return DeviceVolume(code[0], grid)
 
     def levels(
         self,
@@ -147,11 +152,11 @@ class DiffusionModel:
         levels: Sequence[str],
         noise_seed: int | None,
         spacing: ArrayLike | None = None,
-    ) -> dict[str, Volume]:
+    ) -> dict[str, DeviceVolume]:
         """Add noise to a latent, run the U-Net once and read its feature maps.
 
         Args:
-            latent: (C, x, y, z) float32 Volume from `encode`.
+            latent: (C, x, y, z) float32 from `encode`.
             timestep: Integer in the model's own schedule.
             levels: Names among `spec.levels`.
             noise_seed: Seed of the noise, which is the same on every device; None = no noise is added, while
@@ -160,7 +165,7 @@ class DiffusionModel:
                 the network sees.
 
         Returns:
-            For each name a (C, x, y, z) float32 Volume over the same field of view, in the order asked for.
+            For each name (C, x, y, z) float32 over the same field of view, on the device, in the order asked for.
 
         Raises:
             OptionsError: if the timestep or a level does not exist.
@@ -172,14 +177,15 @@ class DiffusionModel:
                 f"levels {unknown} do not exist in {self.spec.name}; it has {', '.join(self.spec.levels)}"
             )
         multiple = self.spec.multiple // self.spec.latent.stride
-        shape = latent.data.shape
+        given = DeviceVolume.sent(latent, self.device).tensor
+        shape = tuple(given.shape)
         if len(shape) != 4 or shape[0] != self.spec.latent.channels or any(n % multiple for n in shape[1:]):
             raise GeometryError(
                 f"{self.spec.name} needs latents of {self.spec.latent.channels} channels on axes that are multiples "
                 f"of {multiple}, got shape {shape}"
             )
         keep, add = noise.signal_and_noise(self.spec.schedule, timestep)
-        code = torch.from_numpy(np.ascontiguousarray(latent.data, dtype=np.float32))[None].to(self.device) * keep
+        code = given.float()[None] * keep
         if noise_seed is not None:
             code = code + add * self._noise(code.shape, noise_seed)
         with self._computing():
@@ -191,7 +197,7 @@ class DiffusionModel:
                 **self._conditions(latent, spacing),
             )
         return {
-            name: Volume(tensor[0].float().cpu().numpy(), latent.grid.resized(tensor.shape[2:]))
+            name: DeviceVolume(tensor[0].float(), latent.grid.resized(tensor.shape[2:]))
             for name, tensor in maps.items()
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,15 +12,23 @@ from meddift.errors import ImageError
 from meddift.geometry import Grid
 from meddift.models.intensity import choose_intensity
 from meddift.models.spec import GridPolicy, Intensity, ModelSpec
-from meddift.volume import Volume
+from meddift.volume import DeviceVolume, Volume
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: How far beyond the patient a scan is kept, mm: descriptors are compared about this far around a place.
 MARGIN_MM = 20.0
 
 
 def prepare_volume(
-    volume: Volume, spec: ModelSpec, *, grid_policy: GridPolicy | None = None, body: bool = False
-) -> Volume:
+    volume: Volume,
+    spec: ModelSpec,
+    *,
+    grid_policy: GridPolicy | None = None,
+    body: bool = False,
+    device: str = "cpu",
+) -> DeviceVolume:
     """Turn a scan to RAS, apply the intensity rule and bring it onto the network's grid.
 
     With `resize_128` the intensity rule comes first and the resize is that of
@@ -32,9 +42,10 @@ def prepare_volume(
         grid_policy: Overrides the model's own grid rule.
         body: Whether of a CT only the box around the patient is kept, `MARGIN_MM` wider: what lies around is air and
             table. With `respace` alone.
+        device: Where it is computed, and where the voxels stay.
 
     Returns:
-        (X', Y', Z') float32 Volume; its Grid says where the network's voxels lie.
+        (X', Y', Z') float32; its Grid says where the network's voxels lie.
 
     Raises:
         ImageError: if the scan is not one 3D channel, holds values that are not finite, or (percentile rule)
@@ -44,13 +55,14 @@ def prepare_volume(
     scan = _checked(volume).reoriented("RAS")
     choice = choose_intensity(scan, spec)
     window = Window(choice.rule, scan.data)
+    sent = DeviceVolume.sent(scan, device)
     if policy.kind == "resize_128":
-        return resize_trilinear(Volume(window(scan.data), scan.grid), resized_128(scan.grid.shape))
-    scan = scan.resampled_along_axes(scan.grid.respaced(policy.spacing_mm))
-    values = Volume(window(scan.data), scan.grid)
-    kept = scan.grid.cropped(*body_box(scan, MARGIN_MM)) if body and choice.hounsfield else scan.grid
+        return resize_trilinear(DeviceVolume(window(sent.tensor), scan.grid), resized_128(scan.grid.shape))
+    sent = sent.resampled_along_axes(scan.grid.respaced(policy.spacing_mm))
+    kept = sent.grid.cropped(*body_box(sent, MARGIN_MM)) if body and choice.hounsfield else sent.grid
     padded, _ = kept.padded_to_multiple(int(np.lcm(policy.multiple, spec.multiple)))
-    first = np.rint(scan.grid.world_to_index(padded.index_to_world([0, 0, 0]))).astype(int)
+    first = np.rint(sent.grid.world_to_index(padded.index_to_world([0, 0, 0]))).astype(int)
+    values = DeviceVolume(window(sent.tensor), sent.grid)
     return values.cropped(first.reshape(3).tolist(), padded.shape, fill=policy.padding)
 
 
@@ -69,15 +81,15 @@ def resized_128(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def resize_trilinear(volume: Volume, shape: tuple[int, int, int]) -> Volume:
+def resize_trilinear(volume: DeviceVolume, shape: tuple[int, int, int]) -> DeviceVolume:
     """Resize over the same field of view without antialiasing: torch's trilinear, align_corners=False."""
     if volume.grid.shape == shape:
         return volume
     import torch
 
-    data = torch.from_numpy(np.ascontiguousarray(volume.data, dtype=np.float32))[None, None]
+    data = volume.tensor.float()[None, None]
     resized = torch.nn.functional.interpolate(data, size=shape, mode="trilinear", align_corners=False)
-    return Volume(resized[0, 0].numpy(), volume.grid.resized(shape))
+    return DeviceVolume(resized[0, 0], volume.grid.resized(shape))
 
 
 class Window:
@@ -106,19 +118,33 @@ class Window:
         self.at = np.array([low, high], dtype=np.float32)
         self.values = np.array([0.0, 1.0], dtype=np.float32)
 
-    def __call__(self, data: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Apply the rule to (X, Y, Z) data; slab by slab, since a scan may be large."""
-        result = np.empty(data.shape, dtype=np.float32)
-        for slab_in, slab_out in zip(data, result, strict=True):
-            slab = slab_in.astype(np.float32)
+    def __call__(self, data: Tensor) -> Tensor:
+        """Apply the rule to (X, Y, Z) data of any type; float32 on the same device."""
+        import torch
+
+        result = torch.empty(data.shape, dtype=torch.float32, device=data.device)
+        # Slab by slab on a processor, whose cache is small.
+        parts = 1 if data.device.type == "cpu" else len(data)
+        for given, slab in zip(torch.split(data, parts), torch.split(result, parts), strict=True):
             if len(self.at) > 2:
-                slab_out[...] = np.interp(slab, self.at, self.values)
+                slab.copy_(self._interpolated(given.double()))
                 continue
             # Two knots: MONAI's ScaleIntensityRange in its own order of operations, so that values agree to the bit.
-            slab = (slab - self.at[0]) / (self.at[1] - self.at[0])
-            slab = slab * (self.values[1] - self.values[0]) + self.values[0]
-            slab_out[...] = np.clip(slab, *sorted(self.values)) if self.clamped else slab
+            slab.copy_(given).sub_(float(self.at[0])).div_(float(self.at[1] - self.at[0]))
+            slab.mul_(float(self.values[1] - self.values[0])).add_(float(self.values[0]))
+            if self.clamped:
+                slab.clamp_(*sorted(map(float, self.values)))
         return result
+
+    def _interpolated(self, values: Tensor) -> Tensor:
+        """Between knots; beyond them the outer values."""
+        import torch
+
+        at, told = (torch.from_numpy(each.astype(np.float64)).to(values.device) for each in (self.at, self.values))
+        upper = torch.searchsorted(at, values.contiguous(), right=True).clamp_(1, len(at) - 1)
+        low = at[upper - 1]
+        share = ((values - low) / (at[upper] - low)).clamp_(0, 1)
+        return torch.lerp(told[upper - 1], told[upper], share)
 
 
 def _checked(volume: Volume) -> Volume:

@@ -96,7 +96,7 @@ def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> Search
 def _coarse(scan: EncodedScan, level: Level, spacing_mm: float) -> Level:
     """A level averaged to larger voxels, mm; one that is coarser along an axis stays so."""
     grid = level.grid.coarsened(spacing_mm)
-    return replace(level, features=scan.averaged(level.name, grid).cpu().numpy(), grid=grid)
+    return replace(level, values=scan.averaged(level.name, grid), grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,10 +172,9 @@ class Direction:
 
     def _between_voxels(self, positions: NDArray[np.float64], found: Located, prior: Transform) -> Located:
         """Move places by up to a voxel to where the level with the finest detail puts them."""
-        pyramids = self.query.scan.pyramid, self.target.scan.pyramid
-        if MIND not in pyramids[0].names:
+        if MIND not in self.query.scan.pyramid.names:
             return found
-        query, target = (pyramid.level(MIND) for pyramid in pyramids)
+        query, target = self.query.scan.level(MIND), self.target.scan.level(MIND)
         limit = max(LAST_MM, float(target.grid.spacing.max()))
         linear = local_linear(prior, positions)
         aligned = align_neighbourhoods(query, target, positions, found.positions, linear, limit_mm=limit)

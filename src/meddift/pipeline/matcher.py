@@ -263,6 +263,7 @@ class Matcher:
                     spec=settings.spec,
                     digest=key,
                     spare=network and self._must_spare(volume),
+                    device=settings.runtime.device,
                     on_progress=progress,
                 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from meddift.system.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-    from meddift.features import Pyramid, Whitening
+    from meddift.features import Level, Pyramid, Whitening
     from meddift.geometry import Grid
     from meddift.matching import SearchIndex
     from meddift.pipeline.settings import Settings
@@ -114,10 +115,12 @@ class EncodedScan:
     @once
     def tensors(self) -> dict[str, torch.Tensor]:
         """Name of each level -> (X, Y, Z, C) float32 on the device; on the CPU it shares the memory of `pyramid`."""
-        import torch
-
         device = self.settings.runtime.device
-        return {level.name: torch.from_numpy(level.features).to(device) for level in self.pyramid.levels}
+        return {level.name: level.tensor.to(device) for level in self.pyramid.levels}
+
+    def level(self, name: str) -> Level:
+        """A level of the pyramid on the device."""
+        return replace(self.pyramid.level(name), values=self.tensors[name])
 
     def averaged(self, name: str, grid: Grid) -> torch.Tensor:
         """(X, Y, Z, C) float32 on the device: a level read or averaged on a parallel grid, kept for other pairs."""
@@ -177,5 +180,7 @@ class EncodedScan:
 
     def free(self) -> None:
         """Let go of what lies on the device; it is brought there again when it is needed."""
+        if self._pyramid is not None:
+            self._pyramid = self._pyramid.in_main_memory()
         forget(self, "tensors")
         self._averages.clear()

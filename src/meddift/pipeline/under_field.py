@@ -67,7 +67,7 @@ def align_under(
         confidence: Whether to align back; else `inverse_error_mm` is NaN. `margin` always is, see `semantic_margin`.
     """
     count = len(positions)
-    fixed, moving = (side.scan.pyramid.level(MIND) for side in sides)
+    fixed, moving = (side.scan.level(MIND) for side in sides)
     group = field.group_of(positions)
     found = _aligned(field, fixed, moving, positions, group)
     if not count:

@@ -26,7 +26,7 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 _making = threading.Lock()
 
 
-def for_each(pieces: Iterable[Piece], work: Callable[[Piece], None]) -> None:
+def for_each(pieces: Iterable[Piece], work: Callable[[Piece], None], *, device: str = "cpu") -> None:
     """Do independent work on each piece, on as many processors as PyTorch may use in the thread that calls.
 
     PyTorch computes on a single thread within the work, so what it computes does not depend on their number, nor on
@@ -35,13 +35,15 @@ def for_each(pieces: Iterable[Piece], work: Callable[[Piece], None]) -> None:
     Args:
         pieces: What to work on.
         work: Called with each piece, from several threads at a time; writes to places of its own.
+        device: Where the work is computed. A graphics card computes in parallel by itself: pieces are done one after
+            the other in the thread that calls.
 
     Raises:
         Exception: what `work` raises; pieces that were not begun by then are left.
     """
     count = torch.get_num_threads()
     todo = list(pieces)
-    if count == 1:
+    if count == 1 or device != "cpu":
         for piece in todo:
             work(piece)
         return
