@@ -98,8 +98,11 @@ def random_pyramid(generator, image_shape=(21, 18, 15), sizes=((3, 3, 2), (6, 5,
     return Pyramid(tuple(levels), grid, grid, "0" * 64)
 
 
+@pytest.mark.parametrize("can_look", [True, False])
 @pytest.mark.parametrize("kind", ["image", "network", "up0", "up1", "up2"])
-def test_looking_everywhere_finds_what_exact_search_finds(kind):
+def test_looking_everywhere_finds_what_exact_search_finds(kind, can_look, monkeypatch):
+    """As a processor does it, and as a graphics card."""
+    monkeypatch.setattr("meddift.matching.maps._can_look", lambda _: can_look)
     generator = np.random.default_rng(6)
     pyramid = random_pyramid(generator)
     index = SearchIndex(pyramid, lattice_of(pyramid, kind=kind))

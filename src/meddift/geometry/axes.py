@@ -18,6 +18,7 @@ from meddift.geometry.sampling import is_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch import device as torch_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,16 @@ class AxisReading:
         weights[rows, columns, high - first[:, None]] += part
         return first, weights
 
+    def on(self, device: torch_device) -> tuple[Tensor, Tensor, Tensor]:
+        """`low`, `high` and `part` on a device; kept there."""
+        import torch
+
+        kept: dict[str, tuple[Tensor, Tensor, Tensor]] = self.__dict__.setdefault("_on_devices", {})
+        if str(device) not in kept:
+            low, high, part = (torch.from_numpy(each).to(device) for each in (self.low, self.high, self.part))
+            kept[str(device)] = low, high, part
+        return kept[str(device)]
+
     def read(self, values: Tensor, axis: int) -> Tensor:
         """Interpolate a tensor along one of its axes."""
         import torch
@@ -73,7 +84,7 @@ class AxisReading:
             return values.narrow(axis, first, len(self.low))
         shape = [1] * values.ndim
         shape[axis] = -1
-        low, high, part = (torch.from_numpy(each).to(values.device) for each in (self.low, self.high, self.part))
+        low, high, part = self.on(values.device)
         weight = part.to(values.dtype).reshape(shape)
         return torch.lerp(values.index_select(axis, low), values.index_select(axis, high), weight)
 

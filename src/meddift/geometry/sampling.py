@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeGuard, overload
 
@@ -20,6 +21,8 @@ from meddift.errors import GeometryError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch import device as torch_device
+    from torch import dtype as torch_dtype
 
 #: Places that are read at a time: on a processor what is gathered stays in its cache; elsewhere memory counts.
 CHUNK, DEVICE_CHUNK = 16_384, 1_000_000
@@ -36,9 +39,28 @@ def is_tensor(values: Any) -> TypeGuard[Tensor]:
 def mapped(matrix: NDArray[np.float64], points: Any, *, shifts: bool = True) -> Any:
     """(..., 3) points, array or tensor, through a (4, 4) matrix, or differences of points (`shifts` False)."""
     points = points if is_tensor(points) else np.asarray(points, dtype=np.float64)
-    rows = points.new_tensor(matrix[:3]) if is_tensor(points) else matrix[:3]
+    rows = constant(points, matrix[:3]) if is_tensor(points) else matrix[:3]
     moved = points @ rows[:, :3].T
     return moved + rows[:, 3] if shifts else moved
+
+
+def constant(like: Tensor, numbers: ArrayLike) -> Tensor:
+    """A few numbers as a tensor of the type of another, on its device; kept there, as every copy makes a device wait.
+
+    Args:
+        like: Says type and device.
+        numbers: Of any shape; what is returned must not be changed.
+    """
+    values = np.ascontiguousarray(numbers, dtype=np.float64)
+    return _constant(values.tobytes(), values.shape, like.dtype, like.device)
+
+
+@lru_cache(maxsize=4096)
+def _constant(content: bytes, shape: tuple[int, ...], dtype: torch_dtype, device: torch_device) -> Tensor:
+    import torch
+
+    values = torch.from_numpy(np.frombuffer(content).reshape(shape).copy())
+    return values.to(dtype).to(device)
 
 
 def chunks(count: int, *, size: int = CHUNK) -> Iterator[slice]:
@@ -210,7 +232,7 @@ class _Rows:
 def _nearest_rows(data: Tensor, index: Tensor, fill: float | None) -> Tensor:
     """`nearest` of a tensor; indices that are not finite, without fill, read an arbitrary voxel."""
     x, y, z, channels = data.shape
-    voxel = index.nan_to_num().round().clamp(min=0).minimum(index.new_tensor([x - 1, y - 1, z - 1])).long()
+    voxel = index.nan_to_num().round().clamp(min=0).minimum(constant(index, [x - 1, y - 1, z - 1])).long()
     values = data.reshape(-1, channels).index_select(0, (voxel[:, 0] * y + voxel[:, 1]) * z + voxel[:, 2])
     if fill is not None:
         values = values.masked_fill(~_inside(index, (x, y, z), None)[:, None], fill)
@@ -228,7 +250,7 @@ def _inside(index: Any, shape: tuple[int, ...], xp: Any) -> Any:
 
 
 def _vector(like: Any, numbers: list[float], xp: Any) -> Any:
-    return np.asarray(numbers) if xp is np else like.new_tensor(numbers)
+    return np.asarray(numbers) if xp is np else constant(like, numbers)
 
 
 def _cells(index: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> tuple[Any, tuple[int, int, int], Any]:
@@ -239,13 +261,13 @@ def _cells(index: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> tuple[Any
         weights of the upper ones, NaN where the index is not finite.
     """
     x, y, z = shape
-    last = _vector(index, [float(n - 1) for n in shape], xp)
-    missing = ~xp.isfinite(index)
-    clamped = xp.minimum(xp.where(missing, 0 * last, index).clip(0, None), last)
-    low = xp.minimum(xp.floor(clamped), (last - 1).clip(0, None))
-    part = clamped - low
-    part[missing] = float("nan")
-    whole = low.astype(np.int64) if xp is np else low.long()
+    last, lower = (_vector(index, [float(max(n - k, 0)) for n in shape], xp) for k in (1, 2))
+    clamped = xp.minimum(index.clip(0, None), last)
+    low = xp.minimum(xp.floor(clamped), lower)
+    # Of an index that is not finite the difference to itself is NaN, and so is the weight.
+    with np.errstate(invalid="ignore"):
+        part = clamped - low + (index - index)
+    whole = np.fmax(low, 0).astype(np.int64) if xp is np else low.nan_to_num().long()
     base = (whole[:, 0] * y + whole[:, 1]) * z + whole[:, 2]
     part = part if xp is np else part.to(dtype)
     return base, (y * z if x > 1 else 0, z if y > 1 else 0, 1 if z > 1 else 0), part

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from meddift.errors import GeometryError
 from meddift.geometry.orientation import closest_axes
-from meddift.geometry.sampling import is_tensor, mapped
+from meddift.geometry.sampling import constant, is_tensor, mapped
 
 if TYPE_CHECKING:
     import torch
@@ -246,8 +246,8 @@ class VoxelSpace:
         # A nanometre of slack: a point on a face stays inside after rounding in the affine.
         margin = margin_mm / self.spacing - 0.5 - 1e-6 / self.spacing
         if is_tensor(index):
-            low = index.new_tensor(margin)
-            return ((index >= low) & (index <= index.new_tensor(self.shape) - 1 - low)).all(-1)
+            low, high = constant(index, margin), constant(index, np.asarray(self.shape) - 1 - margin)
+            return ((index >= low) & (index <= high)).all(-1)
         with np.errstate(invalid="ignore"):
             inside = (index >= margin) & (index <= np.asarray(self.shape) - 1 - margin)
         return np.asarray(inside.all(-1))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meddift.geometry.grid import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def steps_of(grid: Grid, length_mm: float) -> NDArray[np.int64]:
@@ -67,18 +71,21 @@ def windows_around(
     return start, (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
-def window_distances(
-    grid: Grid, start: NDArray[np.int64], shape: tuple[int, int, int], positions: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """(N, n0, n1, n2) float32, mm from each voxel of a window to the position that goes with the window.
+def window_distances(grid: Grid, places: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """How far the voxels of windows are from one place in each window, mm.
 
     Args:
         grid: The grid; its axes count as orthogonal.
-        start: (N, 3) int64, first voxels.
-        shape: Of all windows.
-        positions: (N, 3) float64, world RAS mm.
+        places: (N, 3), voxels from the first one of each window.
+        shape: Voxels of every window.
+
+    Returns:
+        (N, n0, n1, n2) float32 on the device of the places.
     """
-    offset = grid.world_to_index(positions) - start
-    axes = [(((np.arange(shape[a]) - offset[:, a, None]) * grid.spacing[a]) ** 2).astype(np.float32) for a in range(3)]
-    squared = axes[0][:, :, None, None] + axes[1][:, None, :, None] + axes[2][:, None, None, :]
-    return np.asarray(np.sqrt(squared, out=squared))
+    import torch
+
+    x, y, z = (
+        ((torch.arange(n, dtype=torch.float64, device=places.device) - place[:, None]) * float(step)).square().float()
+        for n, place, step in zip(shape, places.unbind(dim=1), grid.spacing, strict=True)
+    )
+    return (x[:, :, None, None] + y[:, None, :, None] + z[:, None, None]).sqrt_()

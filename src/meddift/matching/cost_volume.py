@@ -78,7 +78,7 @@ def cost_volume(
     Returns:
         One row a wanted node, in the order of `wanted.nonzero()`.
     """
-    # A processor is fastest on tiles that stay in its cache, a graphics card on one shift of the whole map at a time.
+    # A processor is fastest on tiles that stay in its cache, a graphics card on shifts of the whole map.
     compare = _by_tiles if fixed.device.type == "cpu" else _by_shifts
     cost = compare(fixed, moving, shown, wanted, radius, stride, support)
     return CostVolume(cost, wanted.nonzero(), (wanted.shape[0], wanted.shape[1], wanted.shape[2]), stride, radius)
@@ -93,24 +93,34 @@ def _by_shifts(
     stride: int,
     support: int,
 ) -> torch.Tensor:
-    """(N, (2r+1)^3): for each offset, the product with the shifted map, and its mean over neighbours of nodes."""
+    """(N, (2r+1)^3): for each offset, the product with the shifted map, and its mean over neighbours of nodes.
+
+    Offsets along the last axis are compared together: fewer, larger operations.
+    """
     width = 2 * radius + 1
-    fixed = torch.nn.functional.pad(fixed, [0, 0, *[support] * 6])
+    fixed = torch.nn.functional.pad(fixed, [0, 0, *[support] * 6])[..., None, :]
     moving = torch.nn.functional.pad(moving, [0, 0, *[support + radius] * 6])
-    shown = torch.nn.functional.pad(shown, [support + radius] * 6)
+    shown = torch.nn.functional.pad(shown, [support + radius] * 6)[..., None]
     size = fixed.shape[:3]
     rows = wanted.reshape(-1).nonzero()[:, 0]
-    cost = fixed.new_empty((len(rows), width**3))
+    cost = fixed.new_empty((len(rows), width, width, width))
 
     def pooled(values: torch.Tensor) -> torch.Tensor:
-        mean = torch.nn.functional.avg_pool3d(values[None, None], 2 * support + 1, stride=stride)
-        return mean.reshape(-1).index_select(0, rows)
+        """(N, w) of (X, Y, Z, w)."""
+        mean = torch.nn.functional.avg_pool3d(values.movedim(-1, 0), 2 * support + 1, stride=stride)
+        return mean.flatten(1).index_select(1, rows).T
 
-    for column, (i, j, k) in enumerate(product(range(width), repeat=3)):
-        box = slice(i, i + size[0]), slice(j, j + size[1]), slice(k, k + size[2])
-        dots, counted = pooled(torch.linalg.vecdot(fixed, moving[box])), pooled(shown[box])
-        cost[:, column] = torch.where(counted > 0.25, 1 - dots / counted.clamp(min=1e-3), 2.0)
-    return cost
+    def shifted(values: torch.Tensor, i: int, j: int) -> torch.Tensor:
+        """(X, Y, Z, w, ...), a view: all shifts along the last axis."""
+        x, y, z = values.stride()[:3]
+        first = values[i:, j:]
+        return first.as_strided((*size, width, values.shape[3]), (x, y, z, z, 1), first.storage_offset())
+
+    for i, j in product(range(width), repeat=2):
+        dots = pooled((fixed * shifted(moving, i, j)).sum(dim=-1))
+        counted = pooled(shifted(shown, i, j)[..., 0])
+        cost[:, i, j] = torch.where(counted > 0.25, 1 - dots / counted.clamp(min=1e-3), 2.0)
+    return cost.reshape(len(rows), -1)
 
 
 def _by_tiles(

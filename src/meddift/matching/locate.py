@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.geometry import Grid, Transform, steps_of, window_distances, windows_around
-from meddift.matching.index import SearchIndex
+from meddift.matching.index import SearchIndex, unravel
 from meddift.matching.local import window_similarity
 from meddift.matching.maps import search_maps
 from meddift.matching.search import GlobalSearch
@@ -25,8 +25,9 @@ from meddift.system.threads import for_each
 
 #: A rival is at least this far from the best place, mm.
 RIVAL_MM = 12.0
-#: Similarities of all neighbours that are held at a time: about what stays in a processor's cache.
-WINDOW_NUMBERS = 4_000_000
+#: Similarities of all neighbours that are held at a time: on a processor about what stays in its cache; on a graphics
+#: card enough to keep it busy.
+WINDOW_NUMBERS = {"cpu": 4_000_000, "cuda": 200_000_000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,9 @@ def locate_nearby(
     start, shape = windows_around(lattice, expected, radius_mm + support_mm + voxel_mm)
     inner, core = windows_around(lattice, expected, radius_mm + voxel_mm)
     last = np.asarray(lattice.shape) - 1
-    at_once = max(1, WINDOW_NUMBERS // (len(offsets) * int(np.prod(shape))))
+    kind = torch.device(moving.device).type
+    average = _average_shifted if kind == "cpu" else _average_gathered
+    at_once = max(1, WINDOW_NUMBERS[kind] // (len(offsets) * int(np.prod(shape))))
     # Both scans are read from several threads: what they keep for later is computed before. Lengths of descriptors on
     # the whole grid pay where windows read as much.
     fixed.prepare(norms=False)
@@ -151,23 +154,26 @@ def locate_nearby(
         around = (positions[rows, None] + shifts[rows]).reshape(-1, 3)
         queries = [q.reshape(now, len(offsets), -1) for q in fixed.describe(around)]
         wide = window_similarity(moving, queries, start[rows], shape)
-        values = _average_shifted(wide, offsets, inner[rows] - start[rows], core)
-        away = _distances(moving, inner[rows], core, expected[rows])
+        values = average(wide, offsets, inner[rows] - start[rows], core)
+        goal = torch.from_numpy(lattice.world_to_index(expected[rows]) - inner[rows]).to(values.device)
+        away = window_distances(lattice, goal, core)
         # An expected place beyond the scan may have no voxel within the radius: then the whole window counts.
         reachable = (away <= radius_mm).flatten(1).any(dim=1)[:, None, None, None]
         searched = values.masked_fill((away > radius_mm) & reachable, -torch.inf)
         top, flat = searched.flatten(1).max(dim=1)
-        place = np.stack(np.unravel_index(flat.cpu().numpy(), core), axis=1)
-        voxel = inner[rows] + place
-        found = lattice.index_to_world(voxel)
-        beyond = _distances(moving, inner[rows], core, found) > RIVAL_MM
+        place = torch.stack(unravel(flat, core), dim=1)
+        offset = peak_offsets(_cubes(values, place))
+        beyond = window_distances(lattice, place, core) > RIVAL_MM
         rival = searched.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1)
+        # All that is known of these points comes into main memory in one piece.
+        known = torch.cat([place.double(), offset, top[:, None].double(), rival[:, None].double()], dim=1)
+        numbers = known.cpu().numpy()
+        voxel = inner[rows] + numbers[:, :3].astype(np.int64)
         rim = ((voxel == 0) | (voxel == last)) & (last > 0)
-        far = np.linalg.norm(found - expected[rows], axis=1) > radius_mm - voxel_mm
-        offset = peak_offsets(_cubes(values, torch.from_numpy(place).to(values.device)))
-        located.positions[rows] = lattice.index_to_world(voxel + offset.cpu().numpy())
-        located.similarity[rows] = located.first_similarity[rows] = top.double().cpu().numpy()
-        located.margin[rows] = (top - rival).double().cpu().numpy()
+        far = np.linalg.norm(lattice.index_to_world(voxel) - expected[rows], axis=1) > radius_mm - voxel_mm
+        located.positions[rows] = lattice.index_to_world(voxel + numbers[:, 3:6])
+        located.similarity[rows] = located.first_similarity[rows] = numbers[:, 6]
+        located.margin[rows] = numbers[:, 6] - numbers[:, 7]
         located.at_border[rows] = rim.any(axis=1) | far
 
     for_each(range(0, count, at_once), locate)
@@ -218,6 +224,24 @@ def _average_shifted(
     return result
 
 
+def _average_gathered(
+    values: torch.Tensor, offsets: NDArray[np.int64], first: NDArray[np.int64], core: tuple[int, int, int]
+) -> torch.Tensor:
+    """The same as `_average_shifted` in a few operations on all windows, which read memory here and there."""
+    count, neighbours, *window = values.shape
+    begin = torch.from_numpy(first[:, None] + offsets).to(values.device)
+    axes, inside = [], []
+    for axis, (size, length) in enumerate(zip(core, window, strict=True)):
+        at = begin[..., axis, None] + torch.arange(size, device=values.device)
+        axes.append(at.clamp(0, length - 1))
+        inside.append((at >= 0) & (at < length))
+    x, y, z = axes
+    at = (x[..., :, None, None] * window[1] + y[..., None, :, None]) * window[2] + z[..., None, None, :]
+    there = inside[0][..., :, None, None] & inside[1][..., None, :, None] & inside[2][..., None, None, :]
+    read = values.reshape(count, neighbours, -1).gather(2, at.flatten(2)).reshape(at.shape)
+    return torch.where(there, read, 0.0).sum(dim=1) / there.sum(dim=1)
+
+
 def _cubes(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """(N, 3, 3, 3), the values around each place; -inf beyond the window."""
     padded = torch.nn.functional.pad(values, [1] * 6, value=-torch.inf)
@@ -238,10 +262,3 @@ def local_linear(prior: Transform, positions: NDArray[np.float64], *, step_mm: f
     # Where a prior folds or flattens, its inverse would throw neighbours far away: do without it.
     healthy = np.abs(np.linalg.det(linear)) > 0.2
     return np.where(healthy[:, None, None], linear, np.eye(3))
-
-
-def _distances(
-    index: SearchIndex, start: NDArray[np.int64], shape: tuple[int, int, int], positions: NDArray[np.float64]
-) -> torch.Tensor:
-    """(N, n0, n1, n2) float32, mm from each voxel of a window to its position, on the device."""
-    return torch.from_numpy(window_distances(index.lattice, start, shape, positions)).to(index.device)

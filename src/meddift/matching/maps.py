@@ -76,15 +76,21 @@ def _sweep(
     highest = torch.empty((shape[0], count), device=index.device)
     best = torch.full((count,), -torch.inf, device=index.device)
     place = torch.zeros(count, dtype=torch.int64, device=index.device)
+    flat = torch.empty_like(place)
     for x in range(shape[0]):
         plane = planes.at(x)
+        if not _can_look(index):
+            torch.max(plane, dim=0, out=(highest[x], flat))
+            better = highest[x] > best
+            best = torch.where(better, highest[x], best)
+            place = torch.where(better, flat + x * shape[1] * shape[2], place)
+            continue
         torch.amax(plane, dim=0, out=highest[x])
         # The place is looked for only where it is new: a few planes for each query.
-        better = torch.nonzero(highest[x] > best)[:, 0]
-        if len(better):
-            best[better] = highest[x, better]
-            flat = plane[:, better].T.contiguous().argmax(dim=1)
-            place[better] = x * shape[1] * shape[2] + flat
+        rows = torch.nonzero(highest[x] > best)[:, 0]
+        if len(rows):
+            best[rows] = highest[x, rows]
+            place[rows] = x * shape[1] * shape[2] + plane[:, rows].T.contiguous().argmax(dim=1)
     voxels = torch.stack(unravel(place, shape), dim=1)
     rival = torch.full_like(best, -torch.inf)
     if exclusion_mm is not None:
@@ -100,6 +106,11 @@ def _sweep(
                 highest[x, near] = part.flatten(1).amax(dim=1)
         rival = highest.amax(dim=0)
     return voxels, best, rival
+
+
+def _can_look(index: SearchIndex) -> bool:
+    """Whether what was computed can be looked at without waiting: only a processor can."""
+    return index.device == "cpu"
 
 
 class _Planes:

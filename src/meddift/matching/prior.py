@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,10 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from meddift.errors import NoCorrespondenceError
 from meddift.geometry import AffineTransform, Transform
 from meddift.geometry.inverse import NumericalInverse
+from meddift.geometry.sampling import chunks, constant, is_tensor
 from meddift.matching.index import SearchIndex
 from meddift.matching.locate import locate_nearby
 from meddift.matching.maps import search_maps
 from meddift.matching.robust import fit_robust_affine
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: A match counts as mutual if matching back ends no farther from its start, mm.
 MUTUAL_MM = 8.0
@@ -25,8 +30,8 @@ AGAIN_MM = 20.0
 LEAST_ANCHORS = 12
 #: Distance of the neighbours that are compared along with each point, mm.
 SUPPORT_MM = 8.0
-#: Weights of matches at points that are held at a time: 8 MB of them.
-WEIGHTS_AT_ONCE = 1_000_000
+#: Weights of matches at points that are held at a time: 8 MB of them on a processor, more elsewhere.
+WEIGHTS_AT_ONCE, DEVICE_WEIGHTS_AT_ONCE = 1_000_000, 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +61,26 @@ class MatchedPrior:
         """The affine, and how many matches bend it."""
         return f"MatchedPrior({self.affine!r}, bent by {len(self.anchors)} matches)"
 
-    def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
+    @overload
+    def apply(self, positions: Tensor) -> Tensor: ...
+    @overload
+    def apply(self, positions: ArrayLike) -> NDArray[np.float64]: ...
+    def apply(self, positions: Any) -> Any:
         """Map (N, 3) world RAS mm on the fixed scan to where they are expected on the moving scan."""
-        world = np.asarray(positions, dtype=np.float64)
+        world: Any = positions if is_tensor(positions) else np.asarray(positions, dtype=np.float64)
         flat = world.reshape(-1, 3)
-        moved = self.affine.apply(flat)
-        at_once = max(1, WEIGHTS_AT_ONCE // max(1, len(self.anchors)))
-        for start in range(0, len(flat), at_once):
-            rows = slice(start, start + at_once)
-            weight = _weights(flat[rows], self.anchors, self.width_mm)
+        moved: Any = self.affine.apply(flat)
+        anchors: Any = self.anchors
+        residuals: Any = self.residuals
+        at_once = WEIGHTS_AT_ONCE
+        if is_tensor(flat):
+            anchors, residuals = constant(flat, anchors), constant(flat, residuals)
+            at_once = WEIGHTS_AT_ONCE if flat.device.type == "cpu" else DEVICE_WEIGHTS_AT_ONCE
+        for rows in chunks(len(flat), size=max(1, at_once // max(1, len(anchors)))):
+            weight = _weights(flat[rows], anchors, self.width_mm)
             # The 0.2 stands for one unseen match that agrees with the affine: it fades the bending out.
-            moved[rows] += weight @ self.residuals / (weight.sum(axis=1, keepdims=True) + 0.2)
-        return np.asarray(moved.reshape(world.shape))
+            moved[rows] += weight @ residuals / (weight.sum(1)[:, None] + 0.2)
+        return moved.reshape(world.shape)
 
     @property
     def matches(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -150,13 +163,14 @@ def _bent(
     return MatchedPrior(affine, anchors[keep], residuals[keep], matched=matched)
 
 
-def _weights(positions: NDArray[np.float64], anchors: NDArray[np.float64], width_mm: float) -> NDArray[np.float64]:
+def _weights(positions: Any, anchors: Any, width_mm: float) -> Any:
+    """(N, M), Gaussian weights of M places at N others; arrays or tensors."""
     # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b would lose digits far from the origin.
-    squared = np.zeros((len(positions), len(anchors)))
-    for axis in range(3):
+    squared = (positions[:, 0, None] - anchors[None, :, 0]) ** 2
+    for axis in (1, 2):
         squared += (positions[:, axis, None] - anchors[None, :, axis]) ** 2
     squared /= -2 * width_mm**2
-    return np.asarray(np.exp(squared, out=squared))
+    return squared.exp_() if is_tensor(squared) else np.exp(squared, out=squared)
 
 
 def _agreeing(

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import torch
 
+from meddift.geometry.sampling import chunks
 from meddift.matching.cost_volume import CostVolume
 from meddift.matching.subvoxel import peak_offsets
 from meddift.registration.smoothness import Smoothness, smooth_to
 
 #: How strongly the best displacement is drawn to the smooth field, a round each, cost a voxel squared.
 PULLS = (0.0, 0.004, 0.01, 0.025, 0.06, 0.15)
+#: Nodes that are worked on at a time on a processor, so that their costs stay in its cache.
+SLICE = 8192
 #: Costs from here on mean that the moving scan shows nothing there; those of unit descriptors are below 2.
 UNSEEN = 1.999
 
@@ -57,6 +60,7 @@ def couple(
         pulls: See `PULLS`.
     """
     offsets = volume.offsets
+    size = SLICE if offsets.device.type == "cpu" else max(1, len(volume.nodes))
     at = volume.nodes.unbind(dim=1)
     confidence = node_confidence(volume.cost, settle_unseen(volume.cost))
     every = torch.arange(len(volume.nodes), device=offsets.device)
@@ -73,7 +77,7 @@ def couple(
     best = offsets.new_zeros((len(volume.nodes), 3))
     first = best
     for number, pull in enumerate(pulls):
-        for some in _slices(len(best), 8192):
+        for some in chunks(len(best), size=size):
             # |offset - smooth|^2 without what is the same for all offsets of a node.
             energy = torch.addmm(volume.cost[some] + pull * length, own[some], offsets.T, alpha=-2 * pull)
             place = energy.argmin(dim=1)
@@ -114,7 +118,8 @@ def node_confidence(cost: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         seen: (N,) float32, share of the window that the moving scan shows.
     """
     contrast = cost.mean(dim=1) - cost.min(dim=1).values
-    usual = contrast[seen > 0.5].median() if bool((seen > 0.5).any()) else contrast.median()
+    among = seen > 0.5
+    usual = torch.where(among.any(), contrast.masked_fill(~among, torch.nan).nanmedian(), contrast.median())
     return (contrast / usual.clamp(min=1e-6)).square().clamp_(max=4.0) * seen.square()
 
 
@@ -130,7 +135,3 @@ def _between(energy: torch.Tensor, place: torch.Tensor, width: int) -> torch.Ten
     cubes = energy.gather(1, around).reshape(-1, 3, 3, 3)
     found = peak_offsets(-cubes, limit=0.5).float()
     return torch.where(rim[:, None], torch.zeros_like(found), found)
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

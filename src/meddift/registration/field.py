@@ -8,6 +8,11 @@ import numpy as np
 import torch
 
 from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform, sample
+from meddift.geometry.sampling import constant
+from meddift.matching.prior import MatchedPrior
+
+#: Planes whose derivatives are worked out at a time on a processor.
+SLAB = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +30,18 @@ class TensorField:
     @classmethod
     def sampled(cls, transform: Transform | TensorField, grid: Grid, device: str) -> TensorField:
         """A transform at the voxels of a grid."""
+        if isinstance(transform, DisplacementField):
+            transform = cls.of(transform, device)
+        if isinstance(transform, TensorField) and transform.grid == grid:
+            return transform
         world = grid.voxel_centers_on(device)
         return cls.moving(world, carried(transform, world), grid)
+
+    @classmethod
+    def of(cls, transform: DisplacementField, device: str) -> TensorField:
+        """A field in main memory, on a device."""
+        values = np.array(np.moveaxis(transform.displacement, 0, -1), dtype=np.float32, order="C")
+        return cls(torch.from_numpy(values).to(device), transform.grid)
 
     @classmethod
     def moving(cls, world: torch.Tensor, moved: torch.Tensor, grid: Grid) -> TensorField:
@@ -46,14 +61,36 @@ class TensorField:
         world = self.grid.voxel_centers_on(self.values.device)
         return TensorField.moving(world, affine.apply(self.apply(world)), self.grid)
 
+    def determinant(self) -> torch.Tensor:
+        """(X, Y, Z) float64, the Jacobian determinant: central differences, one-sided at the border."""
+        result = torch.empty(self.grid.shape, dtype=torch.float64, device=self.values.device)
+        planes = self.grid.shape[0]
+        size = SLAB if self.values.device.type == "cpu" else planes
+        inverse = constant(result, self.grid.inverse[:3, :3])
+        for start in range(0, planes, size):
+            stop = min(start + size, planes)
+            # A plane more on each side, where there is one: differences across the slab's faces are central too.
+            low, high = max(0, start - 1), min(planes, stop + 1)
+            part = self.values[low:high].double()
+            slopes = [
+                torch.gradient(part, dim=a)[0] if part.shape[a] > 1 else torch.zeros_like(part) for a in range(3)
+            ]
+            matrix = torch.stack([slope[start - low : stop - low] for slope in slopes], dim=-1) @ inverse
+            matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
+            x, y, z = matrix.unbind(dim=-2)
+            result[start:stop] = (x * torch.linalg.cross(y, z)).sum(dim=-1)
+        return result
+
     def as_field(self) -> DisplacementField:
         """The same in main memory."""
         return DisplacementField(np.ascontiguousarray(self.values.movedim(-1, 0).cpu().numpy()), self.grid)
 
 
 def carried(transform: Transform | TensorField, positions: torch.Tensor) -> torch.Tensor:
-    """Map (N, 3) float64 positions on a device; transforms of others, such as a prior, compute in main memory."""
-    if isinstance(transform, TensorField | AffineTransform):
+    """Map (N, 3) float64 positions on a device; transforms of others compute in main memory."""
+    if isinstance(transform, TensorField | AffineTransform | MatchedPrior):
         return transform.apply(positions)
+    if isinstance(transform, DisplacementField):
+        return TensorField.of(transform, str(positions.device)).apply(positions)
     moved = transform.apply(positions.cpu().numpy())
     return torch.from_numpy(moved).to(positions.device)

@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from meddift.geometry import AffineTransform, Grid, Transform
 from meddift.geometry.inverse import ITERATIONS
+from meddift.geometry.sampling import constant
 from meddift.registration.field import TensorField
+
+#: Steps between two looks at which places are left, on a graphics card.
+PATIENCE = 5
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,30 @@ def invert(
     """
     goal = grid.voxel_centers_on(device)
     found = affine.inverted().apply(goal)
-    back = torch.from_numpy(np.linalg.inv(affine.matrix[:3, :3]).T.copy()).to(goal)
+    back = constant(goal, np.linalg.inv(affine.matrix[:3, :3]).T)
+    # What is under way: where each is, how far its image misses its goal, and how far it may step.
+    rows, at, aim = torch.arange(len(goal), device=goal.device), found.clone(), goal
     error = transform.apply(found) - goal
     size, step = error.norm(dim=1), goal.new_ones(len(goal))
-    for _ in range(ITERATIONS):
-        rows = ((size > tolerance_mm) & (step > 1e-2)).nonzero()[:, 0]
-        if not len(rows):
-            break
-        tried = found[rows] - step[rows, None] * (error[rows] @ back)
-        new_error = transform.apply(tried) - goal[rows]
+    # A processor looks after each step which are left; a graphics card, which would have to be waited for, seldom.
+    patience = 1 if goal.device.type == "cpu" else PATIENCE
+    for number in range(ITERATIONS):
+        going = (size > tolerance_mm) & (step > 1e-2)
+        if number % patience == 0:
+            found[rows] = at
+            left = going.nonzero()[:, 0]
+            if not len(left):
+                return TensorField.moving(goal, found, grid)
+            rows, at, aim, error, size, step, going = (
+                each[left] for each in (rows, at, aim, error, size, step, going)
+            )
+        tried = at - step[:, None] * (error @ back)
+        new_error = transform.apply(tried) - aim
         new_size = new_error.norm(dim=1)
-        better = new_size < size[rows]
-        chosen = rows[better]
-        found[chosen], error[chosen], size[chosen] = tried[better], new_error[better], new_size[better]
-        step[rows] = torch.where(better, (step[rows] * 1.5).clamp(max=1.0), step[rows] / 2)
+        better = going & (new_size < size)
+        at = torch.where(better[:, None], tried, at)
+        error = torch.where(better[:, None], new_error, error)
+        size = torch.where(better, new_size, size)
+        step = torch.where(better, (step * 1.5).clamp(max=1.0), step / 2)
+    found[rows] = at
     return TensorField.moving(goal, found, grid)

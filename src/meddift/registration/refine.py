@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from meddift.geometry import AffineTransform, Grid
-from meddift.geometry.sampling import DEVICE_CHUNK, chunks
+from meddift.geometry.sampling import DEVICE_CHUNK, chunks, constant
 from meddift.matching.descriptors import normal_products
 from meddift.matching.index import unravel
 from meddift.registration.feature_map import FeatureMap
@@ -95,7 +95,7 @@ def _normal_equations(
     places: Places, moving: FeatureMap, shown: FeatureMap, base: torch.Tensor, shift: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, 6) and (N, 3): what each place asks of the displacement, world mm."""
-    inverse = shift.new_tensor(moving.grid.inverse[:3, :3])
+    inverse = constant(shift, moving.grid.inverse[:3, :3])
     hessian, slope = shift.new_empty((len(shift), 6)), shift.new_empty((len(shift), 3))
     misfit = shift.new_empty(len(shift))
 

@@ -12,9 +12,9 @@ from meddift.geometry import AffineTransform, Transform
 from meddift.registration.diffeomorphic import VelocityField
 from meddift.registration.engine import FIELD_MM, Field, FieldWork, Start
 from meddift.registration.feature_map import DescribedScan
-from meddift.registration.field import TensorField, carried
+from meddift.registration.field import TensorField
 from meddift.registration.inverse import InverseResidual, invert
-from meddift.registration.jacobian import folding, jacobian_determinant, sd_log_jacobian
+from meddift.registration.jacobian import folding, sd_log_jacobian
 from meddift.registration.result import Registration
 from meddift.system.progress import Progress, silent
 from meddift.volume import Volume
@@ -112,19 +112,23 @@ def _finished(
     grid = work.field_grid
     dense = TensorField.sampled(transform, grid, work.device)
     world = grid.voxel_centers_on(work.device)
-    counted = work.counted(carried(transform, world))
+    # On its own grid a field needs no reading between voxels.
+    counted = work.counted(world + dense.values.reshape(-1, 3))
     if isinstance(transform, TensorField) and inverse is None:
         inverse = invert(transform, field.affine, work.lattice(FIELD_MM, moving=True), work.device)
     final: Transform = transform if isinstance(transform, AffineTransform) else transform.as_field()
     back: Transform = final.inverted() if inverse is None else inverse.as_field()
-    inside = world[counted & work.body.reshape(-1)].cpu().numpy()
-    residual = InverseResidual.of(final, back, inside[:: max(1, len(inside) // CHECKED)])
-    supported, uncertainty = counted.reshape(grid.shape), np.full(grid.shape, np.nan, dtype=np.float32)
+    inside = (counted & work.body.reshape(-1)).nonzero()[:, 0]
+    residual = InverseResidual.of(final, back, world[inside[:: max(1, len(inside) // CHECKED)]].cpu().numpy())
+    supported, uncertainty = counted, np.full(grid.shape, np.nan, dtype=np.float32)
     if field.support is not None:
-        supported = field.support.supported_on(grid).to(work.device)
-        uncertainty = field.support.uncertainty_on(grid).cpu().numpy()
+        known = field.support.on(work.device)
+        supported, uncertainty = (
+            known.supported_at(world),
+            known.uncertainty_at(world).reshape(grid.shape).cpu().numpy(),
+        )
     body = work.body.cpu().numpy()
-    determinant = jacobian_determinant(dense.as_field())
+    determinant = Volume(dense.determinant().cpu().numpy(), grid)
     return Registration(
         transform=final,
         inverse=back,
@@ -132,7 +136,7 @@ def _finished(
         affine=field.affine,
         determinant=determinant,
         uncertainty=Volume(uncertainty, grid),
-        supported=Volume((supported & work.body).cpu().numpy(), grid),
+        supported=Volume((supported.reshape(grid.shape) & work.body).cpu().numpy(), grid),
         body=Volume(body, grid),
         folding=folding(determinant.data[body]),
         sd_log_jacobian=sd_log_jacobian(determinant.data[body]),

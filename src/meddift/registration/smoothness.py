@@ -112,18 +112,20 @@ def conjugate_gradient(
     direction = step.clone()
     product = (residual * step).sum()
     goal = (tolerance**2 * (right * precondition(right)).sum()).clamp(min=0)
+    going = torch.ones_like(goal, dtype=torch.bool)
     for _ in range(iterations):
         image = operator(direction)
         curvature = (direction * image).sum()
-        # The one number that is waited for in a step, on a device as well.
-        if not bool((product > goal) & (curvature > 0)):
+        going &= (product > goal) & (curvature > 0)
+        # Only a processor can look without waiting whether it is done; elsewhere the steps that are left do nothing.
+        if going.device.type == "cpu" and not going:
             break
-        length = product / curvature
+        length = torch.where(going, product / curvature, 0.0)
         x.addcmul_(direction, length)
         residual.addcmul_(image, length, value=-1)
         step = precondition(residual)
         new = (residual * step).sum()
-        direction.mul_(new / product).add_(step)
+        direction.mul_(torch.where(going, new / product, 0.0)).add_(step)
         product = new
     return x
 

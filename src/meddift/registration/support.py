@@ -34,9 +34,9 @@ class Support:
     disagreement_mm: torch.Tensor
     supported: torch.Tensor
 
-    def uncertainty_on(self, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z) float32, mm, on a grid."""
-        return self.uncertainty_at(grid.voxel_centers_on(self.supported.device)).reshape(grid.shape)
+    def on(self, device: str) -> Support:
+        """The same on a device."""
+        return Support(self.grid, self.disagreement_mm.to(device), self.supported.to(device))
 
     def supported_on(self, grid: Grid) -> torch.Tensor:
         """(X, Y, Z) bool on a grid."""
