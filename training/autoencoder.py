@@ -81,8 +81,8 @@ def main() -> None:
         scan = scans[int(torch.multinomial(weights, 1, generator=generator))]
         size = torch.tensor(scan.hu.shape, dtype=torch.float32) * scan.spacing_mm
         view = random_view(scan, (0.2 + 0.6 * torch.rand(3, generator=generator)) * size, generator,
-                           shape=draw_shape(generator, budget=arguments.voxels))  # fmt: skip
-        render(view, scan, generator)
+                           shape=draw_shape(generator, budget=arguments.voxels)[0])  # fmt: skip
+        render(view, scan, generator, version=0)
         image = view.image[None, None]
         rate = arguments.learning_rate * min(1, (step + 1) / 20) * (1 + math.cos(math.pi * step / arguments.steps)) / 2
         for group in optimizer.param_groups:

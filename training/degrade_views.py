@@ -24,14 +24,21 @@ WINDOWED = 0.3
 SHOWN_PER_HU = 0.4 / 450
 
 
-def render(view: View, scan: Scan, generator: torch.Generator) -> None:
-    """Make the images of a view: sample, then change what another scanner would show otherwise."""
-    version = _draw_version(scan, generator)
+def render(view: View, scan: Scan, generator: torch.Generator, *, version: int, contrast: float = 1.0) -> None:
+    """Make the images of a view: sample a version, then change what another scanner would show otherwise.
+
+    Args:
+        view: To be shown; its images are set.
+        scan: What it shows.
+        generator: Decides everything.
+        version: Of the scan.
+        contrast: Factor of how often contrast is mapped, 0 to 1.
+    """
     hu = sample_scan((scan.hu, *scan.others)[version], scan.spacing_mm, view.to_scan(view.lattice()))
     view.plain = shown(hu)
     if scan.modality == "CT":
         hu = _another_ct(hu, generator)
-    if _chance(generator, REMAPPED[scan.modality]):
+    if _chance(generator, contrast * REMAPPED[scan.modality]):
         image = interp(shown(hu), *random_map(scan.classes[version], generator))
         scale, in_hu = SHOWN_PER_HU, False
     elif scan.modality == "MR":
@@ -88,8 +95,15 @@ def thicken(image: torch.Tensor, axis: int, slices: int) -> torch.Tensor:
     return whole[0, 0, ..., :n].movedim(-1, axis)
 
 
+def draw_versions(scan: Scan, generator: torch.Generator, *, contrast: float) -> tuple[int, int]:
+    """Which versions of a scan two views start from; MR of two contrasts in the share `contrast` of the cases."""
+    first, second = _draw_version(scan, generator), _draw_version(scan, generator)
+    another = _chance(generator, contrast)
+    return first, second if another or scan.modality == "CT" else first
+
+
 def _draw_version(scan: Scan, generator: torch.Generator) -> int:
-    """Which version of a scan a view starts from: any contrast of MR, of CT mostly one without its noise."""
+    """Any contrast of MR; of CT mostly a version without its noise."""
     if not scan.others:
         return 0
     if scan.modality == "MR":

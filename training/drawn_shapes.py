@@ -8,11 +8,12 @@ shade appears where two of them meet.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from training_scans import AIR_HU, TOP_HU, Scan
+from training_scans import AIR_HU, TOP_HU, Each, Scan
 
 #: Voxels of a drawn body along each axis, and how many contrasts each is drawn in.
 EDGE, CONTRASTS = 112, 4
@@ -22,7 +23,9 @@ COARSE_MM, FINE_MM = 45.0, 16.0
 LARGE, SMALL, TUBES = 8, 5, 2
 
 
-def draw_shapes(count: int, *, spacing_mm: float, weight: float = 1.0, first_seed: int = 0) -> list[Scan]:
+def draw_shapes(
+    count: int, *, spacing_mm: float, weight: float = 1.0, first_seed: int = 0, each: Each = map
+) -> list[Scan]:
     """Draw bodies, each from a seed of its own, as "MR" of `CONTRASTS` contrasts on one grid.
 
     Args:
@@ -30,14 +33,17 @@ def draw_shapes(count: int, *, spacing_mm: float, weight: float = 1.0, first_see
         spacing_mm: Voxel size.
         weight: How often one is drawn, relative to a scan of its size.
         first_seed: Of the first one.
+        each: `map`, or one that works on several at once.
     """
-    scans = []
-    for seed in range(first_seed, first_seed + count):
-        generator = torch.Generator().manual_seed(7_000_000 + seed)
-        labels = draw_labels(generator, spacing_mm=spacing_mm)
-        versions = [_in_contrast(labels, generator) for _ in range(CONTRASTS)]
-        scans.append(Scan(f"shapes-{seed}", versions[0], spacing_mm, weight, tuple(versions[1:]), "MR"))
-    return scans
+    return list(each(partial(draw_body, spacing_mm=spacing_mm, weight=weight), range(first_seed, first_seed + count)))
+
+
+def draw_body(seed: int, *, spacing_mm: float, weight: float) -> Scan:
+    """A drawn body in all of its contrasts."""
+    generator = torch.Generator().manual_seed(7_000_000 + seed)
+    labels = draw_labels(generator, spacing_mm=spacing_mm)
+    versions = [_in_contrast(labels, generator) for _ in range(CONTRASTS)]
+    return Scan(f"shapes-{seed}", versions[0], spacing_mm, weight, tuple(versions[1:]), "MR")
 
 
 def draw_labels(generator: torch.Generator, *, spacing_mm: float) -> torch.Tensor:

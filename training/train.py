@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -27,8 +26,8 @@ from meddift.models import find_spec
 from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
 from objectives import correspondence
-from training_scans import draw_phantoms, load_mr, load_scans
-from views import ViewPair, make_pair
+from rendering import Batch, Recipe, rendered
+from training_scans import Scan, draw_phantoms, load_mr, load_scans
 
 
 def with_channels(channels: list[int]) -> dict:
@@ -58,22 +57,20 @@ DEFAULTS = {
 ON_AUTOENCODER = with_channels([64, 128, 144])
 
 
-#: Seconds between checkpoints.
-SAVE_EVERY_S = 240.0
 #: How many pairs have noise, beside correspondence; and how many of these at any timestep and not at a low one.
 NOISY, ANY_NOISE = 0.3, 0.4
 
 
 def haar(image: torch.Tensor) -> torch.Tensor:
-    """(X, Y, Z) to (8, X/2, Y/2, Z/2): one level of the orthonormal Haar transform; channel = 4 i + 2 j + k."""
+    """(..., X, Y, Z) to (..., 8, X/2, Y/2, Z/2): one orthonormal Haar transform; channel = 4 i + 2 j + k."""
     parts = [image]
-    for axis in range(3):
+    for axis in (-3, -2, -1):
         parts = [
             (part.unfold(axis, 2, 2) @ kernel) / math.sqrt(2)
             for part in parts
             for kernel in (image.new_tensor([1.0, 1.0]), image.new_tensor([1.0, -1.0]))
         ]
-    return torch.stack(parts)
+    return torch.stack(parts, -4)
 
 
 def denoising_target(
@@ -135,46 +132,62 @@ def weights_digest(folder: Path) -> str:
     return locate_weights(find_spec("builtin"), folder).digest()[:16]
 
 
-def upcoming_pairs(make: Callable[[int], ViewPair], first: int, *, ahead: int = 2) -> Iterator[ViewPair]:
-    """Pairs number `first`, `first + 1` and so on, drawn on a thread of their own while the network trains."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(make, first + i) for i in range(ahead))
-        for number in count(first + ahead):
-            waiting.append(pool.submit(make, number))
-            yield waiting.popleft().result()
+def gather_scans(arguments: argparse.Namespace, *, spacing_mm: float) -> list[Scan]:
+    """Read and draw all scans, several at once, or take those that were kept."""
+    if arguments.kept_scans and arguments.kept_scans.exists():
+        return torch.load(arguments.kept_scans, weights_only=False)  # written below
+    context = torch.multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
+        scans = load_scans(arguments.scans, spacing_mm=spacing_mm, each=pool.map)
+        scans += load_mr(arguments.mr, spacing_mm=spacing_mm, each=pool.map) if arguments.mr else []
+        scans += draw_phantoms(
+            arguments.phantoms, spacing_mm=spacing_mm, weight=arguments.phantom_weight, each=pool.map
+        )
+        return scans + draw_shapes(
+            arguments.shapes, spacing_mm=spacing_mm, weight=arguments.shapes_weight, each=pool.map
+        )
 
 
 def train_on(
-    network: torch.nn.Module, pair: ViewPair, config: dict, kept: torch.Tensor, *, generator: torch.Generator,
+    network: torch.nn.Module, batch: Batch, config: dict, kept: torch.Tensor, *, generator: torch.Generator,
     encode: Callable[[torch.Tensor], torch.Tensor],
-) -> tuple[torch.Tensor, dict[str, float]]:  # fmt: skip
-    """The loss of one pair, both views in one pass, and figures to log."""
-    latent = torch.stack([encode(view.image) for view in pair.views])
-    device = latent.device
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    """The loss of a batch, all of its views in one pass, and figures to log, each (n,) of the pairs that have it."""
+    device = batch.images.device
+    pairs = len(batch.modalities)
+    latent = encode(batch.images.flatten(0, 1))
     # Without noise, as the package reads features; with noise that leaves correspondence to be seen; or with any.
-    noisy = not config["correspondence"] or float(torch.rand((), generator=generator)) < NOISY
-    anything = not config["correspondence"] or float(torch.rand((), generator=generator)) < ANY_NOISE
-    most = 50 if not noisy else 1000 if anything else 150
-    timesteps = torch.randint(most, (2,), generator=generator)
-    noise = torch.randn(latent.shape, generator=generator).to(device) * noisy
-    signal = kept[timesteps].sqrt().to(device).reshape(2, 1, 1, 1, 1)
+    noisy = torch.rand(pairs, generator=generator) < (NOISY if config["correspondence"] else 1.0)
+    anything = torch.rand(pairs, generator=generator) < (ANY_NOISE if config["correspondence"] else 1.0)
+    most = torch.where(~noisy, 50, torch.where(anything, 1000, 150))
+    timesteps = (torch.rand(2, pairs, generator=generator) * most).long()
+    drawn = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+    noise = torch.randn(latent.shape, generator=drawn, device=device)
+    noise = noise * noisy.repeat(2).to(device).reshape(-1, 1, 1, 1, 1)
+    signal = kept[timesteps.flatten()].sqrt().to(device).reshape(-1, 1, 1, 1, 1)
     given = signal * latent + (1 - signal**2).sqrt() * noise
     # Objectives stay in float32: cosines of neighbouring places differ by less than bfloat16 can tell.
     with torch.autocast(device.type, dtype=torch.bfloat16):
         given = given.contiguous(memory_format=torch.channels_last_3d)
-        output, levels = read_levels(network, given, timesteps.to(device))
+        output, levels = read_levels(network, given, timesteps.flatten().to(device))
     wanted = denoising_target(config["prediction"], latent, noise, signal)
-    loss = (output.float() - wanted).square().mean((1, 2, 3, 4)).sum()
-    figures = {"denoising": float(loss.detach())}
-    if config["correspondence"] and (not noisy or int(timesteps.max()) < 60):
+    denoising = (output.float() - wanted).square().mean((1, 2, 3, 4))
+    loss = denoising.sum() / pairs
+    figures = {"denoising": denoising.detach()}
+    seen = (~noisy | (timesteps.max(0).values < 60)).nonzero().flatten()
+    if config["correspondence"] and len(seen):
+        here = seen.to(device)
         matching, extra = correspondence(
-            ({name: f[:1] for name, f in levels.items()}, {name: f[1:] for name, f in levels.items()}),
-            pair.points, pair.extra, (pair.views[0].half_extent, pair.views[1].half_extent), generator=generator,
+            ({name: f[:pairs][here] for name, f in levels.items()},
+             {name: f[pairs:][here] for name, f in levels.items()}),
+            batch.points[:, here], batch.extra[here], batch.half_extent, generator=generator,
         )  # fmt: skip
-        loss = loss + matching
-        kind = pair.modality.lower()
-        figures |= {f"{kind} {name}": value for name, value in extra.items()}
-        figures[f"{kind} matching"] = float(matching.detach())
+        loss = loss + matching.sum() / pairs
+        kinds = [batch.modalities[i] for i in seen.tolist()]
+        for kind in sorted(set(kinds)):
+            rows = [i for i, modality in enumerate(kinds) if modality == kind]
+            for name, value in (extra | {"matching": matching.detach()}).items():
+                figures[f"{kind.lower()} {name}"] = value[rows]
     return loss, figures
 
 
@@ -185,7 +198,13 @@ def main() -> None:
     parser.add_argument("--mr", type=Path, help="folder of MR patients, PATIENT_CONTRAST.nii.gz")
     parser.add_argument("--mr-share", type=float, default=0.5, help="of the pairs, with --mr")
     parser.add_argument("--steps", type=int, default=2000, help="in all; the learning rate falls towards them")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of training, if that comes first")
     parser.add_argument("--pairs", type=int, default=1, help="of each step")
+    parser.add_argument("--contrast-steps", type=int, default=0,
+                        help="over which views come to differ in contrast; 0: from the start")  # fmt: skip
+    parser.add_argument("--renderers", type=int, default=12 if torch.cuda.is_available() else 1,
+                        help="processes that render views")  # fmt: skip
+    parser.add_argument("--save-every", type=float, default=240.0, help="seconds between checkpoints")
     parser.add_argument("--normalisation", choices=["scan", "voxel"], default="scan",
                         help="over the field of view, or over the channels of each voxel")  # fmt: skip
     parser.add_argument("--prediction", choices=["sample", "epsilon", "v"], default="sample")
@@ -196,6 +215,7 @@ def main() -> None:
     parser.add_argument("--phantom-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
     parser.add_argument("--shapes", type=int, default=0, help="number of drawn bodies of random tissues, as MR")
     parser.add_argument("--shapes-weight", type=float, default=0.3, help="of one, relative to a scan of its size")
+    parser.add_argument("--kept-scans", type=Path, help="file that holds the scans, read and drawn; made if missing")
     parser.add_argument("--start-from", type=Path, help="folder of exported weights to begin a new run with")
     parser.add_argument("--autoencoder", type=Path, help="folder of autoencoder.py; without it a fixed Haar latent")
     parser.add_argument("--denoising-only", action="store_true")
@@ -209,7 +229,8 @@ def main() -> None:
     config = {**DEFAULTS, "correspondence": not arguments.denoising_only, "seed": arguments.seed,
               "prediction": arguments.prediction, "residual_blocks": arguments.residual_blocks,
               "spacing_mm": arguments.spacing_mm, "normalisation": arguments.normalisation,
-              "pairs": arguments.pairs}  # fmt: skip
+              "pairs": arguments.pairs, "voxels": arguments.voxels, "learning_rate": arguments.learning_rate,
+              "contrast_steps": arguments.contrast_steps}  # fmt: skip
     autoencoder, scale_factor = None, 1.0
     if arguments.autoencoder:
         autoencoder, scale_factor = load_autoencoder(arguments.autoencoder)
@@ -247,23 +268,15 @@ def main() -> None:
         average = {name: value.to(device) for name, value in state["average"].items()}
         optimizer.load_state_dict(state["optimizer"])
         step, trained = state["step"], state["seconds"]
-    scans = load_scans(arguments.scans, spacing_mm=config["spacing_mm"])
-    scans += draw_phantoms(arguments.phantoms, spacing_mm=config["spacing_mm"], weight=arguments.phantom_weight)
-    scans += draw_shapes(arguments.shapes, spacing_mm=config["spacing_mm"], weight=arguments.shapes_weight)
-    scans += load_mr(arguments.mr, spacing_mm=config["spacing_mm"]) if arguments.mr else []
-    scans = [scan.to(device) for scan in scans]
+    scans = gather_scans(arguments, spacing_mm=config["spacing_mm"])
     print(f"{len(scans)} scans, {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, step {step}",
           flush=True)  # fmt: skip
 
-    def draw(number: int) -> ViewPair:
-        generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + number)
-        return make_pair(scans, generator, budget=arguments.voxels, count=arguments.points,
-                         mr_share=arguments.mr_share)  # fmt: skip
-
-    def encode(image: torch.Tensor) -> torch.Tensor:
+    def encode(images: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            code = haar(image) if autoencoder is None else encode_mean(autoencoder, image) * scale_factor
-        return code.float()
+            if autoencoder is None:
+                return haar(images)
+            return torch.stack([encode_mean(autoencoder, image) * scale_factor for image in images]).float()
 
     def save() -> None:
         temporary = checkpoint.with_suffix(".tmp")
@@ -274,44 +287,61 @@ def main() -> None:
         )  # fmt: skip
         temporary.replace(checkpoint)
 
-    saved, running = time.monotonic(), {}
+    recipe = Recipe(arguments.seed, arguments.voxels, arguments.points, arguments.pairs, arguments.mr_share,
+                    arguments.contrast_steps)  # fmt: skip
     network.train()
-    pairs = upcoming_pairs(draw, step * arguments.pairs)
-    while step < arguments.steps:
-        began = time.monotonic()
-        # Linear warm-up, then a cosine over all steps.
-        fall = 0.02 + 0.98 * (1 + math.cos(math.pi * step / arguments.steps)) / 2
-        for group in optimizer.param_groups:
-            group["lr"] = arguments.learning_rate * min(1, (step + 1) / 60) * fall
-        generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + 500_000_000 + step)
-        optimizer.zero_grad(set_to_none=True)
-        waited = 0.0
-        for _ in range(arguments.pairs):
-            asked = time.monotonic()
-            pair = next(pairs)
-            waited += time.monotonic() - asked
-            loss, figures = train_on(network, pair, config, kept, generator=generator, encode=encode)
-            (loss / arguments.pairs).backward()
-            for name, value in figures.items():
-                running[name] = 0.95 * running.get(name, value) + 0.05 * value
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        if torch.isfinite(norm):
-            optimizer.step()
-        decay = min(0.998, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in network.state_dict().items():
-                average[name].lerp_(value, 1 - decay) if value.is_floating_point() else average[name].copy_(value)
-        step += 1
-        trained += time.monotonic() - began
-        if step % 10 == 0 or step < 5:
-            told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(running.items()))
-            spent = time.monotonic() - began
-            print(f"step {step}, {trained:.0f} s (this one {spent:.1f} s, of which waiting for views "
-                  f"{waited:.1f} s): {told}", flush=True)  # fmt: skip
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            save()
-            saved = time.monotonic()
+    with rendered(recipe, scans, first=step, device=device, processes=arguments.renderers) as batches:
+        saved, waited, told = time.monotonic(), 0.0, Running()
+        while step < arguments.steps:
+            began = time.monotonic()
+            # Linear warm-up, then a cosine over all steps, or over the seconds that there are.
+            done = max(step / arguments.steps, trained / arguments.seconds)
+            if done >= 1:
+                break
+            fall = 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = arguments.learning_rate * min(1, (step + 1) / 60) * fall
+            generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + 500_000_000 + step)
+            optimizer.zero_grad(set_to_none=True)
+            batch = next(batches).to(device)
+            waited += time.monotonic() - began
+            loss, figures = train_on(network, batch, config, kept, generator=generator, encode=encode)
+            loss.backward()
+            told.add(figures)
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            if torch.isfinite(norm):
+                optimizer.step()
+            decay = min(0.998, (1 + step) / (10 + step))
+            torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), 1 - decay)
+            step += 1
+            trained += time.monotonic() - began
+            if step % 10 == 0 or step < 5:
+                print(f"step {step}, {trained:.0f} s, of which waiting for views {waited:.1f} s: {told}", flush=True)
+            if time.monotonic() - saved > arguments.save_every:
+                save()
+                saved = time.monotonic()
     save()
+
+
+class Running:
+    """Running means of figures, added without waiting for the device and computed when they are shown."""
+
+    def __init__(self) -> None:
+        self.means: dict[str, float] = {}
+        self.waiting: list[dict[str, torch.Tensor]] = []
+
+    def add(self, figures: dict[str, torch.Tensor]) -> None:
+        """Take the figures of one step."""
+        self.waiting.append(figures)
+
+    def __str__(self) -> str:
+        """The means, with a memory of some twenty steps."""
+        for figures in self.waiting:
+            for name, values in figures.items():
+                value = float(values.mean())
+                self.means[name] = 0.95 * self.means.get(name, value) + 0.05 * value
+        self.waiting = []
+        return ", ".join(f"{name} {value:.3f}" for name, value in sorted(self.means.items()))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -20,6 +22,8 @@ from meddift_lab.synthetic import chest_phantom
 from meddift_lab.synthetic.degrade import replace_table
 from meddift_lab.synthetic.noise import noise_level, remove_noise
 
+#: `map`, or what does the same in several processes.
+Each = Callable[..., Iterable[Any]]
 #: Never trained on: validation scans, and the one patient whose crops test matching across fields of view.
 HELD_OUT = ("LIDC-0314", "CMB-CRC", "TotalSeg", "native")
 #: The window of the model: HU, and what is shown for it.
@@ -66,54 +70,54 @@ class Scan:
         return replace(self, hu=self.hu.to(device), others=tuple(version.to(device) for version in self.others))
 
 
-def load_scans(folder: Path, *, spacing_mm: float) -> list[Scan]:
-    """Read every training scan of a folder of CT."""
-    scans = []
-    for path in sorted(folder.glob("*.nii.gz")):
-        if any(word in path.name for word in HELD_OUT):
-            continue
-        volume = _read(path, spacing_mm)
-        # Noise that both views show would be texture to match by: most views start from a scan without it.
-        body = body_mask(volume)
-        smooth = remove_noise(volume, std_hu=noise_level(volume, body=body))
-        versions = [
-            torch.from_numpy(np.clip(v.data, -1000, 3000))
-            for v in (volume, smooth, replace_table(smooth, gap_mm=4.0, body=body))
-        ]
-        scans.append(
-            Scan(path.name.removesuffix(".nii.gz"), versions[0], spacing_mm, others=(versions[1], versions[2]))
-        )
-    if not scans:
+def load_scans(folder: Path, *, spacing_mm: float, each: Each = map) -> list[Scan]:
+    """Read every training scan of a folder of CT; `each` may work on several at once."""
+    paths = [
+        path for path in sorted(folder.glob("*.nii.gz")) if not any(word in path.name for word in HELD_OUT)
+    ]  # fmt: skip
+    if not paths:
         raise SystemExit(f"no training scans (*.nii.gz) in {folder}")
-    return scans
+    return list(each(partial(load_ct, spacing_mm=spacing_mm), paths))
 
 
-def load_mr(folder: Path, *, spacing_mm: float) -> list[Scan]:
-    """Read MR patients: `PATIENT_CONTRAST.nii.gz`, whose contrasts share world coordinates; one `Scan` a patient.
+def load_ct(path: Path, *, spacing_mm: float) -> Scan:
+    """A scan of CT as it came, without its noise, and without noise on another table."""
+    volume = _read(path, spacing_mm)
+    # Noise that both views show would be texture to match by: most views start from a scan without it.
+    body = body_mask(volume)
+    smooth = remove_noise(volume, std_hu=noise_level(volume, body=body))
+    versions = [
+        torch.from_numpy(np.clip(v.data, -1000, 3000))
+        for v in (volume, smooth, replace_table(smooth, gap_mm=4.0, body=body))
+    ]
+    return Scan(path.name.removesuffix(".nii.gz"), versions[0], spacing_mm, others=(versions[1], versions[2]))
 
-    The first contrast gives the grid; the others are read on it, where they show it, and are dark elsewhere.
-    """
+
+def load_mr(folder: Path, *, spacing_mm: float, each: Each = map) -> list[Scan]:
+    """Read MR patients: `PATIENT_CONTRAST.nii.gz`, whose contrasts share world coordinates; one `Scan` a patient."""
     patients: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*_*.nii.gz")):
         patients.setdefault(path.name.rsplit("_", 1)[0], []).append(path)
-    scans = []
-    for name, paths in patients.items():
-        # T1 first: it has the largest field of view where they differ.
-        paths.sort(key=lambda path: ("_T1" not in path.name, path.name))
-        volumes = [_read(path, spacing_mm) for path in paths]
-        versions = []
-        for volume in volumes:
-            data = map_mr(volume.data)
-            if not volume.grid.same_as(volumes[0].grid):
-                places = volumes[0].grid.voxel_centers().reshape(-1, 3)
-                read = Volume(data, volume.grid).at(places)
-                read[~volume.grid.contains(places)] = AIR_HU
-                data = read.reshape(volumes[0].grid.shape).astype(np.float32)
-            versions.append(torch.from_numpy(np.ascontiguousarray(data)))
-        scans.append(Scan(name, versions[0], spacing_mm, others=tuple(versions[1:]), modality="MR"))
-    if not scans:
+    if not patients:
         raise SystemExit(f"no MR scans (PATIENT_CONTRAST.nii.gz) in {folder}")
-    return scans
+    return list(each(partial(load_patient, spacing_mm=spacing_mm), patients, patients.values()))
+
+
+def load_patient(name: str, paths: list[Path], *, spacing_mm: float) -> Scan:
+    """One patient: the first contrast gives the grid; others are read on it, and are dark where they do not reach."""
+    # T1 first: it has the largest field of view where they differ.
+    paths = sorted(paths, key=lambda path: ("_T1" not in path.name, path.name))
+    volumes = [_read(path, spacing_mm) for path in paths]
+    versions = []
+    for volume in volumes:
+        data = map_mr(volume.data)
+        if not volume.grid.same_as(volumes[0].grid):
+            places = volumes[0].grid.voxel_centers().reshape(-1, 3)
+            read = Volume(data, volume.grid).at(places)
+            read[~volume.grid.contains(places)] = AIR_HU
+            data = read.reshape(volumes[0].grid.shape).astype(np.float32)
+        versions.append(torch.from_numpy(np.ascontiguousarray(data)))
+    return Scan(name, versions[0], spacing_mm, others=tuple(versions[1:]), modality="MR")
 
 
 def map_mr(data: np.ndarray) -> np.ndarray:
@@ -129,7 +133,9 @@ def _read(path: Path, spacing_mm: float) -> Volume:
     return volume.resampled_along_axes(volume.grid.respaced(spacing_mm))
 
 
-def draw_phantoms(count: int, *, spacing_mm: float, weight: float = 1.0, first_seed: int = 0) -> list[Scan]:
+def draw_phantoms(
+    count: int, *, spacing_mm: float, weight: float = 1.0, first_seed: int = 0, each: Each = map
+) -> list[Scan]:
     """Draw chests, each from a seed of its own; about 3 s each at 2 mm.
 
     Args:
@@ -137,11 +143,16 @@ def draw_phantoms(count: int, *, spacing_mm: float, weight: float = 1.0, first_s
         spacing_mm: Voxel size.
         weight: How often one is drawn, relative to a scan of its size.
         first_seed: Of the first one. Evaluation draws its phantoms from other seeds.
+        each: `map`, or one that works on several at once.
     """
-    phantoms = []
-    for seed in range(first_seed, first_seed + count):
-        # Views get noise of their own; a few HU here keep organs from being perfectly even.
-        drawn = chest_phantom(seed, spacing_mm=spacing_mm, lesions=seed % 7, noise_std_hu=4.0, table=seed % 2 == 0)
-        hu = np.clip(drawn.volume.data.astype(np.float32), -1000, 3000)
-        phantoms.append(Scan(f"phantom-{seed}", torch.from_numpy(hu), spacing_mm, weight))
-    return phantoms
+    return list(
+        each(partial(draw_phantom, spacing_mm=spacing_mm, weight=weight), range(first_seed, first_seed + count))
+    )
+
+
+def draw_phantom(seed: int, *, spacing_mm: float, weight: float) -> Scan:
+    """A drawn chest."""
+    # Views get noise of their own; a few HU here keep organs from being perfectly even.
+    drawn = chest_phantom(seed, spacing_mm=spacing_mm, lesions=seed % 7, noise_std_hu=4.0, table=seed % 2 == 0)
+    hu = np.clip(drawn.volume.data.astype(np.float32), -1000, 3000)
+    return Scan(f"phantom-{seed}", torch.from_numpy(hu), spacing_mm, weight)

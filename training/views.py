@@ -8,12 +8,13 @@ of one view is carried into the other through the scan, by inverting g with fixe
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from degrade_views import render
+from degrade_views import draw_versions, render
 from training_scans import AIR_HU, Scan, shown
 
 #: Edges of boxes relative to the cube root of their voxels: few shapes, so that a GPU plans its convolutions once.
@@ -78,13 +79,13 @@ class View:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
 
-def draw_shape(generator: torch.Generator, *, budget: int) -> tuple[int, int, int]:
-    """One of few boxes of about `budget` voxels, each axis a multiple of 16 voxels."""
-    if float(torch.rand((), generator=generator)) < LARGE_SHARE:
-        budget *= LARGE
+def draw_shape(generator: torch.Generator, *, budget: int) -> tuple[tuple[int, int, int], bool]:
+    """One of few boxes of about `budget` voxels, each axis a multiple of 16 voxels; whether it is a large one."""
+    large = float(torch.rand((), generator=generator)) < LARGE_SHARE
+    budget *= LARGE if large else 1
     edges = SHAPES[int(torch.randint(len(SHAPES), (), generator=generator))]
     a, b, c = (max(32, round(edge * budget ** (1 / 3) / 16) * 16) for edge in edges)
-    return a, b, c
+    return (a, b, c), large
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
@@ -150,7 +151,7 @@ class ViewPair:
     modality: str
 
 
-def draw_scan(scans: list[Scan], generator: torch.Generator, *, mr_share: float) -> Scan:
+def draw_scan(scans: Sequence[Scan], generator: torch.Generator, *, mr_share: float) -> Scan:
     """A scan: MR in this share of the cases where there is any, larger ones more often."""
     kinds = {scan.modality for scan in scans}
     wanted = "MR" if float(torch.rand((), generator=generator)) < mr_share else "CT"
@@ -160,26 +161,33 @@ def draw_scan(scans: list[Scan], generator: torch.Generator, *, mr_share: float)
 
 
 def make_pair(
-    scans: list[Scan], generator: torch.Generator, *, budget: int, count: int, mr_share: float = 0.5
+    scans: Sequence[Scan],
+    generator: torch.Generator,
+    *,
+    shape: tuple[int, int, int],
+    count: int,
+    mr_share: float = 0.5,
+    contrast: float = 1.0,
 ) -> ViewPair:
-    """Draw a scan and two views of it that overlap, and at least 64 corresponding points.
+    """Draw a scan and two views of it that overlap, with corresponding points.
 
     Args:
         scans: To draw from.
         generator: Decides everything.
-        budget: Voxels of a view, about.
-        count: Points at most.
+        shape: Voxels of a view along each axis.
+        count: Points; some come more than once where fewer, but at least 64, are seen in both views.
         mr_share: Share of pairs that show MR, where there are scans of both kinds.
+        contrast: How much views differ in contrast, 0 (as their scanners made them, MR in one contrast) to 1.
     """
     while True:
         scan = draw_scan(scans, generator, mr_share=mr_share)
         size = torch.tensor(scan.hu.shape, dtype=torch.float32) * scan.spacing_mm
         center = (0.2 + 0.6 * torch.rand(3, generator=generator)) * size
-        shape = draw_shape(generator, budget=budget)
         first = random_view(scan, center, generator, shape=shape)
         shift = (torch.rand(3, generator=generator) * 2 - 1) * 0.5 * first.half_extent.cpu()
         second = random_view(scan, center + shift, generator, shape=shape)
-        render(first, scan, generator)
+        versions = draw_versions(scan, generator, contrast=contrast)
+        render(first, scan, generator, version=versions[0], contrast=contrast)
         points = pick_points(first, scan.modality, 4 * count, generator)
         x = first.to_scan(points)
         other, residual = second.from_scan(x)
@@ -191,7 +199,7 @@ def make_pair(
         )
         if int(inside.sum()) < 64:
             continue
-        render(second, scan, generator)
+        render(second, scan, generator, version=versions[1], contrast=contrast)
         # A point that a cut field of view has erased, or that this contrast does not show, has no partner.
         seen = F.grid_sample(
             second.plain[None, None],
@@ -201,7 +209,8 @@ def make_pair(
         keep = torch.nonzero(inside & (seen > float(shown(torch.tensor(AIR_HU + 20))))).flatten()
         if len(keep) < 64:
             continue
-        keep = keep[torch.randperm(len(keep), generator=generator).to(keep.device)[:count]]
+        order = torch.randperm(len(keep), generator=generator)
+        keep = keep[order[torch.arange(count) % len(keep)].to(keep.device)]
         far = pick_points(second, scan.modality, 3 * count, generator)
         beside = other[keep].repeat(3, 1)
         step = torch.randn(beside.shape, generator=generator)

@@ -69,6 +69,6 @@ def test_bodies_differ_and_repeat_with_their_seed(drawn):
 
 
 def test_views_of_drawn_bodies_can_be_trained_on(drawn):
-    pair = make_pair(drawn, torch.Generator().manual_seed(0), budget=48**3, count=100)
+    pair = make_pair(drawn, torch.Generator().manual_seed(0), shape=(48, 48, 48), count=100)
     assert len(pair.points[0]) >= 64
     assert all(float(view.image.std()) > 0.03 for view in pair.views)

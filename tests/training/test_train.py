@@ -47,6 +47,7 @@ def run(folders, name: str, steps: int, monkeypatch, *, stop_after: int | None =
         train, "with_channels", lambda c: {"channels": c, "attention": [False] * 2, "head_channels": [0, 16]}
     )
     if stop_after is not None:
+        sys.argv += ["--save-every", "0"]
         real, taken = train.train_on, []
 
         def interrupted(*args, **kwargs):
@@ -56,7 +57,6 @@ def run(folders, name: str, steps: int, monkeypatch, *, stop_after: int | None =
             return real(*args, **kwargs)
 
         monkeypatch.setattr(train, "train_on", interrupted)
-        monkeypatch.setattr(train, "SAVE_EVERY_S", 0.0)
     train.main()
     return torch.load(folders / name / "checkpoint.pt", weights_only=True)
 

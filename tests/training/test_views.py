@@ -12,7 +12,7 @@ import views
 from degrade_views import change_lung_density, sample_scan
 from meddift.models import haar_forward
 from objectives import correspondence, read_level
-from train import denoising_target, haar, upcoming_pairs
+from train import denoising_target, haar
 from training_scans import Scan, draw_phantoms, load_scans, shown
 from views import make_pair, random_view
 
@@ -35,7 +35,7 @@ def scan() -> Scan:
     return Scan("blobs", blobs(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)), SPACING)
 
 
-def undegraded(view, scan, generator) -> None:
+def undegraded(view, scan, generator, *, version, contrast) -> None:
     view.image = sample_scan(scan.hu, scan.spacing_mm, view.to_scan(view.lattice()))
     view.plain = shown(view.image)
 
@@ -43,7 +43,7 @@ def undegraded(view, scan, generator) -> None:
 def read_intensity(view, points: torch.Tensor) -> torch.Tensor:
     """Intensity of a view at its points, by the function that reads levels in training (which normalises)."""
     channels = torch.stack([view.image / 1000, torch.ones_like(view.image)])[None]
-    value = read_level(channels, points, view.half_extent)
+    value = read_level(channels, points[None], view.half_extent)[0]
     return 1000 * value[:, 0] / value[:, 1]
 
 
@@ -51,7 +51,7 @@ def read_intensity(view, points: torch.Tensor) -> torch.Tensor:
 def test_both_views_show_the_same_intensity_at_corresponding_points(scan, seed, monkeypatch):
     monkeypatch.setattr(views, "render", undegraded)
     generator = torch.Generator().manual_seed(seed)
-    pair = make_pair([scan], generator, budget=64**3, count=200)
+    pair = make_pair([scan], generator, shape=(64, 64, 64), count=200)
     x = pair.views[0].to_scan(pair.points[0])
     # Within two voxels of the scan's border a view mixes in the air beyond.
     keep = ((x > 5) & (x < torch.tensor(SHAPE) * SPACING - 7)).all(-1)
@@ -69,7 +69,7 @@ def test_both_views_show_the_same_intensity_at_corresponding_points(scan, seed, 
 
 def test_views_differ_in_more_than_a_shift(scan, monkeypatch):
     monkeypatch.setattr(views, "render", undegraded)
-    pair = make_pair([scan], torch.Generator().manual_seed(3), budget=64**3, count=200)
+    pair = make_pair([scan], torch.Generator().manual_seed(3), shape=(64, 64, 64), count=200)
     a, b = (torch.cat([p, torch.ones(len(p), 1)], 1) for p in pair.points)
     affine = torch.linalg.lstsq(a, b).solution
     shift = (pair.points[1] - pair.points[0]).mean(0)
@@ -81,7 +81,8 @@ def test_degraded_views_still_correspond(scan):
     # Noise, kernels and calibration change every value: what is left is that bright stays bright.
     agreement, shuffled = [], []
     for seed in range(4):
-        pair = make_pair([scan], torch.Generator().manual_seed(seed), budget=64**3, count=300)
+        generator = torch.Generator().manual_seed(seed)
+        pair = make_pair([scan], generator, shape=(64, 64, 64), count=300, contrast=0.0)
         first, second = (read_intensity(v, p) for v, p in zip(pair.views, pair.points, strict=True))
         agreement.append(float(torch.corrcoef(torch.stack([first, second]))[0, 1]))
         shuffled.append(float(torch.corrcoef(torch.stack([first, second.roll(7)]))[0, 1]))
@@ -137,12 +138,29 @@ def test_views_of_a_scan_start_from_its_versions(scan, monkeypatch):
     three = Scan("three", scan.hu, SPACING, others=(scan.hu + 1, scan.hu + 2))
     generator = torch.Generator().manual_seed(2)
     for _ in range(10):
-        make_pair([three], generator, budget=48**3, count=80)
+        make_pair([three], generator, shape=(48, 48, 48), count=80)
     assert len({round(value - float(scan.hu.mean())) for value in seen}) == 3
 
 
+def test_without_contrast_two_views_of_mr_show_one_contrast(scan, monkeypatch):
+    shown_of = []
+    real = degrade_views.render
+
+    def remember(view, scan, generator, *, version, contrast):
+        shown_of.append(version)
+        real(view, scan, generator, version=version, contrast=contrast)
+
+    monkeypatch.setattr(views, "render", remember)
+    monkeypatch.setattr(degrade_views, "random_map", None)  # a map would fail
+    patient = Scan("patient", scan.hu, SPACING, others=(scan.hu - 100, scan.hu - 200), modality="MR")
+    for seed in range(8):
+        make_pair([patient], torch.Generator().manual_seed(seed), shape=(48, 48, 48), count=80, contrast=0.0)
+    assert shown_of[0::2] == shown_of[1::2]  # every pair at its first try
+    assert len(set(shown_of)) > 1
+
+
 def test_equal_seeds_give_equal_pairs(scan):
-    pairs = [make_pair([scan], torch.Generator().manual_seed(9), budget=48**3 * 2, count=100) for _ in range(2)]
+    pairs = [make_pair([scan], torch.Generator().manual_seed(9), shape=(64, 64, 64), count=100) for _ in range(2)]
     for a, b in zip(*(pair.views for pair in pairs), strict=True):
         assert torch.equal(a.image, b.image)
     assert torch.equal(pairs[0].points[1], pairs[1].points[1])
@@ -189,14 +207,15 @@ def perfect():
     generator = torch.Generator().manual_seed(1)
     points = (torch.rand(150, 3, generator=generator) - 0.5) * 110
     extra = (torch.rand(150, 3, generator=generator) - 0.5) * 110
-    return levels, points, extra, torch.full((3,), 64.0)
+    return levels, points[None], extra[None], torch.full((3,), 64.0)
 
 
 def loss_of(perfect, second_points: torch.Tensor) -> tuple[float, dict[str, float]]:
     levels, points, extra, half = perfect
     generator = torch.Generator().manual_seed(2)
-    loss, figures = correspondence((levels, levels), (points, second_points), extra, (half, half), generator=generator)
-    return float(loss), figures
+    both = torch.stack([points, second_points])
+    loss, figures = correspondence((levels, levels), both, extra, half, generator=generator)
+    return float(loss), {name: float(value) for name, value in figures.items()}
 
 
 def test_descriptors_that_tell_every_place_apart_have_hardly_any_loss(perfect):
@@ -208,7 +227,7 @@ def test_descriptors_that_tell_every_place_apart_have_hardly_any_loss(perfect):
 
 def test_wrong_correspondence_is_punished(perfect):
     right, _ = loss_of(perfect, perfect[1])
-    shuffled, figures = loss_of(perfect, perfect[1].roll(1, 0))
+    shuffled, figures = loss_of(perfect, perfect[1].roll(1, 1))
     assert shuffled > 20 * right
     assert figures["fused"] < 0.05
     # A few mm off as well: that is what the local part is for.
@@ -220,12 +239,30 @@ def test_wrong_correspondence_is_punished(perfect):
 def test_the_objective_has_a_gradient_on_every_level(perfect):
     levels = {name: value.clone().requires_grad_() for name, value in perfect[0].items()}
     generator = torch.Generator().manual_seed(2)
-    half = perfect[3]
-    loss, _ = correspondence(
-        (levels, levels), (perfect[1], perfect[1].roll(1, 0)), perfect[2], (half, half), generator=generator
-    )
-    loss.backward()
+    both = torch.stack([perfect[1], perfect[1].roll(1, 1)])
+    loss, _ = correspondence((levels, levels), both, perfect[2], perfect[3], generator=generator)
+    loss.sum().backward()
     assert all(float(value.grad.abs().sum()) > 0 for value in levels.values())
+
+
+def test_pairs_of_a_batch_count_one_by_one(perfect):
+    # A batch of a right and a wrong pair has the losses that each has alone; so has a pair whose points come twice.
+    levels, points, extra, half = perfect
+    right, wrong = torch.stack([points, points]), torch.stack([points, points.roll(1, 1)])
+    twice = {name: value.expand(2, -1, -1, -1, -1) for name, value in levels.items()}
+
+    def losses(levels, points, extra):
+        generator = torch.Generator().manual_seed(2)
+        # All points take part in the local objective, at one place each, so that no draw differs.
+        return correspondence(
+            (levels, levels), points, extra, half, generator=generator, local_points=10**6, local_offsets=1
+        )[0]
+
+    both = losses(twice, torch.cat([right, wrong], 1), extra.expand(2, -1, -1))
+    alone = torch.cat([losses(levels, pair, extra) for pair in (right, wrong)])
+    torch.testing.assert_close(both, alone, rtol=1e-4, atol=1e-4)
+    repeated = losses(levels, right.repeat(1, 1, 2, 1), extra)
+    torch.testing.assert_close(repeated, alone[:1], rtol=1e-4, atol=1e-4)
 
 
 # ---------------------------------------------------------------------- scans
@@ -256,21 +293,8 @@ def test_drawn_chests_join_the_scans(scan):
     assert not torch.equal(drawn[0].hu, drawn[1].hu)
     # Weight 0: never drawn. The blobs alone reach below -300 HU nowhere near air.
     silent = [Scan(p.name, torch.full_like(p.hu, 2500.0), p.spacing_mm, 0.0) for p in drawn]
-    pair = make_pair([scan, *silent], torch.Generator().manual_seed(0), budget=48**3 * 2, count=100)
+    pair = make_pair([scan, *silent], torch.Generator().manual_seed(0), shape=(64, 64, 64), count=100)
     assert pair.views[0].spacing_mm == SPACING
-
-
-def test_pairs_drawn_ahead_come_in_order_and_depend_on_their_number_alone():
-    drawn = []
-
-    def draw(number: int) -> int:
-        drawn.append(number)
-        return 10 * number
-
-    pairs = upcoming_pairs(draw, 3)  # type: ignore[arg-type]
-    assert [next(pairs) for _ in range(4)] == [30, 40, 50, 60]
-    pairs.close()
-    assert drawn == sorted(drawn)
 
 
 @pytest.mark.parametrize("prediction", ["sample", "epsilon", "v"])
