@@ -143,9 +143,10 @@ def gather_scans(arguments: argparse.Namespace, *, spacing_mm: float) -> list[Sc
         scans += draw_phantoms(
             arguments.phantoms, spacing_mm=spacing_mm, weight=arguments.phantom_weight, each=pool.map
         )
-        return scans + draw_shapes(
-            arguments.shapes, spacing_mm=spacing_mm, weight=arguments.shapes_weight, each=pool.map
-        )
+        scans += draw_shapes(arguments.shapes, spacing_mm=spacing_mm, weight=arguments.shapes_weight, each=pool.map)
+    if arguments.kept_scans:
+        torch.save(scans, arguments.kept_scans)
+    return scans
 
 
 def train_on(
