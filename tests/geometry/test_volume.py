@@ -12,7 +12,7 @@ from lattices import grids
 
 from meddift.errors import GeometryError
 from meddift.geometry import Grid, resample_axes, sample
-from meddift.volume import Volume
+from meddift.volume import DeviceVolume, Volume
 
 
 def random_volume(grid, channels=()):
@@ -148,3 +148,34 @@ def test_tensors_with_channels_last_are_resampled_as_volumes_are(grid, shape):
     found = resample_axes(values, grid, target)
     assert found.is_contiguous()
     np.testing.assert_allclose(found.movedim(-1, 0), volume.resampled_along_axes(target).data, atol=2e-5)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "PIL", "LSA"])
+def test_a_volume_on_a_device_does_what_one_in_main_memory_does(orientation: str) -> None:
+    data = np.random.default_rng(0).integers(-1000, 1000, (9, 8, 7)).astype(np.int16)
+    plain = Volume(data, Grid(data.shape, np.diag([2.0, 3.0, 2.5, 1.0])), modality="CT")
+    sent = DeviceVolume.sent(plain, "cpu")
+    np.testing.assert_array_equal(sent.data, data)
+    assert sent.digest() == plain.digest()
+    for one, other in (
+        (sent.reoriented(orientation), plain.reoriented(orientation)),
+        (sent.cropped((-1, 2, 3), (5, 9, 3), fill=-7), plain.cropped((-1, 2, 3), (5, 9, 3), fill=-7)),
+        (sent.cropped((20, 0, 0), (2, 2, 2), fill=-7), plain.cropped((20, 0, 0), (2, 2, 2), fill=-7)),
+        (sent.strided((2, 1, 3)), plain.strided((2, 1, 3))),
+    ):
+        assert one.grid == other.grid
+        assert one.modality == "CT"
+        np.testing.assert_array_equal(one.data, other.data)
+    grid = plain.grid.respaced(4.0)
+    np.testing.assert_allclose(sent.resampled_along_axes(grid).data, plain.resampled_along_axes(grid).data, rtol=1e-5)
+
+
+def test_types_that_no_tensor_has_become_float32() -> None:
+    grid = Grid((2, 2, 2), np.eye(4))
+    for kind in (">i2", np.uint16, np.longdouble):
+        data = np.arange(8).reshape(2, 2, 2).astype(kind)
+        sent = DeviceVolume.sent(Volume(data, grid), "cpu")
+        assert sent.data.dtype == np.float32
+        np.testing.assert_array_equal(sent.data, data.astype(np.float32))
+    with pytest.raises(GeometryError):
+        DeviceVolume(sent.tensor, Grid((2, 2, 3), np.eye(4)))

@@ -13,6 +13,7 @@ from meddift.errors import GeometryError, OptionsError
 from meddift.features import Level, Pyramid
 from meddift.geometry import Grid, read_axes
 from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps, similarity_maps
+from meddift.matching.maps import _at_once
 
 
 def turned(spacing, angle=0.3):
@@ -153,3 +154,21 @@ def test_levels_that_all_weigh_nothing_cannot_be_compared():
     level = Level("up0", np.ones((3, 3, 3, 2), dtype=np.float32), grid, 0.0)
     with pytest.raises(OptionsError, match="weight"):
         _ = SearchIndex(Pyramid((level,), grid, grid, "0" * 64), grid).levels
+
+
+@pytest.mark.parametrize("rivals", [True, False])
+def test_whole_maps_find_what_planes_find(rivals: bool) -> None:
+    """What a graphics card does, done here."""
+    generator = np.random.default_rng(4)
+    grid = Grid((15, 12, 9), np.diag([4.0, 4.0, 5.0, 1.0]))
+    levels = [
+        Level(f"up{i}", generator.standard_normal((*size, 6)).astype(np.float32), grid.resized(size))
+        for i, size in enumerate([(5, 4, 3), grid.shape])
+    ]
+    index = SearchIndex(Pyramid(tuple(levels), grid, grid, "0" * 64), grid)
+    queries = index.describe(grid.index_to_world(generator.uniform(0, 8, (40, 3))))
+    planes = search_maps(index, queries, rivals=rivals)
+    whole = _at_once(index, queries, 12.0 if rivals else None)
+    np.testing.assert_array_equal(whole[0].numpy(), planes.voxels)
+    np.testing.assert_allclose(whole[1].numpy(), planes.similarity, atol=1e-6)
+    np.testing.assert_allclose(whole[2].numpy(), planes.rival, atol=1e-6)

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from meddift.errors import MemoryLimitError
 from meddift.geometry import Grid
@@ -165,6 +166,30 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
     assert "DOES NOT FIT" in matcher.plan(scan, scan, 1)["fixed"]["encoding"]
     with pytest.raises(MemoryLimitError, match="200 x 200 x 200"):
         matcher._must_spare(scan)
+
+
+def test_a_full_graphics_card_is_told_and_less_is_kept(monkeypatch):
+    """A card that has too little room the first time, and for one scan never enough."""
+    from meddift.features import extract_pyramid
+
+    told, asked = [], []
+
+    def extract(*arguments, spare, **named):
+        asked.append(spare)
+        if not spare or never:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return extract_pyramid(*arguments, spare=spare, **named)
+
+    monkeypatch.setattr("meddift.pipeline.matcher.extract_pyramid", extract)
+    matcher = Matcher(store=False, device="cpu", on_progress=lambda text, share: told.append(text))
+    scan = Volume(np.zeros((32, 32, 32), dtype=np.int16), Grid((32, 32, 32), np.diag([2.0, 2.0, 2.0, 1.0])))
+    never = False
+    assert matcher.encode(scan).is_encoded
+    assert asked == [False, True]
+    assert any("graphics card is full" in text for text in told)
+    never = True
+    with pytest.raises(MemoryLimitError, match="encoding a scan of 32 x 32 x 32"):
+        matcher.encode(scan)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ whole scan has to be made. Windows are worked on a few at a time, so that all of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,9 +116,7 @@ class _LevelWindows:
         dots = torch.bmm(wanted, patch.reshape(now, -1, channels).transpose(1, 2)).reshape(now, -1, k0, k1, k2)
         dots = _read(dots, [axis.weights for axis in self.axes], rows)
         if self.inverse_norms is not None:
-            start, shape = self.start[rows].tolist(), (*total.shape[1:2], *total.shape[3:])
-            boxes = [tuple(slice(s, s + n) for s, n in zip(corner, shape, strict=True)) for corner in start]
-            inverse = torch.stack([self.inverse_norms[box] for box in boxes])[:, :, None]
+            inverse = _boxes(self.inverse_norms, self.start[rows], (*total.shape[1:2], *total.shape[3:]))[:, :, None]
         else:
             between = [axis.weights is not None for axis in self.axes]
             gram = gram_lattice(patch, (between[0], between[1], between[2]))[:, None]
@@ -126,11 +125,19 @@ class _LevelWindows:
 
     def _patches(self, rows: slice) -> torch.Tensor:
         """(n, k0, k1, k2, C), whitened copies of what windows read."""
-        raw = self.level.raw
-        corners = np.stack([axis.first[rows] for axis in self.axes], axis=1).tolist()
-        k0, k1, k2 = (axis.width for axis in self.axes)
-        patch = torch.stack([raw[x : x + k0, y : y + k1, z : z + k2] for x, y, z in corners])
-        return self.level.whitened(patch)
+        corners = np.stack([axis.first[rows] for axis in self.axes], axis=1)
+        return self.level.whitened(_boxes(self.level.raw, corners, [axis.width for axis in self.axes]))
+
+
+def _boxes(values: torch.Tensor, corners: NDArray[np.int64], shape: Sequence[int]) -> torch.Tensor:
+    """(n, k0, k1, k2, ...), copies of boxes of (X, Y, Z, ...) values that begin at (n, 3) corners."""
+    if values.device.type == "cpu":
+        boxes = [tuple(slice(s, s + n) for s, n in zip(corner, shape, strict=True)) for corner in corners.tolist()]
+        return torch.stack([values[box] for box in boxes])
+    # Rows are long enough to be read one by one, and thousands of boxes would take as many calls.
+    first = torch.from_numpy(corners).to(values.device)
+    x, y, z = (first[:, axis, None] + torch.arange(n, device=values.device) for axis, n in enumerate(shape))
+    return values[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
 
 
 def _read(values: torch.Tensor, weights: list[torch.Tensor | None], rows: slice) -> torch.Tensor:

@@ -176,7 +176,7 @@ def locate_nearby(
         located.margin[rows] = numbers[:, 6] - numbers[:, 7]
         located.at_border[rows] = rim.any(axis=1) | far
 
-    for_each(range(0, count, at_once), locate)
+    for_each(range(0, count, at_once), locate, device=kind)
     return located
 
 

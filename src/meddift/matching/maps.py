@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 from meddift.matching.search import Found
 
-#: Bytes that one plane of the maps of a batch of queries may take.
-BATCH_BYTES = 8_000_000
+#: Bytes that one plane of the maps of a batch of queries may take on a processor, and the whole maps on a card.
+BATCH_BYTES, CARD_BYTES = 8_000_000, 1_500_000_000
 
 
 def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torch.Tensor:
@@ -53,15 +53,36 @@ def search_maps(
         rivals: Whether to look for the best rival as well.
     """
     count, shape = len(descriptors[0]), index.lattice.shape
-    size = max(1, BATCH_BYTES // (4 * shape[1] * shape[2]))
+    on_card = torch.device(index.device).type != "cpu"
+    size = max(1, CARD_BYTES // (4 * index.lattice.size) if on_card else BATCH_BYTES // (4 * shape[1] * shape[2]))
+    search = _at_once if on_card else _sweep
     parts = [
-        _sweep(index, [d[start : start + size] for d in descriptors], exclusion_mm if rivals else None)
+        search(index, [d[start : start + size] for d in descriptors], exclusion_mm if rivals else None)
         for start in range(0, count, size)
     ]
     if not parts:
         return Found(np.zeros((0, 3), dtype=np.int64), np.zeros(0), np.zeros(0), 1.0)
     voxels, best, other = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     return Found(voxels, best.astype(np.float64), other.astype(np.float64), 1.0)
+
+
+def _at_once(
+    index: SearchIndex, queries: list[torch.Tensor], exclusion_mm: float | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `_sweep` finds, from whole maps: few large operations, as a graphics card wants them."""
+    shape = index.lattice.shape
+    maps = similarity_maps(index, queries)
+    best, place = maps.flatten(1).max(dim=1)
+    voxels = torch.stack(unravel(place, shape), dim=1)
+    rival = torch.full_like(best, -torch.inf)
+    if exclusion_mm is not None:
+        squares = [
+            ((torch.arange(n, device=maps.device) - voxels[:, axis, None]) / radius).square()
+            for axis, (n, radius) in enumerate(zip(shape, index.lattice.in_voxels(exclusion_mm).tolist(), strict=True))
+        ]
+        near = squares[0][:, :, None, None] + squares[1][:, None, :, None] + squares[2][:, None, None, :] <= 1.0
+        rival = maps.masked_fill_(near, -torch.inf).flatten(1).amax(dim=1)
+    return voxels, best, rival
 
 
 def _sweep(

@@ -15,6 +15,7 @@ is kept, and the rest is computed a second time: at 256^3 that is 6 % more arith
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -22,18 +23,44 @@ from torch.nn import functional
 
 from meddift.models.encoder_sizes import HIDDEN_BYTES, SLAB_NUMBERS
 
+#: Numbers of a slab where the present encoding runs; None = those of a processor.
+_numbers: ContextVar[int | None] = ContextVar("_numbers", default=None)
+#: The most numbers of a slab on a graphics card, and the share of its memory, in numbers to a byte, that one may take:
+#: a few copies of a slab, four bytes a number, are there at a time.
+CARD_NUMBERS, CARD_SHARE = 2**30, 1 / 40
 
-def encode_lean(encoder: torch.nn.Module, image: torch.Tensor, *, hidden_bytes: int = HIDDEN_BYTES) -> torch.Tensor:
+
+def slab_numbers(device: torch.device, *, spare: bool = False) -> int:
+    """How many numbers a slab has: few on a processor, all that fits on a graphics card, which large pieces suit."""
+    if device.type != "cuda" or spare:
+        return SLAB_NUMBERS
+    total = torch.cuda.get_device_properties(device).total_memory
+    return max(SLAB_NUMBERS, min(CARD_NUMBERS, int(total * CARD_SHARE)))
+
+
+def encode_lean(
+    encoder: torch.nn.Module, image: torch.Tensor, *, hidden_bytes: int = HIDDEN_BYTES, numbers: int | None = None
+) -> torch.Tensor:
     """What `encoder(image)` returns, to rounding, in less memory.
 
     Args:
         encoder: MONAI's MaisiEncoder, in evaluation mode, without attention at its finer stages.
         image: (1, 1, X, Y, Z) float32.
         hidden_bytes: How much is kept of the output of a block's first convolution; the rest is computed twice.
+        numbers: How many numbers a slab has; None = as many as suit a processor.
 
     Returns:
         (1, C, x, y, z).
     """
+    before = _numbers.set(numbers)
+    try:
+        return _encoded(encoder, image, hidden_bytes)
+    finally:
+        _numbers.reset(before)
+
+
+def _encoded(encoder: torch.nn.Module, image: torch.Tensor, hidden_bytes: int) -> torch.Tensor:
+    """See `encode_lean`."""
     blocks: Any = encoder.blocks
     planes: _Planes = _Stored(_slabbed(image))
     del image
@@ -70,6 +97,7 @@ class _Planes:
     """An activation that can be asked for some of its planes along the first axis."""
 
     shape: tuple[int, ...]
+    device: torch.device
 
     def planes(self, start: int, stop: int) -> torch.Tensor:
         """(1, C, stop - start, Y, Z); must not be written to."""
@@ -80,7 +108,7 @@ class _Stored(_Planes):
     """Kept whole."""
 
     def __init__(self, values: torch.Tensor) -> None:
-        self.values, self.shape = values, tuple(values.shape)
+        self.values, self.shape, self.device = values, tuple(values.shape), values.device
 
     def planes(self, start: int, stop: int) -> torch.Tensor:
         return self.values[:, :, start:stop]
@@ -90,7 +118,7 @@ class _Activated(_Planes):
     """Normalised, and passed through SiLU, when asked for."""
 
     def __init__(self, source: _Planes, scale: torch.Tensor, shift: torch.Tensor, *, silu: bool = True) -> None:
-        self.source, self.shape = source, source.shape
+        self.source, self.shape, self.device = source, source.shape, source.device
         self._scale, self._shift, self._silu = scale, shift, silu
 
     def planes(self, start: int, stop: int) -> torch.Tensor:
@@ -102,7 +130,7 @@ class _Restored(_Planes):
     """As it was before the planes in front of a slab were replaced: a few of them were set aside."""
 
     def __init__(self, source: _Planes, aside: torch.Tensor, stop: int) -> None:
-        self.source, self.shape = source, source.shape
+        self.source, self.shape, self.device = source, source.shape, source.device
         self._aside, self._stop = aside, stop
 
     def planes(self, start: int, stop: int) -> torch.Tensor:
@@ -116,7 +144,7 @@ class _Kept(_Planes):
     """Planes up to a limit are kept when they are first asked for, in order; those beyond are made again each time."""
 
     def __init__(self, source: _Planes, limit: int, values: torch.Tensor | None = None) -> None:
-        self.source, self.shape, self._limit = source, source.shape, limit
+        self.source, self.shape, self.device, self._limit = source, source.shape, source.device, limit
         self._filled = 0 if values is None else limit
         self.values = _empty((*self.shape[:2], limit, *self.shape[3:]), source) if values is None else values
 
@@ -138,7 +166,7 @@ class _Convolved(_Planes):
     """Convolved with a kernel of 3 or 1, stride 1, when asked for; zeros lie around the whole."""
 
     def __init__(self, source: _Planes, convolution: torch.nn.Module) -> None:
-        self.source = source
+        self.source, self.device = source, source.device
         weights: Any = convolution
         self._weight: torch.Tensor = weights.weight
         self._bias: torch.Tensor | None = weights.bias
@@ -206,16 +234,17 @@ def _norm(planes: _Planes, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """
     groups, channels = norm.num_groups, planes.shape[1]
     count = 0
-    mean = torch.zeros(groups, dtype=torch.float64)
-    spread = torch.zeros(groups, dtype=torch.float64)
+    mean = torch.zeros(groups, dtype=torch.float64, device=planes.device)
+    spread = torch.zeros_like(mean)
     for start, stop in _slabs(planes.shape):
         slab = planes.planes(start, stop)
-        for plane in slab.unbind(dim=2):
+        # A plane stays in a processor's cache; a graphics card takes all at once.
+        for part in torch.split(slab, 1 if slab.device.type == "cpu" else slab.shape[2], dim=2):
             # Per channel first: channels lie side by side in memory, groups of them are joined after.
-            rows = plane.permute(0, 2, 3, 1).reshape(-1, channels).float()
+            rows = part.permute(0, 2, 3, 4, 1).reshape(-1, channels).float()
             here = rows.mean(dim=0)
             away = (rows - here).square_().mean(dim=0)
-            here, away = here.double().cpu().reshape(groups, -1), away.double().cpu().reshape(groups, -1)
+            here, away = here.double().reshape(groups, -1), away.double().reshape(groups, -1)
             center = here.mean(dim=1)
             away = away.mean(dim=1) + (here - center[:, None]).square().mean(dim=1)
             number = rows.numel() // groups
@@ -229,10 +258,9 @@ def _norm(planes: _Planes, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     scale = inverse.repeat_interleave(per_channel)
     offset = -mean.repeat_interleave(per_channel) * scale
     if norm.affine:
-        weight, bias = norm.weight.double().cpu(), norm.bias.double().cpu()
+        weight, bias = norm.weight.double(), norm.bias.double()
         scale, offset = scale * weight, offset * weight + bias
-    device = planes.planes(0, 1).device
-    one, two = (part.to(device, torch.float32).reshape(1, -1, 1, 1, 1) for part in (scale, offset))
+    one, two = (part.float().reshape(1, -1, 1, 1, 1) for part in (scale, offset))
     return one, two
 
 
@@ -241,7 +269,8 @@ def _norm(planes: _Planes, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """Ranges of planes along the first axis of an activation."""
-    thickness = max(1, SLAB_NUMBERS // max(1, shape[1] * shape[3] * shape[4]))
+    numbers = _numbers.get() or SLAB_NUMBERS
+    thickness = max(1, numbers // max(1, shape[1] * shape[3] * shape[4]))
     for start in range(0, shape[2], thickness):
         yield start, min(start + thickness, shape[2])
 

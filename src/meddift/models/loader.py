@@ -25,6 +25,8 @@ from meddift.system.device import Precision, choose_device, choose_precision
 #: Tensors that the DDPM model's file holds although its network never used them (MONAI issue 7991).
 _DEAD = re.compile(r"\.attn\.out_proj\.(weight|bias)$")
 
+#: More bytes than there are.
+_EVERYTHING = 2**62
 #: The halves of an autoencoder: what is needed to encode, and what only decoding needs.
 _ENCODER = ("encoder.", "quant_conv_mu.", "quant_conv_log_sigma.")
 
@@ -107,7 +109,11 @@ def build_unet(spec: ModelSpec, tensors: Mapping[str, torch.Tensor]) -> torch.nn
     numbers as MONAI's einsum to rounding, without its quadratic memory. MONAI offers that only where CUDA is
     present, but it is the constructor that refuses; the attribute may be set afterwards.
     """
-    network = _with_weights(_empty_network(spec, "unet"), tensors)
+    return _attending(_with_weights(_empty_network(spec, "unet"), tensors))
+
+
+def _attending(network: torch.nn.Module) -> torch.nn.Module:
+    """A network whose attention is PyTorch's own."""
     for module in network.modules():
         if hasattr(module, "use_flash_attention"):
             setattr(module, "use_flash_attention", True)  # noqa: B010 - plain assignment would be typed as a tensor
@@ -116,7 +122,7 @@ def build_unet(spec: ModelSpec, tensors: Mapping[str, torch.Tensor]) -> torch.nn
 
 def build_encoder(spec: ModelSpec, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     """The encoding half of the autoencoder with its weights in float32, in evaluation mode."""
-    return _with_weights(PosteriorEncoder(_empty_network(spec, "autoencoder")), tensors)
+    return _attending(_with_weights(PosteriorEncoder(_empty_network(spec, "autoencoder")), tensors))
 
 
 def scale_factor_of(spec: ModelSpec, checkpoint: Checkpoint, paths: Sequence[Path]) -> float:
@@ -154,8 +160,11 @@ class PosteriorEncoder(torch.nn.Module):
         """
         encoder: Any = self.encoder
         lean = len(image) == 1 and lean_encoder.understands(encoder)
-        kept = 0 if spare else HIDDEN_BYTES
-        hidden = lean_encoder.encode_lean(encoder, image, hidden_bytes=kept) if lean else encoder(image)
+        kept = 0 if spare else HIDDEN_BYTES if image.device.type == "cpu" else _EVERYTHING
+        numbers = lean_encoder.slab_numbers(image.device, spare=spare)
+        hidden = (
+            lean_encoder.encode_lean(encoder, image, hidden_bytes=kept, numbers=numbers) if lean else encoder(image)
+        )
         mean: torch.Tensor = self.quant_conv_mu(hidden)  # type: ignore[operator]
         log_variance: torch.Tensor = self.quant_conv_log_sigma(hidden)  # type: ignore[operator]
         # The bounds of MONAI's AutoencoderKL.encode.

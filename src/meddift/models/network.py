@@ -72,7 +72,9 @@ class DiffusionModel:
         # oneDNN and cuDNN convolve in reduced precision several times as fast where channels lie side by side.
         self._layout = torch.channels_last_3d if self.precision == "bfloat16" else torch.contiguous_format
         self._unet: torch.nn.Module = unet.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
-        self._encoder = None if encoder is None else encoder.to(self.device)
+        self._encoder: torch.nn.Module | None = None
+        if encoder is not None:
+            self._encoder = encoder.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
 
     def __repr__(self) -> str:
         """Name, device and weights in words."""

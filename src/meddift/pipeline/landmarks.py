@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meddift.geometry import Grid
-from meddift.volume import Volume
+from meddift.volume import DeviceVolume, Volume
 
 #: Texture is judged on voxels of this size, mm.
 WORKING_SPACING_MM = 4.0
@@ -18,7 +18,8 @@ def textured_points(
     """Points with the most texture around them, no two closer than a distance.
 
     Args:
-        prepared: (X, Y, Z) scan in the intensities that the network sees, so that CT and MR are alike.
+        prepared: (X, Y, Z) scan in the intensities that the network sees, so that CT and MR are alike; computed is
+            mostly on the device on which it is.
         count: At most so many.
         within: The scan without padding: its faces look like texture and are kept away from. None = `prepared.grid`.
         distance_mm: Least distance; it grows where needed so that the points reach all of the scan.
@@ -26,17 +27,18 @@ def textured_points(
     Returns:
         (N, 3) float64, world RAS mm, N <= count.
     """
-    from scipy import ndimage
+    import torch
 
-    coarse = prepared.resampled_along_axes(prepared.grid.respaced(WORKING_SPACING_MM))
-    data = coarse.data.astype(np.float64)
-    mean = ndimage.uniform_filter(data, 3)
-    variance = np.maximum(ndimage.uniform_filter(data * data, 3) - mean * mean, 0)
+    device = prepared.tensor.device if isinstance(prepared, DeviceVolume) else "cpu"
+    coarse = DeviceVolume.sent(prepared.resampled_along_axes(prepared.grid.respaced(WORKING_SPACING_MM)), device)
+    data = torch.nn.functional.pad(coarse.tensor.double()[None, None], [1] * 6, mode="replicate")
+    mean, square = (torch.nn.functional.avg_pool3d(each, 3, stride=1)[0, 0] for each in (data, data * data))
     # The edge between patient and air says little about where along it one is: the square root keeps it from ruling.
-    texture = np.sqrt(np.sqrt(variance))
+    strength = (square - mean * mean).clamp_(min=0).sqrt_().sqrt_()
     scan = prepared.grid if within is None else within
     margin = min(2 * WORKING_SPACING_MM, float(scan.extent.min()) / 5)
-    texture[~scan.contains(coarse.grid.voxel_centers(), margin_mm=margin)] = 0
+    shown = scan.contains(coarse.grid.voxel_centers_on(strength.device), margin_mm=margin)
+    texture: NDArray[np.float64] = (strength * shown.reshape(strength.shape)).cpu().numpy()
     # The most textured voxel of every cell of a grid of cubes: one pass, and even over the scan.
     textured = texture > 0.35 * np.percentile(texture, 99)
     volume_mm3 = max(float(textured.sum()), 1.0) * WORKING_SPACING_MM**3

@@ -17,7 +17,7 @@ from meddift.pipeline.runtime import Runtime
 from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.settings import Settings
 from meddift.system.device import Precision
-from meddift.system.memory import memory_for, require_memory
+from meddift.system.memory import memory_for, require_memory, unless_card_is_full
 from meddift.system.once import forget, known
 from meddift.system.progress import Progress, silent
 from meddift.system.timing import timed
@@ -253,19 +253,29 @@ class Matcher:
         settings = self.settings
         key = settings.key(digest, modality=volume.modality)
 
+        network = bool(settings.extraction.network_levels)
+
+        def extract(*, spare: bool) -> Pyramid:
+            return extract_pyramid(
+                volume,
+                settings.model if network else None,
+                settings.extraction,
+                spec=settings.spec,
+                digest=key,
+                spare=spare,
+                device=settings.runtime.device,
+                on_progress=progress,
+            )
+
         def make() -> Pyramid:
-            network = bool(settings.extraction.network_levels)
             with memory_for(f"encoding a scan of {_size(volume)} with {self.spec.name}"):
-                return extract_pyramid(
-                    volume,
-                    settings.model if network else None,
-                    settings.extraction,
-                    spec=settings.spec,
-                    digest=key,
-                    spare=network and self._must_spare(volume),
-                    device=settings.runtime.device,
-                    on_progress=progress,
-                )
+                if network and self._must_spare(volume):
+                    return extract(spare=True)
+                made = unless_card_is_full(lambda: extract(spare=False))
+                if made is None:
+                    self.report("the graphics card is full: encoding once more, in less memory and more time", 0.05)
+                    made = extract(spare=True)
+                return made
 
         return make() if self.store is None else self.store.get_or_make(key, make)
 

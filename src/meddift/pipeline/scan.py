@@ -17,6 +17,7 @@ from meddift.models.intensity import IntensityChoice, choose_intensity
 from meddift.pipeline.landmarks import textured_points
 from meddift.system.once import forget, once
 from meddift.system.progress import Progress
+from meddift.volume import DeviceVolume, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from meddift.geometry import Grid
     from meddift.matching import SearchIndex
     from meddift.pipeline.settings import Settings
-    from meddift.volume import Volume
 
 #: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
 AIR_HU = -950.0
@@ -132,19 +132,26 @@ class EncodedScan:
     @once
     def body(self) -> Volume:
         """(X, Y, Z) bool, the patient, lungs and gas included; everything where no body is found."""
-        return body_of(self.volume) if self.intensity.hounsfield else foreground_of(self.volume)
+        sent = self._sent
+        return body_of(sent) if self.intensity.hounsfield else foreground_of(sent)
 
     @once
     def lungs(self) -> Volume | None:
         """(X, Y, Z) bool, the lungs of a CT, which may slide along the wall of the chest; None without any."""
         if not self.intensity.hounsfield:
             return None
-        found = lung_mask(self.volume)
-        return found if float(found.data.sum()) * found.grid.voxel_volume > LEAST_LUNGS_MM3 else None
+        found = lung_mask(self._sent)
+        return found if float(found.tensor.sum()) * found.grid.voxel_volume > LEAST_LUNGS_MM3 else None
+
+    @property
+    def _sent(self) -> DeviceVolume:
+        """The scan on the device, which is not kept there."""
+        return DeviceVolume.sent(self.volume, self.settings.runtime.device)
 
     def landmarks(self, count: int) -> NDArray[np.float64]:
         """(N, 3) float64, world RAS mm: at most `count` places with texture, spread over the scan."""
-        return textured_points(prepare_volume(self.volume, self.settings.spec), count, within=self.grid)
+        prepared = prepare_volume(self.volume, self.settings.spec, device=self.settings.runtime.device)
+        return textured_points(prepared, count, within=self.grid)
 
     def index(self, names: tuple[str, ...], lattice: str, whitening: Mapping[str, Whitening]) -> SearchIndex:
         """Some levels made ready to be searched.

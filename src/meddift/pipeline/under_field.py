@@ -156,7 +156,7 @@ def _similarity(
 ) -> NDArray[np.float64]:
     """(N,) float64, mean cosine of all levels between fixed points and their places on the moving scan."""
     fixed, moving = (side.every for side in sides)
-    total = np.zeros(len(positions))
+    total = torch.zeros(len(positions), dtype=torch.float64, device=moving.device)
     for level, one, other in zip(moving.levels, fixed.describe(positions), moving.describe(found), strict=True):
-        total += level.share * (one * other).sum(dim=1).double().cpu().numpy()
-    return total
+        total += level.share * (one * other).sum(dim=1).double()
+    return total.cpu().numpy()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from meddift.errors import MemoryLimitError
 from meddift.system.memory_limits import batch_memory, container_memory, process_memory
+
+Result = TypeVar("Result")
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
@@ -73,6 +75,24 @@ def memory_for(purpose: str) -> Iterator[None]:
                 "crop or downsample the scan first."
             ) from error
         raise
+
+
+def unless_card_is_full(work: Callable[[], Result]) -> Result | None:
+    """What some work returns, or None where the memory of a graphics card did not suffice; what it held is free then.
+
+    Args:
+        work: Called without arguments.
+    """
+    try:
+        return work()
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+    # Outside of the handler: the error holds on to the tensors of the frames that it went through.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 def _card_memory(torch: Any) -> str:
