@@ -86,10 +86,11 @@ def search_ball(goal: SearchIndex, queries: list[torch.Tensor], expected: np.nda
     """(N, 3) world positions of the most similar voxels within `PRIOR_RADIUS_MM` of the expected places."""
     start, shape = windows_around(goal.lattice, expected, PRIOR_RADIUS_MM)
     voxels = np.empty((len(expected), 3), dtype=np.int64)
+    places = torch.from_numpy(goal.lattice.world_to_index(expected) - start)
     for first in range(0, len(expected), 32):
         rows = slice(first, first + 32)
         values = window_similarity(goal, [q[rows] for q in queries], start[rows], shape)
-        away = torch.from_numpy(window_distances(goal.lattice, start[rows], shape, expected[rows]))
+        away = window_distances(goal.lattice, places[rows], shape)
         place = values.masked_fill(away > PRIOR_RADIUS_MM, -torch.inf).flatten(1).argmax(dim=1)
         voxels[rows] = start[rows] + torch.stack(torch.unravel_index(place, shape), dim=1).numpy()
     return goal.lattice.index_to_world(voxels)

@@ -48,7 +48,9 @@ def similarities(pyramids: tuple, task: object, levels: tuple[str, ...]) -> tupl
         everywhere.append(similarity_maps(far, queries).flatten(1).half())
         if name == finest:
             expected, true = (
-                torch.from_numpy(window_distances(near.lattice, start, shape, places)).flatten(1)
+                window_distances(
+                    near.lattice, torch.from_numpy(near.lattice.world_to_index(places) - start), shape
+                ).flatten(1)
                 for places in (task.expected, task.truth)
             )
             away["prior"] = true.masked_fill(expected > PRIOR_RADIUS_MM, torch.inf)
