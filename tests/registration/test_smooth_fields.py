@@ -12,7 +12,7 @@ from meddift.registration import jacobian_determinant, sampled
 from meddift.registration.field import TensorField
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, sd_log_jacobian
-from meddift.registration.smoothness import Smoothness, smooth_to
+from meddift.registration.smoothness import Smoother, Smoothness
 from meddift.registration.spline import ControlLattice
 
 
@@ -66,15 +66,18 @@ def test_the_operator_is_the_gradient_of_squared_differences() -> None:
     energy = energy + 0.3 * sum(values.diff(dim=a).square().sum() for a in (1, 2, 3))
     energy.backward()  # type: ignore[union-attr]
     assert values.grad is not None
-    found = Smoothness(0.7, 0.3).gradient(values.detach())
-    assert torch.allclose(found, values.grad / 2)
+    # As a processor does it, and as a graphics card; of several fields as of one.
+    for way in (Smoothness._by_differences, Smoothness._by_products):
+        assert torch.allclose(way(Smoothness(0.7, 0.3), values.detach()), values.grad / 2)
+        several = torch.stack([torch.zeros_like(values), values.detach()])
+        assert torch.allclose(way(Smoothness(0.7, 0.3), several)[1], values.grad / 2)
 
 
 def test_affine_measurements_stay_as_they_are_however_smooth() -> None:
     index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in (6, 7, 5)), indexing="ij"), -1)
     measured = index @ torch.tensor([[0.1, 0.2, 0.0], [0.0, -0.1, 0.3], [0.2, 0.0, 0.1]]) + 1
     measured = measured.movedim(-1, 0).contiguous()
-    found = smooth_to(measured, torch.ones(6, 7, 5), Smoothness(10.0), iterations=50)
+    found = Smoother(torch.ones(6, 7, 5), Smoothness(10.0)).to(measured, iterations=50)
     assert torch.allclose(found, measured, atol=0.02)
 
 
@@ -83,8 +86,18 @@ def test_gaps_are_filled_from_around() -> None:
     weight = torch.ones(8, 8, 8)
     weight[3:6, 3:6, 3:6] = 0
     measured[:, 3:6, 3:6, 3:6] = 50.0
-    found = smooth_to(measured, weight, Smoothness(0.3), iterations=100)
+    found = Smoother(weight, Smoothness(0.3)).to(measured, iterations=100)
     assert torch.allclose(found, torch.tensor(2.0), atol=0.02)
+
+
+def test_fields_smoothed_together_are_those_smoothed_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(3)
+    measured = torch.randn(3, 7, 6, 5, generator=generator)
+    weight = torch.rand(2, 1, 7, 6, 5, generator=generator)
+    weight[1] *= 40
+    both = Smoother(weight, Smoothness(0.3)).to(measured, iterations=30)
+    for one, found in zip(weight, both, strict=True):
+        assert torch.allclose(Smoother(one[0], Smoothness(0.3)).to(measured, iterations=30), found, atol=1e-4)
 
 
 def test_the_determinant_is_the_closed_form_on_oblique_lattices() -> None:

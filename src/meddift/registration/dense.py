@@ -8,6 +8,7 @@ they belong count more than others when the field is made smooth.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from meddift.geometry.sampling import chunks
 from meddift.matching.cost_volume import CostVolume
 from meddift.matching.subvoxel import peak_offsets
-from meddift.registration.smoothness import Smoothness, smooth_to
+from meddift.registration.smoothness import Smoother, Smoothness
 
 #: How strongly the best displacement is drawn to the smooth field, a round each, cost a voxel squared.
 PULLS = (0.0, 0.004, 0.01, 0.025, 0.06, 0.15)
@@ -61,20 +62,18 @@ def couple(
     """
     offsets = volume.offsets
     size = SLICE if offsets.device.type == "cpu" else max(1, len(volume.nodes))
-    at = volume.nodes.unbind(dim=1)
+    x, y, z = volume.nodes.unbind(dim=1)
+    cells = (x * volume.shape[1] + y) * volume.shape[2] + z
+    group = torch.zeros_like(cells) if group is None else group
     confidence = node_confidence(volume.cost, settle_unseen(volume.cost))
-    every = torch.arange(len(volume.nodes), device=offsets.device)
-    rows_of = [every if group is None else every[group == number] for number in range(groups)]
-    weights = []
-    for rows in rows_of:
-        weight = offsets.new_zeros(volume.shape)
-        weight[tuple(axis[rows] for axis in at)] = confidence[rows]
-        weights.append(weight)
+    weight = offsets.new_zeros((groups, math.prod(volume.shape)))
+    weight[group, cells] = confidence
+    smoother = Smoother(weight.reshape(groups, 1, *volume.shape), smoothness)
     length = offsets.square().sum(dim=1)
-    smooth = [offsets.new_zeros((3, *volume.shape)) for _ in rows_of]
-    own = offsets.new_zeros((len(volume.nodes), 3))
+    smooth = offsets.new_zeros((groups, 3, *volume.shape))
+    own = offsets.new_zeros((len(cells), 3))
     measured = offsets.new_zeros((3, *volume.shape))
-    best = offsets.new_zeros((len(volume.nodes), 3))
+    best = offsets.new_zeros((len(cells), 3))
     first = best
     for number, pull in enumerate(pulls):
         for some in chunks(len(best), size=size):
@@ -84,10 +83,9 @@ def couple(
             best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
         if number == 0:
             first = best.clone()
-        measured.movedim(0, -1)[at] = best
-        smooth = [smooth_to(measured, w, smoothness, start=s) for w, s in zip(weights, smooth, strict=True)]
-        for part, members in zip(smooth, rows_of, strict=True):
-            own[members] = part.movedim(0, -1)[tuple(axis[members] for axis in at)]
+        measured.flatten(1)[:, cells] = best.T
+        smooth = smoother.to(measured, start=smooth)
+        own = smooth.flatten(2)[group, :, cells]
     return DenseField(tuple(part.movedim(0, -1).contiguous() for part in smooth), own, first, confidence)
 
 

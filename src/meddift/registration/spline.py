@@ -55,14 +55,12 @@ def _prefilter(count: int) -> torch.Tensor:
     The cubic B-spline is 2/3 at its middle and 1/6 at its neighbours; what stands beyond an end is what lies as far
     inside (M. Unser, Splines: a perfect fit for signal and image processing, 1999).
     """
-    matrix = torch.eye(count, dtype=torch.float64) * (2 / 3 if count > 1 else 1.0)
-    for row in range(count):
-        for beside in (row - 1, row + 1):
-            mirrored = -beside if beside < 0 else 2 * (count - 1) - beside if beside >= count else beside
-            if count > 1:
-                matrix[row, mirrored] += 1 / 6
-    inverse: torch.Tensor = torch.linalg.inv(matrix)
-    return inverse
+    if count == 1:
+        return torch.ones((1, 1), dtype=torch.float64)
+    beside = np.eye(count, k=1) + np.eye(count, k=-1)
+    beside[0, 1] += 1
+    beside[-1, -2] += 1
+    return torch.from_numpy(np.linalg.inv(np.eye(count) * (2 / 3) + beside / 6))
 
 
 def apply_along_axes(values: torch.Tensor, matrices: tuple[torch.Tensor, ...]) -> torch.Tensor:
