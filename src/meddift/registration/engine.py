@@ -31,7 +31,7 @@ from meddift.registration.spline import ControlLattice
 from meddift.registration.support import Support, judge_support
 from meddift.system.progress import Progress
 from meddift.system.timing import timed
-from meddift.volume import Volume
+from meddift.volume import DeviceVolume, Volume
 
 #: Voxels of the grids on which scans are compared densely, mm; one pass each.
 PASSES_MM = (8.0, 4.0)
@@ -145,14 +145,10 @@ class FieldWork:
         self.device = self.fixed.device
         self.field_grid = self.lattice(FIELD_MM)
         self._fixed_shown, self._moving_shown = (
-            torch.from_numpy(np.ascontiguousarray(mask.data)).to(self.device)[..., None].float()
-            for mask in (self.fixed_mask, self.moving_mask)
+            self._sent(mask).float() for mask in (self.fixed_mask, self.moving_mask)
         )
         self.body = self._on(self.field_grid)
-        self._slides = None
-        if self.sliding is not None:
-            data = np.ascontiguousarray(self.sliding.data)
-            self._slides = torch.from_numpy(data).to(self.device)[..., None].float()
+        self._slides = None if self.sliding is None else self._sent(self.sliding)
         levels = self.fixed.levels
         self.fine = MIND if MIND in levels else list(levels)[-1]
         self.semantic = [
@@ -160,6 +156,10 @@ class FieldWork:
         ]
         if not bool(self.body.any()):
             raise NoCorrespondenceError("the mask of the scan is empty: there is nothing to register")
+
+    def _sent(self, mask: Volume) -> torch.Tensor:
+        """(X, Y, Z, 1), a mask on the device."""
+        return DeviceVolume.sent(mask, self.device).tensor.contiguous()[..., None]
 
     def lattice(self, spacing_mm: float, *, moving: bool = False) -> Grid:
         """Over the field of view of a scan, along its axes."""
@@ -336,7 +336,7 @@ class FieldWork:
         fine = self.fixed.levels[self.fine], self.moving.levels[self.fine]
         for number, (maps, steps) in enumerate(((self._maps, STEPS[0]), (fine, STEPS[1]))):
             self.report("refining", 0.7 + 0.1 * number)
-            places = Places(self.field_grid, rows, unit(maps[0].at(positions)), weight[where])
+            places = Places(self.field_grid, rows, unit(maps[0].at(positions)), weight.reshape(-1)[rows])
             values = refine(places, maps[1], shown, affine, lattice, values, REFINED, steps=steps)
         smooth = lattice.on(self.field_grid).expand(values)
         straight = TensorField.sampled(affine, self.field_grid, self.device)
