@@ -8,12 +8,27 @@ from typing import Any
 def device_lines(row: dict[str, Any]) -> list[str]:
     """What was measured, a line a stage."""
     lines = [f"device: {row['device'] or 'none beside the processor; nothing here was measured on a GPU'}"]
+    lines.append(f"from two scans to matches: {row['match_seconds']:.2f} s")
     for name, seconds in row["seconds_of"].items():
         floor, busy = row["flops_of"][name] / row["rate"], row["busy"][name]
         share = "no device" if busy is None else f"device busy {100 * busy:.0f} % of the time"
         lines.append(f"{name}: {seconds:.2f} s, floor {floor:.2f} s, {share}")
-    parts = (f"{name} {row['parts'][name]:.2f} s" for name in ("dense", "refine", "inverse") if name in row["parts"])
-    lines.append(f"of register: {', '.join(parts)}")
+    return lines
+
+
+def profile_lines(row: dict[str, Any]) -> list[str]:
+    """Where the time of each stage went: copies and waits, kernels, operations and functions that took longest."""
+    lines = [f"seconds of parts: {', '.join(f'{name} {seconds:.3f}' for name, seconds in row['parts'].items())}"]
+    lines += [
+        f"packages loaded: {', '.join(row['packages'])}",
+        f"most on the device: {row['device_peak_bytes']:,} bytes",
+    ]
+    for name, seen in row["profiled"].items():
+        lines.append(f"== {name}: first {row['first_seconds_of'][name]:.2f} s, profiled {seen['seconds']:.2f} s")
+        lines.append("  " + ", ".join(f"{key} {count}" for key, count in sorted(seen["counts"].items())))
+        for kind in ("kernels", "operations"):
+            lines += [f"  {kind[:-1]:9} {took:8.4f} s {count:6} x  {key[:90]}" for key, took, count in seen[kind]]
+        lines += [f"  function  {took:8.4f} s {count:6} x  {key[:90]}" for key, took, count in row["functions"][name]]
     return lines
 
 
