@@ -77,7 +77,13 @@ def measure(row: Row) -> None:
     # As the command itself does: large tensors on large pages.
     environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"}
     load = others_running()
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=None if row.task.startswith("device") else subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=None if row.task.startswith("device") else subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     if done.returncode:
         print("failed:", (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1], file=sys.stderr)
         return

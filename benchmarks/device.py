@@ -200,17 +200,52 @@ def _profiled(work: Callable[[], Any], device: torch.device) -> dict[str, Any]:
         work()
         _wait(device)
         wall = time.perf_counter() - started
-    seen = profiler.key_averages()
-    counts = {event.key: event.count for event in seen if event.key in COUNTED or event.key.startswith("Memcpy")}
-    kernels = sorted(seen, key=lambda event: -event.self_device_time_total)[:NAMED] if on_card else []
-    operations = sorted(seen, key=lambda event: -event.self_cpu_time_total)[:NAMED]
+    # Events as they were recorded: PyTorch's own tables of them take minutes.
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    events = profiler.profiler.kineto_results.events()
+    on_device = [str(event.device_type()).endswith("CUDA") for event in events]
+    kernels = _summed([event for event, there in zip(events, on_device, strict=True) if there])
+    operations = _summed([event for event, there in zip(events, on_device, strict=True) if not there])
+    counts = {name: many for name, (_, many) in {**kernels, **operations}.items() if _counted(name)}
     return {
         "seconds": wall,
-        "busy": sum(event.self_device_time_total for event in seen) / 1e6 / wall if on_card else None,
+        "busy": sum(took for took, _ in kernels.values()) / wall if on_card else None,
         "counts": counts,
-        "kernels": [[each.key, each.self_device_time_total / 1e6, each.count] for each in kernels],
-        "operations": [[each.key, each.self_cpu_time_total / 1e6, each.count] for each in operations],
+        "kernels": _longest(kernels),
+        "operations": _longest(operations),
     }
+
+
+def _summed(events: list[Any]) -> dict[str, tuple[float, int]]:
+    """Name -> seconds that events of this name took themselves, without those within them, and how many there were."""
+    found: dict[str, tuple[float, int]] = {}
+    # Where each thread is: (end, name) of events that have begun.
+    open_events: dict[int, list[tuple[int, str]]] = {}
+
+    def add(name: str, nanoseconds: int, many: int) -> None:
+        took, count = found.get(name, (0.0, 0))
+        found[name] = took + nanoseconds / 1e9, count + many
+
+    for event in sorted(events, key=lambda each: (each.start_ns(), -each.duration_ns())):
+        start, length, name = event.start_ns(), event.duration_ns(), event.name()
+        stack = open_events.setdefault(event.start_thread_id(), [])
+        while stack and stack[-1][0] <= start:
+            stack.pop()
+        if stack:
+            add(stack[-1][1], -length, 0)
+        add(name, length, 1)
+        stack.append((start + length, name))
+    return found
+
+
+def _longest(found: dict[str, tuple[float, int]]) -> list[list[Any]]:
+    """Name, seconds and count of those that took longest."""
+    return [[name, took, many] for name, (took, many) in sorted(found.items(), key=lambda item: -item[1][0])[:NAMED]]
+
+
+def _counted(name: str) -> bool:
+    return name in COUNTED or name.startswith("Memcpy")
 
 
 def _functions(work: Callable[[], Any], device: torch.device) -> list[list[Any]]:
