@@ -13,7 +13,6 @@ from meddift.errors import GeometryError, OptionsError
 from meddift.features import Level, Pyramid
 from meddift.geometry import Grid, read_axes
 from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps, similarity_maps
-from meddift.matching.maps import _at_once
 
 
 def turned(spacing, angle=0.3):
@@ -99,11 +98,11 @@ def random_pyramid(generator, image_shape=(21, 18, 15), sizes=((3, 3, 2), (6, 5,
     return Pyramid(tuple(levels), grid, grid, "0" * 64)
 
 
-@pytest.mark.parametrize("can_look", [True, False])
+@pytest.mark.parametrize("on_card", [True, False])
 @pytest.mark.parametrize("kind", ["image", "network", "up0", "up1", "up2"])
-def test_looking_everywhere_finds_what_exact_search_finds(kind, can_look, monkeypatch):
+def test_looking_everywhere_finds_what_exact_search_finds(kind, on_card, monkeypatch):
     """As a processor does it, and as a graphics card."""
-    monkeypatch.setattr("meddift.matching.maps._can_look", lambda _: can_look)
+    monkeypatch.setattr("meddift.matching.maps._on_card", lambda _: on_card)
     generator = np.random.default_rng(6)
     pyramid = random_pyramid(generator)
     index = SearchIndex(pyramid, lattice_of(pyramid, kind=kind))
@@ -154,21 +153,3 @@ def test_levels_that_all_weigh_nothing_cannot_be_compared():
     level = Level("up0", np.ones((3, 3, 3, 2), dtype=np.float32), grid, 0.0)
     with pytest.raises(OptionsError, match="weight"):
         _ = SearchIndex(Pyramid((level,), grid, grid, "0" * 64), grid).levels
-
-
-@pytest.mark.parametrize("rivals", [True, False])
-def test_whole_maps_find_what_planes_find(rivals: bool) -> None:
-    """What a graphics card does, done here."""
-    generator = np.random.default_rng(4)
-    grid = Grid((15, 12, 9), np.diag([4.0, 4.0, 5.0, 1.0]))
-    levels = [
-        Level(f"up{i}", generator.standard_normal((*size, 6)).astype(np.float32), grid.resized(size))
-        for i, size in enumerate([(5, 4, 3), grid.shape])
-    ]
-    index = SearchIndex(Pyramid(tuple(levels), grid, grid, "0" * 64), grid)
-    queries = index.describe(grid.index_to_world(generator.uniform(0, 8, (40, 3))))
-    planes = search_maps(index, queries, rivals=rivals)
-    whole = _at_once(index, queries, 12.0 if rivals else None)
-    np.testing.assert_array_equal(whole[0].numpy(), planes.voxels)
-    np.testing.assert_allclose(whole[1].numpy(), planes.similarity, atol=1e-6)
-    np.testing.assert_allclose(whole[2].numpy(), planes.rival, atol=1e-6)

@@ -53,7 +53,7 @@ def search_maps(
         rivals: Whether to look for the best rival as well.
     """
     count, shape = len(descriptors[0]), index.lattice.shape
-    on_card = torch.device(index.device).type != "cpu"
+    on_card = _on_card(index)
     size = max(1, CARD_BYTES // (4 * index.lattice.size) if on_card else BATCH_BYTES // (4 * shape[1] * shape[2]))
     search = _at_once if on_card else _sweep
     parts = [
@@ -97,15 +97,8 @@ def _sweep(
     highest = torch.empty((shape[0], count), device=index.device)
     best = torch.full((count,), -torch.inf, device=index.device)
     place = torch.zeros(count, dtype=torch.int64, device=index.device)
-    flat = torch.empty_like(place)
     for x in range(shape[0]):
         plane = planes.at(x)
-        if not _can_look(index):
-            torch.max(plane, dim=0, out=(highest[x], flat))
-            better = highest[x] > best
-            best = torch.where(better, highest[x], best)
-            place = torch.where(better, flat + x * shape[1] * shape[2], place)
-            continue
         torch.amax(plane, dim=0, out=highest[x])
         # The place is looked for only where it is new: a few planes for each query.
         rows = torch.nonzero(highest[x] > best)[:, 0]
@@ -129,9 +122,9 @@ def _sweep(
     return voxels, best, rival
 
 
-def _can_look(index: SearchIndex) -> bool:
-    """Whether what was computed can be looked at without waiting: only a processor can."""
-    return index.device == "cpu"
+def _on_card(index: SearchIndex) -> bool:
+    """Whether few large operations suit the device better than what stays in a cache."""
+    return torch.device(index.device).type != "cpu"
 
 
 class _Planes:

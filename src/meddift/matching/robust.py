@@ -56,8 +56,8 @@ def fit_robust_affine(
     if count < 8:
         raise NoCorrespondenceError(f"only {count} matches between the two scans: too few to fit an affine to")
     generator = np.random.default_rng(seed)
-    samples = np.stack([generator.choice(count, 4, replace=False) for _ in range(rounds)])
-    # Four points almost in a plane say nothing about the direction across it.
+    samples = generator.integers(count, size=(rounds, 4))
+    # Four points almost in a plane say nothing about the direction across it, nor do four that are not all different.
     edges = fixed[samples[:, 1:]] - fixed[samples[:, :1]]
     solid = np.abs(np.linalg.det(edges)) > 20.0**3
     if not solid.any():
@@ -70,17 +70,16 @@ def fit_robust_affine(
         solutions = np.linalg.solve(system, moving[samples])
         linear, shift = solutions[:, :3].transpose(0, 2, 1), solutions[:, 3]
     plausible = _plausible(linear, largest_scale)
-    predicted = fixed @ linear.transpose(0, 2, 1) + shift[:, None]
-    distance = np.linalg.norm(predicted - moving, axis=2)
+    linear, shift = linear[plausible], shift[plausible]
+    # (M, 3, N): all of one coordinate side by side.
+    missed = linear @ fixed.T + shift[:, :, None] - moving.T
+    squared = np.square(missed, out=missed).sum(axis=1)
     # A truncated sum tells apart hypotheses with equally many inliers (MSAC, Torr and Zisserman 2000).
-    cost = np.minimum(distance / tolerance_mm, 1.0) ** 2
-    score = np.where(plausible, cost.sum(axis=1), np.inf)
+    score = np.minimum(squared, tolerance_mm**2).sum(axis=1)
     best: RobustAffine | None = None
     lowest = np.inf
     for candidate in np.argsort(score)[:5]:
-        if not np.isfinite(score[candidate]):
-            break
-        inliers = distance[candidate] <= tolerance_mm
+        inliers = squared[candidate] <= tolerance_mm**2
         refined = _refine(fixed, moving, inliers, tolerance_mm, largest_scale, rigid)
         if refined is None:
             continue
