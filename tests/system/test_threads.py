@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from meddift.system.threads import for_each, on_threads
+from meddift.system.threads import for_each, on_threads, side_by_side
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -42,6 +42,25 @@ def test_an_error_is_raised_and_the_number_of_threads_put_back(threads):
     with pytest.raises(ValueError, match="piece 3"):
         for_each(range(20), work)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_results_of_large_pieces_come_in_their_order(threads, device):
+    gate = threading.Barrier(2, timeout=0.2)
+
+    def work(piece):
+        met = True
+        try:
+            gate.wait()
+        except threading.BrokenBarrierError:
+            met = False
+        return piece * piece, torch.get_num_threads(), met
+
+    found = side_by_side([5, 3], work, device=device)
+    assert [square for square, _, _ in found] == [25, 9]
+    # Together where there are several processors and the work is theirs, else one after the other.
+    assert {met for _, _, met in found} == {threads > 1 and device == "cpu"}
+    assert side_by_side([4], work, device=device)[0][:2] == (16, threads)
 
 
 def test_work_may_itself_be_made_of_pieces(threads):

@@ -71,12 +71,11 @@ class Side:
     @property
     def described(self) -> DescribedScan:
         """All levels of the scan on the device, comparable with those of the other scan."""
-        scan, levels = self.scan, {}
-        for level in scan.pyramid.levels:
-            values, whitening = scan.tensors[level.name], self.every.whitening.get(level.name)
-            if level.name != MIND and whitening is not None:  # small, and read as a whole
-                values, whitening = whitening.whiten(values), None
-            levels[level.name] = FeatureMap(values, level.grid, whitening)
+        scan, maps = self.scan, self.every.whitening
+        levels = {
+            level.name: FeatureMap(scan.tensors[level.name], level.grid, maps.get(level.name))
+            for level in scan.pyramid.levels
+        }
         return DescribedScan(levels, scan.grid, scan.averaged)
 
 

@@ -32,6 +32,7 @@ from meddift.registration.register import STAGES
 from meddift.system.memory import memory_for
 from meddift.system.once import forget, known, once
 from meddift.system.progress import Progress
+from meddift.system.threads import side_by_side
 from meddift.system.timing import timed
 from meddift.volume import Volume
 
@@ -259,15 +260,19 @@ class ScanPair:
         if learned and MIND in self.fixed.pyramid.names:
             mind = self.fixed.pyramid.select([MIND])
             ways.append((MIND, mind, mind.levels[0].grid.coarsened(BLURRED_MM), lambda side: side.blurred))
-        found, reasons = [], []
+
+        def look(way: tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]) -> Start | str:
+            name, levels, grid, index_of = way
+            try:
+                matched = self._matched_prior(levels, grid, index_of)
+            except NoCorrespondenceError as error:
+                return str(error)
+            return Start(name, matched, matched.affine)
+
         with timed(self.timing, "prior"):
-            for name, levels, grid, index_of in ways:
-                try:
-                    matched = self._matched_prior(levels, grid, index_of)
-                except NoCorrespondenceError as error:
-                    reasons.append(str(error))
-                else:
-                    found.append(Start(name, matched, matched.affine))
+            answers = side_by_side(ways, look, device=self.settings.runtime.device)
+        found = [answer for answer in answers if isinstance(answer, Start)]
+        reasons = [answer for answer in answers if isinstance(answer, str)]
         found.sort(key=lambda start: -len(start.transform.anchors) if isinstance(start.transform, MatchedPrior) else 0)
         return tuple(found), "" if found else reasons[0]
 

@@ -30,6 +30,7 @@ from meddift.registration.smoothness import Smoothness
 from meddift.registration.spline import ControlLattice
 from meddift.registration.support import Support, judge_support
 from meddift.system.progress import Progress
+from meddift.system.threads import side_by_side
 from meddift.system.timing import timed
 from meddift.volume import DeviceVolume, Volume
 
@@ -235,23 +236,23 @@ class FieldWork:
         if self.semantic:
             fused = fused_maps((self.fixed.levels, self.moving.levels), self._maps, self.semantic)
             kinds.append(("network", self._coarse(fused)))
-        coarse: list[tuple[str, Start, Parts]] = []
-        begun: list[Parts] = []
-        for number, start in enumerate(starts):
-            self.report("matching every place, coarsely", 0.1 + 0.3 * number / len(starts))
+        begun: list[tuple[Start, Parts]] = []
+        for start in starts:
             begin = (TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device),) * self.groups
-            if any(self._apart(begin, other) <= ALIKE_MM for other in begun):
-                continue
-            begun.append(begin)
-            for name, maps in kinds:
-                found, _ = self._pass(begin, maps)
-                if all(self._apart(found, other) > ALIKE_MM for _, _, other in coarse):
-                    coarse.append((f"start by {start.name}, field by {name}", start, found))
+            if all(self._apart(begin, other) > ALIKE_MM for _, other in begun):
+                begun.append((start, begin))
+        coarse: list[tuple[str, Start, Parts]] = []
+        self.report("matching every place, coarsely", 0.1)
+        tried = [(start, begin, name, maps) for start, begin in begun for name, maps in kinds]
+        passed = side_by_side(tried, lambda each: self._pass(each[1], each[3])[0], device=self.device)
+        for (start, _, name, _), found in zip(tried, passed, strict=True):
+            if all(self._apart(found, other) > ALIKE_MM for _, _, other in coarse):
+                coarse.append((f"start by {start.name}, field by {name}", start, found))
+        self.report("matching every place", 0.4)
+        finer = side_by_side(coarse, lambda each: self._pass(each[2], self._maps), device=self.device)
         best: tuple[float, Parts, AffineTransform, Support] | None = None
         evidence = {}
-        for number, (name, start, found) in enumerate(coarse):
-            self.report("matching every place", 0.4 + 0.3 * number / len(coarse))
-            fine, support = self._pass(found, self._maps)
+        for (name, start, _), (fine, support) in zip(coarse, finer, strict=True):
             evidence[name] = self._agreement(fine)
             if best is None or evidence[name] > best[0]:
                 best = evidence[name], fine, start.affine, support
@@ -313,10 +314,9 @@ class FieldWork:
     def _refined(self, current: Parts, affine: AffineTransform, support: Support | None) -> Parts:
         """Bring descriptors into agreement between voxels, on either side of what slides."""
         group = self._group(self.field_grid.voxel_centers_on(self.device)).reshape(self.field_grid.shape)
-        return tuple(
-            self._refined_part(part, self.body & (group == number), affine, support)
-            for number, part in enumerate(current)
-        )
+        self.report("refining", 0.7)
+        parts = [(part, self.body & (group == number)) for number, part in enumerate(current)]
+        return tuple(side_by_side(parts, lambda each: self._refined_part(*each, affine, support), device=self.device))
 
     def _refined_part(
         self, current: TensorField, where: torch.Tensor, affine: AffineTransform, support: Support | None
@@ -334,8 +334,7 @@ class FieldWork:
         # Not where there is no counterpart.
         weight = where.float() if support is None else support.supported_on(self.field_grid).float()
         fine = self.fixed.levels[self.fine], self.moving.levels[self.fine]
-        for number, (maps, steps) in enumerate(((self._maps, STEPS[0]), (fine, STEPS[1]))):
-            self.report("refining", 0.7 + 0.1 * number)
+        for maps, steps in ((self._maps, STEPS[0]), (fine, STEPS[1])):
             places = Places(self.field_grid, rows, unit(maps[0].at(positions)), weight.reshape(-1)[rows])
             values = refine(places, maps[1], shown, affine, lattice, values, REFINED, steps=steps)
         smooth = lattice.on(self.field_grid).expand(values)

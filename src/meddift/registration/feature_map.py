@@ -11,6 +11,7 @@ import torch
 from meddift.features.whitening import Whitening
 from meddift.geometry import Grid, resample_axes, sample
 from meddift.matching.descriptors import unit
+from meddift.system.threads import side_by_side
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +109,10 @@ def fine_maps(
     scans: tuple[DescribedScan, DescribedScan], grids: tuple[Grid, Grid], name: str
 ) -> tuple[FeatureMap, FeatureMap]:
     """One level of the fixed and of the moving scan: unit descriptors on coarse grids parallel to it."""
-    fixed, moving = (
-        FeatureMap(unit(scan.averaged(name, grid)), grid) for scan, grid in zip(scans, grids, strict=True)
+    fixed, moving = side_by_side(
+        zip(scans, grids, strict=True),
+        lambda each: FeatureMap(unit(each[0].averaged(name, each[1])), each[1]),
+        device=scans[0].device,
     )
     return fixed, moving
 
@@ -141,11 +144,14 @@ def fused_maps(
         for each in fine
     ]
     basis = common_basis(scans, semantic, [place.to(fine[0].values.device) for place in places], channels)
-    maps = []
-    for levels, beside in zip(scans, fine, strict=True):
+
+    def fused(each: tuple[Mapping[str, FeatureMap], FeatureMap]) -> FeatureMap:
+        levels, beside = each
         total = on_lattice(levels[semantic[0]], beside.grid, basis[semantic[0]])
         for name in semantic[1:]:
             total += on_lattice(levels[name], beside.grid, basis[name])
         parts = [unit(total) * (1 - fine_share) ** 0.5, beside.values * fine_share**0.5]
-        maps.append(FeatureMap(torch.cat(parts, dim=-1), beside.grid))
-    return maps[0], maps[1]
+        return FeatureMap(torch.cat(parts, dim=-1), beside.grid)
+
+    one, other = side_by_side(zip(scans, fine, strict=True), fused, device=str(fine[0].values.device))
+    return one, other

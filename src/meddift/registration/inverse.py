@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from meddift.geometry import AffineTransform, Grid, Transform
 from meddift.geometry.inverse import ITERATIONS
-from meddift.geometry.sampling import constant
+from meddift.geometry.sampling import chunks, constant
 from meddift.registration.field import TensorField
+from meddift.system.threads import for_each
 
 #: Steps between two looks at which places are left, on a graphics card.
 PATIENCE = 5
@@ -65,9 +66,25 @@ def invert(
     goal = grid.voxel_centers_on(device)
     found = affine.inverted().apply(goal)
     back = constant(goal, np.linalg.inv(affine.matrix[:3, :3]).T)
+
+    def solve(rows: slice) -> None:
+        found[rows] = _solved(transform, back, goal[rows], found[rows], tolerance_mm)
+
+    if goal.device.type == "cpu":
+        for_each(chunks(len(goal)), solve)
+    else:
+        solve(slice(None))
+    return TensorField.moving(goal, found, grid)
+
+
+def _solved(
+    transform: TensorField, back: torch.Tensor, goal: torch.Tensor, start: torch.Tensor, tolerance_mm: float
+) -> torch.Tensor:
+    """(N, 3) places that a transform takes to (N, 3) goals; `back` is the transposed inverse of its linear part."""
+    found = start.clone()
     # What is under way: where each is, how far its image misses its goal, and how far it may step.
-    rows, at, aim = torch.arange(len(goal), device=goal.device), found.clone(), goal
-    error = transform.apply(found) - goal
+    rows, at, aim = torch.arange(len(goal), device=goal.device), start, goal
+    error = transform.apply(start) - goal
     size, step = error.norm(dim=1), goal.new_ones(len(goal))
     # A processor looks after each step which are left; a graphics card, which would have to be waited for, seldom.
     patience = 1 if goal.device.type == "cpu" else PATIENCE
@@ -77,7 +94,7 @@ def invert(
             found[rows] = at
             left = going.nonzero()[:, 0]
             if not len(left):
-                return TensorField.moving(goal, found, grid)
+                return found
             rows, at, aim, error, size, step, going = (
                 each[left] for each in (rows, at, aim, error, size, step, going)
             )
@@ -90,4 +107,4 @@ def invert(
         size = torch.where(better, new_size, size)
         step = torch.where(better, (step * 1.5).clamp(max=1.0), step / 2)
     found[rows] = at
-    return TensorField.moving(goal, found, grid)
+    return found

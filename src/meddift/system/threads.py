@@ -56,6 +56,29 @@ def for_each(pieces: Iterable[Piece], work: Callable[[Piece], None], *, device: 
             future.cancel()
 
 
+def side_by_side(pieces: Iterable[Piece], work: Callable[[Piece], Result], *, device: str = "cpu") -> list[Result]:
+    """Do the same with a few large, independent pieces of work, as `for_each` does small ones.
+
+    Args:
+        pieces: What to work on; a single one is done where it is, on as many threads as there are.
+        work: Called with each piece.
+        device: Where is computed: other devices than a processor are kept busy by one thread, one piece after another.
+
+    Returns:
+        What `work` returns, in the order of the pieces.
+    """
+    todo = list(pieces)
+    if len(todo) < 2 or device != "cpu":
+        return [work(piece) for piece in todo]
+    done: dict[int, Result] = {}
+
+    def keep(number: int) -> None:
+        done[number] = work(todo[number])
+
+    for_each(range(len(todo)), keep)
+    return [done[number] for number in range(len(todo))]
+
+
 def _pool(count: int) -> ThreadPoolExecutor:
     """So many threads in which PyTorch computes on one each."""
     with _making:
