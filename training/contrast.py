@@ -16,6 +16,11 @@ AIR_SHOWN = 0.02
 LOOKED_AT = 40_000
 
 
+def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator of a device, seeded by another: what is drawn there need not be drawn here and copied."""
+    return torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+
+
 def interp(values: torch.Tensor, knots: torch.Tensor, heights: torch.Tensor) -> torch.Tensor:
     """Piecewise-linear map, clamped outside the knots."""
     knots, heights = knots.to(values.device), heights.to(values.device)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from contrast import bias_field, interp, random_map
+from contrast import bias_field, generator_on, interp, random_map
 from training_scans import AIR_HU, TOP_HU, Scan, shown
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def _another_scanner(
     if _chance(generator, 0.4):
         axis = int(torch.randint(3, (), generator=generator)) if any_axis else 2
         image = thicken(image, axis, int(torch.randint(2, 4, (), generator=generator)))  # 4 or 6 mm
-    noise = torch.randn(image.shape, generator=generator).to(image.device)
+    here = generator_on(image.device, generator)
+    noise = torch.randn(image.shape, generator=here, device=image.device)
     if _chance(generator, 0.7):
         noise = _blur(noise, _uniform(generator, 0.35, 0.8))
     level = noise_per_hu * math.exp(_uniform(generator, math.log(5), math.log(70)))

@@ -47,7 +47,8 @@ class Recipe:
         """The pairs of a step, all of one shape."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         shape, large = draw_shape(generator, budget=self.voxels)
-        share = min(1.0, step / self.contrast_steps) if self.contrast_steps else 1.0
+        # Slowly at first: pairs that nothing can tell yet pull all descriptors together.
+        share = min(1.0, step / self.contrast_steps) ** 2 if self.contrast_steps else 1.0
         pairs = [
             make_pair(scans, generator, shape=shape, count=self.points, mr_share=self.mr_share, contrast=share)
             for _ in range(max(1, self.pairs // LARGE) if large else self.pairs)

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from autoencoder import NETWORK, encode_mean, load_autoencoder
+from contrast import generator_on
 from drawn_shapes import draw_shapes
 from meddift.models import find_spec
 from meddift.models.voxel_norm import normalise_by_voxel
@@ -162,8 +163,7 @@ def train_on(
     anything = torch.rand(pairs, generator=generator) < (ANY_NOISE if config["correspondence"] else 1.0)
     most = torch.where(~noisy, 50, torch.where(anything, 1000, 150))
     timesteps = (torch.rand(2, pairs, generator=generator) * most).long()
-    drawn = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
-    noise = torch.randn(latent.shape, generator=drawn, device=device)
+    noise = torch.randn(latent.shape, generator=generator_on(device, generator), device=device)
     noise = noise * noisy.repeat(2).to(device).reshape(-1, 1, 1, 1, 1)
     signal = kept[timesteps.flatten()].sqrt().to(device).reshape(-1, 1, 1, 1, 1)
     given = signal * latent + (1 - signal**2).sqrt() * noise

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from contrast import generator_on
 from degrade_views import draw_versions, render
 from training_scans import AIR_HU, Scan, shown
 
@@ -65,7 +66,7 @@ class View:
         """(..., 3) view mm to scan mm."""
         return self.center + (y + self.displacement(y)) @ self.matrix.T
 
-    def from_scan(self, x: torch.Tensor, *, iterations: int = 25) -> tuple[torch.Tensor, torch.Tensor]:
+    def from_scan(self, x: torch.Tensor, *, iterations: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 3) scan mm to view mm, and the (N,) residual in mm."""
         target = (x - self.center) @ torch.linalg.inv(self.matrix).T
         y = target.clone()
@@ -123,14 +124,15 @@ def pick_points(view: View, modality: str, count: int, generator: torch.Generato
     """(count, 3) view mm: half where there is texture (vessels, edges), half anywhere in the body; sub-voxel."""
     values = view.plain[None, None]
     mean = F.avg_pool3d(values, 3, 1, 1)
-    spread = (F.avg_pool3d(values * values, 3, 1, 1) - mean * mean).clamp(min=0).sqrt().flatten().cpu()
-    body = (F.avg_pool3d((values > BODY_SHOWN[modality]).float(), 5, 1, 2) > 0.5).flatten().float().cpu()
-    texture = torch.multinomial((spread.clamp(max=0.15) * body) + 1e-9, count // 2, generator=generator)
-    anywhere = torch.multinomial(body + 1e-9, count - count // 2, generator=generator)
+    spread = (F.avg_pool3d(values * values, 3, 1, 1) - mean * mean).clamp(min=0).sqrt().flatten()
+    body = (F.avg_pool3d((values > BODY_SHOWN[modality]).float(), 5, 1, 2) > 0.5).flatten().float()
+    here = generator_on(values.device, generator)
+    texture = torch.multinomial((spread.clamp(max=0.15) * body) + 1e-9, count // 2, generator=here)
+    anywhere = torch.multinomial(body + 1e-9, count - count // 2, generator=here)
     place = torch.stack(torch.unravel_index(torch.cat([texture, anywhere]), view.shape), 1).float()
-    place = place + torch.rand(place.shape, generator=generator) - 0.5
-    half = (torch.tensor(view.shape, dtype=torch.float32) - 1) / 2
-    return ((place - half) * view.spacing_mm).to(view.center.device)
+    place = place + torch.rand(place.shape, generator=here, device=place.device) - 0.5
+    half = (torch.tensor(view.shape, dtype=torch.float32, device=place.device) - 1) / 2
+    return (place - half) * view.spacing_mm
 
 
 @dataclass
