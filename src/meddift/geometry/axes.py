@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch import device as torch_device
 
+#: Rows of a matrix that are multiplied at a time.
+ROWS = 8
+
 
 @dataclass(frozen=True, eq=False)
 class AxisReading:
@@ -143,14 +146,37 @@ def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 
         # Where old and new samples coincide there is nothing to blur: keep the exact values.
         if n_in == n_out and abs(step[axis] - 1) < 1e-9 and abs(first[axis]) < 1e-6:
             continue
-        matrix: Any = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
-        matrix = values.new_tensor(matrix) if is_tensor(values) else matrix
+        matrix = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
         at = first_axis + axis
         before, after = values.shape[:at], values.shape[at + 1 :]
-        behind = int(np.prod(after))
-        values = values.reshape(-1, n_in) @ matrix.T if behind == 1 else matrix @ values.reshape(-1, n_in, behind)
-        values = values.reshape(*before, n_out, *after)
+        values = _multiplied(matrix, values.reshape(-1, n_in, int(np.prod(after)))).reshape(*before, n_out, *after)
     return values
+
+
+def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
+    """(N, m, k): a matrix (m, n) times each (n, k) of (N, n, k), array or tensor."""
+    if ((matrix == 0) | (matrix == 1)).all():  # samples as they are
+        picked = matrix.argmax(axis=1)
+        return values.index_select(1, values.new_tensor(picked).long()) if is_tensor(values) else values[:, picked]
+    given: Any = values.new_tensor(matrix) if is_tensor(values) else matrix
+    if values.shape[2] == 1:
+        return (values[..., 0] @ given.T)[..., None]
+    long = values.shape[1] > 4 * ROWS and values.shape[2] > 16 * ROWS
+    if not (long and is_tensor(values) and values.device.type == "cpu"):
+        return given @ values
+    import torch
+
+    # Of a long line each sample reads only some neighbours: a few rows at a time are multiplied with what they read.
+    result = values.new_empty((len(values), len(matrix), values.shape[2]))
+    for start in range(0, len(matrix), ROWS):
+        rows = slice(start, min(start + ROWS, len(matrix)))
+        read = np.flatnonzero(matrix[rows].any(axis=0))
+        part, columns = given[rows], slice(int(read[0]), int(read[-1]) + 1)
+        if len(values) == 1:
+            torch.mm(part[:, columns], values[0, columns], out=result[0, rows])
+        else:
+            result[:, rows] = part[:, columns] @ values[:, columns]
+    return result
 
 
 def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> NDArray[np.float32]:

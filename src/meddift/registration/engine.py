@@ -234,8 +234,7 @@ class FieldWork:
         """Match every node around where it is expected, coarse to fine; of all candidates the one that fits best."""
         kinds = [(self.fine, self._coarse(self._maps))]
         if self.semantic:
-            fused = fused_maps((self.fixed.levels, self.moving.levels), self._maps, self.semantic)
-            kinds.append(("network", self._coarse(fused)))
+            kinds.append(("network", fused_maps((self.fixed.levels, self.moving.levels), kinds[0][1], self.semantic)))
         begun: list[tuple[Start, Parts]] = []
         for start in starts:
             begin = (TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device),) * self.groups

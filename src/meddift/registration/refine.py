@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from meddift.geometry import AffineTransform, Grid
@@ -22,6 +23,8 @@ from meddift.system.threads import for_each
 
 #: Upper triangle of a symmetric (3, 3) matrix, row by row.
 _TRIANGLE = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+#: Places that a processor works on at a time: what is read for them stays in its cache.
+PLACES = 4096
 #: Of conjugate gradients, in each Gauss-Newton step.
 ITERATIONS = 8
 
@@ -95,7 +98,10 @@ def _normal_equations(
     places: Places, moving: FeatureMap, shown: FeatureMap, base: torch.Tensor, shift: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, 6) and (N, 3): what each place asks of the displacement, world mm."""
-    inverse = constant(shift, moving.grid.inverse[:3, :3])
+    # Slopes are by index; by mm they are these times a matrix, and products of two are by its products.
+    turn = moving.grid.inverse[:3, :3]
+    inverse = constant(shift, turn)
+    by_mm = constant(shift, np.stack([np.outer(turn[:, i], turn[:, j]).ravel() for i, j in _TRIANGLE], axis=1))
     hessian, slope = shift.new_empty((len(shift), 6)), shift.new_empty((len(shift), 3))
     misfit = shift.new_empty(len(shift))
 
@@ -104,12 +110,11 @@ def _normal_equations(
         index = moving.grid.world_to_index(world)
         square, pull, misfit[rows] = normal_products(moving.values, index, places.described[rows], moving.whitening)
         weight = (places.weight[rows] * shown.at(world)[:, 0])[:, None]
-        by_mm = inverse.T @ square @ inverse
-        hessian[rows] = torch.stack([by_mm[:, i, j] for i, j in _TRIANGLE], dim=1) * weight
+        hessian[rows] = (square.permute(1, 2, 0).reshape(9, -1).T @ by_mm) * weight
         slope[rows] = pull @ inverse * weight
 
     if shift.device.type == "cpu":
-        for_each(chunks(len(shift)), ask)
+        for_each(chunks(len(shift), size=PLACES), ask)
     else:
         for rows in chunks(len(shift), size=DEVICE_CHUNK):
             ask(rows)
