@@ -18,6 +18,7 @@ from meddift.matching.locate import Located
 from meddift.matching.prior import MatchedPrior
 from meddift.matching.verdict import UNDER_FIELD, Limits
 from meddift.pipeline.answers import answer
+from meddift.pipeline.many_points import MANY, align_many
 from meddift.pipeline.scan_pair import ScanPair
 from meddift.pipeline.under_field import align_under, semantic_margin
 from meddift.points import Points, as_points
@@ -223,6 +224,11 @@ class Pair(ScanPair):
             found.reachable[outside] = False
             rows = np.flatnonzero(found.reachable)
             confidence = self.settings.options.confidence
+            if len(rows) > MANY:
+                judges = self.judges if confidence else None
+                many = align_many(field, self.sides, positions[rows], judges=judges, confidence=confidence)
+                found.put(rows, many)
+                return found
             found.put(rows, align_under(field, self.sides, positions[rows], confidence=confidence))
         judges = self.judges if confidence else None
         if judges is not None:

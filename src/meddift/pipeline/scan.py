@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from meddift.body import body_of, foreground_of, lung_mask
 from meddift.geometry import nearest, resample_axes
+from meddift.geometry.sampling import chunks
 from meddift.models import prepare_volume
 from meddift.models.intensity import IntensityChoice, choose_intensity
 from meddift.pipeline.landmarks import textured_points
@@ -178,8 +179,10 @@ class EncodedScan:
         if len(positions) == 0 or not self.intensity.hounsfield:
             return np.ones(len(positions), dtype=bool)
         around = np.array([[x, y, z] for x in (-5, 0, 5) for y in (-5, 0, 5) for z in (-5, 0, 5)], dtype=float)
-        values = self.volume.at((positions[:, None] + around).reshape(-1, 3)).reshape(len(positions), -1)
-        inside = np.asarray((values > AIR_HU).mean(axis=1) >= 0.1)
+        inside = np.empty(len(positions), dtype=bool)
+        for rows in chunks(len(positions)):
+            values = self.volume.at((positions[rows, None] + around).reshape(-1, 3)).reshape(-1, len(around))
+            inside[rows] = (values > AIR_HU).mean(axis=1) >= 0.1
         if not inside.all():  # only then is it worth finding the body
             body = self.body
             inside[~inside] = nearest(body.data, body.grid.world_to_index(positions[~inside]))

@@ -56,7 +56,12 @@ class Usual:
 
 
 def align_under(
-    field: Field, sides: tuple[Side, Side], positions: NDArray[np.float64], *, confidence: bool
+    field: Field,
+    sides: tuple[Side, Side],
+    positions: NDArray[np.float64],
+    *,
+    confidence: bool,
+    group: NDArray[np.int64] | None = None,
 ) -> Located:
     """Find points that the field takes into the moving scan.
 
@@ -65,10 +70,11 @@ def align_under(
         sides: The fixed and the moving scan.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
         confidence: Whether to align back; else `inverse_error_mm` is NaN. `margin` always is, see `semantic_margin`.
+        group: (N,) int64, to which part of the field each point belongs; None = as `Field.group_of` says.
     """
     count = len(positions)
     fixed, moving = (side.scan.level(MIND) for side in sides)
-    group = field.group_of(positions)
+    group = field.group_of(positions) if group is None else group.copy()
     found = _aligned(field, fixed, moving, positions, group)
     if not count:
         return found
@@ -83,13 +89,10 @@ def align_under(
         better = np.flatnonzero((ratio < PREFERRED) & (group[rows] == 0))
         found.put(rows[better], other.rows(better))
         group[rows[better]] = 1
-    similarity = _similarity(sides, positions, found.positions)
+    similarity = similarity_at(sides, positions, found.positions)
     found = replace(found, similarity=similarity, first_similarity=similarity)
-    if field.support is not None:
-        at = torch.from_numpy(positions)
-        supported, uncertainty = field.support.supported_at(at), field.support.uncertainty_at(at).double()
-        uncertainty_mm = np.maximum(uncertainty.cpu().numpy(), doubtful)
-        found = replace(found, supported=supported.cpu().numpy(), uncertainty_mm=uncertainty_mm)
+    supported, uncertainty = under_support(field, positions)
+    found = replace(found, supported=supported, uncertainty_mm=np.maximum(uncertainty, doubtful))
     if not confidence:
         return found
     # Where the field has them on the way back, and how it is bent there.
@@ -100,6 +103,18 @@ def align_under(
         undone[rows] = np.linalg.inv(local_linear(part, start[rows]))
     back = align_neighbourhoods(moving, fixed, found.positions, start, undone, limit_mm=LIMIT_MM, hold=HOLD)
     return replace(found, inverse_error_mm=np.linalg.norm(back.positions - positions, axis=1))
+
+
+def under_support(field: Field, positions: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """(N,) bool, whether neighbours agree with the field at (N, 3) fixed world RAS mm, and (N,) how far off it may be.
+
+    Where nothing was matched densely: True, and NaN.
+    """
+    if field.support is None:
+        return np.ones(len(positions), dtype=bool), np.full(len(positions), np.nan)
+    at = torch.from_numpy(positions)
+    supported, uncertainty = field.support.supported_at(at), field.support.uncertainty_at(at).double()
+    return supported.cpu().numpy(), uncertainty.cpu().numpy()
 
 
 def _aligned(
@@ -151,7 +166,7 @@ def semantic_margin(
     return np.where(away <= RIVALS_MM / 2, near.margin, -np.abs(near.margin))
 
 
-def _similarity(
+def similarity_at(
     sides: tuple[Side, Side], positions: NDArray[np.float64], found: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """(N,) float64, mean cosine of all levels between fixed points and their places on the moving scan."""
