@@ -7,12 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from meddift.cli.failures import say, warn
+from meddift.cli.failures import say
 from meddift.cli.groups import with_groups
 from meddift.cli.options import AsJson, DryRun, Engine, PairReading, PointsFormat, PointsSpace, Quiet, ToSpace
-
-#: So many points take longer than a registration.
-MANY_POINTS = 10_000
 
 EXAMPLES = """
 meddift match old.nii.gz new.nii.gz -p lesions.mrk.json -o found.mrk.json
@@ -85,11 +82,6 @@ def match(
         true_points = read_truth(truth, points_space, moving_volume, wanted, **reading.moving.geometry())
         if target is not None:
             target.rehearse(wanted, fixed_volume.grid, moving_volume.grid)
-        if len(wanted) > MANY_POINTS and not quiet:
-            warn(
-                f"{len(wanted)} points are aligned one by one, which takes minutes: `meddift register` finds the "
-                "transform, and `meddift warp TRANSFORM --points FILE` carries as many in seconds"
-            )
         if not dry_run:
             pair = matcher.pair(fixed_volume, moving_volume)
             matches = pair.match(wanted)

@@ -20,8 +20,6 @@ from meddift.pipeline.direction import Side
 from meddift.pipeline.under_field import align_under, semantic_margin, similarity_at, under_support
 from meddift.registration.engine import Field
 
-#: More points than this are aligned at nodes.
-MANY = 5_000
 #: At most so many nodes: about as much work as so many points.
 NODES = 6_000
 #: Distances of nodes that are tried, mm, least first.
@@ -84,7 +82,7 @@ class Nodes:
         """
         mean = self.read(values, self.weights)
         variance = self.read(values * values, self.weights) - mean * mean
-        return mean + 0.5 * np.sqrt(np.maximum(variance, 0.0))
+        return np.asarray(mean + 0.5 * np.sqrt(np.maximum(variance, 0.0)))
 
 
 def align_many(

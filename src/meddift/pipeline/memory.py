@@ -10,12 +10,14 @@ from meddift.features.extraction import MIND
 from meddift.geometry import Grid
 from meddift.models import ModelSpec, network_grid
 from meddift.models.encoder_sizes import encoder_bytes
-from meddift.pipeline.options import Options
+from meddift.pipeline.options import MANY, Options
 
 #: Python with torch and MONAI loaded, bytes (measured: 0.55 to 0.65 GB).
 PROGRAM_BYTES = 600_000_000
 #: Batches of dot products, windows and maps in matching, bytes.
 MATCHING_BYTES = 150_000_000
+#: What is kept of a point: where its nodes are, what is known about it, and reasons in words.
+POINT_BYTES = 2_000
 #: For each voxel that is compared, what fitting the field between two scans holds: levels that were made comparable,
 #: coarse copies of them, and the system that is solved (measured).
 FIELD_BYTES = 250
@@ -68,7 +70,7 @@ def estimate_memory(
     lattices = [n if options.lattice == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
     norms = 4 * len(extraction.levels) * sum(lattice.size for lattice in lattices) if whole else sum(learned) // 20
     field = FIELD_BYTES * networks[0].size if options.fits_field(extraction) else 0
-    matching = sum(pyramids) + norms + field + MATCHING_BYTES + 1000 * count
+    matching = sum(pyramids) + norms + field + MATCHING_BYTES + POINT_BYTES * count
     first = prepared + max(encoding, pyramids[0] + HAND_MADE_BYTES)
     second = pyramids[0] + prepared + max(encoding, pyramids[1] + HAND_MADE_BYTES)
     program = PROGRAM_BYTES if extraction.network_levels else PROGRAM_BYTES // 2
@@ -83,7 +85,9 @@ def estimate_memory(
         stages.append("match textured places everywhere and fit an affine to what agrees")
     radius = "everywhere" if options.prior == "none" else f"within {options.radius_mm():g} mm of where it is expected"
     stages.append(f"look for {count} point(s) {radius}")
-    if options.refine:
+    if options.fits_field(extraction) and count > MANY:
+        stages.append("align neighbourhoods at the nodes of a grid and read positions and verdicts in between")
+    elif options.refine:
         stages.append("refine with fine levels and neighbours, between voxels")
     if options.confidence:
         stages.append("match back")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Preset = Literal["default", "paper"]
 
+#: More points than this are aligned at the nodes of a grid, where a field is fitted.
+MANY = 5_000
+
 
 @dataclass(frozen=True)
 class Options:

@@ -18,7 +18,8 @@ from meddift.matching.locate import Located
 from meddift.matching.prior import MatchedPrior
 from meddift.matching.verdict import UNDER_FIELD, Limits
 from meddift.pipeline.answers import answer
-from meddift.pipeline.many_points import MANY, align_many
+from meddift.pipeline.many_points import align_many
+from meddift.pipeline.options import MANY
 from meddift.pipeline.scan_pair import ScanPair
 from meddift.pipeline.under_field import align_under, semantic_margin
 from meddift.points import Points, as_points
