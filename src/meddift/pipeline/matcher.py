@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from meddift.geometry import Transform
     from meddift.matching import Matches
     from meddift.models import DiffusionModel
+    from meddift.pipeline.known_field import KnownField
     from meddift.pipeline.pair import Pair
     from meddift.points import Points
     from meddift.volume import Volume
@@ -193,12 +194,25 @@ class Matcher:
         self.settings.runtime.run(lambda: encoded.encode(self.report))
         return encoded
 
-    def pair(self, fixed: Any, moving: Any) -> Pair:
+    def pair(
+        self,
+        fixed: Any,
+        moving: Any,
+        *,
+        prior: Transform | None = None,
+        back: KnownField | None = None,
+        refined: bool = True,
+    ) -> Pair:
         """Set the two scans between which points are matched.
 
         Args:
             fixed: The scan in which points are given: a path, Volume, SimpleITK or nibabel image, or encoded scan.
             moving: The scan in which they are looked for.
+            prior: Where points are expected, fixed to moving, where that is known of this pair to within some mm;
+                None = as the options say.
+            back: `Pair.known_field` of the same scans the other way: then no field is fitted, its inverse is taken.
+            refined: Whether the field is refined after dense matching; without, points come out as well in the mean,
+                but may lie farther off beside what slides.
 
         Returns:
             The pair; features of scans that are not encoded yet are computed when the first question is asked.
@@ -212,7 +226,8 @@ class Matcher:
         timing: dict[str, float] = {}
         self.report("reading the scans", 0.0)
         with timed(timing, "read"):
-            pair = Pair(self.scan(fixed), self.scan(moving), self.report)
+            read = self.scan(fixed), self.scan(moving)
+            pair = Pair(*read, self.report, prior=prior, back=back, refined=refined)
         pair.timing.update(timing)
         self._made.add(pair)
         return pair

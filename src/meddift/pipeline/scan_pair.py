@@ -17,12 +17,14 @@ from meddift.errors import NoCorrespondenceError
 from meddift.features import Pyramid
 from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Grid, Transform, nearest
+from meddift.geometry.inverse import NumericalInverse
 from meddift.matching import SearchIndex
 from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.pipeline.direction import BLURRED_MM, Direction, Side, averaged
 from meddift.pipeline.kept import keep
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.kept_prior import keep_prior
+from meddift.pipeline.known_field import KnownField, reversed_field
 from meddift.pipeline.options import describe_prior
 from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.under_field import Usual, align_under, semantic_margin
@@ -51,6 +53,10 @@ class ScanPair:
         fixed: The scan in which points are given.
         moving: The scan in which they are looked for; of the same settings.
         report: Told the name of a stage and the share of the work that is done.
+        prior: Where points are expected, fixed to moving, where that is known to within some mm; None = as the options
+            say.
+        back: The field from the moving to the fixed scan, where that is known: then points lie under its inverse.
+        refined: Whether the field is refined after dense matching.
 
     Attributes:
         fixed: As above.
@@ -60,7 +66,18 @@ class ScanPair:
         timing: Seconds that each stage has taken so far.
     """
 
-    def __init__(self, fixed: EncodedScan, moving: EncodedScan, report: Progress) -> None:
+    def __init__(
+        self,
+        fixed: EncodedScan,
+        moving: EncodedScan,
+        report: Progress,
+        *,
+        prior: Transform | None = None,
+        back: KnownField | None = None,
+        refined: bool = True,
+    ) -> None:
+        self.stages = STAGES if refined else STAGES[:-1]
+        self._given, self._back = prior, back
         self.fixed = fixed
         self.moving = moving
         self.settings = fixed.settings
@@ -141,13 +158,15 @@ class ScanPair:
         Raises:
             NoCorrespondenceError: if the scans have nothing reliable in common.
         """
+        if self._back is not None:
+            return reversed_field(self._back.field, self.fixed)
         if not self.starts:
             raise NoCorrespondenceError(self.without_prior or "nothing is known about how the scans lie to each other")
 
         def make() -> Field:
             everything = Volume(np.ones(self.moving.grid.shape, dtype=bool), self.moving.grid)
             work = FieldWork(*self.described, self.fixed.body, everything, self.report, self.fixed.lungs)
-            made = work.fitted(self.starts, STAGES)
+            made = work.fitted(self.starts, self.stages)
             self.timing.update(made.timing)
             return made
 
@@ -161,7 +180,13 @@ class ScanPair:
             "fixed": self.fixed.digest,
             "starts": [[start.name, start.affine.matrix.tolist()] for start in self.starts],
             "prior": self._prior_in_words,
+            **({} if self.stages == STAGES else {"stages": self.stages}),
         }
+
+    @property
+    def known_field(self) -> KnownField | None:
+        """The field and what right matches under it look like, for the way back; None where nobody has asked yet."""
+        return KnownField(self.field, self.usual) if known(self, "field") and known(self, "usual") else None
 
     @property
     def direction(self) -> Direction:
@@ -234,13 +259,18 @@ class ScanPair:
     @property
     def _prior_in_words(self) -> str:
         """What was said about the prior; of a file what is in it, as it may be written anew."""
-        prior = self.settings.options.prior
+        prior = self.settings.options.prior if self._given is None else self._given
         return describe_prior(self.starts[0].transform if isinstance(prior, Path) else prior)
 
     @once
     def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:
         """Where points are expected, and why nothing is known about it."""
         prior = self.settings.options.prior
+        if self._back is not None:
+            way = NumericalInverse(self._back.field.transform, self._back.field.affine)
+            return (Start("the way back", way, self._back.field.affine.inverted()),), ""
+        if self._given is not None:
+            return (Start("prior", self._given, self._affine_of(self._given), near=True),), ""
         if isinstance(prior, Path):
             from meddift.io import read_transform
 
@@ -330,6 +360,8 @@ class ScanPair:
     @once
     def usual(self) -> Usual:
         """What right matches of these scans look like: places with texture in the body, aligned under the field."""
+        if self._back is not None:
+            return self._back.usual
         store, key = self.settings.runtime.store, self.fixed.pyramid.digest
         return keep(
             store, key, "usual", self._field_decides, self._usual, content=asdict, read=lambda found: Usual(**found)

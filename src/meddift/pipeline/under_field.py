@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from meddift.features import Level
 from meddift.features.extraction import MIND
-from meddift.geometry.inverse import invert_points
+from meddift.geometry.inverse import NumericalInverse, invert_points
 from meddift.matching import SearchIndex
 from meddift.matching.align import align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_nearby
@@ -99,7 +99,10 @@ def align_under(
     start, undone = np.empty((count, 3)), np.empty((count, 3, 3))
     for number, part in enumerate(field.parts):
         rows = group == number
-        start[rows] = invert_points(part, field.affine, found.positions[rows], start=positions[rows])
+        if isinstance(part, NumericalInverse):  # what it is the inverse of is known
+            start[rows] = part.inverted().apply(found.positions[rows])
+        else:
+            start[rows] = invert_points(part, field.affine, found.positions[rows], start=positions[rows])
         undone[rows] = np.linalg.inv(local_linear(part, start[rows]))
     back = align_neighbourhoods(moving, fixed, found.positions, start, undone, limit_mm=LIMIT_MM, hold=HOLD)
     return replace(found, inverse_error_mm=np.linalg.norm(back.positions - positions, axis=1))

@@ -71,11 +71,13 @@ class Start:
         name: Which levels found it; for reports.
         transform: Fixed to moving.
         affine: Its affine part.
+        near: Whether it is known to within some mm: then places are matched finely at once.
     """
 
     name: str
     transform: Transform
     affine: AffineTransform
+    near: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,21 +234,13 @@ class FieldWork:
 
     def _dense(self, starts: Sequence[Start]) -> tuple[Parts, AffineTransform, Support, dict[str, float]]:
         """Match every node around where it is expected, coarse to fine; of all candidates the one that fits best."""
-        kinds = [(self.fine, self._coarse(self._maps))]
-        if self.semantic:
-            kinds.append(("network", fused_maps((self.fixed.levels, self.moving.levels), kinds[0][1], self.semantic)))
         begun: list[tuple[Start, Parts]] = []
         for start in starts:
             begin = (TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device),) * self.groups
             if all(self._apart(begin, other) > ALIKE_MM for _, other in begun):
                 begun.append((start, begin))
-        coarse: list[tuple[str, Start, Parts]] = []
-        self.report("matching every place, coarsely", 0.1)
-        tried = [(start, begin, name, maps) for start, begin in begun for name, maps in kinds]
-        passed = side_by_side(tried, lambda each: self._pass(each[1], each[3])[0], device=self.device)
-        for (start, _, name, _), found in zip(tried, passed, strict=True):
-            if all(self._apart(found, other) > ALIKE_MM for _, _, other in coarse):
-                coarse.append((f"start by {start.name}, field by {name}", start, found))
+        coarse = [(f"start by {start.name}", start, begin) for start, begin in begun if start.near]
+        coarse += self._matched_coarsely([each for each in begun if not each[0].near])
         self.report("matching every place", 0.4)
         finer = side_by_side(coarse, lambda each: self._pass(each[2], self._maps), device=self.device)
         best: tuple[float, Parts, AffineTransform, Support] | None = None
@@ -266,6 +260,22 @@ class FieldWork:
                 "the scans have no reliable correspondence"
             )
         return fine, affine, support, dict(sorted(evidence.items(), key=lambda item: -item[1]))
+
+    def _matched_coarsely(self, begun: Sequence[tuple[Start, Parts]]) -> list[tuple[str, Start, Parts]]:
+        """What each kind of descriptors makes of each start: its name, the start, and the field."""
+        if not begun:
+            return []
+        kinds = [(self.fine, self._coarse(self._maps))]
+        if self.semantic:
+            kinds.append(("network", fused_maps((self.fixed.levels, self.moving.levels), kinds[0][1], self.semantic)))
+        self.report("matching every place, coarsely", 0.1)
+        tried = [(start, begin, name, maps) for start, begin in begun for name, maps in kinds]
+        passed = side_by_side(tried, lambda each: self._pass(each[1], each[3])[0], device=self.device)
+        coarse: list[tuple[str, Start, Parts]] = []
+        for (start, _, name, _), found in zip(tried, passed, strict=True):
+            if all(self._apart(found, other) > ALIKE_MM for _, _, other in coarse):
+                coarse.append((f"start by {start.name}, field by {name}", start, found))
+        return coarse
 
     def _apart(self, one: Parts, other: Parts) -> float:
         """Median distance of two fields on one grid in the body, mm."""

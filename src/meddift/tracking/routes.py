@@ -66,7 +66,8 @@ def ways_to(
             parts = course.rows[name, source].parts
             sources.setdefault(source, []).extend(part for part in parts if part not in sources.get(source, []))
     carried = {}
-    for source, numbers in sources.items():
+    # The latest first: from there it is a short way, and the field by which a longer one is begun.
+    for source, numbers in sorted(sources.items(), reverse=True):
         items = _items(scans[source])
         answers = carrier.carry(source, k, [items[part] for part in numbers])
         carried[source] = dict(zip(numbers, answers, strict=True))

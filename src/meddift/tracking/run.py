@@ -14,6 +14,7 @@ from meddift.system.folders import check_folder
 from meddift.system.progress import Progress, silent
 from meddift.tracking.candidates import Candidates, with_kinds
 from meddift.tracking.engine import MatchedCarrier
+from meddift.tracking.fields import PatientFields
 from meddift.tracking.follow import follow
 from meddift.tracking.kept import FOLDER, Kept
 from meddift.tracking.loading import Encoded, check_files, read_lesions, read_scan
@@ -25,7 +26,10 @@ from meddift.tracking.timepoints import TimePoint, in_order, read_time_points
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
+    from meddift.geometry import Transform
     from meddift.pipeline import Matcher
+    from meddift.pipeline.known_field import KnownField
+    from meddift.pipeline.pair import Pair
 
 #: Called with the name of a stage in words and the share of the whole work that is done, 0 to 1.
 
@@ -178,13 +182,15 @@ def _carrier(
     encoded = Encoded(points, matcher.encode, most=2 if matcher.store is not None else 3)
     done = 0
 
-    def pair(source: int, target: int) -> Any:
+    def pair(source: int, target: int, *, prior: Transform | None, back: KnownField | None) -> Pair:
         nonlocal done
         done += 1
         # Each follow-up is asked from the first scan, from the one before, and back.
         share = 0.15 + 0.75 * min(done / (3 * (len(points) - 1)), 1.0)
         say(f"from {points[source].name} to {points[target].name}", share)
-        return matcher.pair(encoded.get(source, beside=target), encoded.get(target, beside=source))
+        scans = encoded.get(source, beside=target), encoded.get(target, beside=source)
+        # Lesions are larger than what refining a field changes.
+        return matcher.pair(*scans, prior=prior, back=back, refined=False)
 
     def grid(k: int) -> Any:
         return seen[k].grid
@@ -193,7 +199,7 @@ def _carrier(
     if out is not None:
         settings = {"model": matcher.spec.name, "weights": matcher.weights_hash, "options": matcher.options.describe()}
         kept = Kept(out / FOLDER, [point.digest for point in seen], settings)
-    return MatchedCarrier(pair, grid, kept)
+    return MatchedCarrier(PatientFields(pair).between, grid, kept)
 
 
 def _provenance(matcher: Matcher, **options: Any) -> dict[str, Any]:

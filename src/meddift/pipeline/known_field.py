@@ -1,0 +1,62 @@
+"""A field that is known already, told to those who ask the same scans the other way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from meddift.geometry import DisplacementField, nearest
+from meddift.geometry.inverse import NumericalInverse
+from meddift.pipeline.scan import EncodedScan
+from meddift.pipeline.under_field import Usual
+from meddift.registration.engine import Field
+from meddift.registration.field import TensorField
+from meddift.registration.inverse import invert
+from meddift.registration.support import Support
+
+
+@dataclass(frozen=True, eq=False)
+class KnownField:
+    """What a pair of scans has found out, without the scans.
+
+    Attributes:
+        field: Fixed to moving.
+        usual: What right matches under it look like.
+    """
+
+    field: Field
+    usual: Usual
+
+
+def reversed_field(field: Field, moving: EncodedScan) -> Field:
+    """The inverse of a field, point by point where it is asked, and where it is supported.
+
+    Args:
+        field: Fixed to moving.
+        moving: The moving scan, which says what of it slides.
+    """
+    whole, *parts = (NumericalInverse(part, field.affine) for part in (field.transform, *field.parts))
+    sliding = moving.lungs if field.sliding is not None else None
+    return replace(
+        field,
+        transform=whole,
+        parts=(whole,) if sliding is None else tuple(parts),
+        sliding=sliding,
+        affine=field.affine.inverted(),
+        support=_reversed_support(field, moving),
+        timing={},
+    )
+
+
+def _reversed_support(field: Field, moving: EncodedScan) -> Support | None:
+    """What the support says of the places to which the nodes of a grid over the moving scan go back."""
+    support = field.support
+    if support is None or not isinstance(field.transform, DisplacementField):
+        return None
+    device = moving.settings.runtime.device
+    support = support.on(device)
+    nodes = moving.grid.reoriented("RAS")[0].respaced(support.grid.spacing.tolist())
+    back = invert(TensorField.of(field.transform, device), field.affine, nodes, device)
+    places = back.apply(nodes.voxel_centers_on(device))
+    disagreement = nearest(support.disagreement_mm[..., None].contiguous(), support.grid.world_to_index(places))
+    supported = support.supported_at(places) & support.grid.contains(places)
+    return Support(nodes, disagreement.reshape(nodes.shape), supported.reshape(nodes.shape))
