@@ -72,3 +72,16 @@ def test_damaged(text: str, tmp_path: Path, run: Run) -> None:
     outcome = run(["info", tmp_path / "lesions.json"])
     assert outcome.code == 1
     assert "damaged" in outcome.stderr
+
+
+def test_a_file_is_read_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "results.json"
+    file.write_text('{"something": 1}')
+    read = Path.read_text
+    asked: list[str] = []
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **n: asked.append(path.name) or read(path, *a, **n))
+    assert run(["info", file, "--json"]).json["keys"] == ["something"]
+    assert asked.count("results.json") == 1
+    # Written anew, it is read anew.
+    file.write_text('{"something else": 1}')
+    assert run(["info", file, "--json"]).json["keys"] == ["something else"]

@@ -6,6 +6,8 @@ exact and nothing is resampled twice.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -419,11 +421,23 @@ assert not {"monai", "SimpleITK"} & set(sys.modules), "heavy modules"
         {"prior": 3},
         {"device": "gpu"},
         {"device": "cuda:x"},
+        {"device": "cuda:99"},
     ],
 )
 def test_options_that_make_no_sense_are_refused_before_anything_is_read(options):
     with pytest.raises(OptionsError):
         Matcher("builtin", **options)
+
+
+def test_every_option_is_a_keyword_of_the_matcher_of_the_same_type():
+    keywords = {name: each.annotation for name, each in inspect.signature(Matcher.__init__).parameters.items()}
+    for field in dataclasses.fields(Options):
+        if field.name == "preset":
+            continue
+        wanted = {part.strip() for part in str(field.type).split("|")} - {"None"}
+        given = {part.strip() for part in keywords[field.name].split("|")} - {"None"}
+        # A sequence will do where a tuple is kept, and a path may be text.
+        assert wanted - {"tuple[str, ...]"} <= given, field.name
 
 
 def test_options_left_out_are_those_of_the_preset():

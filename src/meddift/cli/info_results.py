@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,23 @@ def _read_json(path: Path) -> Any:
         MeddiftError: if it cannot be read, or is no JSON.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise MeddiftError(f"{path} is larger than 256 MiB, which no results are")
+        status = path.stat()
+    except OSError as error:
+        raise MeddiftError(f"{path} cannot be read: {error.strerror or error}") from error
+    if status.st_size > _LARGEST:
+        raise MeddiftError(f"{path} is larger than 256 MiB, which no results are")
+    return _parsed(path, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: Path, changed: int) -> Any:
+    """What `_read_json` returns, kept: it is asked what a file is, and then what is in it.
+
+    Args:
+        path: The file.
+        changed: When it was last changed, ns; a file that is written anew is read anew.
+    """
+    try:
         text = path.read_text(encoding="utf-8-sig")
         if path.name.lower().endswith(".jsonl"):
             return [json.loads(line) for line in text.splitlines() if line.strip()]

@@ -17,7 +17,7 @@ from meddift.models.haar import haar_forward
 from meddift.models.prepare import prepare_volume
 from meddift.models.spec import REGIONS, GridPolicy, ModelSpec
 from meddift.models.taps import run_and_read
-from meddift.system.device import Precision, choose_device, choose_precision
+from meddift.system.device import Precision, beside_network, choose_device, choose_precision
 from meddift.volume import DeviceVolume, Volume
 
 #: Held while PyTorch's settings for CUDA are other than the program's own.
@@ -96,12 +96,8 @@ class DiffusionModel:
         Raises:
             ImageError: if the scan is not one finite 3D channel.
         """
-        return prepare_volume(volume, self.spec, grid_policy=grid_policy, body=body, device=self._other_device)
-
-    @property
-    def _other_device(self) -> str:
-        """Where all but the network is computed: Apple's GPUs lack the double precision that it needs."""
-        return "cpu" if self.device.type == "mps" else str(self.device)
+        device = beside_network(str(self.device))
+        return prepare_volume(volume, self.spec, grid_policy=grid_policy, body=body, device=device)
 
     def encode(
         self,

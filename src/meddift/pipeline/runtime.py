@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from meddift.errors import OptionsError
 from meddift.features import FeatureStore
-from meddift.system.device import Precision, before_torch, check_device_name, choose_device
+from meddift.system.device import Precision, before_torch, beside_network, check_device_name, choose_device
 from meddift.system.memory import available_memory
 from meddift.system.once import once
 
@@ -44,7 +44,8 @@ class Runtime:
         threads: As above.
 
     Raises:
-        OptionsError: if the device or the precision has no such name, or threads are no number.
+        OptionsError: if the device or the precision has no such name, a device that is named is not there, or threads
+            are no number.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Runtime:
         elif store is not False:
             self.store = FeatureStore(None if store is True else store)
         before_torch()
+        if device not in ("auto", "cpu"):  # whoever names a card is told now that it is not there
+            _ = self.network_device
 
     def __repr__(self) -> str:
         """What was asked for."""
@@ -81,7 +84,7 @@ class Runtime:
     @property
     def device(self) -> str:
         """Where all else is computed: "cpu" or "cuda:N"; to find out loads PyTorch."""
-        return "cpu" if self.network_device == "mps" else self.network_device
+        return beside_network(self.network_device)
 
     def run(self, work: Callable[[], Result]) -> Result:
         """Do some work on as many threads as were asked for; returns what it returns."""

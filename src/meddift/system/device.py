@@ -67,6 +67,18 @@ def choose_device(wanted: str = "auto") -> str:
     return name
 
 
+def beside_network(device: str) -> str:
+    """Where all but the network is computed: on its device, but for Apple's GPUs, which lack double precision.
+
+    Args:
+        device: Where the network computes, as `choose_device` returns it.
+
+    Returns:
+        "cpu" or "cuda:N".
+    """
+    return "cpu" if device == "mps" else device
+
+
 def _works(device: str) -> bool:
     """Whether the driver can run PyTorch's kernels: old cards are listed, but no kernel is built for them."""
     import torch
