@@ -63,18 +63,32 @@ def invert(
         device: Where it is computed.
         tolerance_mm: Where to stop.
     """
+    back = constant(grid.voxel_centers_on(device), np.linalg.inv(affine.matrix[:3, :3]).T)
+    # Where the inverse on every second voxel has a place, few steps are left.
+    coarse = grid.respaced((2 * grid.spacing).tolist())
+    straight = affine.inverted().apply(coarse.voxel_centers_on(device))
+    begin = TensorField.moving(
+        coarse.voxel_centers_on(device), _solved_all(transform, back, coarse, straight, tolerance_mm), coarse
+    )
     goal = grid.voxel_centers_on(device)
-    found = affine.inverted().apply(goal)
-    back = constant(goal, np.linalg.inv(affine.matrix[:3, :3]).T)
+    return TensorField.moving(goal, _solved_all(transform, back, grid, begin.apply(goal), tolerance_mm), grid)
+
+
+def _solved_all(
+    transform: TensorField, back: torch.Tensor, grid: Grid, start: torch.Tensor, tolerance_mm: float
+) -> torch.Tensor:
+    """(N, 3) places that a transform takes to the voxels of a grid; see `_solved`."""
+    goal = grid.voxel_centers_on(start.device)
+    found = torch.empty_like(goal)
 
     def solve(rows: slice) -> None:
-        found[rows] = _solved(transform, back, goal[rows], found[rows], tolerance_mm)
+        found[rows] = _solved(transform, back, goal[rows], start[rows], tolerance_mm)
 
     if goal.device.type == "cpu":
         for_each(chunks(len(goal)), solve)
     else:
         solve(slice(None))
-    return TensorField.moving(goal, found, grid)
+    return found
 
 
 def _solved(
