@@ -71,7 +71,7 @@ class Start:
         name: Which levels found it; for reports.
         transform: Fixed to moving.
         affine: Its affine part.
-        near: Whether it is known to within some mm: then places are matched finely at once.
+        near: Whether it is known to within some mm: then the level with the finest detail alone looks around it.
     """
 
     name: str
@@ -239,8 +239,7 @@ class FieldWork:
             begin = (TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device),) * self.groups
             if all(self._apart(begin, other) > ALIKE_MM for _, other in begun):
                 begun.append((start, begin))
-        coarse = [(f"start by {start.name}", start, begin) for start, begin in begun if start.near]
-        coarse += self._matched_coarsely([each for each in begun if not each[0].near])
+        coarse = self._matched_coarsely(begun)
         self.report("matching every place", 0.4)
         finer = side_by_side(coarse, lambda each: self._pass(each[2], self._maps), device=self.device)
         best: tuple[float, Parts, AffineTransform, Support] | None = None
@@ -263,13 +262,13 @@ class FieldWork:
 
     def _matched_coarsely(self, begun: Sequence[tuple[Start, Parts]]) -> list[tuple[str, Start, Parts]]:
         """What each kind of descriptors makes of each start: its name, the start, and the field."""
-        if not begun:
-            return []
         kinds = [(self.fine, self._coarse(self._maps))]
-        if self.semantic:
+        if self.semantic and not all(start.near for start, _ in begun):
             kinds.append(("network", fused_maps((self.fixed.levels, self.moving.levels), kinds[0][1], self.semantic)))
         self.report("matching every place, coarsely", 0.1)
-        tried = [(start, begin, name, maps) for start, begin in begun for name, maps in kinds]
+        tried = [
+            (start, begin, name, maps) for start, begin in begun for name, maps in (kinds[:1] if start.near else kinds)
+        ]
         passed = side_by_side(tried, lambda each: self._pass(each[1], each[3])[0], device=self.device)
         coarse: list[tuple[str, Start, Parts]] = []
         for (start, _, name, _), found in zip(tried, passed, strict=True):
