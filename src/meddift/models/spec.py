@@ -290,7 +290,7 @@ class ModelSpec:
 
     name: str
     title: str
-    modality: Literal["CT", "MR"]
+    modality: Literal["CT", "MR", "CT and MR"]
     licence: Licence
     weights: Weights
     latent: LatentStage
