@@ -120,7 +120,7 @@ def spec_of(folder: Path) -> ModelSpec:
         return replace(
             spec, unet=unet, levels=levels, defaults=replace(spec.defaults, levels=levels),
             grid=replace(spec.grid, spacing_mm=told["spacing_mm"]), normalisation=told["normalisation"],
-            schedule=replace(spec.schedule, prediction=told["prediction"]),
+            schedule=replace(spec.schedule, prediction=told["prediction"]), other_scans="",
         )  # fmt: skip
     settings = json.loads((folder / "autoencoder.json").read_text())
     latent = LatentStage("autoencoder", 4, NETWORK["latent_channels"], settings["scale_factor"], settings["network"])
@@ -134,8 +134,8 @@ def spec_of(folder: Path) -> ModelSpec:
     }
     files = (*spec.weights.files, WeightFile("autoencoder", "autoencoder.safetensors"))
     return replace(
-        spec, name="autoencoder", latent=latent, unet=unet, levels=UP[:3], weights=replace(spec.weights, files=files),
-        defaults=replace(spec.defaults, levels=UP[:3]),
+        spec, name="autoencoder", latent=latent, other_scans="", unet=unet, levels=UP[:3],
+        weights=replace(spec.weights, files=files), defaults=replace(spec.defaults, levels=UP[:3]),
     )  # fmt: skip
 
 

@@ -23,10 +23,22 @@ def toml(tmp_path) -> str:
 
 def test_catalogue_has_the_documented_models() -> None:
     known = catalogue()
-    assert {"builtin", "maisi-ct-ddpm", "maisi-ct-rflow", "maisi-mr-rflow", "maisi-mr-brain"} <= known.keys()
+    assert {
+        "builtin",
+        "builtin-2",
+        "builtin-3",
+        "maisi-ct-ddpm",
+        "maisi-ct-rflow",
+        "maisi-mr-rflow",
+        "maisi-mr-brain",
+    } <= known.keys()
     assert all(known[name].name == name for name in known)
     assert [name for name, spec in known.items() if not spec.licence.commercial] == ["maisi-mr-rflow"]
-    assert [name for name, spec in known.items() if not spec.licence.accept_required] == ["builtin"]
+    assert [name for name, spec in known.items() if not spec.licence.accept_required] == [
+        "builtin",
+        "builtin-2",
+        "builtin-3",
+    ]
 
 
 def test_a_changed_catalogue_dict_does_not_change_the_catalogue() -> None:

@@ -155,7 +155,7 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
     for left, expected in ((whole + 1, 0), (None, 0), (least + 1, 1)):
         monkeypatch.setattr("meddift.system.memory.available_memory", lambda left=left: left)
         monkeypatch.setattr("meddift.pipeline.runtime.available_memory", lambda left=left: left)
-        assert matcher._must_spare(scan) == bool(expected)
+        assert matcher._must_spare(scan, matcher.settings) == bool(expected)
         said = matcher.plan(scan, scan, 1)["moving"]["encoding"]
         assert "in exact slabs" in said
         assert ("as little as possible" in said) == bool(expected)
@@ -165,7 +165,7 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
     monkeypatch.setattr("meddift.pipeline.runtime.available_memory", lambda: least - 1)
     assert "DOES NOT FIT" in matcher.plan(scan, scan, 1)["fixed"]["encoding"]
     with pytest.raises(MemoryLimitError, match="200 x 200 x 200"):
-        matcher._must_spare(scan)
+        matcher._must_spare(scan, matcher.settings)
 
 
 def test_a_full_graphics_card_is_told_and_less_is_kept(monkeypatch):

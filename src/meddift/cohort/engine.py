@@ -73,7 +73,7 @@ class PairEngine:
     def versions(self) -> Mapping[str, str]:
         """Digests of the code and of the weights, which all workers must have in common."""
         parts = ("geometry", "models", "io", "features", "matching", "registration", "pipeline", "tracking", "cohort")
-        return {"code": code_digest(*parts), "weights": self._matcher.weights_hash}
+        return {"code": code_digest(*parts), "weights": "+".join(self._matcher.weights_hashes.values())}
 
     def needs(self, cases: Sequence[Case]) -> Needs:
         """Memory and time for some cases."""
@@ -85,7 +85,7 @@ class PairEngine:
         """Encode a scan into the store."""
         before = self._store.made
         encoded = self._scan(scan)
-        key = self._matcher.settings.key(encoded.digest, modality=encoded.volume.modality)
+        key = encoded.settings.key(encoded.digest, modality=encoded.volume.modality)
         return {"made": self._store.made > before, "sha256": content_digest(scan), "store_key": key}
 
     def run(self, case: Case) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class PairEngine:
         found = self._track(case, place) if case.time_points else self._pair(case, place)
         found["row"]["flags"] = " ".join(flags_of(found["row"]))
         found["row"].pop("nothing_in_common", None)
-        return {**found, "peak_bytes": _peak(), "provenance": self._matcher.settings.provenance()}
+        return {**found, "peak_bytes": _peak()}
 
     def _scan(self, path: str) -> EncodedScan:
         """A scan with its features; those that were not used longest ago are let go."""
@@ -136,6 +136,7 @@ class PairEngine:
             "row": result.row(),
             "outputs": [place.relative(path) for path in writers],
             "timing": {stage: float(seconds) for stage, seconds in pair.timing.items()},
+            "provenance": pair.settings.provenance(),
         }
 
     def _track(self, case: Case, place: Derivative) -> dict[str, Any]:
@@ -148,7 +149,12 @@ class PairEngine:
             time_points(case), place.lesions, matcher=self._matcher, subject=case.labels.subject, on_progress=_log
         )
         outputs = write_lesion_table(found, place)
-        return {"row": lesion_row(found), "outputs": [place.relative(path) for path in outputs], "timing": {}}
+        return {
+            "row": lesion_row(found),
+            "outputs": [place.relative(path) for path in outputs],
+            "timing": {},
+            "provenance": found.provenance,
+        }
 
 
 def make(settings: Mapping[str, Any]) -> PairEngine:

@@ -46,7 +46,9 @@ def find_spec(name_or_path: str | Path) -> ModelSpec:
 def _catalogue() -> dict[str, ModelSpec]:
     """Parse the packaged files once."""
     specs = {}
-    for entry in sorted(files("meddift.models").joinpath("specs").iterdir(), key=lambda e: e.name.removesuffix(".toml")):
+    for entry in sorted(
+        files("meddift.models").joinpath("specs").iterdir(), key=lambda e: e.name.removesuffix(".toml")
+    ):
         if entry.name.endswith(".toml"):
             spec = parse_spec(entry.read_text(encoding="utf-8"), source=entry.name)
             specs[spec.name] = spec

@@ -282,6 +282,8 @@ class ModelSpec:
         conditioning: What the network is told.
         normalisation: What the U-Net's norms take their statistics from: groups of channels over the whole scan, as
             MONAI builds them, or the channels of each voxel, which are the same in every crop.
+        other_scans: Name of the model that describes pairs of scans which are not both in Hounsfield units; "" = this
+            one. Both have levels of the same names.
         origin: The file that this spec was read from; "" for specs of the catalogue.
 
     Raises:
@@ -302,6 +304,7 @@ class ModelSpec:
     defaults: Defaults
     conditioning: Conditioning = Conditioning()
     normalisation: Literal["scan", "voxel"] = "scan"
+    other_scans: str = ""
     origin: str = ""
 
     def __post_init__(self) -> None:

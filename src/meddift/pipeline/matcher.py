@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,7 +19,7 @@ from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.settings import Settings
 from meddift.system.device import Precision
 from meddift.system.memory import memory_for, require_memory, unless_card_is_full
-from meddift.system.once import forget, known
+from meddift.system.once import forget, known, once
 from meddift.system.progress import Progress, silent
 from meddift.system.timing import timed
 
@@ -174,9 +175,25 @@ class Matcher:
         return self.settings.model
 
     @property
-    def weights_hash(self) -> str:
-        """sha256 of the weights, without loading the network; "" where no network is needed."""
-        return self.settings.weights_hash
+    def weights_hashes(self) -> dict[str, str]:
+        """Name of each model that may be used -> sha256 of its weights, without loading the network.
+
+        "" where no network is needed.
+        """
+        return {settings.spec.name: settings.weights_hash for settings in self._every}
+
+    @property
+    def _every(self) -> tuple[Settings, ...]:
+        """Those of every model that may be used."""
+        return (self.settings,) if self._for_others is None else (self.settings, self._for_others)
+
+    @once
+    def _for_others(self) -> Settings | None:
+        """Those of the model for scans that are not in Hounsfield units; None = one model for all."""
+        other = self.spec.other_scans
+        if not other or self.settings.weights is not None or not self.extraction.network_levels:
+            return None
+        return replace(self.settings, spec=find_spec(other))
 
     # ------------------------------------------------------------------ scans and pairs
 
@@ -205,6 +222,9 @@ class Matcher:
     ) -> Pair:
         """Set the two scans between which points are matched.
 
+        Where the model leaves scans that are not in Hounsfield units to another one (`ModelSpec.other_scans`), that
+        one describes both scans as soon as one of them is such a scan.
+
         Args:
             fixed: The scan in which points are given: a path, Volume, SimpleITK or nibabel image, or encoded scan.
             moving: The scan in which they are looked for.
@@ -226,8 +246,10 @@ class Matcher:
         timing: dict[str, float] = {}
         self.report("reading the scans", 0.0)
         with timed(timing, "read"):
-            read = self.scan(fixed), self.scan(moving)
-            pair = Pair(*read, self.report, prior=prior, back=back, refined=refined)
+            one, other = self.scan(fixed), self.scan(moving)
+            if one.settings.spec.name != other.settings.spec.name and self._for_others is not None:
+                one, other = (self._described_by(self._for_others, scan) for scan in (one, other))
+            pair = Pair(one, other, self.report, prior=prior, back=back, refined=refined)
         pair.timing.update(timing)
         self._made.add(pair)
         return pair
@@ -243,7 +265,7 @@ class Matcher:
             OptionsError: if it was encoded with another model or other options.
         """
         if isinstance(scan, EncodedScan):
-            if scan.settings is not self.settings and scan.settings.key("") != self.settings.key(""):
+            if not any(scan.settings is mine or scan.settings.key("") == mine.key("") for mine in self._every):
                 raise OptionsError(
                     "this scan was encoded with another model or other options: encode it with the same Matcher"
                 )
@@ -253,19 +275,26 @@ class Matcher:
         volume = as_volume(scan)
         if self.options.modality is not None:
             volume = replace(volume, modality={"ct": "CT", "mr": "MR", "other": "OT"}[self.options.modality])
-        read = EncodedScan(volume, self.settings, self.pyramid)
-        self._made.add(read)
+        read = self._to_be_encoded(volume, self.settings)
+        if self._for_others is not None and not read.intensity.hounsfield:
+            return self._to_be_encoded(volume, self._for_others)
         return read
 
-    def pyramid(self, volume: Volume, *, digest: str, progress: Progress | None = None) -> Pyramid:
-        """The features of one scan, from the store where they are there.
+    def _described_by(self, settings: Settings, scan: EncodedScan) -> EncodedScan:
+        """The same scan, to be encoded with another model where it is not of that one."""
+        same = scan.settings.spec.name == settings.spec.name
+        return scan if same else self._to_be_encoded(scan.volume, settings)
 
-        Args:
-            volume: The scan.
-            digest: Of the scan.
-            progress: Called as work goes on.
-        """
-        settings = self.settings
+    def _to_be_encoded(self, volume: Volume, settings: Settings) -> EncodedScan:
+        """A scan, encoded when it is first needed."""
+        made = EncodedScan(volume, settings, partial(self._pyramid, settings))
+        self._made.add(made)
+        return made
+
+    def _pyramid(
+        self, settings: Settings, volume: Volume, *, digest: str, progress: Progress | None = None
+    ) -> Pyramid:
+        """The features of one scan, from the store where they are there."""
         key = settings.key(digest, modality=volume.modality)
 
         network = bool(settings.extraction.network_levels)
@@ -283,8 +312,8 @@ class Matcher:
             )
 
         def make() -> Pyramid:
-            with memory_for(f"encoding a scan of {_size(volume)} with {self.spec.name}"):
-                if network and self._must_spare(volume):
+            with memory_for(f"encoding a scan of {_size(volume)} with {settings.spec.name}"):
+                if network and self._must_spare(volume, settings):
                     return extract(spare=True)
                 made = unless_card_is_full(lambda: extract(spare=False))
                 if made is None:
@@ -294,15 +323,15 @@ class Matcher:
 
         return make() if self.store is None else self.store.get_or_make(key, make)
 
-    def _must_spare(self, volume: Volume) -> bool:
+    def _must_spare(self, volume: Volume, settings: Settings) -> bool:
         """Whether less has to be kept while encoding, as the whole would not fit into the memory that is left.
 
         Raises:
             MemoryLimitError: if even the least does not fit.
         """
-        plan = self.settings.encoding_plan(volume.grid)
+        plan = settings.encoding_plan(volume.grid)
         if plan.spare:
-            require_memory(plan.needed_bytes, f"encoding a scan of {_size(volume)} with {self.spec.name}")
+            require_memory(plan.needed_bytes, f"encoding a scan of {_size(volume)} with {settings.spec.name}")
             self.report(
                 f"little memory is left: encoding in {plan.needed_bytes / 1e9:.1f} GB, in somewhat more time", 0.05
             )
@@ -312,9 +341,11 @@ class Matcher:
         """Free the memory of the device. What is asked later loads what it needs again."""
         for made in list(self._made):
             made.free()
-        if not known(self.settings, "model"):
+        loaded = [settings for settings in self._every if known(settings, "model")]
+        for settings in loaded:
+            forget(settings, "model")
+        if not loaded:
             return
-        forget(self.settings, "model")
         if self.device.startswith("cuda"):
             import torch
 
@@ -333,20 +364,21 @@ class Matcher:
         Returns:
             Ready for JSON: model, options, grids in words, stages, and an estimate of the peak memory in bytes.
         """
-        estimate = estimate_memory(self.spec, self.extraction, self.options, fixed.grid, moving.grid, count)
+        settings = self.pair(fixed, moving).settings
+        estimate = estimate_memory(settings.spec, self.extraction, self.options, fixed.grid, moving.grid, count)
         scans = {"fixed": (fixed, estimate.fixed_network), "moving": (moving, estimate.moving_network)}
 
         def encoding(volume: Volume) -> str:
             if not self.extraction.network_levels:
                 return "none: no level of the network is asked for"
-            return str(self.settings.encoding_plan(volume.grid))
+            return str(settings.encoding_plan(volume.grid))
 
         described = {
             role: {"scan": repr(volume.grid), "network": repr(network), "encoding": encoding(volume)}
             for role, (volume, network) in scans.items()
         }
         return {
-            "model": self.spec.name,
+            "model": settings.spec.name,
             "options": self.options.describe(),
             "levels": list(self.extraction.levels),
             **described,

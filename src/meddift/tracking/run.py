@@ -197,7 +197,11 @@ def _carrier(
 
     kept = None
     if out is not None:
-        settings = {"model": matcher.spec.name, "weights": matcher.weights_hash, "options": matcher.options.describe()}
+        settings = {
+            "model": matcher.spec.name,
+            "weights": matcher.weights_hashes,
+            "options": matcher.options.describe(),
+        }
         kept = Kept(out / FOLDER, [point.digest for point in seen], settings)
     return MatchedCarrier(PatientFields(pair).between, grid, kept)
 
@@ -218,7 +222,7 @@ def _provenance(matcher: Matcher, **options: Any) -> dict[str, Any]:
             **{name: version(name) for name in ("meddift", "torch", "monai", "numpy", "SimpleITK", "nibabel")},
         },
         "model": matcher.spec.name,
-        "weights_sha256": matcher.weights_hash,
+        "weights_sha256": matcher.weights_hashes,
         "matcher_options": matcher.options.describe(),
         "options": options,
     }

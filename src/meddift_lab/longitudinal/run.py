@@ -83,7 +83,7 @@ def run_patients(
             "seed": seed,
             "times": times,
             "model": matcher.spec.name,
-            "weights": matcher.weights_hash,
+            "weights": matcher.weights_hashes,
             "options": matcher.options.describe(),
             "code": _code_digest(),
         }
