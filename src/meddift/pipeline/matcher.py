@@ -246,10 +246,7 @@ class Matcher:
         timing: dict[str, float] = {}
         self.report("reading the scans", 0.0)
         with timed(timing, "read"):
-            one, other = self.scan(fixed), self.scan(moving)
-            if one.settings.spec.name != other.settings.spec.name and self._for_others is not None:
-                one, other = (self._described_by(self._for_others, scan) for scan in (one, other))
-            pair = Pair(one, other, self.report, prior=prior, back=back, refined=refined)
+            pair = Pair(*self._alike(fixed, moving), self.report, prior=prior, back=back, refined=refined)
         pair.timing.update(timing)
         self._made.add(pair)
         return pair
@@ -280,10 +277,17 @@ class Matcher:
             return self._to_be_encoded(volume, self._for_others)
         return read
 
-    def _described_by(self, settings: Settings, scan: EncodedScan) -> EncodedScan:
-        """The same scan, to be encoded with another model where it is not of that one."""
-        same = scan.settings.spec.name == settings.spec.name
-        return scan if same else self._to_be_encoded(scan.volume, settings)
+    def _alike(self, fixed: Any, moving: Any) -> tuple[EncodedScan, EncodedScan]:
+        """Two scans of one model: where they are of two, both of the one that knows all scans."""
+        read = self.scan(fixed), self.scan(moving)
+        if read[0].settings.spec.name == read[1].settings.spec.name or self._for_others is None:
+            return read
+        name = self._for_others.spec.name
+        one, other = (
+            scan if scan.settings.spec.name == name else self._to_be_encoded(scan.volume, self._for_others)
+            for scan in read
+        )
+        return one, other
 
     def _to_be_encoded(self, volume: Volume, settings: Settings) -> EncodedScan:
         """A scan, encoded when it is first needed."""
@@ -364,7 +368,7 @@ class Matcher:
         Returns:
             Ready for JSON: model, options, grids in words, stages, and an estimate of the peak memory in bytes.
         """
-        settings = self.pair(fixed, moving).settings
+        settings = self._alike(fixed, moving)[0].settings
         estimate = estimate_memory(settings.spec, self.extraction, self.options, fixed.grid, moving.grid, count)
         scans = {"fixed": (fixed, estimate.fixed_network), "moving": (moving, estimate.moving_network)}
 
