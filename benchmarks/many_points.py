@@ -43,12 +43,13 @@ def main() -> None:
     places = body.grid.index_to_world(chosen_voxels + generator.uniform(-0.5, 0.5, chosen_voxels.shape))
     points = np.concatenate([landmarks, places])
     truth = None if chosen.files else made.transform.apply(points)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     many = pair.match(points)
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - used
     nodes = Nodes.around(points, pair.field.group_of(points))
     spacing = float(np.diff(np.unique(nodes.positions[:, 0])).min())
-    print(f"{len(points)} points in {seconds:.1f} s, {len(nodes.positions)} nodes {spacing:g} mm apart")
+    taken = f"{seconds:.1f} s ({processor:.1f} processor seconds)"
+    print(f"{len(points)} points in {taken}, {len(nodes.positions)} nodes {spacing:g} mm apart")
     pairs.MANY = len(points)
     some = slice(0, chosen.singly)
     single = pair.match(Points(points[some]))

@@ -52,7 +52,7 @@ def test_many_points_lie_where_single_ones_do_and_are_no_surer(monkeypatch: pyte
     fixed, moving = scan(grid), scan(grid, AffineTransform(matrix))
     places = np.random.default_rng(0).uniform(-25, 25, (250, 3))
     truth = AffineTransform(matrix).apply(places)
-    with Matcher(store=False, modality="ct", levels=["mind"]) as matcher:
+    with Matcher(store=False, modality="ct", levels=["mind"], prior=AffineTransform(matrix)) as matcher:
         pair = matcher.pair(fixed, moving)
         single = pair.match(places)
         monkeypatch.setattr(pairs, "MANY", 200)

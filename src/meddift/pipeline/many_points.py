@@ -138,7 +138,9 @@ def align_many(
     uncertainty = np.maximum(uncertainty, nodes.against(doubt))
     margin = np.full(len(positions), np.nan)
     if judges is not None:
-        margin = -nodes.against(-semantic_margin(field, judges, nodes.positions, at.positions))
+        # Without any rival a margin is infinite; cosines do not differ by more than 2.
+        preferred = np.clip(semantic_margin(field, judges, nodes.positions, at.positions), -2, 2)
+        margin = -nodes.against(-preferred)
     return replace(
         found,
         positions=moved,

@@ -13,7 +13,7 @@ from meddift.features import Level
 from meddift.features.extraction import MIND
 from meddift.geometry.inverse import NumericalInverse, invert_points
 from meddift.matching import SearchIndex
-from meddift.matching.align import align_neighbourhoods
+from meddift.matching.align import LEAST_MISFIT, align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_nearby
 from meddift.pipeline.direction import Side
 from meddift.registration.engine import Field
@@ -84,7 +84,8 @@ def align_under(
         # A vessel at the root of the lung looks like what lies outside; what looks like lung is lung.
         other = _aligned(field, fixed, moving, positions[rows], 1 - group[rows])
         apart = np.linalg.norm(other.expected - found.expected[rows], axis=1)
-        ratio = other.misfit / found.misfit[rows]
+        # Below the least there is nothing but chance, as where both scans are even.
+        ratio = np.maximum(other.misfit, LEAST_MISFIT) / np.maximum(found.misfit[rows], LEAST_MISFIT)
         doubtful[rows] = np.where(np.maximum(ratio, 1 / ratio) < DECIDED, apart, 0.0)
         better = np.flatnonzero((ratio < PREFERRED) & (group[rows] == 0))
         found.put(rows[better], other.rows(better))
