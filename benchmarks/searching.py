@@ -37,7 +37,7 @@ def pyramid(image: list[int], network: list[int]) -> Pyramid:
 def queries(index: SearchIndex, count: int) -> list[torch.Tensor]:
     """Descriptors at random places, half of each replaced by noise, so that the place is not given away."""
     generator = np.random.default_rng(1)
-    positions = index.lattice.index_to_world(generator.uniform(0, np.array(index.lattice.shape) - 1, (count, 3)))
+    positions = index.grid.index_to_world(generator.uniform(0, np.array(index.grid.shape) - 1, (count, 3)))
     torch.manual_seed(2)
     noisy = [d + 0.7 * functional.normalize(torch.randn_like(d), dim=1) for d in index.describe(positions)]
     return [functional.normalize(d, dim=1) for d in noisy]

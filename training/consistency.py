@@ -13,7 +13,7 @@ from meddift.features import Level
 from meddift.features.extraction import MIND
 from meddift.geometry import sample
 from meddift.io import read_volume
-from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps
+from meddift.matching import GlobalSearch, SearchIndex, search_grid, search_maps
 from meddift.models import network_grid
 from meddift.volume import Volume
 from meddift_lab.synthetic import pick_points
@@ -101,10 +101,10 @@ def overlapping_crops(describer: Describer, label: str, scans: Path) -> list[dic
                 found, sure = matches.moving.positions, matches.ok
             else:
                 pyramids = describer.pair(contestant, fixed, moving)
-                start, goal = (SearchIndex(p, lattice_of(p, kind="network")) for p in pyramids)
+                start, goal = (SearchIndex(p, search_grid(p, kind="network")) for p in pyramids)
                 search = search_maps if MIND in contestant.levels else _sparse
                 voxels = search(goal, start.describe(points), rivals=False).voxels
-                found, sure = goal.lattice.index_to_world(voxels), None
+                found, sure = goal.grid.index_to_world(voxels), None
             errors = np.linalg.norm(found - points, axis=1)
             answered = errors[~np.isnan(errors)]
             results.append({

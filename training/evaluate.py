@@ -32,7 +32,7 @@ from evaluation_pairs import FIRST_PHANTOM, PRIOR_ERROR_MM, Task, list_pairs, ma
 from export import export_run, weights_metadata
 from meddift.features import Pyramid
 from meddift.geometry import Grid, window_distances, windows_around
-from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps, window_similarity
+from meddift.matching import GlobalSearch, SearchIndex, search_grid, search_maps, window_similarity
 from meddift.models import find_spec, network_grid
 from summary import RESAMPLES, as_csv, decisive, folded, markdown, put_between_markers, summarise
 
@@ -66,12 +66,12 @@ def measure(fixed: Pyramid, moving: Pyramid, task: Task) -> dict[str, Any]:
     indexes = [SearchIndex(pyramid, _common_lattice(pyramid)) for pyramid in (fixed, moving)]
     start, goal = indexes
     queries = start.describe(points)
-    fine = goal.lattice.size <= 2 * max(level.features[..., 0].numel() for level in goal.levels)
+    fine = goal.grid.size <= 2 * max(level.features[..., 0].numel() for level in goal.levels)
     # Both visit, or rule out, every voxel: the same answers.
     found = search_maps(goal, queries, rivals=False) if fine else GlobalSearch(goal)(queries, rivals=False)
     nearby = search_ball(goal, queries, task.expected)
     return {"errors_mm": {
-        "global": _errors(goal.lattice.index_to_world(found.voxels), task),
+        "global": _errors(goal.grid.index_to_world(found.voxels), task),
         "prior": _errors(nearby, task),
     }}  # fmt: skip
 
@@ -79,21 +79,21 @@ def measure(fixed: Pyramid, moving: Pyramid, task: Task) -> dict[str, Any]:
 def _common_lattice(pyramid: Pyramid) -> Grid:
     """The voxels of 2 mm on which all answer, whatever grid their network works on."""
     common = network_grid(pyramid.image_grid, find_spec("builtin"))
-    return lattice_of(replace(pyramid, network_grid=common), kind="network")
+    return search_grid(replace(pyramid, network_grid=common), kind="network")
 
 
 def search_ball(goal: SearchIndex, queries: list[torch.Tensor], expected: np.ndarray) -> np.ndarray:
     """(N, 3) world positions of the most similar voxels within `PRIOR_RADIUS_MM` of the expected places."""
-    start, shape = windows_around(goal.lattice, expected, PRIOR_RADIUS_MM)
+    start, shape = windows_around(goal.grid, expected, PRIOR_RADIUS_MM)
     voxels = np.empty((len(expected), 3), dtype=np.int64)
-    places = torch.from_numpy(goal.lattice.world_to_index(expected) - start)
+    places = torch.from_numpy(goal.grid.world_to_index(expected) - start)
     for first in range(0, len(expected), 32):
         rows = slice(first, first + 32)
         values = window_similarity(goal, [q[rows] for q in queries], start[rows], shape)
-        away = window_distances(goal.lattice, places[rows], shape)
+        away = window_distances(goal.grid, places[rows], shape)
         place = values.masked_fill(away > PRIOR_RADIUS_MM, -torch.inf).flatten(1).argmax(dim=1)
         voxels[rows] = start[rows] + torch.stack(torch.unravel_index(place, shape), dim=1).numpy()
-    return goal.lattice.index_to_world(voxels)
+    return goal.grid.index_to_world(voxels)
 
 
 def match_end_to_end(describer: Describer, contestant: Contestant, task: Task, *, seed: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from meddift.features import ExtractionOptions, extract_pyramid, whiten_pair
 from meddift.features.extraction import MIND
 from meddift.geometry import window_distances, windows_around
 from meddift.io import read_volume
-from meddift.matching import SearchIndex, lattice_of, similarity_maps, window_similarity
+from meddift.matching import SearchIndex, search_grid, similarity_maps, window_similarity
 from meddift.models import find_spec, load_model
 from meddift_lab.synthetic import scan_pair
 
@@ -40,21 +40,21 @@ def similarities(pyramids: tuple, task: object, levels: tuple[str, ...]) -> tupl
     for name in levels:
         fixed, moving = (p.select([name]) for p in pyramids)
         whole = pyramids[1]
-        near = SearchIndex(moving, lattice_of(whole, kind="network"))
-        queries = SearchIndex(fixed, lattice_of(pyramids[0], kind=finest)).describe(task.points.positions)
-        start, shape = windows_around(near.lattice, task.expected, PRIOR_RADIUS_MM)
+        near = SearchIndex(moving, search_grid(whole, kind="network"))
+        queries = SearchIndex(fixed, search_grid(pyramids[0], kind=finest)).describe(task.points.positions)
+        start, shape = windows_around(near.grid, task.expected, PRIOR_RADIUS_MM)
         cosines["prior"].append(window_similarity(near, queries, start, shape).flatten(1))
-        far = SearchIndex(moving, lattice_of(whole, kind=finest))
+        far = SearchIndex(moving, search_grid(whole, kind=finest))
         everywhere.append(similarity_maps(far, queries).flatten(1).half())
         if name == finest:
             expected, true = (
-                window_distances(
-                    near.lattice, torch.from_numpy(near.lattice.world_to_index(places) - start), shape
-                ).flatten(1)
+                window_distances(near.grid, torch.from_numpy(near.grid.world_to_index(places) - start), shape).flatten(
+                    1
+                )
                 for places in (task.expected, task.truth)
             )
             away["prior"] = true.masked_fill(expected > PRIOR_RADIUS_MM, torch.inf)
-            centers = torch.from_numpy(far.lattice.voxel_centers().reshape(-1, 3)).float()
+            centers = torch.from_numpy(far.grid.voxel_centers().reshape(-1, 3)).float()
             distance = torch.cdist(torch.from_numpy(task.truth).float(), centers)
     kept = (distance < NEAR_MM) | (torch.arange(distance.shape[1]) % EVERY == 0)
     count = int(kept.sum(1).min())

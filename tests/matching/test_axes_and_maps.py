@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meddift.errors import GeometryError, OptionsError
 from meddift.features import Level, Pyramid
 from meddift.geometry import Grid, read_axes
-from meddift.matching import GlobalSearch, SearchIndex, lattice_of, search_maps, similarity_maps
+from meddift.matching import GlobalSearch, SearchIndex, search_grid, search_maps, similarity_maps
 
 
 def turned(spacing, angle=0.3):
@@ -105,7 +105,7 @@ def test_looking_everywhere_finds_what_exact_search_finds(kind, on_card, monkeyp
     monkeypatch.setattr("meddift.matching.maps._on_card", lambda _: on_card)
     generator = np.random.default_rng(6)
     pyramid = random_pyramid(generator)
-    index = SearchIndex(pyramid, lattice_of(pyramid, kind=kind))
+    index = SearchIndex(pyramid, search_grid(pyramid, kind=kind))
     positions = pyramid.image_grid.index_to_world(generator.uniform(0, 14, (30, 3)))
     queries = index.describe(positions)
     everywhere, exact = search_maps(index, queries, exclusion_mm=7.0), GlobalSearch(index, exclusion_mm=7.0)(queries)
@@ -113,10 +113,10 @@ def test_looking_everywhere_finds_what_exact_search_finds(kind, on_card, monkeyp
     np.testing.assert_allclose(everywhere.similarity, exact.similarity, atol=2e-6)
     np.testing.assert_allclose(everywhere.rival, exact.rival, atol=2e-6)
     maps = similarity_maps(index, queries)
-    assert maps.shape == (30, *index.lattice.shape)
+    assert maps.shape == (30, *index.grid.shape)
     assert maps.max() <= 1 + 1e-5
     # A point at a voxel of the grid is like itself, and like nothing else.
-    own = similarity_maps(index, index.describe(index.lattice.index_to_world([[1, 1, 1]])))[0]
+    own = similarity_maps(index, index.describe(index.grid.index_to_world([[1, 1, 1]])))[0]
     assert own[1, 1, 1] == pytest.approx(1.0, abs=1e-5)
     assert own.argmax() == np.ravel_multi_index((1, 1, 1), own.shape)
 
@@ -141,11 +141,11 @@ def test_the_padding_of_the_network_is_not_searched():
     features = np.zeros((*network.shape, 2), dtype=np.float32)
     pyramid = Pyramid((Level("mind", features, network),), image, network, "0" * 64)
     for kind in ("network", "mind"):
-        lattice = lattice_of(pyramid, kind=kind)
+        lattice = search_grid(pyramid, kind=kind)
         assert lattice.shape == (30, 20, 17)
         np.testing.assert_allclose(lattice.origin, network.index_to_world(before), atol=1e-9)
     with pytest.raises(OptionsError, match="no level"):
-        lattice_of(pyramid, kind="up7")
+        search_grid(pyramid, kind="up7")
 
 
 def test_levels_that_all_weigh_nothing_cannot_be_compared():

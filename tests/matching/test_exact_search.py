@@ -121,10 +121,10 @@ def test_windows_hold_the_brute_force_values():
     index = SearchIndex(pyramid, pyramid.image_grid)
     positions = pyramid.image_grid.index_to_world(generator.uniform(0, 16, (12, 3)))
     queries = index.describe(positions)
-    start, shape = windows_around(index.lattice, positions, 9.0)
+    start, shape = windows_around(index.grid, positions, 9.0)
     values = window_similarity(index, queries, start, shape).numpy()
-    places = torch.from_numpy(index.lattice.world_to_index(positions) - start)
-    away = window_distances(index.lattice, places, shape).numpy()
+    places = torch.from_numpy(index.grid.world_to_index(positions) - start)
+    away = window_distances(index.grid, places, shape).numpy()
     expected = brute_force(pyramid, queries)
     for row, first in enumerate(start):
         box = tuple(slice(f, f + n) for f, n in zip(first, shape, strict=True))
@@ -148,7 +148,7 @@ def test_whitening_what_is_touched_is_whitening_everything(coarse):
     queries = lazy.describe(positions)
     for one, two in zip(queries, eager.describe(positions), strict=True):
         np.testing.assert_allclose(one, two, atol=2e-5)
-    start, shape = windows_around(lazy.lattice, positions, 9.0)
+    start, shape = windows_around(lazy.grid, positions, 9.0)
     expected = window_similarity(eager, queries, start, shape)
     np.testing.assert_allclose(window_similarity(lazy, queries, start, shape), expected, atol=2e-5)
     np.testing.assert_allclose(similarity_maps(lazy, queries), similarity_maps(eager, queries), atol=2e-5)
@@ -164,7 +164,7 @@ def test_windows_of_several_queries_hold_each_query(monkeypatch, whole_maps):
     monkeypatch.setitem(index.__dict__, "has_maps", whole_maps)
     positions = pyramid.image_grid.index_to_world(generator.uniform(0, 16, (12, 3)))
     queries = index.describe(positions)
-    start, shape = windows_around(index.lattice, positions[:4], 7.0)
+    start, shape = windows_around(index.grid, positions[:4], 7.0)
     expected = brute_force(pyramid, queries).reshape(4, 3, *pyramid.image_grid.shape)
     values = window_similarity(index, [q.reshape(4, 3, -1) for q in queries], start, shape)
     for row, first in enumerate(start):

@@ -411,7 +411,7 @@ assert not {"monai", "SimpleITK"} & set(sys.modules), "heavy modules"
         {"noise_samples": -1},
         {"latent": "median"},
         {"spacing": "wide"},
-        {"lattice": "coarse"},
+        {"search_grid": "coarse"},
         {"seed": -3},
         {"seed": 1.5},
         {"search_radius_mm": 0.0},

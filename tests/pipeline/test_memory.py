@@ -127,7 +127,7 @@ def measure(count, preset, **options):
     [
         ("paper", {"confidence": False}),
         ("default", {"prior": "identity"}),
-        ("default", {"prior": "identity", "lattice": "image"}),
+        ("default", {"prior": "identity", "search_grid": "image"}),
     ],
 )
 def test_512_points_at_the_papers_scale_take_under_1500_mb_beyond_the_pyramids(preset, options):

@@ -13,7 +13,7 @@ from meddift.registration.field import TensorField
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, sd_log_jacobian
 from meddift.registration.smoothness import Smoother, Smoothness
-from meddift.registration.spline import ControlLattice
+from meddift.registration.spline import ControlGrid
 
 
 def oblique(shape: tuple[int, int, int] = (14, 12, 10), spacing: float = 4.0) -> Grid:
@@ -37,7 +37,7 @@ class Wave:
 
 def test_a_spline_takes_on_the_values_it_was_fitted_to() -> None:
     dense = oblique()
-    lattice = ControlLattice.over(dense, 8.0)
+    lattice = ControlGrid.over(dense, 8.0)
     nodes = lattice.grid.voxel_centers().reshape(-1, 3)
     wanted = (Wave().apply(nodes) - nodes).reshape(*lattice.grid.shape, 3)
     found = lattice.on(dense).expand(lattice.fit(torch.from_numpy(wanted))).numpy().reshape(-1, 3)
@@ -46,7 +46,7 @@ def test_a_spline_takes_on_the_values_it_was_fitted_to() -> None:
 
 
 def test_collect_is_the_transpose_of_expand() -> None:
-    lattice = ControlLattice.over(oblique(), 9.0)
+    lattice = ControlGrid.over(oblique(), 9.0)
     generator = torch.Generator().manual_seed(1)
     a = torch.randn(*lattice.grid.shape, 2, generator=generator)
     b = torch.randn(*lattice.dense.shape, 2, generator=generator)
@@ -54,7 +54,7 @@ def test_collect_is_the_transpose_of_expand() -> None:
 
 
 def test_control_points_weigh_one_at_every_voxel() -> None:
-    lattice = ControlLattice.over(oblique(), 9.0)
+    lattice = ControlGrid.over(oblique(), 9.0)
     assert torch.allclose(lattice.expand(torch.ones(*lattice.grid.shape, 1)), torch.ones(1), atol=1e-5)
 
 

@@ -177,12 +177,12 @@ def _turned(transform: Transform, grid: Volume | None, report: dict[str, Any]) -
     """The inverse: point by point, or for all voxels of an image as a field; and how well it does."""
     from meddift.geometry.inverse import NumericalInverse
     from meddift.registration import InverseResidual, sampled
-    from meddift.registration.jacobian import working_lattice
+    from meddift.registration.jacobian import working_grid
 
     inverse = NumericalInverse.of(transform, residuals=report.setdefault("inverse_residual_mm", {}))
     if grid is None:
         return inverse
-    field = sampled(inverse, working_lattice(grid.grid))
+    field = sampled(inverse, working_grid(grid.grid))
     voxels = grid.grid.strided([max(1, n // 20) for n in grid.grid.shape]).voxel_centers().reshape(-1, 3)
     # Turned around: places of this image to the other one and back.
     report["inverse_residual_mm"] = InverseResidual.of(field, transform, voxels).as_dict()
@@ -239,9 +239,9 @@ def _plan_image(
 def _plan_jacobian(through: Transform, grid: Volume, path: Path, outputs: Outputs, report: dict[str, Any]) -> None:
     from meddift.io import write_volume
     from meddift.registration import jacobian_determinant, sampled
-    from meddift.registration.jacobian import folding, read_on, sd_log_jacobian, working_lattice
+    from meddift.registration.jacobian import folding, read_on, sd_log_jacobian, working_grid
 
-    found = jacobian_determinant(sampled(through, working_lattice(grid.grid)))
+    found = jacobian_determinant(sampled(through, working_grid(grid.grid)))
     report["jacobian"] = {
         "folding": folding(found.data),
         "sd_log": sd_log_jacobian(found.data),

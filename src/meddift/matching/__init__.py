@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from meddift.matching.index import SearchIndex, lattice_of
+    from meddift.matching.index import SearchIndex, search_grid
     from meddift.matching.local import window_similarity
     from meddift.matching.maps import search_maps, similarity_maps
     from meddift.matching.matches import Match, Matches
@@ -29,7 +29,7 @@ _HOME = {
     "SearchIndex": "meddift.matching.index",
     "Verdict": "meddift.matching.verdict",
     "fit_robust_affine": "meddift.matching.robust",
-    "lattice_of": "meddift.matching.index",
+    "search_grid": "meddift.matching.index",
     "peak_offsets": "meddift.matching.subvoxel",
     "search_maps": "meddift.matching.maps",
     "similarity_maps": "meddift.matching.maps",
@@ -45,8 +45,8 @@ __all__ = [
     "SearchIndex",
     "Verdict",
     "fit_robust_affine",
-    "lattice_of",
     "peak_offsets",
+    "search_grid",
     "search_maps",
     "similarity_maps",
     "window_similarity",

@@ -80,14 +80,14 @@ class SearchIndex:
 
     Attributes:
         pyramid: The scan's levels.
-        lattice: Where answers lie before they are refined; axes parallel to those of the levels.
+        grid: Where answers lie before they are refined; axes parallel to those of the levels.
         device: "cpu" or "cuda:N".
         whitening: Name of a level -> the map that whitens it; levels that are not named are compared as they are.
         tensors: Name of a level -> its features on the device, where they are there already.
     """
 
     pyramid: Pyramid
-    lattice: Grid
+    grid: Grid
     device: str = "cpu"
     whitening: Mapping[str, Whitening] = field(default_factory=dict)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class SearchIndex:
     @once
     def is_coarse(self) -> bool:
         """Whether the grid is hardly finer than the finest level: then there is little to pass over in a search."""
-        return self.lattice.size <= 2 * max(level.raw[..., 0].numel() for level in self.levels)
+        return self.grid.size <= 2 * max(level.raw[..., 0].numel() for level in self.levels)
 
     @once
     def has_maps(self) -> bool:
@@ -130,7 +130,7 @@ class SearchIndex:
         rows = rows[:: max(1, len(rows) // _SAMPLED_ROWS) | 1]
         rows = rows if whitening is None else whitening.whiten(rows)
         length = float(rows.square().sum(dim=1, dtype=torch.float64).mean().sqrt())
-        return IndexedLevel(level, raw, whitening, read_axes(self.lattice, level.grid), share, SMALLEST_NORM * length)
+        return IndexedLevel(level, raw, whitening, read_axes(self.grid, level.grid), share, SMALLEST_NORM * length)
 
     def describe(self, positions: NDArray[np.float64]) -> list[torch.Tensor]:
         """Unit descriptors of this scan at world points.
@@ -162,7 +162,7 @@ def unravel(flat: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, t
     return flat // plane, flat % plane // shape[2], flat % shape[2]
 
 
-def lattice_of(pyramid: Pyramid, *, kind: str) -> Grid:
+def search_grid(pyramid: Pyramid, *, kind: str) -> Grid:
     """Where to look, without the padding of the network.
 
     Args:

@@ -96,12 +96,12 @@ def locate_globally(fixed: SearchIndex, moving: SearchIndex, positions: NDArray[
         found = search_maps(moving, queries, exclusion_mm=RIVAL_MM)
     else:
         found = GlobalSearch(moving, exclusion_mm=RIVAL_MM)(queries)
-    last = np.asarray(moving.lattice.shape) - 1
+    last = np.asarray(moving.grid.shape) - 1
     at_border = ((found.voxels == 0) & (last > 0) | (found.voxels == last) & (last > 0)).any(axis=1)
     located = Located.empty(len(positions))
     return replace(
         located,
-        positions=moving.lattice.index_to_world(found.voxels),
+        positions=moving.grid.index_to_world(found.voxels),
         similarity=found.similarity,
         first_similarity=found.similarity,
         margin=found.similarity - found.rival,
@@ -130,23 +130,23 @@ def locate_nearby(
         radius_mm: Of the ball.
         support_mm: Distance of the neighbours that are compared along with each point; 0 compares the point alone.
     """
-    count, lattice = len(positions), moving.lattice
+    count, grid = len(positions), moving.grid
     located = Located.empty(count)
-    offsets = _neighbours(lattice, support_mm)
+    offsets = _neighbours(grid, support_mm)
     # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
     back = np.linalg.inv(local_linear(prior, positions))
-    shifts = np.einsum("nij,kj->nki", back, lattice.vectors_to_world(offsets))
-    voxel_mm = float(lattice.spacing.max())
-    start, shape = windows_around(lattice, expected, radius_mm + support_mm + voxel_mm)
-    inner, core = windows_around(lattice, expected, radius_mm + voxel_mm)
-    last = np.asarray(lattice.shape) - 1
+    shifts = np.einsum("nij,kj->nki", back, grid.vectors_to_world(offsets))
+    voxel_mm = float(grid.spacing.max())
+    start, shape = windows_around(grid, expected, radius_mm + support_mm + voxel_mm)
+    inner, core = windows_around(grid, expected, radius_mm + voxel_mm)
+    last = np.asarray(grid.shape) - 1
     kind = torch.device(moving.device).type
     average = _average_shifted if kind == "cpu" else _average_gathered
     at_once = max(1, WINDOW_NUMBERS[kind] // (len(offsets) * int(np.prod(shape))))
     # Both scans are read from several threads: what they keep for later is computed before. Lengths of descriptors on
     # the whole grid pay where windows read as much.
     fixed.prepare(norms=False)
-    moving.prepare(norms=count * int(np.prod(shape)) >= lattice.size)
+    moving.prepare(norms=count * int(np.prod(shape)) >= grid.size)
 
     def locate(first: int) -> None:
         rows = slice(first, min(first + at_once, count))
@@ -155,23 +155,23 @@ def locate_nearby(
         queries = [q.reshape(now, len(offsets), -1) for q in fixed.describe(around)]
         wide = window_similarity(moving, queries, start[rows], shape)
         values = average(wide, offsets, inner[rows] - start[rows], core)
-        goal = torch.from_numpy(lattice.world_to_index(expected[rows]) - inner[rows]).to(values.device)
-        away = window_distances(lattice, goal, core)
+        goal = torch.from_numpy(grid.world_to_index(expected[rows]) - inner[rows]).to(values.device)
+        away = window_distances(grid, goal, core)
         # An expected place beyond the scan may have no voxel within the radius: then the whole window counts.
         reachable = (away <= radius_mm).flatten(1).any(dim=1)[:, None, None, None]
         searched = values.masked_fill((away > radius_mm) & reachable, -torch.inf)
         top, flat = searched.flatten(1).max(dim=1)
         place = torch.stack(unravel(flat, core), dim=1)
         offset = peak_offsets(_cubes(values, place))
-        beyond = window_distances(lattice, place, core) > RIVAL_MM
+        beyond = window_distances(grid, place, core) > RIVAL_MM
         rival = searched.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1)
         # All that is known of these points comes into main memory in one piece.
         known = torch.cat([place.double(), offset, top[:, None].double(), rival[:, None].double()], dim=1)
         numbers = known.cpu().numpy()
         voxel = inner[rows] + numbers[:, :3].astype(np.int64)
         rim = ((voxel == 0) | (voxel == last)) & (last > 0)
-        far = np.linalg.norm(lattice.index_to_world(voxel) - expected[rows], axis=1) > radius_mm - voxel_mm
-        located.positions[rows] = lattice.index_to_world(voxel + numbers[:, 3:6])
+        far = np.linalg.norm(grid.index_to_world(voxel) - expected[rows], axis=1) > radius_mm - voxel_mm
+        located.positions[rows] = grid.index_to_world(voxel + numbers[:, 3:6])
         located.similarity[rows] = located.first_similarity[rows] = numbers[:, 6]
         located.margin[rows] = numbers[:, 6] - numbers[:, 7]
         located.at_border[rows] = rim.any(axis=1) | far
@@ -180,13 +180,13 @@ def locate_nearby(
     return located
 
 
-def _neighbours(lattice: Grid, support_mm: float) -> NDArray[np.int64]:
+def _neighbours(grid: Grid, support_mm: float) -> NDArray[np.int64]:
     """(K, 3) int64 offsets in voxels, the point itself first, then those around it: a cube of three a side."""
-    step = steps_of(lattice, support_mm)
+    step = steps_of(grid, support_mm)
     sides = (0, -1, 1) if support_mm > 0 else (0,)
     offsets = np.array(list(product(sides, repeat=3)), dtype=np.int64) * step
     # A thin scan has no neighbours across.
-    return np.asarray(offsets[(np.abs(offsets) < np.asarray(lattice.shape)).all(axis=1)])
+    return np.asarray(offsets[(np.abs(offsets) < np.asarray(grid.shape)).all(axis=1)])
 
 
 def _average_shifted(

@@ -26,7 +26,7 @@ def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torc
     Returns:
         (N, n0, n1, n2) float32 on the device of the index; 4 bytes a query and voxel.
     """
-    total = torch.zeros((len(descriptors[0]), *index.lattice.shape), dtype=torch.float32, device=index.device)
+    total = torch.zeros((len(descriptors[0]), *index.grid.shape), dtype=torch.float32, device=index.device)
     for level, queries in zip(index.levels, descriptors, strict=True):
         x, y, z, channels = level.features.shape
         dots = (queries @ level.features.reshape(-1, channels).T).reshape(-1, x, y, z)
@@ -52,9 +52,9 @@ def search_maps(
         exclusion_mm: A rival must be at least this far from the best voxel.
         rivals: Whether to look for the best rival as well.
     """
-    count, shape = len(descriptors[0]), index.lattice.shape
+    count, shape = len(descriptors[0]), index.grid.shape
     on_card = _on_card(index)
-    size = max(1, CARD_BYTES // (4 * index.lattice.size) if on_card else BATCH_BYTES // (4 * shape[1] * shape[2]))
+    size = max(1, CARD_BYTES // (4 * index.grid.size) if on_card else BATCH_BYTES // (4 * shape[1] * shape[2]))
     search = _at_once if on_card else _sweep
     parts = [
         search(index, [d[start : start + size] for d in descriptors], exclusion_mm if rivals else None)
@@ -70,7 +70,7 @@ def _at_once(
     index: SearchIndex, queries: list[torch.Tensor], exclusion_mm: float | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What `_sweep` finds, from whole maps: few large operations, as a graphics card wants them."""
-    shape = index.lattice.shape
+    shape = index.grid.shape
     maps = similarity_maps(index, queries)
     best, place = maps.flatten(1).max(dim=1)
     voxels = torch.stack(unravel(place, shape), dim=1)
@@ -78,7 +78,7 @@ def _at_once(
     if exclusion_mm is not None:
         squares = [
             ((torch.arange(n, device=maps.device) - voxels[:, axis, None]) / radius).square()
-            for axis, (n, radius) in enumerate(zip(shape, index.lattice.in_voxels(exclusion_mm).tolist(), strict=True))
+            for axis, (n, radius) in enumerate(zip(shape, index.grid.in_voxels(exclusion_mm).tolist(), strict=True))
         ]
         near = squares[0][:, :, None, None] + squares[1][:, None, :, None] + squares[2][:, None, None, :] <= 1.0
         rival = maps.masked_fill_(near, -torch.inf).flatten(1).amax(dim=1)
@@ -92,7 +92,7 @@ def _sweep(
 
     A plane of the grid with all queries is as much as stays in a processor's cache.
     """
-    count, shape = len(queries[0]), index.lattice.shape
+    count, shape = len(queries[0]), index.grid.shape
     planes = _Planes(index, queries)
     highest = torch.empty((shape[0], count), device=index.device)
     best = torch.full((count,), -torch.inf, device=index.device)
@@ -108,7 +108,7 @@ def _sweep(
     voxels = torch.stack(unravel(place, shape), dim=1)
     rival = torch.full_like(best, -torch.inf)
     if exclusion_mm is not None:
-        radius = index.lattice.in_voxels(exclusion_mm)
+        radius = index.grid.in_voxels(exclusion_mm)
         reach = int(radius[0])
         for x in range(shape[0]):
             near = torch.nonzero((voxels[:, 0] - x).abs() <= reach)[:, 0]

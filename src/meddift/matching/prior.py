@@ -110,7 +110,7 @@ def match_prior(
         raise NoCorrespondenceError(f"only {len(positions)} places of the fixed scan have any texture to match")
     straight = AffineTransform.identity()
     found = search_maps(moving, fixed.describe(positions), rivals=False)
-    world = moving.lattice.index_to_world(found.voxels)
+    world = moving.grid.index_to_world(found.voxels)
     mutual = _returns(fixed, moving, positions, world, straight, radius_mm=RETURN_MM, support_mm=0.0)
     fit = fit_robust_affine(positions[mutual], world[mutual], tolerance_mm=20.0, seed=seed)
     anchors, ends = positions[mutual][fit.inliers], world[mutual][fit.inliers]

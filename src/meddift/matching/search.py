@@ -84,7 +84,7 @@ class GlobalSearch:
 
     def __init__(self, index: SearchIndex, *, exclusion_mm: float = 12.0) -> None:
         self._index = index
-        self._shape = index.lattice.shape
+        self._shape = index.grid.shape
         self._blocks = tuple(-(-n // BLOCK) for n in self._shape)
         self._axes = [[_block_axis(reading, index.device) for reading in level.readings] for level in index.levels]
         self._norm_range = [self._block_range(level.inverse_norms) for level in index.levels]
@@ -94,7 +94,7 @@ class GlobalSearch:
             for b, n in zip(self._blocks, self._shape, strict=True)
         ]
         # The sphere in which no rival counts, in voxels along each axis.
-        self._radius = torch.tensor(index.lattice.in_voxels(exclusion_mm), dtype=torch.float32, device=index.device)
+        self._radius = torch.tensor(index.grid.in_voxels(exclusion_mm), dtype=torch.float32, device=index.device)
 
     def __call__(self, descriptors: list[torch.Tensor], *, rivals: bool = True) -> Found:
         """Find the best voxel for each query.

@@ -51,7 +51,7 @@ class Side:
         semantic = one.pyramid.select(settings.semantic_levels).names
 
         def side(scan: EncodedScan) -> Side:
-            every = scan.index(scan.pyramid.names, settings.options.lattice, maps)
+            every = scan.index(scan.pyramid.names, settings.options.search_grid, maps)
             return cls(scan, every, scan.index(semantic, semantic[-1], maps))
 
         return side(one), side(other)
@@ -89,7 +89,7 @@ def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> Search
     """
     levels = tuple(_coarse(scan, level, spacing_mm) for level in scan.pyramid.levels)
     pyramid = replace(scan.pyramid, levels=levels, moments={})
-    return SearchIndex(pyramid, index.lattice.coarsened(spacing_mm), scan.settings.runtime.device, index.whitening)
+    return SearchIndex(pyramid, index.grid.coarsened(spacing_mm), scan.settings.runtime.device, index.whitening)
 
 
 def _coarse(scan: EncodedScan, level: Level, spacing_mm: float) -> Level:

@@ -63,7 +63,7 @@ class Matcher:
         whiten: See `Options`.
         prior: See `Options`.
         search_radius_mm: See `Options`.
-        lattice: See `Options`.
+        search_grid: See `Options`.
         refine: See `Options`.
         confidence: See `Options`.
         seed: See `Options`.
@@ -98,7 +98,7 @@ class Matcher:
         whiten: bool | None = None,
         prior: Literal["none", "identity", "affine"] | Transform | Path | str | None = None,
         search_radius_mm: float | None = None,
-        lattice: Literal["image", "network"] | None = None,
+        search_grid: Literal["image", "network"] | None = None,
         refine: bool | None = None,
         confidence: bool | None = None,
         seed: int | None = None,
@@ -115,7 +115,7 @@ class Matcher:
             whiten=whiten,
             prior=prior,
             search_radius_mm=search_radius_mm,
-            lattice=lattice,
+            search_grid=search_grid,
             refine=refine,
             confidence=confidence,
             seed=seed,

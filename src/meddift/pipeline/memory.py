@@ -66,9 +66,9 @@ def estimate_memory(
     encoding = max(_network_bytes(spec, network) for network in networks) if extraction.network_levels else 0
     # Windows are worked on a few at a time. Maps of a whole grid are made of the network's own, and of all levels
     # only where there is nothing to whiten on the way.
-    whole = options.lattice == "image" or not options.refine
-    lattices = [n if options.lattice == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
-    norms = 4 * len(extraction.levels) * sum(lattice.size for lattice in lattices) if whole else sum(learned) // 20
+    whole = options.search_grid == "image" or not options.refine
+    grids = [n if options.search_grid == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
+    norms = 4 * len(extraction.levels) * sum(grid.size for grid in grids) if whole else sum(learned) // 20
     field = FIELD_BYTES * networks[0].size if options.fits_field(extraction) else 0
     matching = sum(pyramids) + norms + field + MATCHING_BYTES + POINT_BYTES * count
     first = prepared + max(encoding, pyramids[0] + HAND_MADE_BYTES)

@@ -44,7 +44,7 @@ class Options:
             where an affine puts it that most matches agree on, bent towards them ("affine"), or where a transform
             puts it.
         search_radius_mm: How far from there it is looked for; None = 20 mm under "affine", 35 under any other prior.
-        lattice: Answers lie on the voxels of the scan ("image") or of the network's input ("network") before they
+        search_grid: Answers lie on the voxels of the scan ("image") or of the network's input ("network") before they
             are refined.
         refine: Whether fine levels and neighbouring points decide in the end, between voxels.
         confidence: Whether each point is matched back, so that it can be said how sure it is.
@@ -65,7 +65,7 @@ class Options:
     whiten: bool | None = None
     prior: Literal["none", "identity", "affine"] | Transform | Path = "affine"
     search_radius_mm: float | None = None
-    lattice: Literal["image", "network"] = "network"
+    search_grid: Literal["image", "network"] = "network"
     refine: bool = True
     confidence: bool = True
     seed: int = 0
@@ -183,7 +183,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "preset": ("default", "paper"),
     "latent": ("mean", "sample"),
     "spacing": (None, "network", "original"),
-    "lattice": ("image", "network"),
+    "search_grid": ("image", "network"),
     "modality": (None, "ct", "mr", "other"),
 }
 
@@ -196,7 +196,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "spacing": "original",
         "whiten": False,
         "prior": "none",
-        "lattice": "image",
+        "search_grid": "image",
         "refine": False,
     },
 }

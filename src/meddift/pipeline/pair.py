@@ -120,7 +120,7 @@ class Pair(ScanPair):
             fixed, moving = (side.every for side in self.sides)
             moving = moving if spacing_mm is None else self.coarse(spacing_mm)
             values = similarity_maps(moving, fixed.describe(position))
-            return Volume(values[0].cpu().numpy(), moving.lattice)
+            return Volume(values[0].cpu().numpy(), moving.grid)
 
         return self._ask("a similarity map", on_progress, work)
 

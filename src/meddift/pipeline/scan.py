@@ -154,20 +154,20 @@ class EncodedScan:
         prepared = prepare_volume(self.volume, self.settings.spec, device=self.settings.runtime.device)
         return textured_points(prepared, count, within=self.grid)
 
-    def index(self, names: tuple[str, ...], lattice: str, whitening: Mapping[str, Whitening]) -> SearchIndex:
+    def index(self, names: tuple[str, ...], kind: str, whitening: Mapping[str, Whitening]) -> SearchIndex:
         """Some levels made ready to be searched.
 
         Args:
             names: Of the levels.
-            lattice: Where answers lie; see `lattice_of`.
+            kind: Where answers lie; see `search_grid`.
             whitening: How levels are whitened, which depends on the other scan, too.
         """
-        from meddift.matching import SearchIndex, lattice_of
+        from meddift.matching import SearchIndex, search_grid
 
         pyramid = self.pyramid.select(names)
         chosen = {name: tensor for name, tensor in self.tensors.items() if name in names}
         return SearchIndex(
-            pyramid, lattice_of(self.pyramid, kind=lattice), self.settings.runtime.device, whitening, chosen
+            pyramid, search_grid(self.pyramid, kind=kind), self.settings.runtime.device, whitening, chosen
         )
 
     def in_body(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -285,7 +285,7 @@ class ScanPair:
         learned = bool(self.settings.extraction.network_levels)
         semantic = self.sides[0].semantic
         ways: list[tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]] = [
-            ("network" if learned else MIND, semantic.pyramid, semantic.lattice, lambda side: side.semantic)
+            ("network" if learned else MIND, semantic.pyramid, semantic.grid, lambda side: side.semantic)
         ]
         if learned and MIND in self.fixed.pyramid.names:
             mind = self.fixed.pyramid.select([MIND])

@@ -27,7 +27,7 @@ from meddift.registration.feature_map import DescribedScan, FeatureMap, fine_map
 from meddift.registration.field import TensorField
 from meddift.registration.refine import Places, refine
 from meddift.registration.smoothness import Smoothness
-from meddift.registration.spline import ControlLattice
+from meddift.registration.spline import ControlGrid
 from meddift.registration.support import Support, judge_support
 from meddift.system.progress import Progress
 from meddift.system.threads import side_by_side
@@ -146,7 +146,7 @@ class FieldWork:
     def __post_init__(self) -> None:
         """Grids, masks on the device, and levels."""
         self.device = self.fixed.device
-        self.field_grid = self.lattice(FIELD_MM)
+        self.field_grid = self.grid_of(FIELD_MM)
         self._fixed_shown, self._moving_shown = (
             self._sent(mask).float() for mask in (self.fixed_mask, self.moving_mask)
         )
@@ -164,7 +164,7 @@ class FieldWork:
         """(X, Y, Z, 1), a mask on the device."""
         return DeviceVolume.sent(mask, self.device).tensor.contiguous()[..., None]
 
-    def lattice(self, spacing_mm: float, *, moving: bool = False) -> Grid:
+    def grid_of(self, spacing_mm: float, *, moving: bool = False) -> Grid:
         """Over the field of view of a scan, along its axes."""
         grid = (self.moving if moving else self.fixed).image_grid
         return grid.reoriented("RAS")[0].respaced(spacing_mm)
@@ -183,7 +183,7 @@ class FieldWork:
             with timed(self.timing, "dense"):
                 current, affine, support, evidence = self._dense(starts)
         else:
-            begin = TensorField.sampled(starts[0].transform, self.lattice(PASSES_MM[0]), self.device)
+            begin = TensorField.sampled(starts[0].transform, self.grid_of(PASSES_MM[0]), self.device)
             current = (begin,) * self.groups
         if "refine" in stages:
             with timed(self.timing, "refine"):
@@ -224,19 +224,19 @@ class FieldWork:
     @cached_property
     def _maps(self) -> Maps:
         """The finest level of both scans on the grids of the last pass."""
-        grids = self.lattice(PASSES_MM[-1]), self.lattice(PASSES_MM[-1], moving=True)
+        grids = self.grid_of(PASSES_MM[-1]), self.grid_of(PASSES_MM[-1], moving=True)
         return fine_maps((self.fixed, self.moving), grids, self.fine)
 
     def _coarse(self, maps: Maps) -> Maps:
         """The same on the grids of the first pass."""
         fixed, moving = maps
-        return fixed.resampled(self.lattice(PASSES_MM[0])), moving.resampled(self.lattice(PASSES_MM[0], moving=True))
+        return fixed.resampled(self.grid_of(PASSES_MM[0])), moving.resampled(self.grid_of(PASSES_MM[0], moving=True))
 
     def _dense(self, starts: Sequence[Start]) -> tuple[Parts, AffineTransform, Support, dict[str, float]]:
         """Match every node around where it is expected, coarse to fine; of all candidates the one that fits best."""
         begun: list[tuple[Start, Parts]] = []
         for start in starts:
-            begin = (TensorField.sampled(start.transform, self.lattice(PASSES_MM[0]), self.device),) * self.groups
+            begin = (TensorField.sampled(start.transform, self.grid_of(PASSES_MM[0]), self.device),) * self.groups
             if all(self._apart(begin, other) > ALIKE_MM for _, other in begun):
                 begun.append((start, begin))
         coarse = self._matched_coarsely(begun)
@@ -330,10 +330,10 @@ class FieldWork:
         self, current: TensorField, where: torch.Tensor, affine: AffineTransform, support: Support | None
     ) -> TensorField:
         """The same of one group of places: `where`, (X, Y, Z) bool on the grid of the field."""
-        lattice = ControlLattice.over(self.field_grid, CONTROL_MM, device=self.device)
-        nodes = lattice.grid.voxel_centers_on(self.device)
-        values = lattice.fit((current.apply(nodes) - affine.apply(nodes)).reshape(*lattice.grid.shape, 3))
-        grid = self.lattice(FIELD_MM, moving=True)
+        control = ControlGrid.over(self.field_grid, CONTROL_MM, device=self.device)
+        nodes = control.grid.voxel_centers_on(self.device)
+        values = control.fit((current.apply(nodes) - affine.apply(nodes)).reshape(*control.grid.shape, 3))
+        grid = self.grid_of(FIELD_MM, moving=True)
         shown = FeatureMap(self._on(grid, moving=True).float()[..., None], grid)
         rows = where.reshape(-1).nonzero()[:, 0]
         if len(rows) == 0:
@@ -344,8 +344,8 @@ class FieldWork:
         fine = self.fixed.levels[self.fine], self.moving.levels[self.fine]
         for maps, steps in ((self._maps, STEPS[0]), (fine, STEPS[1])):
             places = Places(self.field_grid, rows, unit(maps[0].at(positions)), weight.reshape(-1)[rows])
-            values = refine(places, maps[1], shown, affine, lattice, values, REFINED, steps=steps)
-        smooth = lattice.on(self.field_grid).expand(values)
+            values = refine(places, maps[1], shown, affine, control, values, REFINED, steps=steps)
+        smooth = control.on(self.field_grid).expand(values)
         straight = TensorField.sampled(affine, self.field_grid, self.device)
         return TensorField(straight.values + smooth, self.field_grid)
 

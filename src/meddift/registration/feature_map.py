@@ -36,7 +36,7 @@ class FeatureMap:
 
     def resampled(self, grid: Grid) -> FeatureMap:
         """The same descriptors on a coarser, parallel grid: averaged, of length 1."""
-        return FeatureMap(unit(on_lattice(self, grid)), grid)
+        return FeatureMap(unit(on_grid(self, grid)), grid)
 
     def at(self, positions: torch.Tensor) -> torch.Tensor:
         """(N, C) float32 at (N, 3) world RAS mm: trilinear, clamped at the border."""
@@ -70,10 +70,10 @@ class DescribedScan:
     def averaged(self, name: str, grid: Grid) -> torch.Tensor:
         """(X, Y, Z, C) float32: a level read or averaged on a parallel grid."""
         level = self.levels[name]
-        return on_lattice(level, grid) if self.average is None else level.whitened(self.average(name, grid))
+        return on_grid(level, grid) if self.average is None else level.whitened(self.average(name, grid))
 
 
-def on_lattice(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
+def on_grid(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
     """(X, Y, Z, C) float32: a level read or averaged on a parallel grid; with a basis, its unit descriptors."""
     if basis is not None:
         projected: torch.Tensor = resample_axes(unit(level.whitened(level.values)) @ basis, level.grid, grid)
@@ -147,9 +147,9 @@ def fused_maps(
 
     def fused(each: tuple[Mapping[str, FeatureMap], FeatureMap]) -> FeatureMap:
         levels, beside = each
-        total = on_lattice(levels[semantic[0]], beside.grid, basis[semantic[0]])
+        total = on_grid(levels[semantic[0]], beside.grid, basis[semantic[0]])
         for name in semantic[1:]:
-            total += on_lattice(levels[name], beside.grid, basis[name])
+            total += on_grid(levels[name], beside.grid, basis[name])
         parts = [unit(total) * (1 - fine_share) ** 0.5, beside.values * fine_share**0.5]
         return FeatureMap(torch.cat(parts, dim=-1), beside.grid)
 

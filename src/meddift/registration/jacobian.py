@@ -55,7 +55,7 @@ def sampled(transform: Transform, grid: Grid) -> DisplacementField:
     return DisplacementField(displacement, grid)
 
 
-def working_lattice(grid: Grid) -> Grid:
+def working_grid(grid: Grid) -> Grid:
     """A grid over the same field of view, not finer than what deformations of a body need (3 mm)."""
     return grid.coarsened(3.0)
 

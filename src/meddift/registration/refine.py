@@ -18,7 +18,7 @@ from meddift.matching.descriptors import normal_products
 from meddift.matching.index import unravel
 from meddift.registration.feature_map import FeatureMap
 from meddift.registration.smoothness import Smoothness, conjugate_gradient
-from meddift.registration.spline import ControlLattice
+from meddift.registration.spline import ControlGrid
 from meddift.system.threads import for_each
 
 #: Upper triangle of a symmetric (3, 3) matrix, row by row.
@@ -51,7 +51,7 @@ def refine(
     moving: FeatureMap,
     moving_shown: FeatureMap,
     affine: AffineTransform,
-    lattice: ControlLattice,
+    control: ControlGrid,
     coefficients: torch.Tensor,
     smoothness: Smoothness,
     *,
@@ -64,7 +64,7 @@ def refine(
         moving: Descriptors of the moving scan.
         moving_shown: (X, Y, Z, 1), 1 where the moving scan counts, else 0.
         affine: Fixed to moving.
-        lattice: Control points; `T(x) = affine(x) + spline(x)`.
+        control: Control points; `T(x) = affine(x) + spline(x)`.
         coefficients: (a, b, c, 3) float32 to begin with, world RAS mm.
         smoothness: Penalty on the coefficients.
         steps: Number of Gauss-Newton steps.
@@ -72,9 +72,9 @@ def refine(
     Returns:
         (a, b, c, 3) float32.
     """
-    on_places = lattice.on(places.grid)
+    on_places = control.on(places.grid)
     base = affine.apply(places.grid.index_to_world(_indices(places)))
-    share = places.grid.voxel_volume / lattice.grid.voxel_volume
+    share = places.grid.voxel_volume / control.grid.voxel_volume
     for _ in range(steps):
         shift = on_places.expand(coefficients).reshape(-1, 3)[places.rows]
         hessian, slope = _normal_equations(places, moving, moving_shown, base, shift)
@@ -88,10 +88,10 @@ def _indices(places: Places) -> torch.Tensor:
     return torch.stack(unravel(places.rows, places.grid.shape), dim=-1).double()
 
 
-def _collected(lattice: ControlLattice, places: Places, values: torch.Tensor) -> torch.Tensor:
+def _collected(control: ControlGrid, places: Places, values: torch.Tensor) -> torch.Tensor:
     dense = values.new_zeros((places.grid.size, values.shape[1]))
     dense[places.rows] = values
-    return lattice.collect(dense.reshape(*places.grid.shape, -1))
+    return control.collect(dense.reshape(*places.grid.shape, -1))
 
 
 def _normal_equations(

@@ -81,7 +81,7 @@ def register_scans(
         returning = invert(there, reverse.affine, work.field_grid, work.device)
         velocity = velocity.averaged(VelocityField.of((returning, straight), work.field_grid, work.device))
     forward = velocity.flow().then(found.affine)
-    inverse_grid = work.lattice(FIELD_MM, moving=True)
+    inverse_grid = work.grid_of(FIELD_MM, moving=True)
     world = inverse_grid.voxel_centers_on(work.device)
     backward = TensorField.moving(world, velocity.flow(-1.0).apply(straight.apply(world)), inverse_grid)
     return _finished(work, found, forward, backward, tuple(stages))
@@ -115,7 +115,7 @@ def _finished(
     # On its own grid a field needs no reading between voxels.
     counted = work.counted(world + dense.values.reshape(-1, 3))
     if isinstance(transform, TensorField) and inverse is None:
-        inverse = invert(transform, field.affine, work.lattice(FIELD_MM, moving=True), work.device)
+        inverse = invert(transform, field.affine, work.grid_of(FIELD_MM, moving=True), work.device)
     final: Transform = transform if isinstance(transform, AffineTransform) else transform.as_field()
     back: Transform = final.inverted() if inverse is None else inverse.as_field()
     inside = (counted & work.body.reshape(-1)).nonzero()[:, 0]

@@ -11,7 +11,7 @@ from meddift.geometry import Grid, spline_matrix
 
 
 @dataclass(frozen=True, eq=False)
-class ControlLattice:
+class ControlGrid:
     """Control points of cubic B-splines (as in D. Rueckert et al. 1999, doi:10.1109/42.796284).
 
     Attributes:
@@ -25,15 +25,15 @@ class ControlLattice:
     dense: Grid
 
     @classmethod
-    def over(cls, dense: Grid, spacing_mm: float, *, device: str = "cpu") -> ControlLattice:
+    def over(cls, dense: Grid, spacing_mm: float, *, device: str = "cpu") -> ControlGrid:
         """Control points this far apart, two beyond the grid on each side: every voxel has four along each axis."""
         inner = dense.coarsened(spacing_mm)
         grid = inner.cropped((-2, -2, -2), tuple(n + 4 for n in inner.shape))
         return cls(grid, _matrices(grid, dense, device), dense)
 
-    def on(self, dense: Grid) -> ControlLattice:
+    def on(self, dense: Grid) -> ControlGrid:
         """The same control points, read on another parallel grid."""
-        return ControlLattice(self.grid, _matrices(self.grid, dense, self.matrices[0].device), dense)
+        return ControlGrid(self.grid, _matrices(self.grid, dense, self.matrices[0].device), dense)
 
     def expand(self, values: torch.Tensor) -> torch.Tensor:
         """(a, b, c, K) at control points to (X, Y, Z, K) on the dense grid."""

@@ -156,8 +156,8 @@ def _prior(base: str, spec: ModelSpec) -> list[Variant]:
 def _subvoxel(base: str, spec: ModelSpec) -> list[Variant]:
     """Whole voxels, or refined between them by fine levels and neighbours."""
     return [
-        Variant("subvoxel", "whole voxels of the network's lattice", {"refine": False, "lattice": "network"}),
-        Variant("subvoxel", "whole voxels of the scan", {"refine": False, "lattice": "image"}),
+        Variant("subvoxel", "whole voxels of the network's input", {"refine": False, "search_grid": "network"}),
+        Variant("subvoxel", "whole voxels of the scan", {"refine": False, "search_grid": "image"}),
         Variant("subvoxel", "refined", {"refine": True}),
     ]
 
