@@ -147,7 +147,7 @@ def test_even_tissue_and_places_beyond_the_scan_stay_where_they_were():
     linear = np.broadcast_to(np.eye(3), (3, 3, 3))
     aligned = align_neighbourhoods(even, even, positions, positions + 1.0, linear, limit_mm=2.0)
     np.testing.assert_allclose(aligned.positions, positions + 1.0, atol=1e-6)
-    assert aligned.looseness_mm.min() > 100
+    assert aligned.standard_deviation_mm.min() > 100
     textured = level_of(waves(8), grid)
     found = align_neighbourhoods(textured, textured, positions, positions + 1.0, linear, limit_mm=2.0).positions
     np.testing.assert_allclose(found[1:], positions[1:] + 1.0, atol=1e-6)
@@ -159,7 +159,7 @@ def test_a_prior_that_turns_things_inside_out_or_flattens_them_does_no_harm():
     linear = np.stack([-np.eye(3), np.diag([1.0, 1.0, 0.05])])
     aligned = align_neighbourhoods(level, level, positions, positions, linear, limit_mm=2.0)
     assert np.isfinite(aligned.positions).all()
-    assert np.isfinite(aligned.looseness_mm).all()
+    assert np.isfinite(aligned.standard_deviation_mm).all()
     assert aligned.misfit[0] > 0.15
 
 
@@ -209,7 +209,7 @@ def test_thin_scans_are_read_as_far_as_they_go(shape):
     np.testing.assert_allclose(found, positions, atol=1e-3)
 
 
-def test_misfit_is_the_mean_squared_difference_and_looseness_says_where_there_is_nothing_to_see():
+def test_misfit_is_the_mean_squared_difference_and_the_standard_deviation_says_where_there_is_nothing_to_see():
     grid = GRIDS[0]
     centres = grid.voxel_centers()
     # Texture on the left, and on the right stripes that vary along x only: free to slide along y and z.
@@ -225,7 +225,7 @@ def test_misfit_is_the_mean_squared_difference_and_looseness_says_where_there_is
     same = align_neighbourhoods(level, level, positions, positions, linear, limit_mm=2.0)
     assert same.misfit.max() < 1e-6
     other = align_neighbourhoods(level, spoiled, positions, positions, linear, limit_mm=2.0)
-    assert other.looseness_mm[1] > 3 * other.looseness_mm[0]
+    assert other.standard_deviation_mm[1] > 3 * other.standard_deviation_mm[0]
     # Opposite descriptors differ by two in length, four in the square.
     turned = align_neighbourhoods(level, Level("waves", -values, grid), positions, positions, linear, limit_mm=0.01)
     np.testing.assert_allclose(turned.misfit, 4.0, atol=0.05)

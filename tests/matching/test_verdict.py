@@ -23,7 +23,7 @@ def evidence(**changes) -> Evidence:
         deviation_mm=np.array([1.0]),
         relative_similarity=np.array([1.0]),
         misfit=np.array([0.02]),
-        looseness_mm=np.array([0.4]),
+        standard_deviation_mm=np.array([0.4]),
         supported=np.array([True]),
         uncertainty_mm=np.array([0.6]),
     )
@@ -41,8 +41,8 @@ def test_nothing_speaks_against_a_good_match():
         ({"margin": 0.01}, "rival", "almost as similar"),
         ({"relative_similarity": 0.5}, "dissimilar", "50 % of the usual similarity"),
         ({"misfit": 0.3}, "misfit", "surroundings fit badly (misfit 0.30)"),
-        ({"looseness_mm": 2.0}, "loose", "too little to see"),
-        ({"looseness_mm": np.inf}, "loose", "too little to see"),
+        ({"standard_deviation_mm": 2.0}, "loose", "too little to see"),
+        ({"standard_deviation_mm": np.inf}, "loose", "too little to see"),
         ({"deviation_mm": 20.0}, "deviation", "20 mm from where its neighbours put it"),
         ({"at_border": True}, "border", "border"),
         ({"supported": False}, "unsupported", "no reliable counterpart"),
@@ -58,7 +58,9 @@ def test_one_doubt_is_enough_and_is_named(change, code, words):
     assert words in str(reason)
 
 
-@pytest.mark.parametrize("name", ["inverse_error_mm", "deviation_mm", "relative_similarity", "misfit", "looseness_mm"])
+@pytest.mark.parametrize(
+    "name", ["inverse_error_mm", "deviation_mm", "relative_similarity", "misfit", "standard_deviation_mm"]
+)
 def test_what_was_not_measured_raises_no_doubt(name):
     assert judge(evidence(**{name: np.nan}), Limits())[0] == ("ok",)
 
@@ -86,7 +88,7 @@ def test_the_page_about_verdicts_has_these_limits_and_codes():
     rows = {cells[1].strip(" `"): cells for line in page.splitlines() if len(cells := line.split("|")) == 7}
     measured = {
         "inverse_error": "inverse_error_mm", "rival": "margin", "dissimilar": "similarity", "misfit": "misfit",
-        "loose": "looseness_mm", "deviation": "deviation_mm", "imprecise": "uncertainty_mm",
+        "loose": "standard_deviation_mm", "deviation": "deviation_mm", "imprecise": "uncertainty_mm",
     }  # fmt: skip
     for code, name in measured.items():
         one_by_one, under_field, carried = (cell.strip() for cell in rows[code][3:6])

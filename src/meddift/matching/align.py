@@ -54,15 +54,15 @@ class Aligned:
         positions: (N, 3) float64 on the moving scan, world RAS mm.
         misfit: (N,) float64, mean squared difference of the unit descriptors of a neighbourhood and its counterpart: 0
             where they are equal, 2 where they have nothing in common.
-        looseness_mm: (N,) float64, standard deviation of the position along its least determined direction, as the
-            normal equations and the misfit give it: about 0.4 on vessels, above 1 in even tissue, very large where
-            there is nothing to see. For ranking; the true error differs, as the noise of neighbouring descriptors is
+        standard_deviation_mm: (N,) float64, of the position along its least determined direction, as the normal
+            equations and the misfit give it: about 0.4 on vessels, above 1 in even tissue, very large where there is
+            nothing to see. For ranking; the true error differs, as the noise of neighbouring descriptors is
             correlated.
     """
 
     positions: NDArray[np.float64]
     misfit: NDArray[np.float64]
-    looseness_mm: NDArray[np.float64]
+    standard_deviation_mm: NDArray[np.float64]
 
 
 def align_neighbourhoods(
@@ -102,7 +102,11 @@ def align_neighbourhoods(
         given, start, stretched = (torch.tensor(each[rows], device=device) for each in (positions, found, linear))
         place, misfit, loose = _align(fixed, moving, given, start, stretched, limit_mm, hold)
         told = torch.cat([place, misfit[:, None], loose[:, None]], dim=1).cpu().numpy()
-        aligned.positions[rows], aligned.misfit[rows], aligned.looseness_mm[rows] = told[:, :3], told[:, 3], told[:, 4]
+        aligned.positions[rows], aligned.misfit[rows], aligned.standard_deviation_mm[rows] = (
+            told[:, :3],
+            told[:, 3],
+            told[:, 4],
+        )
 
     for_each(range(0, count, size), align, device=device.type)
     return aligned
@@ -117,7 +121,7 @@ def _align(
     limit_mm: float,
     hold: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Some points at a time: (N, 3) positions, (N,) misfit and (N,) looseness; see `Aligned`."""
+    """Some points at a time: (N, 3) positions, (N,) misfit and (N,) standard deviation; see `Aligned`."""
     around, beyond = _Voxels.around(fixed, positions), _Voxels.around(moving, found)
     offsets = around.positions - positions[:, None]
     share = _weights(offsets)
@@ -134,7 +138,7 @@ def _align(
         )
         free, step = _solve(equations, bent - linear, place - found, hold)
         if number == ROUNDS - 1:
-            misfit, loose = equations.misfit, _looseness(equations, free)
+            misfit, loose = equations.misfit, _standard_deviation(equations, free)
         place = found + _shortened(place + step[:, 0] - found, limit_mm)
         bent = bent + step[:, 1:].mT / REACH_MM
         # Nothing in a body is flattened to a tenth of its volume or turned inside out: begin again.
@@ -275,8 +279,8 @@ def _solve(
     return free, step.reshape(count, 4, 3)
 
 
-def _looseness(equations: _NormalEquations, free: torch.Tensor) -> torch.Tensor:
-    """(N,), see `Aligned.looseness_mm`, of a system without the prior on the position."""
+def _standard_deviation(equations: _NormalEquations, free: torch.Tensor) -> torch.Tensor:
+    """(N,), see `Aligned.standard_deviation_mm`, of a system without the prior on the position."""
     spread = torch.linalg.eigvalsh(torch.linalg.inv(free)[:, :3, :3])[:, -1]
     loose: torch.Tensor = (spread * equations.misfit.clamp(min=LEAST_MISFIT)).sqrt()
     return loose

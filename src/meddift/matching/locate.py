@@ -43,7 +43,7 @@ class Located:
         at_border: (N,) bool, the place lies on the rim of the scan or of what was searched: the true one may lie
             beyond.
         misfit: (N,) float64, see `Aligned`.
-        looseness_mm: (N,) float64, see `Aligned`.
+        standard_deviation_mm: (N,) float64, see `Aligned`.
         inverse_error_mm: (N,) float64, how far finding the way back ends from where it began.
         reachable: (N,) bool, the expected place lies in the moving scan, or nothing was expected.
         supported: (N,) bool, neighbours agree with the field there; True where there is no field.
@@ -57,7 +57,7 @@ class Located:
     margin: NDArray[np.float64]
     at_border: NDArray[np.bool_]
     misfit: NDArray[np.float64]
-    looseness_mm: NDArray[np.float64]
+    standard_deviation_mm: NDArray[np.float64]
     inverse_error_mm: NDArray[np.float64]
     reachable: NDArray[np.bool_]
     supported: NDArray[np.bool_]

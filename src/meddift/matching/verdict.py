@@ -66,7 +66,7 @@ class Limits:
         deviation_mm: How far the place may lie from where its neighbours' matches put it.
         similarity: Least share of the similarity that right matches of the two scans have.
         misfit: How much the aligned neighbourhoods may differ, see `Aligned`.
-        looseness_mm: How far the place may slide before they fit worse, see `Aligned`.
+        standard_deviation_mm: Of the place along its least determined direction, see `Aligned`.
         uncertainty_mm: How far off the field may be, as far as neighbours differ on it.
     """
 
@@ -75,13 +75,13 @@ class Limits:
     deviation_mm: float = 14.0
     similarity: float = 0.8
     misfit: float = 0.15
-    looseness_mm: float = 0.95
+    standard_deviation_mm: float = 0.95
     uncertainty_mm: float = 2.0
 
 
 #: Under a field: it holds a place where the neighbourhood leaves it loose, and rivals nearby count only if the network
 #: prefers them.
-UNDER_FIELD = Limits(margin=0.0, looseness_mm=1.3)
+UNDER_FIELD = Limits(margin=0.0, standard_deviation_mm=1.3)
 
 #: Of points that a registration carries: nothing was compared at each, but how far off the transform may be is known.
 CARRIED = Limits(uncertainty_mm=3.0)
@@ -102,7 +102,7 @@ class Evidence:
         deviation_mm: (N,) float64, from the place that the prior expects, where it was fitted to matches.
         relative_similarity: (N,) float64, similarity as a share of the median of the matches behind the prior.
         misfit: (N,) float64, of the aligned neighbourhoods.
-        looseness_mm: (N,) float64, likewise.
+        standard_deviation_mm: (N,) float64, likewise.
         supported: (N,) bool, whether neighbours agree with the field between the scans.
         uncertainty_mm: (N,) float64, how far off that field may be.
         affine_only: (N,) bool, there is no field, only an affine.
@@ -120,7 +120,7 @@ class Evidence:
     deviation_mm: NDArray[np.float64] | None = None
     relative_similarity: NDArray[np.float64] | None = None
     misfit: NDArray[np.float64] | None = None
-    looseness_mm: NDArray[np.float64] | None = None
+    standard_deviation_mm: NDArray[np.float64] | None = None
     supported: NDArray[np.bool_] | None = None
     uncertainty_mm: NDArray[np.float64] | None = None
     affine_only: NDArray[np.bool_] | None = None
@@ -186,7 +186,7 @@ def _doubts(evidence: Evidence, limits: Limits, row: int) -> list[Reason]:
         doubts.append(Reason.of("imprecise", f"{REASONS['imprecise']} by some {off:.1f} mm"))
     if misfit > limits.misfit:
         doubts.append(Reason.of("misfit", f"{REASONS['misfit']} (misfit {misfit:.2f})"))
-    if value(evidence.looseness_mm) > limits.looseness_mm:
+    if value(evidence.standard_deviation_mm) > limits.standard_deviation_mm:
         doubts.append(Reason.of("loose"))
     if away > limits.deviation_mm:
         doubts.append(Reason.of("deviation", f"it lies {away:.0f} mm from where its neighbours put it"))

@@ -55,7 +55,7 @@ def answer(
         deviation_mm=spread(np.linalg.norm(found.positions - found.expected, axis=1), np.nan),
         relative_similarity=spread(found.first_similarity / usual_similarity, np.nan),
         misfit=spread(found.misfit, np.nan),
-        looseness_mm=spread(found.looseness_mm, np.nan),
+        standard_deviation_mm=spread(found.standard_deviation_mm, np.nan),
         supported=spread(found.supported, True),
         uncertainty_mm=spread(found.uncertainty_mm, np.nan),
         without_prior=without_prior,

@@ -177,4 +177,9 @@ class Direction:
         limit = max(LAST_MM, float(target.grid.spacing.max()))
         linear = local_linear(prior, positions)
         aligned = align_neighbourhoods(query, target, positions, found.positions, linear, limit_mm=limit)
-        return replace(found, positions=aligned.positions, misfit=aligned.misfit, looseness_mm=aligned.looseness_mm)
+        return replace(
+            found,
+            positions=aligned.positions,
+            misfit=aligned.misfit,
+            standard_deviation_mm=aligned.standard_deviation_mm,
+        )

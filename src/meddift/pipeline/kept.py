@@ -1,4 +1,4 @@
-"""What was found out about two scans, kept on disk beside the features of the fixed one: no work twice."""
+"""Results about a pair of scans, kept on disk beside the features of the fixed scan: computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field of a pair, kept beside the features of its fixed scan: with it, points are a matter of a second."""
+"""The field of a pair, kept beside the features of its fixed scan: with it, points are matched in a second."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ NODES = 6_000
 #: Distances of nodes that are tried, mm, least first.
 SPACINGS_MM = (4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 25.0, 30.0, 40.0)
 #: Nodes that are better determined than this, mm, count alike.
-LEAST_LOOSENESS_MM = 0.1
+LEAST_DEVIATION_MM = 0.1
 #: Nodes that are less well determined than this, mm, say nothing.
 LEAST_KNOWN_MM = 10.0
 #: Points whose similarity is looked at in one go.
@@ -96,9 +96,9 @@ def align_many(
     """Find points that the field takes into the moving scan, by nodes around them.
 
     A point lies where the field has it, plus the mean of what alignment adds at the nodes of its cell; each counts by
-    its trilinear weight and by its precision, 1 over the square of `looseness_mm`. What speaks against a match is the
-    mean of what speaks against these nodes and half of its standard deviation among them, by trilinear weights alone:
-    nodes that say little count as much. What can be told at the point itself (support, similarity) is.
+    its trilinear weight and by its precision, 1 over the square of `standard_deviation_mm`. What speaks against a
+    match is the mean of what speaks against these nodes and half of its standard deviation among them, by trilinear
+    weights alone: nodes that say little count as much. What can be told at the point itself (support, similarity) is.
 
     Args:
         field: Fixed to moving.
@@ -111,11 +111,11 @@ def align_many(
     nodes = Nodes.around(positions, group)
     at = align_under(field, sides, nodes.positions, confidence=confidence, group=nodes.group)
     added = at.positions - at.expected
-    loose = np.where(np.isfinite(at.looseness_mm), at.looseness_mm, np.inf)
+    loose = np.where(np.isfinite(at.standard_deviation_mm), at.standard_deviation_mm, np.inf)
     # Nothing is known at a node whose place the moving scan does not show.
     loose[~sides[1].scan.grid.contains(at.expected)] = np.inf
     loose = np.where(loose > LEAST_KNOWN_MM, np.inf, loose)
-    precision = 1 / np.maximum(loose, LEAST_LOOSENESS_MM) ** 2
+    precision = 1 / np.maximum(loose, LEAST_DEVIATION_MM) ** 2
     weights = nodes.weights * precision[nodes.corners]
     total = weights.sum(axis=0)
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1), nodes.weights)
@@ -149,7 +149,7 @@ def align_many(
         first_similarity=similarity,
         margin=margin,
         misfit=nodes.against(at.misfit),
-        looseness_mm=nodes.against(np.minimum(loose, LEAST_KNOWN_MM)),
+        standard_deviation_mm=nodes.against(np.minimum(loose, LEAST_KNOWN_MM)),
         inverse_error_mm=nodes.against(at.inverse_error_mm),
         supported=supported,
         uncertainty_mm=uncertainty,

@@ -114,7 +114,7 @@ class ScanPair:
             del self._reports.asked
 
     def _ask(self, purpose: str, on_progress: Progress | None, work: Callable[[], Answer]) -> Answer:
-        """Do what a question needs: on as many threads as wanted, told to whoever asked, memory in words if it ends.
+        """Do what a question needs: on as many threads as wanted, told to whoever asked, and in words if memory ends.
 
         Args:
             purpose: What is done, in words.

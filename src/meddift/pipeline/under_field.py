@@ -135,7 +135,7 @@ def _aligned(
         positions=aligned.positions,
         expected=expected,
         misfit=aligned.misfit,
-        looseness_mm=aligned.looseness_mm,
+        standard_deviation_mm=aligned.standard_deviation_mm,
     )
 
 
