@@ -29,7 +29,7 @@ def _scan(shape: list[int]) -> Volume:
 
 def builtin(told: dict[str, Any]) -> dict[str, Any]:
     """All levels of a scan with the model that comes with meddift."""
-    model = load_model("builtin", precision="auto")
+    model = load_model(told.get("model", "builtin"), precision="auto")
     scan = _scan(told["shape"])
     options = replace(ExtractionOptions.for_model(model.spec), numbers="float16")
     row, _ = measured(lambda: extract_pyramid(scan, model, options))

@@ -50,6 +50,7 @@ _SIZES = [(n, way) for n in (64, 96, 128, 192, 256) for way in ("plain", "ours")
 ONE = Row("search.one", {"image": PAPER, "network": PAPER_NETWORK, "repeats": 41})
 NETWORKS = [
     Row("network.builtin", {"shape": [180, 180, 170]}),
+    Row("network.builtin", {"shape": [180, 180, 170], "model": "builtin-3"}),
     *[Row("network.encoder", {"shape": cube(n), "way": way}, n <= 96) for n, way in _SIZES],
     *[Row("network.unet", {"shape": cube(n), "way": way}, n <= 128) for n, way in _SIZES if n in (128, 256)],
 ]
