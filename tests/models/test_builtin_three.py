@@ -16,7 +16,7 @@ SHIFT = np.array([24.0, 0.0, -16.0])
 
 @pytest.fixture(scope="module")
 def contrasts():
-    """A box of 160 mm of a drawn chest as a scan that is not CT, the same with brightness turned around and shifted, and places in it."""
+    """A box of a drawn chest as a scan that is not CT; its brightness turned around, shifted; and places in it."""
     whole = chest_phantom(41, spacing_mm=4.0, noise_std_hu=4.0).volume
     drawn = whole.cropped([(n - 40) // 2 for n in whole.grid.shape], (40, 40, 40), fill=-1000)
     hu = drawn.data.astype(np.float32)
