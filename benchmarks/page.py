@@ -133,11 +133,18 @@ def _device(found: Found) -> list[str]:
         "`python -m benchmarks --only device`: a drawn chest of 180 x 180 x 170 voxels before and after breathing, "
         "300 points, nothing stored; the second round in one process, seconds on the wall. Floors are products and "
         "convolutions at the rate of a large matrix product; what threads of our own compute is not in them. "
-        f"Load before: {row['load_before']}.",
+        f"Load before: {row['load_before']}.{_code(row)}",
         "",
         *(f"- {line}" for line in device_lines(row)),
         "",
     ]
+
+
+def _code(row: dict[str, Any]) -> str:
+    """Of which commit the code was, where a row was measured on a machine of its own."""
+    return (
+        f" Code of commit {row['code']}; what was changed since then was not measured there." if "code" in row else ""
+    )
 
 
 def _one(found: Found, best: dict[str, Any]) -> list[str]:
