@@ -15,6 +15,7 @@ from meddift.features import ExtractionOptions, Pyramid, extract_pyramid
 from meddift.features.extraction import MIND
 from meddift.geometry import Grid
 from meddift.pipeline.matcher import Matcher
+from meddift.pipeline.settings import Settings
 from meddift.system.atomic import atomic_write
 from meddift.system.progress import Progress
 from meddift.volume import Volume
@@ -112,6 +113,8 @@ class AblationMatcher(Matcher):
         super().__init__(model, "default", store=False, device="cpu", **overrides)
         self._encodings = encodings
 
-    def pyramid(self, volume: Volume, *, digest: str, progress: Progress | None = None) -> Pyramid:
+    def _pyramid(
+        self, settings: Settings, volume: Volume, *, digest: str, progress: Progress | None = None
+    ) -> Pyramid:
         """The features of one scan: the levels that this variant compares, out of all of them."""
-        return self._encodings.pyramid(volume, self.extraction).select(self.extraction.levels)
+        return self._encodings.pyramid(volume, settings.extraction).select(settings.extraction.levels)
