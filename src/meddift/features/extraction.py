@@ -268,10 +268,10 @@ def _check_finite(levels: Sequence[Level]) -> None:
     """Refuse features that would make every comparison NaN."""
     import torch
 
-    # One number tells: a sum is finite only if all its parts are (float64: float32 features cannot overflow it).
-    sums = torch.stack([level.tensor.sum(dtype=torch.float64) for level in levels]).tolist()
-    for level, total in zip(levels, sums, strict=True):
-        if not math.isfinite(total):
+    # The least and the largest tell: NaN is passed on, and infinity is one of them.
+    ends = torch.stack([torch.stack(torch.aminmax(level.tensor)).double() for level in levels]).tolist()
+    for level, (least, largest) in zip(levels, ends, strict=True):
+        if not (math.isfinite(least) and math.isfinite(largest)):
             raise ModelError(
                 f"level {level.name!r} holds NaN or infinity; the weights may be damaged, or the precision too low: "
                 "try precision float32"
