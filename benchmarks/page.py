@@ -293,6 +293,8 @@ def _networks(found: Found, best: dict[str, Any]) -> list[str]:
             agree = f"{np.abs(one - two).max() / np.abs(two).max():.0e}"
         faster = "" if other is None else _times_ours(other, result, "processor_seconds", ".2f")
         name = f"{LABELS[row.task]} {'x'.join(map(str, row.told['shape']))}"
+        if "model" in row.told:
+            name += f", {row.told['model']}"
         if "way" in row.told:
             name += ", as written" if row.told["way"] == "plain" else ", ours"
         lines.append(
