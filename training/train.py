@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from autoencoder import NETWORK, encode_mean, load_autoencoder
 from contrast import generator_on
 from drawn_shapes import draw_shapes
-from meddift.models import find_spec
+from meddift.models import find_spec, haar_forward
 from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
 from objectives import correspondence
@@ -62,16 +62,9 @@ ON_AUTOENCODER = with_channels([64, 128, 144])
 NOISY, ANY_NOISE = 0.3, 0.4
 
 
-def haar(image: torch.Tensor) -> torch.Tensor:
-    """(..., X, Y, Z) to (..., 8, X/2, Y/2, Z/2): one orthonormal Haar transform; channel = 4 i + 2 j + k."""
-    parts = [image]
-    for axis in (-3, -2, -1):
-        parts = [
-            (part.unfold(axis, 2, 2) @ kernel) / math.sqrt(2)
-            for part in parts
-            for kernel in (image.new_tensor([1.0, 1.0]), image.new_tensor([1.0, -1.0]))
-        ]
-    return torch.stack(parts, -4)
+def haar(images: torch.Tensor) -> torch.Tensor:
+    """(B, X, Y, Z) to (B, 8, X/2, Y/2, Z/2), the latents that the package makes."""
+    return torch.stack([haar_forward(image) for image in images])
 
 
 def denoising_target(

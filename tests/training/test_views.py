@@ -168,7 +168,7 @@ def test_equal_seeds_give_equal_pairs(scan):
 
 def test_the_latent_of_training_is_that_of_the_package():
     image = torch.rand(6, 8, 10, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(haar(image).numpy(), haar_forward(image.numpy()), atol=1e-6)
+    np.testing.assert_allclose(haar(image[None])[0].numpy(), haar_forward(image.numpy()), atol=1e-6)
 
 
 @pytest.mark.parametrize("timestep", [0, 20, 500, 999])

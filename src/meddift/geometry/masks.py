@@ -17,6 +17,9 @@ from meddift.geometry.windows import ball_offsets
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: Each jump doubles how far a label is followed at a time.
+_JUMPS = 6
+
 
 def opened(mask: Tensor, grid: Grid, radius_mm: float) -> Tensor:
     """(X, Y, Z) bool: what a ball covers that fits into the mask wholly; nothing lies beyond the border."""
@@ -145,7 +148,3 @@ def _hooked(mask: Tensor, axes: int) -> Tensor:
         for _ in range(_JUMPS):
             root = root[root]
         label = root[highest.reshape(-1)].reshape(mask.shape)
-
-
-#: Each jump doubles how far a label is followed at a time.
-_JUMPS = 6

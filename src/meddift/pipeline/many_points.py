@@ -119,10 +119,7 @@ def align_many(
     weights = nodes.weights * precision[nodes.corners]
     total = weights.sum(axis=0)
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1), nodes.weights)
-    expected = np.empty_like(positions)
-    for number, part in enumerate(field.parts):
-        rows = group == number
-        expected[rows] = part.apply(positions[rows])
+    expected = field.apply(positions, group)
     found = Located.empty(len(positions))
     moved = expected + nodes.read(np.where(np.isfinite(loose)[:, None], added, 0.0), weights)
     similarity = np.concatenate(

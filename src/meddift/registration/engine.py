@@ -108,11 +108,11 @@ class Field:
             return np.zeros(len(positions), dtype=np.int64)
         return np.asarray(nearest(self.sliding.data, self.sliding.grid.world_to_index(positions)), dtype=np.int64)
 
-    def apply(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map (N, 3) fixed world RAS mm, each by the part to which it belongs."""
-        group = self.group_of(positions)
-        result = self.parts[0].apply(positions)
-        for number, part in enumerate(self.parts[1:], start=1):
+    def apply(self, positions: NDArray[np.float64], group: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Map (N, 3) fixed world RAS mm, each by the part to which it belongs: `group`, or what `group_of` says."""
+        group = self.group_of(positions) if group is None else group
+        result = np.empty((len(positions), 3))
+        for number, part in enumerate(self.parts):
             result[group == number] = part.apply(positions[group == number])
         return result
 

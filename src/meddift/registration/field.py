@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform, sample
 from meddift.geometry.sampling import constant
@@ -38,9 +39,9 @@ class TensorField:
         return cls.moving(world, carried(transform, world), grid)
 
     @classmethod
-    def of(cls, transform: DisplacementField, device: str) -> TensorField:
+    def of(cls, transform: DisplacementField, device: str, *, dtype: DTypeLike = np.float32) -> TensorField:
         """A field in main memory, on a device."""
-        values = np.array(np.moveaxis(transform.displacement, 0, -1), dtype=np.float32, order="C")
+        values = np.array(np.moveaxis(transform.displacement, 0, -1), dtype=dtype, order="C")
         return cls(torch.from_numpy(values).to(device), transform.grid)
 
     @classmethod

@@ -23,14 +23,11 @@ def jacobian_determinant(field: DisplacementField) -> Volume:
     Returns:
         (X, Y, Z) float64 on the grid of the field.
     """
-    import torch
-
     from meddift.registration.field import TensorField
 
     # As exact as it was given: differences of values that were rounded to float32 would not be.
-    exact = np.float32 if field.displacement.dtype == np.float32 else np.float64
-    values = np.array(np.moveaxis(field.displacement, 0, -1), dtype=exact, order="C")
-    return Volume(TensorField(torch.from_numpy(values), field.grid).determinant().numpy(), field.grid)
+    exact = np.result_type(field.displacement, np.float32)
+    return Volume(TensorField.of(field, "cpu", dtype=exact).determinant().numpy(), field.grid)
 
 
 def folding(determinant: NDArray[np.floating]) -> float:
