@@ -10,7 +10,7 @@ from measuring import measured
 from torch.nn import functional
 
 from meddift.matching.cost_volume import cost_volume
-from meddift.registration.engine import RADIUS, STRIDE
+from meddift.registration.candidates import RADIUS, STRIDE
 
 #: Voxels on either side that support a node, as `meddift register` compares.
 SUPPORT = 1

@@ -11,7 +11,7 @@ from meddift.features import FeatureStore, Level, Pyramid
 from meddift.geometry import AffineTransform, DisplacementField, Grid
 from meddift.io import write_transform
 from meddift.pipeline.kept_field import keep_field
-from meddift.registration.engine import Field
+from meddift.registration.fitted import Field
 from meddift.registration.support import Support
 from meddift.volume import Volume
 

@@ -8,7 +8,7 @@ import pytest
 from meddift import Matcher
 from meddift.geometry import AffineTransform, Grid
 from meddift.pipeline.under_field import align_under
-from meddift.registration.engine import Field
+from meddift.registration.fitted import Field
 from meddift.volume import Volume
 
 #: How far the part with x < BORDER slides along y, mm (whole voxels), and where the mask says that it ends.

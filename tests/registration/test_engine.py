@@ -8,8 +8,10 @@ import torch
 
 from meddift.errors import NoCorrespondenceError
 from meddift.geometry import AffineTransform, Grid
-from meddift.registration.engine import FieldWork, Start
+from meddift.registration.compared import ComparedScans
+from meddift.registration.engine import FieldWork
 from meddift.registration.feature_map import DescribedScan, FeatureMap
+from meddift.registration.start import Start
 from meddift.volume import Volume
 
 GRID = Grid((48, 48, 48), np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -64,7 +66,7 @@ def test_what_slides_may_jump_and_without_being_told_it_does_not() -> None:
     stages = ("affine", "dense", "refine")
 
     def errors(sliding: Volume | None) -> np.ndarray:
-        work = FieldWork(scan(WORLD), slid(), ALL, ALL, quiet, sliding)
+        work = FieldWork(ComparedScans(scan(WORLD), slid(), ALL, ALL, sliding), quiet)
         return np.linalg.norm(work.fitted(start, stages).apply(places) - truth, axis=1)
 
     told, untold = errors(LEFT), errors(None)
@@ -76,7 +78,9 @@ def test_of_two_starts_the_one_that_fits_is_kept_whatever_the_order() -> None:
     moving = scan(WORLD - [0.0, 0.0, 30.0])
     right, wrong = Start("right", shift(27.0), shift(27.0)), Start("wrong", shift(-28.0), shift(-28.0))
     for starts in ([right, wrong], [wrong, right]):
-        field = FieldWork(scan(WORLD), moving, ALL, ALL, quiet).fitted(starts, ("affine", "dense", "refine"))
+        field = FieldWork(ComparedScans(scan(WORLD), moving, ALL, ALL), quiet).fitted(
+            starts, ("affine", "dense", "refine")
+        )
         places = np.random.default_rng(2).uniform(14, 50, (100, 3))
         assert np.linalg.norm(field.apply(places) - places - [0.0, 0.0, 30.0], axis=1).max() < 0.5
         assert next(iter(field.evidence)).startswith("start by right")
@@ -87,7 +91,7 @@ def test_a_network_that_agrees_with_itself_elsewhere_does_not_carry_the_field_aw
     # Its descriptors say 16 mm along x; those of the hand-made level say 4 mm along z.
     moved = WORLD - [0.0, 0.0, 4.0]
     network = {"up3": described(WORLD, seed=3)}, {"up3": described(WORLD - [16.0, 0.0, 0.0], seed=3)}
-    work = FieldWork(scan(WORLD, **network[0]), scan(moved, **network[1]), ALL, ALL, quiet)
+    work = FieldWork(ComparedScans(scan(WORLD, **network[0]), scan(moved, **network[1]), ALL, ALL), quiet)
     field = work.fitted([Start("network", IDENTITY, IDENTITY)], ("affine", "dense", "refine"))
     places = points(2.0)
     assert np.linalg.norm(field.apply(places) - places - [0.0, 0.0, 4.0], axis=1).max() < 0.5
@@ -98,4 +102,6 @@ def test_descriptors_with_nothing_in_common_are_refused() -> None:
     noise = torch.from_numpy(np.random.default_rng(4).normal(size=(*GRID.shape, 24))).float()
     noisy = DescribedScan({"mind": FeatureMap(noise, GRID)}, GRID)
     with pytest.raises(NoCorrespondenceError, match="no reliable correspondence"):
-        FieldWork(moving, noisy, ALL, ALL, quiet).fitted([Start("none", IDENTITY, IDENTITY)], ("affine", "dense"))
+        FieldWork(ComparedScans(moving, noisy, ALL, ALL), quiet).fitted(
+            [Start("none", IDENTITY, IDENTITY)], ("affine", "dense")
+        )

@@ -13,9 +13,10 @@ from meddift.features.extraction import MIND
 from meddift.features.mind import mind_level
 from meddift.geometry import AffineTransform, Grid
 from meddift.matching import cost_volume as costs
-from meddift.registration import register, register_scans
-from meddift.registration.engine import FieldWork, Start
+from meddift.registration import candidates, register, register_scans
+from meddift.registration.engine import FieldWork
 from meddift.registration.feature_map import DescribedScan, FeatureMap
+from meddift.registration.start import Start
 from meddift.volume import Volume
 
 GRID = Grid((44, 40, 36), np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -65,8 +66,9 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     for name in ("cpu", "numpy", "tolist", "__array__"):
         watched(torch.Tensor, name)
-    for name in ("_pass", "_apart", "_agreement", "_refined_part"):
-        within(FieldWork, name)
+    for name in ("_pass", "_apart", "_agreement"):
+        within(candidates, name)
+    within(FieldWork, "_refined_part")
     within(register, "invert")
     return seen
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from meddift.features import FeatureStore
 from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
 from meddift.pipeline.kept import keep
-from meddift.registration.engine import Field
+from meddift.registration.fitted import Field
 from meddift.registration.support import Support
 from meddift.volume import Volume
 

@@ -8,8 +8,8 @@ from meddift.geometry import DisplacementField, nearest
 from meddift.geometry.inverse import NumericalInverse
 from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.under_field import Usual
-from meddift.registration.engine import Field
 from meddift.registration.field import TensorField
+from meddift.registration.fitted import Field
 from meddift.registration.inverse import invert
 from meddift.registration.support import Support
 

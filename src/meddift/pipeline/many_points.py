@@ -18,7 +18,7 @@ from meddift.matching import SearchIndex
 from meddift.matching.locate import Located
 from meddift.pipeline.direction import Side
 from meddift.pipeline.under_field import align_under, semantic_margin, similarity_at, under_support
-from meddift.registration.engine import Field
+from meddift.registration.fitted import Field
 
 #: At most so many nodes: about as much work as so many points.
 NODES = 6_000

@@ -23,7 +23,7 @@ from meddift.pipeline.options import MANY
 from meddift.pipeline.scan_pair import ScanPair
 from meddift.pipeline.under_field import align_under, semantic_margin
 from meddift.points import Points, as_points
-from meddift.registration.engine import Field
+from meddift.registration.fitted import Field
 from meddift.system.progress import Progress
 from meddift.system.timing import timed
 from meddift.volume import Volume

@@ -14,8 +14,8 @@ from meddift.geometry import AffineTransform
 from meddift.matching import fit_robust_affine
 from meddift.matching.prior import MatchedPrior
 from meddift.registration import Registration, register_scans
-from meddift.registration.engine import Start
 from meddift.registration.register import RIGID, STAGES, check_stages
+from meddift.registration.start import Start
 from meddift.volume import Volume
 
 if TYPE_CHECKING:

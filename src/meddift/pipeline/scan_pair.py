@@ -28,9 +28,12 @@ from meddift.pipeline.known_field import KnownField, reversed_field
 from meddift.pipeline.options import describe_prior
 from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.under_field import Usual, align_under, semantic_margin
-from meddift.registration.engine import Field, FieldWork, Start
+from meddift.registration.compared import ComparedScans
+from meddift.registration.engine import FieldWork
 from meddift.registration.feature_map import DescribedScan
+from meddift.registration.fitted import Field
 from meddift.registration.register import STAGES
+from meddift.registration.start import Start
 from meddift.system.memory import memory_for
 from meddift.system.once import forget, known, once
 from meddift.system.progress import Progress
@@ -165,8 +168,8 @@ class ScanPair:
 
         def make() -> Field:
             everything = Volume(np.ones(self.moving.grid.shape, dtype=bool), self.moving.grid)
-            work = FieldWork(*self.described, self.fixed.body, everything, self.report, self.fixed.lungs)
-            made = work.fitted(self.starts, self.stages)
+            scans = ComparedScans(*self.described, self.fixed.body, everything, self.fixed.lungs)
+            made = FieldWork(scans, self.report).fitted(self.starts, self.stages)
             self.timing.update(made.timing)
             return made
 

@@ -16,7 +16,7 @@ from meddift.matching import SearchIndex
 from meddift.matching.align import LEAST_MISFIT, align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_nearby
 from meddift.pipeline.direction import Side
-from meddift.registration.engine import Field
+from meddift.registration.fitted import Field
 
 #: No point moves farther from where the field has it, mm.
 LIMIT_MM = 4.0

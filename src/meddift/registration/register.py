@@ -9,13 +9,16 @@ import numpy as np
 
 from meddift.errors import OptionsError
 from meddift.geometry import AffineTransform, Transform
+from meddift.registration.compared import FIELD_MM, ComparedScans
 from meddift.registration.diffeomorphic import VelocityField
-from meddift.registration.engine import FIELD_MM, Field, FieldWork, Start
+from meddift.registration.engine import FieldWork
 from meddift.registration.feature_map import DescribedScan
 from meddift.registration.field import TensorField
+from meddift.registration.fitted import Field
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, sd_log_jacobian
 from meddift.registration.result import Registration
+from meddift.registration.start import Start
 from meddift.system.progress import Progress, silent
 from meddift.volume import Volume
 
@@ -65,24 +68,25 @@ def register_scans(
     check_stages(stages)
     report = on_progress or silent
     smooth = diffeomorphic or bool(back)
-    work = FieldWork(fixed, moving, fixed_mask, moving_mask, report, None if smooth else sliding)
+    scans = ComparedScans(fixed, moving, fixed_mask, moving_mask, None if smooth else sliding)
+    work = FieldWork(scans, report)
     found = work.fitted(starts, stages) if field is None else field
     if isinstance(found.transform, AffineTransform):
         return _finished(work, found, found.transform, None, tuple(stages))
-    transform = TensorField.sampled(found.transform, work.field_grid, work.device)
+    transform = TensorField.sampled(found.transform, scans.field_grid, scans.device)
     if not smooth:
         return _finished(work, found, transform, None, tuple(stages))
     straight = found.affine.inverted()
-    velocity = VelocityField.of((transform, straight), work.field_grid, work.device)
+    velocity = VelocityField.of((transform, straight), scans.field_grid, scans.device)
     if back:
-        other = FieldWork(moving, fixed, moving_mask, fixed_mask, report, timing=work.timing)
-        reverse = other.fitted(back, stages)
-        there = TensorField.sampled(reverse.transform, other.field_grid, work.device)
-        returning = invert(there, reverse.affine, work.field_grid, work.device)
-        velocity = velocity.averaged(VelocityField.of((returning, straight), work.field_grid, work.device))
+        other = ComparedScans(moving, fixed, moving_mask, fixed_mask)
+        reverse = FieldWork(other, report, work.timing).fitted(back, stages)
+        there = TensorField.sampled(reverse.transform, other.field_grid, scans.device)
+        returning = invert(there, reverse.affine, scans.field_grid, scans.device)
+        velocity = velocity.averaged(VelocityField.of((returning, straight), scans.field_grid, scans.device))
     forward = velocity.flow().then(found.affine)
-    inverse_grid = work.grid_of(FIELD_MM, moving=True)
-    world = inverse_grid.voxel_centers_on(work.device)
+    inverse_grid = scans.grid_of(FIELD_MM, moving=True)
+    world = inverse_grid.voxel_centers_on(scans.device)
     backward = TensorField.moving(world, velocity.flow(-1.0).apply(straight.apply(world)), inverse_grid)
     return _finished(work, found, forward, backward, tuple(stages))
 
@@ -107,27 +111,28 @@ def _finished(
     stages: tuple[str, ...],
 ) -> Registration:
     """Measure what came out; find the inverse where it is not known. Brings the answer into main memory."""
+    scans = work.scans
     work.report("inverting", 0.9)
     started = time.perf_counter()
-    grid = work.field_grid
-    dense = TensorField.sampled(transform, grid, work.device)
-    world = grid.voxel_centers_on(work.device)
+    grid = scans.field_grid
+    dense = TensorField.sampled(transform, grid, scans.device)
+    world = grid.voxel_centers_on(scans.device)
     # On its own grid a field needs no reading between voxels.
-    counted = work.counted(world + dense.values.reshape(-1, 3))
+    counted = scans.counted(world + dense.values.reshape(-1, 3))
     if isinstance(transform, TensorField) and inverse is None:
-        inverse = invert(transform, field.affine, work.grid_of(FIELD_MM, moving=True), work.device)
+        inverse = invert(transform, field.affine, scans.grid_of(FIELD_MM, moving=True), scans.device)
     final: Transform = transform if isinstance(transform, AffineTransform) else transform.as_field()
     back: Transform = final.inverted() if inverse is None else inverse.as_field()
-    inside = (counted & work.body.reshape(-1)).nonzero()[:, 0]
+    inside = (counted & scans.body.reshape(-1)).nonzero()[:, 0]
     residual = InverseResidual.of(final, back, world[inside[:: max(1, len(inside) // CHECKED)]].cpu().numpy())
     supported, uncertainty = counted, np.full(grid.shape, np.nan, dtype=np.float32)
     if field.support is not None:
-        known = field.support.on(work.device)
+        known = field.support.on(scans.device)
         supported, uncertainty = (
             known.supported_at(world),
             known.uncertainty_at(world).reshape(grid.shape).cpu().numpy(),
         )
-    body = work.body.cpu().numpy()
+    body = scans.body.cpu().numpy()
     determinant = Volume(dense.determinant().cpu().numpy(), grid)
     return Registration(
         transform=final,
@@ -136,7 +141,7 @@ def _finished(
         affine=field.affine,
         determinant=determinant,
         uncertainty=Volume(uncertainty, grid),
-        supported=Volume((supported.reshape(grid.shape) & work.body).cpu().numpy(), grid),
+        supported=Volume((supported.reshape(grid.shape) & scans.body).cpu().numpy(), grid),
         body=Volume(body, grid),
         folding=folding(determinant.data[body]),
         sd_log_jacobian=sd_log_jacobian(determinant.data[body]),
