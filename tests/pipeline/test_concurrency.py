@@ -102,7 +102,7 @@ def test_eight_threads_get_what_each_would_get_alone(count, kept, model, scans, 
 
 def test_threads_that_ask_one_pair_find_one_field_together(scans, monkeypatch):
     """Prior, field and what is usual are computed by the first of them, once; by default, without a network."""
-    monkeypatch.setattr("meddift.pipeline.scan_pair.PRIOR_POINTS", 80)
+    monkeypatch.setattr("meddift.pipeline.starts.PRIOR_POINTS", 80)
     generator = np.random.default_rng(3)
     asked = [generator.uniform(-12, 12, (1 + i % 3, 3)) for i in range(8)]
 

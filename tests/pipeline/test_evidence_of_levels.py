@@ -49,7 +49,7 @@ def spoiled():
         Matcher(levels=("up1", "up2", "up3", "mind"), store=False, modality="ct") as matcher,
     ):
         patch.setattr(Side, "of_levels", of_levels)
-        patch.setattr("meddift.pipeline.scan_pair.PRIOR_POINTS", 100)
+        patch.setattr("meddift.pipeline.starts.PRIOR_POINTS", 100)
         pair = pair_of(matcher)
         places = pair.fixed.grid.index_to_world(np.random.default_rng(1).uniform(20, 40, (30, 3)))
         matches = pair.match(places)

@@ -59,7 +59,7 @@ MOVING = lattice((42, 44, 40), center=(2.0, -3.0, 1.0))
 def _fewer_landmarks():
     """These scans are small, and the prior needs less than for a patient."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("meddift.pipeline.scan_pair.PRIOR_POINTS", 100)
+        patch.setattr("meddift.pipeline.starts.PRIOR_POINTS", 100)
         yield
 
 

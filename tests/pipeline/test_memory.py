@@ -145,6 +145,7 @@ def test_512_points_at_the_papers_scale_take_under_1500_mb_beyond_the_pyramids(p
 
 
 def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said(monkeypatch):
+    from meddift.pipeline.encoding import must_spare
     from meddift.pipeline.memory import encoding_bytes
 
     told = []
@@ -155,7 +156,7 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
     for left, expected in ((whole + 1, 0), (None, 0), (least + 1, 1)):
         monkeypatch.setattr("meddift.system.memory.available_memory", lambda left=left: left)
         monkeypatch.setattr("meddift.pipeline.runtime.available_memory", lambda left=left: left)
-        assert matcher._must_spare(scan, matcher.settings) == bool(expected)
+        assert must_spare(scan, matcher.settings, matcher.report) == bool(expected)
         said = matcher.plan(scan, scan, 1)["moving"]["encoding"]
         assert "in exact slabs" in said
         assert ("as little as possible" in said) == bool(expected)
@@ -165,7 +166,7 @@ def test_where_memory_is_short_less_is_kept_and_where_it_is_too_short_it_is_said
     monkeypatch.setattr("meddift.pipeline.runtime.available_memory", lambda: least - 1)
     assert "DOES NOT FIT" in matcher.plan(scan, scan, 1)["fixed"]["encoding"]
     with pytest.raises(MemoryLimitError, match="200 x 200 x 200"):
-        matcher._must_spare(scan, matcher.settings)
+        must_spare(scan, matcher.settings, matcher.report)
 
 
 def test_a_full_graphics_card_is_told_and_less_is_kept(monkeypatch):
@@ -180,7 +181,7 @@ def test_a_full_graphics_card_is_told_and_less_is_kept(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return extract_pyramid(*arguments, spare=spare, **named)
 
-    monkeypatch.setattr("meddift.pipeline.matcher.extract_pyramid", extract)
+    monkeypatch.setattr("meddift.pipeline.encoding.extract_pyramid", extract)
     matcher = Matcher(store=False, device="cpu", on_progress=lambda text, share: told.append(text))
     scan = Volume(np.zeros((32, 32, 32), dtype=np.int16), Grid((32, 32, 32), np.diag([2.0, 2.0, 2.0, 1.0])))
     never = False

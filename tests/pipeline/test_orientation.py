@@ -64,7 +64,7 @@ def in_turned_world(volume, turn, shift=(0.0, 0.0, 0.0)):
 def _fewer_landmarks():
     """These scans are small, and the prior needs less than for a patient."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("meddift.pipeline.scan_pair.PRIOR_POINTS", 80)
+        patch.setattr("meddift.pipeline.starts.PRIOR_POINTS", 80)
         yield
 
 

@@ -10,15 +10,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from meddift.errors import OptionsError
-from meddift.features import ExtractionOptions, FeatureStore, extract_pyramid
+from meddift.features import ExtractionOptions, FeatureStore
 from meddift.models import ModelSpec, find_spec
-from meddift.pipeline.memory import estimate_memory
+from meddift.pipeline.encoding import encode_scan
 from meddift.pipeline.options import Options
+from meddift.pipeline.plan import plan_match
 from meddift.pipeline.runtime import Runtime
 from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.settings import Settings
 from meddift.system.device import Precision
-from meddift.system.memory import memory_for, require_memory, unless_card_is_full
 from meddift.system.once import forget, known, once
 from meddift.system.progress import Progress, silent
 from meddift.system.timing import timed
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from meddift.features import Pyramid
     from meddift.geometry import Transform
     from meddift.matching import Matches
     from meddift.models import DiffusionModel
@@ -291,55 +290,9 @@ class Matcher:
 
     def _to_be_encoded(self, volume: Volume, settings: Settings) -> EncodedScan:
         """A scan, encoded when it is first needed."""
-        made = EncodedScan(volume, settings, partial(self._pyramid, settings))
+        made = EncodedScan(volume, settings, partial(encode_scan, settings=settings, report=self.report))
         self._made.add(made)
         return made
-
-    def _pyramid(
-        self, settings: Settings, volume: Volume, *, digest: str, progress: Progress | None = None
-    ) -> Pyramid:
-        """The features of one scan, from the store where they are there."""
-        key = settings.key(digest, modality=volume.modality)
-
-        network = bool(settings.extraction.network_levels)
-
-        def extract(*, spare: bool) -> Pyramid:
-            return extract_pyramid(
-                volume,
-                settings.model if network else None,
-                settings.extraction,
-                spec=settings.spec,
-                digest=key,
-                spare=spare,
-                device=settings.runtime.device,
-                on_progress=progress,
-            )
-
-        def make() -> Pyramid:
-            with memory_for(f"encoding a scan of {_size(volume)} with {settings.spec.name}"):
-                if network and self._must_spare(volume, settings):
-                    return extract(spare=True)
-                made = unless_card_is_full(lambda: extract(spare=False))
-                if made is None:
-                    self.report("the graphics card is full: encoding once more, in less memory and more time", 0.05)
-                    made = extract(spare=True)
-                return made
-
-        return make() if self.store is None else self.store.get_or_make(key, make)
-
-    def _must_spare(self, volume: Volume, settings: Settings) -> bool:
-        """Whether less has to be kept while encoding, as the whole would not fit into the memory that is left.
-
-        Raises:
-            MemoryLimitError: if even the least does not fit.
-        """
-        plan = settings.encoding_plan(volume.grid)
-        if plan.spare:
-            require_memory(plan.needed_bytes, f"encoding a scan of {_size(volume)} with {settings.spec.name}")
-            self.report(
-                f"little memory is left: encoding in {plan.needed_bytes / 1e9:.1f} GB, in somewhat more time", 0.05
-            )
-        return plan.spare
 
     def close(self) -> None:
         """Free the memory of the device. What is asked later loads what it needs again."""
@@ -368,28 +321,7 @@ class Matcher:
         Returns:
             Ready for JSON: model, options, grids in words, stages, and an estimate of the peak memory in bytes.
         """
-        settings = self._alike(fixed, moving)[0].settings
-        estimate = estimate_memory(settings.spec, self.extraction, self.options, fixed.grid, moving.grid, count)
-        scans = {"fixed": (fixed, estimate.fixed_network), "moving": (moving, estimate.moving_network)}
-
-        def encoding(volume: Volume) -> str:
-            if not self.extraction.network_levels:
-                return "none: no level of the network is asked for"
-            return str(settings.encoding_plan(volume.grid))
-
-        described = {
-            role: {"scan": repr(volume.grid), "network": repr(network), "encoding": encoding(volume)}
-            for role, (volume, network) in scans.items()
-        }
-        return {
-            "model": settings.spec.name,
-            "options": self.options.describe(),
-            "levels": list(self.extraction.levels),
-            **described,
-            "points": count,
-            "memory_bytes": estimate.peak_bytes,
-            "stages": [*estimate.stages],
-        }
+        return plan_match(self._alike(fixed, moving)[0].settings, fixed, moving, count)
 
 
 def match(fixed: Any, moving: Any, points: Points | ArrayLike, **options: Any) -> Matches:
@@ -406,8 +338,3 @@ def match(fixed: Any, moving: Any, points: Points | ArrayLike, **options: Any) -
     """
     with Matcher(**options) as matcher:
         return matcher.pair(fixed, moving).match(points)
-
-
-def _size(volume: Volume) -> str:
-    """Voxels along each axis, for people."""
-    return " x ".join(map(str, volume.grid.shape))

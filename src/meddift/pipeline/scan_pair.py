@@ -15,18 +15,15 @@ from numpy.typing import NDArray
 
 from meddift.errors import NoCorrespondenceError
 from meddift.features import Pyramid
-from meddift.features.extraction import MIND
-from meddift.geometry import AffineTransform, Grid, Transform, nearest
-from meddift.geometry.inverse import NumericalInverse
+from meddift.geometry import Transform, nearest
 from meddift.matching import SearchIndex
-from meddift.matching.prior import MatchedPrior, match_prior
-from meddift.pipeline.direction import BLURRED_MM, Direction, Side, averaged
+from meddift.pipeline.direction import Direction, Side, averaged
 from meddift.pipeline.kept import keep
 from meddift.pipeline.kept_field import keep_field
-from meddift.pipeline.kept_prior import keep_prior
 from meddift.pipeline.known_field import KnownField, reversed_field
 from meddift.pipeline.options import describe_prior
 from meddift.pipeline.scan import EncodedScan
+from meddift.pipeline.starts import agreeing_shares, find_starts, prior_places
 from meddift.pipeline.under_field import Usual, align_under, semantic_margin
 from meddift.registration.compared import ComparedScans
 from meddift.registration.engine import FieldWork
@@ -37,16 +34,12 @@ from meddift.registration.start import Start
 from meddift.system.memory import memory_for
 from meddift.system.once import forget, known, once
 from meddift.system.progress import Progress
-from meddift.system.threads import side_by_side
 from meddift.system.timing import timed
 from meddift.volume import Volume
 
 Answer = TypeVar("Answer")
 
 _LOGGER = logging.getLogger(__name__)
-
-#: Places that are matched to find out how the scans lie to each other.
-PRIOR_POINTS = 256
 
 
 class ScanPair:
@@ -179,12 +172,18 @@ class ScanPair:
     def _field_decides(self) -> dict[str, Any]:
         """What decides the field, ready for JSON."""
         return {
-            **self._decides(self.fixed.pyramid),
+            **self.decides(self.fixed.pyramid),
             "fixed": self.fixed.digest,
             "starts": [[start.name, start.affine.matrix.tolist()] for start in self.starts],
             "prior": self._prior_in_words,
             **({} if self.stages == STAGES else {"stages": self.stages}),
         }
+
+    @property
+    def _prior_in_words(self) -> str:
+        """What was said about the prior; of a file what is in it, as it may be written anew."""
+        prior = self.settings.options.prior if self._given is None else self._given
+        return describe_prior(self.starts[0].transform if isinstance(prior, Path) else prior)
 
     @property
     def known_field(self) -> KnownField | None:
@@ -216,12 +215,7 @@ class ScanPair:
         """
         found: dict[str, Any] = {}
         if known(self, "_starts_or_why"):
-            matched = {start.name: start.transform for start in self.starts}
-            found["place"] = {
-                name: len(prior.anchors) / PRIOR_POINTS
-                for name, prior in matched.items()
-                if isinstance(prior, MatchedPrior)
-            }
+            found["place"] = agreeing_shares(self.starts)
         if known(self, "field"):
             found["field"] = dict(self.field.evidence)
         if known(self, "usual"):
@@ -259,74 +253,12 @@ class ScanPair:
                 self._coarse[spacing_mm] = averaged(self.moving, self.sides[1].every, spacing_mm)
             return self._coarse[spacing_mm]
 
-    @property
-    def _prior_in_words(self) -> str:
-        """What was said about the prior; of a file what is in it, as it may be written anew."""
-        prior = self.settings.options.prior if self._given is None else self._given
-        return describe_prior(self.starts[0].transform if isinstance(prior, Path) else prior)
-
     @once
     def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:
         """Where points are expected, and why nothing is known about it."""
-        prior = self.settings.options.prior
-        if self._back is not None:
-            way = NumericalInverse(self._back.field.transform, self._back.field.affine)
-            return (Start("the way back", way, self._back.field.affine.inverted()),), ""
-        if self._given is not None:
-            return (Start("prior", self._given, self._affine_of(self._given), near=True),), ""
-        if isinstance(prior, Path):
-            from meddift.io import read_transform
+        return find_starts(self, prior=self._given, back=self._back)
 
-            prior = read_transform(prior)
-        if prior == "none":
-            return (), ""
-        if prior == "identity":
-            prior = AffineTransform.identity()
-        if not isinstance(prior, str):
-            return (Start("prior", prior, self._affine_of(prior)),), ""
-        self.report("finding out how the scans lie to each other", 0.6)
-        learned = bool(self.settings.extraction.network_levels)
-        semantic = self.sides[0].semantic
-        ways: list[tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]] = [
-            ("network" if learned else MIND, semantic.pyramid, semantic.grid, lambda side: side.semantic)
-        ]
-        if learned and MIND in self.fixed.pyramid.names:
-            mind = self.fixed.pyramid.select([MIND])
-            ways.append((MIND, mind, mind.levels[0].grid.coarsened(BLURRED_MM), lambda side: side.blurred))
-
-        def look(way: tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]) -> Start | str:
-            name, levels, grid, index_of = way
-            try:
-                matched = self._matched_prior(levels, grid, index_of)
-            except NoCorrespondenceError as error:
-                return str(error)
-            return Start(name, matched, matched.affine)
-
-        with timed(self.timing, "prior"):
-            answers = side_by_side(ways, look, device=self.settings.runtime.device)
-        found = [answer for answer in answers if isinstance(answer, Start)]
-        reasons = [answer for answer in answers if isinstance(answer, str)]
-        found.sort(key=lambda start: -len(start.transform.anchors) if isinstance(start.transform, MatchedPrior) else 0)
-        return tuple(found), "" if found else reasons[0]
-
-    def _matched_prior(self, levels: Pyramid, grid: Grid, index_of: Callable[[Side], SearchIndex]) -> MatchedPrior:
-        """By some levels of the fixed scan on a grid, or from the store, which saves making them ready."""
-        settings = self.settings
-        seed = settings.options.seed
-        decides = {
-            **self._decides(levels),
-            "spacing": [round(float(value), 6) for value in grid.spacing],
-            "points": PRIOR_POINTS,
-            "seed": seed,
-        }
-
-        def match() -> MatchedPrior:
-            fixed, moving = (index_of(side) for side in self.sides)
-            return match_prior(fixed, moving, self._landmarks, seed=seed)
-
-        return keep_prior(settings.runtime.store, self.fixed.pyramid.digest, decides, match)
-
-    def _decides(self, pyramid: Pyramid) -> dict[str, Any]:
+    def decides(self, pyramid: Pyramid) -> dict[str, Any]:
         """What decides all that is found by some levels of the fixed scan, ready for JSON."""
         settings = self.settings
         return {
@@ -337,15 +269,9 @@ class ScanPair:
         }
 
     @once
-    def _landmarks(self) -> NDArray[np.float64]:
+    def landmarks(self) -> NDArray[np.float64]:
         """Places with texture in the fixed scan."""
-        return self.fixed.landmarks(PRIOR_POINTS)
-
-    def _affine_of(self, transform: Transform) -> AffineTransform:
-        """The affine closest to a transform in the body of the fixed scan."""
-        if isinstance(transform, AffineTransform):
-            return transform
-        return AffineTransform.fit(self.body_places, transform.apply(self.body_places))
+        return prior_places(self.fixed)
 
     @once
     def body_places(self) -> NDArray[np.float64]:
@@ -381,7 +307,7 @@ class ScanPair:
         return fixed.of_levels(names), moving.of_levels(names)
 
     def _usual(self) -> Usual:
-        places = self._landmarks
+        places = self.landmarks
         body = self.fixed.body
         inside = self.moving.grid.contains(self.field.apply(places))
         inside &= nearest(body.data, body.grid.world_to_index(places))

@@ -1,0 +1,77 @@
+"""Encoding one scan in the memory that is left, or taking its features from the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meddift.features import extract_pyramid
+from meddift.system.memory import memory_for, require_memory, unless_card_is_full
+
+if TYPE_CHECKING:
+    from meddift.features import Pyramid
+    from meddift.pipeline.settings import Settings
+    from meddift.system.progress import Progress
+    from meddift.volume import Volume
+
+
+def encode_scan(
+    volume: Volume, *, digest: str, progress: Progress | None, settings: Settings, report: Progress
+) -> Pyramid:
+    """The features of one scan, from the store where they are there.
+
+    Args:
+        volume: The scan.
+        digest: Its digest.
+        progress: Called as the network works.
+        settings: Model, options and runtime.
+        report: Told where less memory is left than would be quickest.
+
+    Raises:
+        MemoryLimitError: if even the least memory is not there.
+        MeddiftError: if features cannot be computed.
+    """
+    key = settings.key(digest, modality=volume.modality)
+    network = bool(settings.extraction.network_levels)
+
+    def extract(*, spare: bool) -> Pyramid:
+        return extract_pyramid(
+            volume,
+            settings.model if network else None,
+            settings.extraction,
+            spec=settings.spec,
+            digest=key,
+            spare=spare,
+            device=settings.runtime.device,
+            on_progress=progress,
+        )
+
+    def make() -> Pyramid:
+        with memory_for(_purpose(volume, settings)):
+            if network and must_spare(volume, settings, report):
+                return extract(spare=True)
+            made = unless_card_is_full(lambda: extract(spare=False))
+            if made is None:
+                report("the graphics card is full: encoding once more, in less memory and more time", 0.05)
+                made = extract(spare=True)
+            return made
+
+    store = settings.runtime.store
+    return make() if store is None else store.get_or_make(key, make)
+
+
+def must_spare(volume: Volume, settings: Settings, report: Progress) -> bool:
+    """Whether less has to be kept while encoding, as the whole would not fit into the memory that is left.
+
+    Raises:
+        MemoryLimitError: if even the least does not fit.
+    """
+    plan = settings.encoding_plan(volume.grid)
+    if plan.spare:
+        require_memory(plan.needed_bytes, _purpose(volume, settings))
+        report(f"little memory is left: encoding in {plan.needed_bytes / 1e9:.1f} GB, in somewhat more time", 0.05)
+    return plan.spare
+
+
+def _purpose(volume: Volume, settings: Settings) -> str:
+    """What the memory is for, in words."""
+    return f"encoding a scan of {' x '.join(map(str, volume.grid.shape))} with {settings.spec.name}"
