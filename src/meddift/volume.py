@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from meddift.errors import GeometryError
 from meddift.geometry import Grid, resample_axes, sample
+from meddift.library_images import nifti_image, sitk_image, storable_array
 from meddift.system.once import once
 
 if TYPE_CHECKING:
@@ -136,16 +137,22 @@ class Volume:
         return sample(self.data, self.grid.world_to_index(positions))
 
     def to_sitk(self) -> Any:
-        """The same voxels in the same place as a SimpleITK.Image; as `meddift.io.to_sitk`."""
-        from meddift.io.convert import to_sitk
+        """The same voxels in the same place as a SimpleITK.Image, in its world of LPS mm.
 
-        return to_sitk(self)
+        Booleans become uint8, float16 becomes float32, and 64-bit integers become int32 where they fit.
+
+        Raises:
+            ImageError: if there are several channels, or values of a type that no image holds.
+            GeometryError: if the axes of the grid are not orthogonal.
+        """
+        return sitk_image(storable_array(self.data, self.grid, "a SimpleITK image"), self.grid)
 
     def to_nibabel(self) -> Any:
-        """The same voxels in the same place as a nibabel NIfTI image; as `meddift.io.to_nibabel`."""
-        from meddift.io.convert import to_nibabel
+        """The same voxels in the same place as a nibabel NIfTI image, whose sform and qform agree and have code 1.
 
-        return to_nibabel(self)
+        Types and errors as in `to_sitk`.
+        """
+        return nifti_image(storable_array(self.data, self.grid, "a nibabel image"), self.grid)
 
     def digest(self) -> str:
         """sha256 of voxel values and geometry, as 64 hexadecimal digits; equal scans have equal digests."""

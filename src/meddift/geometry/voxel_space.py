@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+#: Largest cosine between two index axes that is still taken for rounding. ITK, and with it 3D Slicer,
+#: refuses NIfTI images beyond about this value.
+SHEAR_TOLERANCE = 1e-4
+
 #: Lengths beyond this are damage, mm; their squares would overflow in places where nobody looks.
 _LARGEST = 1e9
 

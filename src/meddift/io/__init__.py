@@ -1,4 +1,4 @@
-"""Files in and out: images, points and transforms. Here, and only here, LPS and voxel indices exist.
+"""Files in and out: images, points and transforms. LPS and voxel indices exist only here and in `library_images`.
 
 Nothing heavy is loaded until it is used: importing this package takes neither SimpleITK nor nibabel.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from meddift.io.convert import as_volume, to_nibabel, to_sitk
+    from meddift.io.convert import as_volume
     from meddift.io.describe import describe_image
     from meddift.io.dicom import list_dicom_series
     from meddift.io.images import read_volume, write_volume
@@ -25,8 +25,6 @@ _HOME = {
     "read_points": "meddift.io.points",
     "read_transform": "meddift.io.transforms",
     "read_volume": "meddift.io.images",
-    "to_nibabel": "meddift.io.convert",
-    "to_sitk": "meddift.io.convert",
     "write_points": "meddift.io.points",
     "write_transform": "meddift.io.transforms",
     "write_volume": "meddift.io.images",
@@ -39,8 +37,6 @@ __all__ = [
     "read_points",
     "read_transform",
     "read_volume",
-    "to_nibabel",
-    "to_sitk",
     "write_points",
     "write_transform",
     "write_volume",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from meddift.errors import GeometryError, MeddiftError, OptionsError
 from meddift.geometry import flip_affine_ras_lps
 from meddift.io.header import content_problems, geometry_problems, stored_shape
-from meddift.io.images import check_scan, plain_array, read_volume, storable_array
+from meddift.io.images import check_scan, plain_array, read_volume
 from meddift.volume import Volume
 
 if TYPE_CHECKING:
@@ -89,20 +89,6 @@ def from_sitk(image: Any, *, check: bool = True) -> Volume:
     _raise_first(content_problems(shape, kind, name))
     affine = affine_of(image)
     return _finished(array_of(image), affine, name, check=check)
-
-
-def to_sitk(volume: Volume) -> Any:
-    """A SimpleITK.Image with the same voxels in the same place; types as in `write_volume`."""
-    from meddift.io.itk_files import image_of
-
-    return image_of(storable_array(volume, "a SimpleITK image"), volume.grid)
-
-
-def to_nibabel(volume: Volume) -> Any:
-    """A nibabel NIfTI image with the same voxels in the same place; sform and qform agree and have code 1."""
-    from meddift.io.nifti import to_nifti_image
-
-    return to_nifti_image(storable_array(volume, "a nibabel image"), volume.grid)
 
 
 # ---------------------------------------------------------------------- internals

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError
 from meddift.geometry import Grid, flip_affine_ras_lps
+from meddift.geometry.voxel_space import SHEAR_TOLERANCE
 from meddift.io.dicom_slice import DicomSlice
-from meddift.io.header import SHEAR_TOLERANCE
 
 _SEPARATE = "Put the slices of one scan into a folder of their own."
 

@@ -92,10 +92,11 @@ def write_nifti_field(field: DisplacementField, path: Path, *, compressed: bool)
     Raises:
         OSError: if the operating system refuses.
     """
-    from meddift.io.nifti import to_nifti_image, write_nifti_image
+    from meddift.io.nifti import write_nifti_image
+    from meddift.library_images import nifti_image
 
     values = np.moveaxis(lps_values(field, np.dtype(np.float32)), 0, -1)[:, :, :, None]
-    image = to_nifti_image(values, field.grid)
+    image = nifti_image(values, field.grid)
     image.header.set_intent(_VECTOR)
     write_nifti_image(image, path, compressed=compressed)
 

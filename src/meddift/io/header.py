@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import GeometryError, ImageError, MeddiftError
 from meddift.geometry import Grid
-
-#: Largest cosine between two index axes that is still taken for rounding. ITK, and with it 3D Slicer,
-#: refuses NIfTI images beyond about this value.
-SHEAR_TOLERANCE = 1e-4
+from meddift.geometry.voxel_space import SHEAR_TOLERANCE
 
 #: The way out where a header says what cannot be.
 REPAIR = "Write the file again with the tool that made it, or repair the header."

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from meddift.errors import GeometryError, ImageError, MissingFileError, OptionsError
-from meddift.io.header import SHEAR_TOLERANCE, ImageHeader
+from meddift.errors import ImageError, MissingFileError, OptionsError
+from meddift.io.header import ImageHeader
 from meddift.io.sniff import usual_suffix, what_it_is
 from meddift.io.text_header import shortened
+from meddift.library_images import storable_array
 from meddift.system.atomic import atomic_write
 from meddift.system.memory import require_memory
 from meddift.volume import Volume
@@ -105,7 +106,7 @@ def write_volume(volume: Volume, path: Path | str, *, like_dtype: DTypeLike | No
         raise OptionsError(
             f"cannot tell the format of {path} from its name; end it with one of {', '.join(WRITABLE_SUFFIXES)}"
         )
-    data = storable_array(volume, str(path), like_dtype=like_dtype)
+    data = storable_array(volume.data, volume.grid, str(path), like_dtype=like_dtype)
     # SimpleITK does not know its own suffixes in capital letters.
     with atomic_write(path, suffix=None if path.name.endswith(suffix) else suffix) as temporary:
         if suffix in NIFTI_SUFFIXES:
@@ -217,42 +218,6 @@ def plain_array(data: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(data, dtype=np.uint8)
     with np.errstate(over="ignore"):  # beyond float32 means infinite; check_scan says so
         return np.ascontiguousarray(data, dtype=np.float32)
-
-
-def storable_array(volume: Volume, name: str, *, like_dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """(X, Y, Z) voxels in a type that every format holds; see `write_volume`."""
-    data = volume.data
-    if data.ndim == 4 and data.shape[0] == 1:
-        data = data[0]
-    if data.ndim != 3:
-        raise ImageError(
-            f"cannot write {name}: the volume has shape {data.shape}; write each of its channels to a file of its own."
-        )
-    if volume.grid.shear > SHEAR_TOLERANCE:
-        raise GeometryError(
-            f"cannot write {name}: the axes of its grid are not orthogonal, and most programs refuse such images; "
-            "resample the volume first."
-        )
-    if like_dtype is not None and np.dtype(like_dtype) != data.dtype:
-        target = np.dtype(like_dtype)
-        if target.kind in "iu" and data.dtype.kind == "f":
-            limits = np.iinfo(target)
-            data = np.clip(np.rint(np.nan_to_num(data.astype(np.float64))), limits.min, limits.max)
-        elif target.kind in "iu" and data.dtype.kind in "iu":
-            limits = np.iinfo(target)
-            own = np.iinfo(data.dtype)
-            data = np.clip(data, max(int(limits.min), int(own.min)), min(int(limits.max), int(own.max)))
-        data = data.astype(target)
-    if data.dtype.kind == "b":
-        return data.astype(np.uint8)
-    if data.dtype == np.float16:
-        return data.astype(np.float32)
-    if data.dtype in (np.int64, np.uint64):
-        limits = np.iinfo(np.int32)
-        return data.astype(np.int32) if limits.min <= data.min() and data.max() <= limits.max else data
-    if data.dtype.kind not in "iuf" or data.dtype.itemsize > 8:
-        raise ImageError(f"cannot write {name}: image files do not hold values of type {data.dtype}.")
-    return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
 # ---------------------------------------------------------------------- internals

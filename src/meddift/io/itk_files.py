@@ -1,4 +1,4 @@
-"""Images of SimpleITK from and to arrays, and files written by it (`.nrrd`, `.mha`)."""
+"""Voxels of SimpleITK images, and files written by it (`.nrrd`, `.mha`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meddift.geometry import Grid, flip_affine_ras_lps
+from meddift.geometry import Grid
 from meddift.io.itk import captured_messages
+from meddift.library_images import sitk_image
 
 
 def array_of(image: Any) -> NDArray[Any]:
@@ -24,26 +25,6 @@ def array_of(image: Any) -> NDArray[Any]:
     return np.asarray(data.transpose())
 
 
-def image_of(data: NDArray[Any], grid: Grid) -> Any:
-    """A SimpleITK.Image of (X, Y, Z) voxels on a grid.
-
-    Args:
-        data: (X, Y, Z), of a type that SimpleITK knows.
-        grid: Its grid; its axes must be orthogonal.
-    """
-    import SimpleITK as sitk  # noqa: N813
-
-    image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose()))
-    affine = flip_affine_ras_lps(grid.affine)
-    image.SetSpacing(grid.spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    direction = affine[:3, :3] / grid.spacing
-    # ITK 5.4 inverts directions with entries below some 1e-290 wrongly, and says so on the error stream only.
-    direction[np.abs(direction) < 1e-15] = 0.0
-    image.SetDirection(direction.ravel().tolist())
-    return image
-
-
 def write_itk(data: NDArray[Any], grid: Grid, path: Path) -> None:
     """Write an NRRD or MetaImage file, compressed; not atomic by itself.
 
@@ -53,4 +34,4 @@ def write_itk(data: NDArray[Any], grid: Grid, path: Path) -> None:
     import SimpleITK as sitk  # noqa: N813
 
     with captured_messages():
-        sitk.WriteImage(image_of(data, grid), str(path), True)
+        sitk.WriteImage(sitk_image(data, grid), str(path), True)

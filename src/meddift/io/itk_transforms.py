@@ -23,8 +23,8 @@ from meddift.geometry import (
 )
 from meddift.geometry.frames import RAS_LPS_FLIP
 from meddift.geometry.inverse import NumericalInverse
+from meddift.geometry.voxel_space import SHEAR_TOLERANCE
 from meddift.io.compressed import AGAIN
-from meddift.io.header import SHEAR_TOLERANCE
 from meddift.io.itk import captured_messages, one_sentence
 from meddift.io.itk_linear import LARGEST, matrix_of, require_numbers, told
 from meddift.io.itk_records import Record

@@ -21,6 +21,7 @@ from meddift.io.compressed import opened, read_voxels, require_room
 from meddift.io.header import REPAIR, ImageHeader, content_problems, stored_shape
 from meddift.io.nifti_geometry import NiftiForm, nifti_affine
 from meddift.io.sniff import what_it_is
+from meddift.library_images import nifti_image
 
 #: The largest offset of voxels that any writer could mean: headers with pictures or tables have some MB.
 _LARGEST_OFFSET = 1 << 40
@@ -107,14 +108,14 @@ def write_nifti(data: NDArray[Any], grid: Grid, path: Path, *, compressed: bool)
     Raises:
         OSError: if the operating system refuses.
     """
-    write_nifti_image(to_nifti_image(data, grid), path, compressed=compressed)
+    write_nifti_image(nifti_image(data, grid), path, compressed=compressed)
 
 
 def write_nifti_image(image: Any, path: Path, *, compressed: bool) -> None:
     """Write a nibabel NIfTI image; equal images make equal files.
 
     Args:
-        image: As `to_nifti_image` makes it.
+        image: As `nifti_image` makes it.
         path: The file; not atomic by itself.
         compressed: Whether to compress by gzip.
 
@@ -128,24 +129,6 @@ def write_nifti_image(image: Any, path: Path, *, compressed: bool) -> None:
         # No name and no time in the gzip header.
         with gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=3, mtime=0) as packed:
             image.to_stream(packed)
-
-
-def to_nifti_image(data: NDArray[Any], grid: Grid) -> Any:
-    """A nibabel NIfTI image whose sform and qform agree and both have code 1 (scanner).
-
-    Args:
-        data: (X, Y, Z) or (X, Y, Z, T, C), of a type that NIfTI knows.
-        grid: Its grid.
-    """
-    import nibabel
-
-    # NIfTI-1 counts voxels along an axis in 16 bits.
-    kind = nibabel.Nifti2Image if max(data.shape) > np.iinfo(np.int16).max else nibabel.Nifti1Image
-    image = kind(data, grid.affine, dtype=data.dtype)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(grid.affine, 1)
-    image.set_qform(grid.affine, 1)
-    return image
 
 
 # ---------------------------------------------------------------------- internals

@@ -81,7 +81,5 @@ def _as_int16(values: NDArray[np.generic]) -> tuple[NDArray[np.int16], float, fl
 
 def nifti_bytes(volume: Volume) -> bytes:
     """A NIfTI file in memory."""
-    from meddift.io import to_nibabel
-
-    content: bytes = to_nibabel(volume).to_bytes()
+    content: bytes = volume.to_nibabel().to_bytes()
     return content

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from meddift.geometry import DisplacementField, Grid, Transform
-from meddift.io.convert import to_sitk
 from meddift.io.itk import affine_of
 from meddift.io.itk_transforms import ItkTransform, field_of, from_records, to_records
 from meddift.registration import sampled
@@ -121,7 +120,7 @@ def as_images(fixed: Volume, moving: Volume) -> tuple[Any, Any]:
     """Both scans as SimpleITK images of float32."""
     import SimpleITK as sitk  # noqa: N813
 
-    return sitk.Cast(to_sitk(fixed), sitk.sitkFloat32), sitk.Cast(to_sitk(moving), sitk.sitkFloat32)
+    return sitk.Cast(fixed.to_sitk(), sitk.sitkFloat32), sitk.Cast(moving.to_sitk(), sitk.sitkFloat32)
 
 
 def as_transform(transform: Any) -> Transform:
@@ -177,7 +176,7 @@ def _itk_field(transform: Any, grid: Grid, *, double: bool = False) -> Any:
     """A SimpleITK transform sampled by ITK at the voxel centres of a grid."""
     import SimpleITK as sitk  # noqa: N813
 
-    like = to_sitk(Volume(np.zeros(grid.shape, dtype=np.uint8), grid))
+    like = Volume(np.zeros(grid.shape, dtype=np.uint8), grid).to_sitk()
     kind = sitk.sitkVectorFloat64 if double else sitk.sitkVectorFloat32
     return sitk.TransformToDisplacementField(
         transform, kind, like.GetSize(), like.GetOrigin(), like.GetSpacing(), like.GetDirection()
