@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,31 @@ def test_catalogue_has_the_documented_models() -> None:
         "builtin-2",
         "builtin-3",
     ]
+
+
+def test_a_specification_takes_from_another_what_it_does_not_say() -> None:
+    base = find_spec("builtin-2")
+    told = {"name": "builtin", "title": find_spec("builtin").title, "modality": "CT and MR"}
+    assert find_spec("builtin") == dataclasses.replace(base, **told, other_scans="builtin-3")
+
+
+def test_weights_that_were_trained_further_need_a_few_lines(tmp_path) -> None:
+    documented = Path(__file__).parents[2] / "docs" / "model-files.md"
+    path = tmp_path / "mine.toml"
+    path.write_text(documented.read_text().split("```toml\n")[1].split("```")[0])
+    spec, base = find_spec(path), find_spec("builtin-3")
+    assert (spec.name, spec.weights.folder, spec.origin) == ("my-chests", "my-weights", str(path.resolve()))
+    assert (dict(spec.unet), spec.grid, spec.intensity) == (dict(base.unet), base.grid, base.intensity)
+    # A table is taken whole or not at all.
+    path.write_text(path.read_text() + "[schedule]\nkind = 'ddpm'\n")
+    with pytest.raises(ModelError, match="schedule: 'prediction' is missing"):
+        find_spec(path)
+
+
+@pytest.mark.parametrize("name", ["'builtin-4'", "'../specs/builtin-2'", "3", "['builtin-2']"])
+def test_only_models_of_the_catalogue_can_be_extended(name: str, toml: str) -> None:
+    with pytest.raises(ModelError, match=r"here: extends must name a model of the catalogue, got .*"):
+        parse_spec(f"extends = {name}\n{toml}", source="here")
 
 
 def test_a_changed_catalogue_dict_does_not_change_the_catalogue() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from meddift.errors import ModelError
 from meddift.models.spec import ModelSpec
-from meddift.models.spec_reader import nearest, parse_spec, read_spec
+from meddift.models.spec_reader import nearest, packaged_specs, parse_spec, read_spec
 
 
 def catalogue() -> dict[str, ModelSpec]:
@@ -45,11 +44,4 @@ def find_spec(name_or_path: str | Path) -> ModelSpec:
 @cache
 def _catalogue() -> dict[str, ModelSpec]:
     """Parse the packaged files once."""
-    specs = {}
-    for entry in sorted(
-        files("meddift.models").joinpath("specs").iterdir(), key=lambda e: e.name.removesuffix(".toml")
-    ):
-        if entry.name.endswith(".toml"):
-            spec = parse_spec(entry.read_text(encoding="utf-8"), source=entry.name)
-            specs[spec.name] = spec
-    return specs
+    return {name: parse_spec(text, source=f"{name}.toml") for name, text in packaged_specs().items()}

@@ -6,6 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -22,11 +23,12 @@ def parse_spec(text: str, *, source: str, origin: str = "") -> ModelSpec:
         origin: The user's file it comes from, "" for the catalogue.
 
     Raises:
-        ModelError: if it is not TOML, a key is unknown or missing, a value has the wrong type or begins
-            with `$` (MONAI bundles run such values as code; meddift never does), or parts contradict each other.
+        ModelError: if it is not TOML, it extends no model of the catalogue, a key is unknown or missing, a value has
+            the wrong type or begins with `$` (MONAI bundles run such values as code; meddift never does), or parts
+            contradict each other.
     """
     try:
-        table = tomllib.loads(text)
+        table = _with_inherited(tomllib.loads(text), source)
         _reject_expressions(table, source)
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{source} is not valid TOML: {error}") from error
@@ -56,10 +58,33 @@ def read_spec(path: Path) -> ModelSpec:
     return parse_spec(text, source=str(path), origin=str(path.resolve()))
 
 
+def packaged_specs() -> dict[str, str]:
+    """Name of each model of the catalogue, ascending -> its specification as TOML text."""
+    found = {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in files("meddift.models").joinpath("specs").iterdir()
+        if entry.name.endswith(".toml")
+    }
+    return dict(sorted(found.items()))
+
+
 def nearest(word: str, choices: Mapping[str, Any] | frozenset[str] | list[str]) -> str:
     """' Did you mean ...?' for the closest choice, or ''."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _with_inherited(table: dict[str, Any], source: str) -> dict[str, Any]:
+    """The keys and tables of a specification, and of the one that it extends those that it does not have itself."""
+    if "extends" not in table:
+        return table
+    own = {key: value for key, value in table.items() if key != "extends"}
+    name, known = table["extends"], packaged_specs()
+    if not isinstance(name, str) or name not in known:
+        raise ModelError(
+            f"{source}: extends must name a model of the catalogue, got {name!r}.{nearest(str(name), list(known))}"
+        )
+    return {**_with_inherited(tomllib.loads(known[name]), name), **own}
 
 
 def _reject_expressions(value: Any, where: str) -> None:
