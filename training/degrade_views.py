@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from contrast import bias_field, generator_on, interp, random_map
+from contrast import bias_field, generator_on, interp, random_map, send
 from training_scans import AIR_HU, TOP_HU, Scan, shown
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ AS_IT_CAME = 0.25
 REMAPPED = {"CT": 0.35, "MR": 0.45}
 #: Of MR that is not: how often the mapped values pass the window of CT; otherwise they are shown as the package does.
 WINDOWED = 0.3
+#: What is shown for 0 HU.
+ZERO_SHOWN = float(shown(torch.tensor(0.0)))
 #: Shown values for one HU of noise in soft tissue.
 SHOWN_PER_HU = 0.4 / 450
 
@@ -34,7 +37,7 @@ def render(view: View, scan: Scan, generator: torch.Generator, *, version: int, 
         version: Of the scan.
         contrast: Factor of how often contrast is mapped, 0 to 1.
     """
-    hu = sample_scan((scan.hu, *scan.others)[version], scan.spacing_mm, view.to_scan(view.lattice()))
+    hu = sample_scan((scan.hu, *scan.others)[version], scan.spacing_mm, view.places())
     view.plain = shown(hu)
     if scan.modality == "CT":
         hu = _another_ct(hu, generator)
@@ -53,20 +56,27 @@ def render(view: View, scan: Scan, generator: torch.Generator, *, version: int, 
     cut = _cut(view, generator)
     if cut is not None:
         # Beyond the field of view some scanners write air, others 0 HU.
-        fill = 0.0 if not in_hu or _chance(generator, 0.7) else float(shown(torch.tensor(0.0)))
-        image = torch.where(cut, torch.full_like(image, fill), image)
-        view.plain = torch.where(cut, torch.zeros_like(view.plain), view.plain)
+        fill = 0.0 if not in_hu or _chance(generator, 0.7) else ZERO_SHOWN
+        image = image.masked_fill(cut, fill)
+        view.plain = view.plain.masked_fill(cut, 0)
     view.image = image
 
 
 def sample_scan(hu: torch.Tensor, spacing_mm: float, x: torch.Tensor) -> torch.Tensor:
     """HU at (..., 3) scan mm (origin at voxel 0); air beyond the scan."""
-    size = torch.tensor(hu.shape, dtype=torch.float32, device=hu.device)
-    grid = (((x / spacing_mm) * 2 + 1) / size - 1).flip(-1)
+    factor, shift = _to_grid(tuple(hu.shape), spacing_mm, hu.device)
+    grid = torch.addcmul(shift, x.flip(-1), factor)
     value = F.grid_sample(
         (hu - AIR_HU)[None, None], grid.reshape(1, -1, 1, 1, 3), padding_mode="zeros", align_corners=False
     )
     return value.reshape(x.shape[:-1]) + AIR_HU
+
+
+@lru_cache(maxsize=1024)
+def _to_grid(shape: tuple[int, ...], spacing_mm: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factor and shift, (3,) each and last axis first, from scan mm to the coordinates of `grid_sample`."""
+    size = torch.tensor(shape, dtype=torch.float32).flip(0)
+    return (2 / (spacing_mm * size)).to(device), (1 / size - 1).to(device)
 
 
 def change_lung_density(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -142,25 +152,28 @@ def _another_scanner(
 
 
 def _cut(view: View, generator: torch.Generator) -> torch.Tensor | None:
-    """What a view does not show: beyond a reconstruction circle, or beyond a plane; None = it shows all."""
-    place = view.lattice()
+    """What a view does not show, to be broadcast: beyond a circle, or beyond a plane; None = it shows all."""
     kind = float(torch.rand((), generator=generator))
+    reach = [n * view.spacing_mm / 2 for n in view.shape]
+    axes = [(torch.arange(n, device=view.center.device) - (n - 1) / 2) * view.spacing_mm for n in view.shape]
     if kind < 0.2:
-        middle = (torch.rand(2, generator=generator) - 0.5).to(place.device) * view.half_extent[:2]
-        radius = _uniform(generator, 0.75, 1.2) * float(view.half_extent[:2].max())
-        return (place[..., :2] - middle).norm(dim=-1) >= radius
+        x, y = ((_uniform(generator, -0.5, 0.5)) * half for half in reach[:2])
+        radius = _uniform(generator, 0.75, 1.2) * max(reach[:2])
+        away = (axes[0] - x).square()[:, None] + (axes[1] - y).square()
+        return (away >= radius**2)[:, :, None]
     if kind < 0.35:
         axis = int(torch.randint(3, (), generator=generator))
         side = 1 if _chance(generator, 0.5) else -1
-        return side * place[..., axis] > _uniform(generator, 0.3, 0.8) * float(view.half_extent[axis])
+        beyond = side * axes[axis] > _uniform(generator, 0.3, 0.8) * reach[axis]
+        return beyond.reshape([-1 if i == axis else 1 for i in range(3)])
     return None
 
 
 def _blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
     """Smoothed by a Gaussian along all axes."""
     radius = max(1, math.ceil(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    (kernel,) = send(image.device, kernel / kernel.sum())
     result = image[None, None]
     for axis in range(3):
         shape = [1, 1, 1, 1, 1]

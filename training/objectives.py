@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from contrast import generator_on
+
 #: Points closer than this to the true one are neither right nor wrong at a level of this name, mm.
 IGNORED_RADIUS_MM = {"up0": 24.0, "up1": 16.0, "up2": 10.0, "up3": 8.0, "fused": 8.0}
 #: The share of each level in the correspondence objective.
@@ -66,9 +68,10 @@ def correspondence(
         figures[name] = (logits.detach().argmax(2) == target).float().mean(1)
 
     # Local: among random neighbours of the true point, similarity has to fall with distance.
-    rows = torch.randperm(count, generator=generator)[:local_points].to(device)
-    offsets = torch.randn(batch, len(rows), local_offsets, 3, generator=generator)
-    offsets = (offsets * (1.0 + 6.0 * torch.rand(batch, len(rows), local_offsets, 1, generator=generator))).to(device)
+    here = generator_on(device, generator)
+    rows = torch.rand(count, generator=here, device=device).argsort()[:local_points]
+    offsets = torch.randn(batch, len(rows), local_offsets, 3, generator=here, device=device)
+    offsets = offsets * (1.0 + 6.0 * torch.rand(batch, len(rows), local_offsets, 1, generator=here, device=device))
     offsets[:, :, 0] = 0
     around = (points[1][:, rows, None] + offsets).flatten(1, 2)
     wanted = F.softmax(-offsets.square().sum(-1) / (2 * 1.5**2), dim=2)

@@ -2,18 +2,22 @@
 
 A process renders whole batches, on the device that the network trains on: process `i` of `n` those of steps `i`,
 `i + n` and so on. What a batch shows depends on the seed and its step alone, however many processes there are.
+Each batch comes as a file of its own; a thread reads the next ones and brings them to the device ahead of the trainer.
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
+import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from training_scans import Scan
@@ -21,6 +25,10 @@ from views import LARGE, draw_shape, make_pair
 
 #: Seconds after which it is looked whether a process that sends nothing is still there.
 LOOK_EVERY_S = 5.0
+#: Seconds after which a process that does not end is killed.
+END_WITHIN_S = 10.0
+#: Batches that lie ready on the device.
+READY = 3
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,10 @@ class Recipe:
             for _ in range(max(1, self.pairs // LARGE) if large else self.pairs)
         ]
         return Batch(
-            torch.stack([torch.stack([pair.views[side].image for pair in pairs]) for side in (0, 1)]).half().cpu(),
-            torch.stack([torch.stack([pair.points[side] for pair in pairs]) for side in (0, 1)]).cpu(),
-            torch.stack([pair.extra for pair in pairs]).cpu(),
-            pairs[0].views[0].half_extent.cpu(),
+            torch.stack([torch.stack([pair.views[side].image.half() for pair in pairs]) for side in (0, 1)]),
+            torch.stack([torch.stack([pair.points[side] for pair in pairs]) for side in (0, 1)]),
+            torch.stack([pair.extra for pair in pairs]),
+            pairs[0].views[0].half_extent,
             tuple(pair.modality for pair in pairs),
         )
 
@@ -80,69 +88,129 @@ class Batch:
     half_extent: torch.Tensor
     modalities: tuple[str, ...]
 
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device, images in float32."""
-        tensors = (self.images, self.points, self.extra, self.half_extent)
-        images, *rest = (tensor.to(device, non_blocking=True) for tensor in tensors)
-        return Batch(images.float(), *rest, self.modalities)
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All of them, in the order of the fields."""
+        return self.images, self.points, self.extra, self.half_extent
 
 
 @contextmanager
 def rendered(
     recipe: Recipe, scans: list[Scan], *, first: int, device: torch.device, processes: int
 ) -> Iterator[Iterator[Batch]]:
-    """Batches of step `first`, `first + 1` and so on, as long as the context lasts.
+    """Batches of step `first`, `first + 1` and so on, on the device, as long as the context lasts.
 
     Raises:
         RuntimeError: By the iterator, where a process failed or is gone.
     """
     context = torch.multiprocessing.get_context("spawn")
     channels = [context.Queue(maxsize=2) for _ in range(processes)]
-    workers = [
-        context.Process(
-            target=_render,
-            args=(recipe, scans, range(first + i, 1 << 62, processes), str(device), channel),
-            daemon=True,
-        )
-        for i, channel in enumerate(channels)
-    ]
-    for worker in workers:
-        worker.start()
-    try:
-        yield _received(channels, workers)
-    finally:
+    ended = context.Event()
+    with tempfile.TemporaryDirectory(prefix="views-", ignore_cleanup_errors=True) as folder:
+        workers = [
+            context.Process(
+                target=_render,
+                args=(recipe, scans, range(first + i, 1 << 62, processes), str(device), Path(folder), channel, ended),
+                daemon=True,
+            )
+            for i, channel in enumerate(channels)
+        ]
         for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join()
-
-
-def _received(channels: list[Any], workers: list[Any]) -> Iterator[Batch]:
-    turn = 0
-    while True:
+            worker.start()
+        ready: queue.Queue[Any] = queue.Queue(maxsize=READY)
+        receiver = threading.Thread(target=_receive, args=(channels, workers, device, ready, ended), daemon=True)
+        receiver.start()
         try:
-            sent = channels[turn].get(timeout=LOOK_EVERY_S)
+            yield _taken(ready, device)
+        finally:
+            ended.set()
+            receiver.join()
+            # They end by themselves: one that is killed with work on the device may take others there along.
+            for worker in workers:
+                worker.join(END_WITHIN_S)
+            for worker in workers:
+                worker.terminate()
+
+
+def _taken(ready: queue.Queue[Any], device: torch.device) -> Iterator[Batch]:
+    """What the trainer sees: its stream waits for the copy of a batch, it itself does not."""
+    while True:
+        item = ready.get()
+        if isinstance(item, str):
+            raise RuntimeError(item)
+        batch, copied = item
+        if copied is not None:
+            stream = torch.cuda.current_stream(device)
+            stream.wait_event(copied)
+            for tensor in batch.tensors:
+                tensor.record_stream(stream)
+        yield batch
+
+
+def _receive(
+    channels: list[Any], workers: list[Any], device: torch.device, ready: queue.Queue[Any], ended: Any
+) -> None:
+    """What the thread does: read batches in the order of their steps and copy them on a stream of its own."""
+
+    try:
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        for turn in itertools.cycle(range(len(channels))):
+            sent = _next_from(channels[turn], workers[turn], ended)
+            if sent is None:
+                return
+            file, modalities = sent
+            tensors = torch.load(file, mmap=True, weights_only=True)
+            file.unlink()
+            if stream is None:
+                _put(ready, (Batch(*tensors, modalities), None), ended)
+                continue
+            with torch.cuda.stream(stream):
+                tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+                _put(ready, (Batch(*tensors, modalities), stream.record_event()), ended)
+    except Exception as error:  # said by the trainer
+        _put(ready, str(error), ended)
+
+
+def _put(channel: Any, item: Any, ended: Any) -> None:
+    """Put into a queue, or give it up where nothing is wanted any more."""
+    placed = False
+    while not placed and not ended.is_set():
+        with suppress(queue.Full):
+            channel.put(item, timeout=0.2)
+            placed = True
+
+
+def _next_from(channel: Any, worker: Any, ended: Any) -> tuple[Path, tuple[str, ...]] | None:
+    """What a process sent; None where nothing is wanted any more."""
+    waited = 0.0
+    while not ended.is_set():
+        try:
+            sent = channel.get(timeout=min(0.2, LOOK_EVERY_S))
         except queue.Empty:
-            if not workers[turn].is_alive():
-                raise RuntimeError(f"a process that renders views ended with code {workers[turn].exitcode}") from None
+            waited += 0.2
+            if waited >= LOOK_EVERY_S and not worker.is_alive():
+                raise RuntimeError(f"a process that renders views ended with code {worker.exitcode}") from None
             continue
         if isinstance(sent, str):
             raise RuntimeError(f"views could not be rendered:\n{sent}")
-        arrays, modalities = sent
-        yield Batch(*(torch.from_numpy(array) for array in arrays), modalities)
-        turn = (turn + 1) % len(channels)
+        return sent
+    return None
 
 
-def _render(recipe: Recipe, scans: list[Scan], steps: range, device: str, channel: Any) -> None:
-    """What a process does: numpy arrays travel as bytes; tensors would take a file descriptor each."""
+def _render(
+    recipe: Recipe, scans: list[Scan], steps: range, device: str, folder: Path, channel: Any, ended: Any
+) -> None:
+    """What a process does: a queue would carry tensors through a pipe, in pieces that the trainer has to read."""
     torch.set_num_threads(1)
+    torch.serialization.set_crc32_options(False)
     try:
         here = [scan.to(torch.device(device)) for scan in scans]
         for step in steps:
             batch = recipe.batch(here, step)
-            arrays: list[np.ndarray] = [
-                tensor.numpy() for tensor in (batch.images, batch.points, batch.extra, batch.half_extent)
-            ]
-            channel.put((arrays, batch.modalities))
+            file = folder / f"{step}.pt"
+            torch.save([tensor.cpu() for tensor in batch.tensors], file)
+            _put(channel, (file, batch.modalities), ended)
+            if ended.is_set():
+                return
     except Exception:  # said by the process that trains
-        channel.put(traceback.format_exc())
+        _put(channel, traceback.format_exc(), ended)

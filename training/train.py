@@ -11,24 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+import signal
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from autoencoder import NETWORK, encode_mean, load_autoencoder
-from contrast import generator_on
-from drawn_shapes import draw_shapes
-from meddift.models import find_spec, haar_forward
+from contrast import generator_on, send
+from kept_scans import Gathering, gather_or_take
+from meddift.models import find_spec, haar_matrix
 from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
 from objectives import correspondence
 from rendering import Batch, Recipe, rendered
-from training_scans import Scan, draw_phantoms, load_mr, load_scans
 
 
 def with_channels(channels: list[int]) -> dict:
@@ -58,13 +57,17 @@ DEFAULTS = {
 ON_AUTOENCODER = with_channels([64, 128, 144])
 
 
-#: How many pairs have noise, beside correspondence; and how many of these at any timestep and not at a low one.
-NOISY, ANY_NOISE = 0.3, 0.4
+#: How many pairs with noise have it at any timestep and not at a low one, beside correspondence.
+ANY_NOISE = 0.4
 
 
 def haar(images: torch.Tensor) -> torch.Tensor:
-    """(B, X, Y, Z) to (B, 8, X/2, Y/2, Z/2), the latents that the package makes."""
-    return torch.stack([haar_forward(image) for image in images])
+    """(B, X, Y, Z) to (B, 8, X/2, Y/2, Z/2) float32, the latents that the package makes, all at once."""
+    batch, *shape = images.shape
+    pairs = [part for n in shape for part in (n // 2, 2)]
+    blocks = images.float().reshape(batch, *pairs).permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+    matrix = torch.from_numpy(haar_matrix()).float()
+    return (blocks @ send(images.device, matrix.T.contiguous())[0]).movedim(-1, 1)
 
 
 def denoising_target(
@@ -126,62 +129,51 @@ def weights_digest(folder: Path) -> str:
     return locate_weights(find_spec("builtin"), folder).digest()[:16]
 
 
-def gather_scans(arguments: argparse.Namespace, *, spacing_mm: float) -> list[Scan]:
-    """Read and draw all scans, several at once, or take those that were kept."""
-    if arguments.kept_scans and arguments.kept_scans.exists():
-        return torch.load(arguments.kept_scans, weights_only=False)  # written below
-    context = torch.multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
-        scans = load_scans(arguments.scans, spacing_mm=spacing_mm, each=pool.map)
-        scans += load_mr(arguments.mr, spacing_mm=spacing_mm, each=pool.map) if arguments.mr else []
-        scans += draw_phantoms(
-            arguments.phantoms, spacing_mm=spacing_mm, weight=arguments.phantom_weight, each=pool.map
-        )
-        scans += draw_shapes(arguments.shapes, spacing_mm=spacing_mm, weight=arguments.shapes_weight, each=pool.map)
-    if arguments.kept_scans:
-        torch.save(scans, arguments.kept_scans)
-    return scans
+#: By name: a value for each row of a batch, and the rows that have it.
+Figures = dict[str, tuple[torch.Tensor, list[int]]]
 
 
 def train_on(
     network: torch.nn.Module, batch: Batch, config: dict, kept: torch.Tensor, *, generator: torch.Generator,
     encode: Callable[[torch.Tensor], torch.Tensor],
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-    """The loss of a batch, all of its views in one pass, and figures to log, each (n,) of the pairs that have it."""
+) -> tuple[torch.Tensor, Figures]:  # fmt: skip
+    """The loss of a batch, all of its views in one pass, and figures to log. Nothing waits for the device."""
     device = batch.images.device
     pairs = len(batch.modalities)
     latent = encode(batch.images.flatten(0, 1))
     # Without noise, as the package reads features; with noise that leaves correspondence to be seen; or with any.
-    noisy = torch.rand(pairs, generator=generator) < (NOISY if config["correspondence"] else 1.0)
+    noisy = torch.rand(pairs, generator=generator) < config["noise_share"]
     anything = torch.rand(pairs, generator=generator) < (ANY_NOISE if config["correspondence"] else 1.0)
     most = torch.where(~noisy, 50, torch.where(anything, 1000, 150))
     timesteps = (torch.rand(2, pairs, generator=generator) * most).long()
-    noise = torch.randn(latent.shape, generator=generator_on(device, generator), device=device)
-    noise = noise * noisy.repeat(2).to(device).reshape(-1, 1, 1, 1, 1)
-    signal = kept[timesteps.flatten()].sqrt().to(device).reshape(-1, 1, 1, 1, 1)
-    given = signal * latent + (1 - signal**2).sqrt() * noise
+    seen = ~noisy | (timesteps.max(0).values < 60)
+    signal, spread, noised, times, counted = send(
+        device, kept[timesteps.flatten()].sqrt().reshape(-1, 1, 1, 1, 1),
+        (1 - kept[timesteps.flatten()]).sqrt().reshape(-1, 1, 1, 1, 1),
+        noisy.repeat(2).float().reshape(-1, 1, 1, 1, 1), timesteps.flatten().float(), seen.float(),
+    )  # fmt: skip
+    noise = torch.randn(latent.shape, generator=generator_on(device, generator), device=device) * noised
+    given = torch.addcmul(signal * latent, spread, noise)
     # Objectives stay in float32: cosines of neighbouring places differ by less than bfloat16 can tell.
     with torch.autocast(device.type, dtype=torch.bfloat16):
         given = given.contiguous(memory_format=torch.channels_last_3d)
-        output, levels = read_levels(network, given, timesteps.flatten().to(device))
+        output, levels = read_levels(network, given, times.long())
     wanted = denoising_target(config["prediction"], latent, noise, signal)
     denoising = (output.float() - wanted).square().mean((1, 2, 3, 4))
     loss = denoising.sum() / pairs
-    figures = {"denoising": denoising.detach()}
-    seen = (~noisy | (timesteps.max(0).values < 60)).nonzero().flatten()
-    if config["correspondence"] and len(seen):
-        here = seen.to(device)
+    figures = {"denoising": (denoising.detach(), list(range(2 * pairs)))}
+    if config["correspondence"]:
+        # All pairs, so that shapes stay the same; those that noise hides count nothing.
         matching, extra = correspondence(
-            ({name: f[:pairs][here] for name, f in levels.items()},
-             {name: f[pairs:][here] for name, f in levels.items()}),
-            batch.points[:, here], batch.extra[here], batch.half_extent, generator=generator,
+            ({name: f[:pairs] for name, f in levels.items()}, {name: f[pairs:] for name, f in levels.items()}),
+            batch.points, batch.extra, batch.half_extent, generator=generator,
         )  # fmt: skip
-        loss = loss + matching.sum() / pairs
-        kinds = [batch.modalities[i] for i in seen.tolist()]
-        for kind in sorted(set(kinds)):
-            rows = [i for i, modality in enumerate(kinds) if modality == kind]
+        loss = loss + (matching * counted).sum() / pairs
+        for kind in sorted(set(batch.modalities)):
+            rows = [i for i, modality in enumerate(batch.modalities) if modality == kind and seen[i]]
             for name, value in (extra | {"matching": matching.detach()}).items():
-                figures[f"{kind.lower()} {name}"] = value[rows]
+                if rows:
+                    figures[f"{kind.lower()} {name}"] = (value, rows)
     return loss, figures
 
 
@@ -198,7 +190,8 @@ def main() -> None:
                         help="over which views come to differ in contrast; 0: from the start")  # fmt: skip
     parser.add_argument("--renderers", type=int, default=12 if torch.cuda.is_available() else 1,
                         help="processes that render views")  # fmt: skip
-    parser.add_argument("--save-every", type=float, default=240.0, help="seconds between checkpoints")
+    parser.add_argument("--save-every", type=float, default=60.0, help="seconds between checkpoints")
+    parser.add_argument("--noise-share", type=float, default=0.3, help="of pairs with noise, beside correspondence")
     parser.add_argument("--normalisation", choices=["scan", "voxel"], default="scan",
                         help="over the field of view, or over the channels of each voxel")  # fmt: skip
     parser.add_argument("--prediction", choices=["sample", "epsilon", "v"], default="sample")
@@ -224,7 +217,8 @@ def main() -> None:
               "prediction": arguments.prediction, "residual_blocks": arguments.residual_blocks,
               "spacing_mm": arguments.spacing_mm, "normalisation": arguments.normalisation,
               "pairs": arguments.pairs, "voxels": arguments.voxels, "learning_rate": arguments.learning_rate,
-              "contrast_steps": arguments.contrast_steps}  # fmt: skip
+              "contrast_steps": arguments.contrast_steps,
+              "noise_share": 1.0 if arguments.denoising_only else arguments.noise_share}  # fmt: skip
     autoencoder, scale_factor = None, 1.0
     if arguments.autoencoder:
         autoencoder, scale_factor = load_autoencoder(arguments.autoencoder)
@@ -250,7 +244,7 @@ def main() -> None:
         exported = [load_file(part) for part in sorted(arguments.start_from.glob("unet-*.safetensors"))]
         network.load_state_dict({name: value.float() for part in exported for name, value in part.items()})
     average = {name: value.clone() for name, value in network.state_dict().items()}
-    optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=0.01, fused=True)
     betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, 1000, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, 0).float()
 
@@ -262,7 +256,12 @@ def main() -> None:
         average = {name: value.to(device) for name, value in state["average"].items()}
         optimizer.load_state_dict(state["optimizer"])
         step, trained = state["step"], state["seconds"]
-    scans = gather_scans(arguments, spacing_mm=config["spacing_mm"])
+    shadow, current = list(average.values()), list(network.state_dict().values())
+    wanted = Gathering(
+        str(arguments.scans.absolute()), str(arguments.mr.absolute()) if arguments.mr else "", config["spacing_mm"],
+        arguments.phantoms, arguments.phantom_weight, arguments.shapes, arguments.shapes_weight,
+    )  # fmt: skip
+    scans = gather_or_take(wanted, arguments.kept_scans)
     print(f"{len(scans)} scans, {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, step {step}",
           flush=True)  # fmt: skip
 
@@ -284,9 +283,11 @@ def main() -> None:
     recipe = Recipe(arguments.seed, arguments.voxels, arguments.points, arguments.pairs, arguments.mr_share,
                     arguments.contrast_steps)  # fmt: skip
     network.train()
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with rendered(recipe, scans, first=step, device=device, processes=arguments.renderers) as batches:
         saved, waited, told = time.monotonic(), 0.0, Running()
-        while step < arguments.steps:
+        while step < arguments.steps and not stop.is_set():
             began = time.monotonic()
             # Linear warm-up, then a cosine over all steps, or over the seconds that there are.
             done = max(step / arguments.steps, trained / arguments.seconds)
@@ -297,16 +298,21 @@ def main() -> None:
                 group["lr"] = arguments.learning_rate * min(1, (step + 1) / 60) * fall
             generator = torch.Generator().manual_seed(arguments.seed * 1_000_003 + 500_000_000 + step)
             optimizer.zero_grad(set_to_none=True)
-            batch = next(batches).to(device)
+            try:
+                batch = next(batches)
+            except RuntimeError:  # who ends a whole group of processes ends those that render as well
+                if stop.is_set():
+                    break
+                raise
             waited += time.monotonic() - began
             loss, figures = train_on(network, batch, config, kept, generator=generator, encode=encode)
             loss.backward()
             told.add(figures)
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            if torch.isfinite(norm):
-                optimizer.step()
+            optimizer.found_inf = (~torch.isfinite(norm)).float()  # then it leaves the weights; nobody waits for it
+            optimizer.step()
             decay = min(0.998, (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(average.values()), list(network.state_dict().values()), 1 - decay)
+            torch._foreach_lerp_(shadow, current, 1 - decay)
             step += 1
             trained += time.monotonic() - began
             if step % 10 == 0 or step < 5:
@@ -314,7 +320,8 @@ def main() -> None:
             if time.monotonic() - saved > arguments.save_every:
                 save()
                 saved = time.monotonic()
-    save()
+        save()
+    signal.signal(signal.SIGTERM, before)
 
 
 class Running:
@@ -322,17 +329,17 @@ class Running:
 
     def __init__(self) -> None:
         self.means: dict[str, float] = {}
-        self.waiting: list[dict[str, torch.Tensor]] = []
+        self.waiting: list[Figures] = []
 
-    def add(self, figures: dict[str, torch.Tensor]) -> None:
+    def add(self, figures: Figures) -> None:
         """Take the figures of one step."""
         self.waiting.append(figures)
 
     def __str__(self) -> str:
         """The means, with a memory of some twenty steps."""
         for figures in self.waiting:
-            for name, values in figures.items():
-                value = float(values.mean())
+            for name, (values, rows) in figures.items():
+                value = float(values.cpu()[rows].mean())
                 self.means[name] = 0.95 * self.means.get(name, value) + 0.05 * value
         self.waiting = []
         return ", ".join(f"{name} {value:.3f}" for name, value in sorted(self.means.items()))

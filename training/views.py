@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from contrast import generator_on
+from contrast import generator_on, send
 from degrade_views import draw_versions, render
 from training_scans import AIR_HU, Scan, shown
 
@@ -24,6 +24,10 @@ SHAPES = ((1.0, 1.0, 1.0), (1.25, 1.25, 0.64), (1.25, 0.9, 0.9), (0.9, 1.25, 0.9
 LARGE_SHARE, LARGE = 0.05, 4
 #: Shown values above this are body: lungs in CT, all but the noise around the head in MR.
 BODY_SHOWN = {"CT": 0.028, "MR": 0.07}
+#: What is shown for a little more than air.
+JUST_SHOWN = float(shown(torch.tensor(AIR_HU + 20)))
+#: Points that have to be seen in both views at least.
+FEWEST = 64
 
 
 @dataclass
@@ -35,7 +39,11 @@ class View:
         spacing_mm: Of the view's voxels, before `matrix` scales them.
         center: (3,) scan mm, where the middle of the box lies.
         matrix: (3, 3) rotation and scaling.
-        fields: Displacements u: (1, 3, a, b, c) control values in mm over the box.
+        inverse: (3, 3) of `matrix`.
+        reach: (3,) mm from the middle of the box to the centres of its outermost voxels.
+        half_extent: (3,) mm from the middle of the box to its faces.
+        field: (1, 3, a, b, c) control values of the displacement u in mm, evenly from the first to the last voxel.
+        control: (1, 3, a, b, c) scan mm of the same places.
         image: (X, Y, Z) what the network is shown, 0 to 1, after all changes; set by `render`.
         plain: (X, Y, Z) what it would be shown without any but the cut field of view; set by `render`.
     """
@@ -44,40 +52,41 @@ class View:
     spacing_mm: float
     center: torch.Tensor
     matrix: torch.Tensor
-    fields: list[torch.Tensor]
+    inverse: torch.Tensor
+    reach: torch.Tensor
+    half_extent: torch.Tensor
+    field: torch.Tensor
+    control: torch.Tensor
     image: torch.Tensor | None = None
     plain: torch.Tensor | None = None
 
-    @property
-    def half_extent(self) -> torch.Tensor:
-        """(3,) mm from the middle of the box to its faces."""
-        return torch.tensor(self.shape, dtype=torch.float32, device=self.center.device) * self.spacing_mm / 2
-
-    def displacement(self, y: torch.Tensor) -> torch.Tensor:
-        """(..., 3) mm of u at (..., 3) view mm; constant beyond the box."""
-        grid = (y / self.half_extent).flip(-1).reshape(1, 1, 1, -1, 3)
-        total = torch.zeros_like(y).reshape(-1, 3)
-        for field in self.fields:
-            value = F.grid_sample(field, grid, mode="bilinear", padding_mode="border", align_corners=True)
-            total = total + value.reshape(3, -1).T
-        return total.reshape(y.shape)
-
     def to_scan(self, y: torch.Tensor) -> torch.Tensor:
-        """(..., 3) view mm to scan mm."""
-        return self.center + (y + self.displacement(y)) @ self.matrix.T
+        """(..., 3) view mm to scan mm; u is constant beyond the box."""
+        grid = (y / self.reach).flip(-1).reshape(1, 1, 1, -1, 3)
+        moved = F.grid_sample(self.field, grid, mode="bilinear", padding_mode="border", align_corners=True)
+        return self.center + (y + moved.reshape(3, -1).T.reshape(y.shape)) @ self.matrix.T
 
     def from_scan(self, x: torch.Tensor, *, iterations: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, 3) scan mm to view mm, and the (N,) residual in mm."""
-        target = (x - self.center) @ torch.linalg.inv(self.matrix).T
-        y = target.clone()
+        target = (x - self.center) @ self.inverse.T
+        # In the coordinates of `grid_sample`, so that a round is two operations.
+        field = (self.field / self.reach[:, None, None, None]).flip(1)
+        target = (target / self.reach).flip(-1)[None, None, None]
+        y = target
         for _ in range(iterations):
-            y = target - self.displacement(y)
-        return y, (self.to_scan(y) - x).norm(dim=-1)
+            moved = F.grid_sample(field, y, mode="bilinear", padding_mode="border", align_corners=True)
+            y = target - moved.permute(0, 2, 3, 4, 1)
+        back = y[0, 0, 0].flip(-1) * self.reach
+        return back, (self.to_scan(back) - x).norm(dim=-1)
 
     def lattice(self) -> torch.Tensor:
         """(X, Y, Z, 3) view mm of the voxel centres."""
         axes = [(torch.arange(n, device=self.center.device) - (n - 1) / 2) * self.spacing_mm for n in self.shape]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+
+    def places(self) -> torch.Tensor:
+        """(X, Y, Z, 3) scan mm of the voxel centres: as `to_scan` of `lattice`, without either."""
+        return F.interpolate(self.control, size=self.shape, mode="trilinear", align_corners=True)[0].movedim(0, -1)
 
 
 def draw_shape(generator: torch.Generator, *, budget: int) -> tuple[tuple[int, int, int], bool]:
@@ -115,24 +124,41 @@ def random_view(scan: Scan, center: torch.Tensor, generator: torch.Generator, *,
     along = torch.randn(control[2], generator=generator).clamp(-1.5, 1.5) * _uniform(generator, 0, 12)
     breath[:, 2] = along + torch.randn(1, *control, generator=generator).clamp(-1.5, 1.5) * 3
     fields.append(breath)
-    device = scan.hu.device
-    matrix = (rotation @ torch.diag(scale)).to(device)
-    return View(shape, scan.spacing_mm, center.to(device), matrix, [field.to(device) for field in fields])
+    # One field of their sum, with a control value every fourth voxel.
+    size = [n // 4 + 1 for n in shape]
+    field = sum(F.interpolate(f, size=size, mode="trilinear", align_corners=True) for f in fields)
+    matrix = rotation @ torch.diag(scale)
+    reach = (torch.tensor(shape) - 1) / 2 * scan.spacing_mm
+    axes = [torch.linspace(-float(r), float(r), n) for r, n in zip(reach, size, strict=True)]
+    moved = torch.stack(torch.meshgrid(*axes, indexing="ij")) + field[0]
+    control = (torch.einsum("ij,jabc->iabc", matrix, moved) + center[:, None, None, None])[None]
+    tensors = send(
+        scan.hu.device, center, matrix, torch.linalg.inv(matrix), reach, reach + scan.spacing_mm / 2, field, control
+    )
+    return View(shape, scan.spacing_mm, *tensors)
 
 
-def pick_points(view: View, modality: str, count: int, generator: torch.Generator) -> torch.Tensor:
-    """(count, 3) view mm: half where there is texture (vessels, edges), half anywhere in the body; sub-voxel."""
+def pick_points(view: View, modality: str, count: int, here: torch.Generator) -> torch.Tensor:
+    """(count, 3) view mm: half where there is texture (vessels, edges), half anywhere in the body; sub-voxel.
+
+    Args:
+        view: Rendered.
+        modality: Of its scan.
+        count: Points; a voxel may be drawn again.
+        here: A generator of the view's device.
+    """
     values = view.plain[None, None]
     mean = F.avg_pool3d(values, 3, 1, 1)
-    spread = (F.avg_pool3d(values * values, 3, 1, 1) - mean * mean).clamp(min=0).sqrt().flatten()
+    spread = (F.avg_pool3d(values * values, 3, 1, 1) - mean * mean).clamp_(0, 0.15**2).sqrt_().flatten()
     body = (F.avg_pool3d((values > BODY_SHOWN[modality]).float(), 5, 1, 2) > 0.5).flatten().float()
-    here = generator_on(values.device, generator)
-    texture = torch.multinomial((spread.clamp(max=0.15) * body) + 1e-9, count // 2, generator=here)
-    anywhere = torch.multinomial(body + 1e-9, count - count // 2, generator=here)
-    place = torch.stack(torch.unravel_index(torch.cat([texture, anywhere]), view.shape), 1).float()
-    place = place + torch.rand(place.shape, generator=here, device=place.device) - 0.5
-    half = (torch.tensor(view.shape, dtype=torch.float32, device=place.device) - 1) / 2
-    return (place - half) * view.spacing_mm
+    # Twice the inverse of a cumulative sum: what `multinomial` does takes a sort and waits for the device.
+    chances = torch.stack([spread * body, body]).add_(1e-9).cumsum(1, dtype=torch.float64)
+    wanted = torch.rand(2, -(-count // 2), generator=here, device=values.device, dtype=torch.float64)
+    flat = torch.searchsorted(chances, wanted * chances[:, -1:]).clamp_(max=spread.numel() - 1).flatten()[:count]
+    across, along = view.shape[1] * view.shape[2], view.shape[2]
+    place = torch.stack([flat // across, flat // along % view.shape[1], flat % along], 1)
+    jitter = torch.rand(count, 3, generator=here, device=values.device) - 0.5
+    return (place + jitter) * view.spacing_mm - view.reach
 
 
 @dataclass
@@ -186,36 +212,36 @@ def make_pair(
         size = torch.tensor(scan.hu.shape, dtype=torch.float32) * scan.spacing_mm
         center = (0.2 + 0.6 * torch.rand(3, generator=generator)) * size
         first = random_view(scan, center, generator, shape=shape)
-        shift = (torch.rand(3, generator=generator) * 2 - 1) * 0.5 * first.half_extent.cpu()
+        reach = torch.tensor(shape, dtype=torch.float32) * scan.spacing_mm / 2
+        shift = (torch.rand(3, generator=generator) * 2 - 1) * 0.5 * reach
         second = random_view(scan, center + shift, generator, shape=shape)
         versions = draw_versions(scan, generator, contrast=contrast)
+        here = generator_on(scan.hu.device, generator)
         render(first, scan, generator, version=versions[0], contrast=contrast)
-        points = pick_points(first, scan.modality, 4 * count, generator)
+        render(second, scan, generator, version=versions[1], contrast=contrast)
+        points = pick_points(first, scan.modality, 4 * count, here)
         x = first.to_scan(points)
         other, residual = second.from_scan(x)
-        inside = (
-            (residual < 0.2)
-            & (other.abs() < second.half_extent - 2).all(-1)
-            & (points.abs() < first.half_extent - 2).all(-1)
-            & ((x > 0) & (x < size.to(x.device))).all(-1)
-        )
-        if int(inside.sum()) < 64:
-            continue
-        render(second, scan, generator, version=versions[1], contrast=contrast)
+        low, high = send(x.device, torch.zeros(3), size)
         # A point that a cut field of view has erased, or that this contrast does not show, has no partner.
         seen = F.grid_sample(
             second.plain[None, None],
             (other / second.half_extent).flip(-1).reshape(1, -1, 1, 1, 3),
             align_corners=False,
         ).flatten()
-        keep = torch.nonzero(inside & (seen > float(shown(torch.tensor(AIR_HU + 20))))).flatten()
-        if len(keep) < 64:
-            continue
-        order = torch.randperm(len(keep), generator=generator)
-        keep = keep[order[torch.arange(count) % len(keep)].to(keep.device)]
-        far = pick_points(second, scan.modality, 3 * count, generator)
+        inner = first.half_extent - 2
+        within = ((other.abs() < inner) & (points.abs() < inner) & (x > low) & (x < high)).all(-1)
+        keep = within & (residual < 0.2) & (seen > JUST_SHOWN)
+        found = keep.sum()
+        # All in random order, those to keep first.
+        order = (torch.rand(len(points), generator=here, device=x.device) - keep.float()).argsort()
+        keep = order[torch.arange(count, device=x.device) % found.clamp(min=1)]
+        far = pick_points(second, scan.modality, 3 * count, here)
         beside = other[keep].repeat(3, 1)
-        step = torch.randn(beside.shape, generator=generator)
-        step = step / step.norm(dim=1, keepdim=True) * (8 + 17 * torch.rand(len(step), 1, generator=generator))
-        near = (beside + step.to(beside.device)).clamp(-second.half_extent, second.half_extent)
-        return ViewPair((first, second), (points[keep], other[keep]), torch.cat([far, near]), scan.modality)
+        step = torch.randn(beside.shape, generator=here, device=x.device)
+        length = 8 + 17 * torch.rand(len(step), 1, generator=here, device=x.device)
+        near = beside + F.normalize(step, dim=1) * length
+        near = near.maximum(-second.half_extent).minimum(second.half_extent)
+        pair = ViewPair((first, second), (points[keep], other[keep]), torch.cat([far, near]), scan.modality)
+        if int(found) >= FEWEST:  # the one time that it is waited for the device
+            return pair

@@ -177,7 +177,7 @@ def test_what_a_cut_field_of_view_hides_is_no_partner(monkeypatch):
 
     monkeypatch.setattr(degrade_views, "_cut", half)
     fills = set()
-    for seed in range(8):
+    for seed in range(16):
         hidden.clear()
         pair = make_pair([scan], torch.Generator().manual_seed(seed), shape=(48, 48, 48), count=80)
         view, points = pair.views[1], pair.points[1]

@@ -104,6 +104,26 @@ def test_a_view_is_inverted_and_never_folds(scan, seed):
     assert torch.linalg.det(torch.stack(columns, -1)).gt(0).float().mean() > 0.99
 
 
+def test_voxels_of_a_view_lie_where_its_points_are_taken_from(scan):
+    view = random_view(scan, torch.tensor([110.0, 100.0, 90.0]), torch.Generator().manual_seed(4), shape=(48, 32, 64))
+    torch.testing.assert_close(view.places(), view.to_scan(view.lattice()), atol=2e-3, rtol=0)
+
+
+def test_points_are_drawn_in_the_body_and_half_of_them_where_there_is_texture(scan):
+    view = random_view(scan, torch.tensor([110.0, 100.0, 90.0]), torch.Generator().manual_seed(4), shape=(48, 48, 48))
+    place = view.lattice()
+    generator = torch.Generator().manual_seed(0)
+    rough = 0.5 * torch.rand(48, 48, 48, generator=generator) * (place[..., 1] > 0)
+    view.plain = torch.where(place[..., 0] > 0, 0.4 + rough, 0.0)
+    points = views.pick_points(view, "CT", 1001, generator)
+    assert points.shape == (1001, 3)
+    assert float(points[:, 0].min()) > -3  # the body, and a voxel or two where it is half
+    assert bool((points.abs() <= view.half_extent).all())
+    # All of the textured ones lie on one side (or on the border of the body), half of the others.
+    assert 0.64 < float((points[:, 1] > -3).float().mean()) < 0.85
+    assert len({tuple(p) for p in points.tolist()}) > 990
+
+
 def test_lungs_change_density_and_vessels_do_not():
     generator = torch.Generator().manual_seed(0)
     image = torch.full((20, 24, 16), -860.0)
