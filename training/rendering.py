@@ -8,11 +8,12 @@ Each batch comes as a file of its own; a thread reads the next ones and brings t
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import queue
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,19 +163,19 @@ def _receive(
             tensors = torch.load(file, mmap=True, weights_only=True)
             file.unlink()
             if stream is None:
-                _put(ready, (Batch(*tensors, modalities), None), ended)
+                _put(ready, (Batch(*tensors, modalities), None), ended.is_set)
                 continue
             with torch.cuda.stream(stream):
                 tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
-                _put(ready, (Batch(*tensors, modalities), stream.record_event()), ended)
+                _put(ready, (Batch(*tensors, modalities), stream.record_event()), ended.is_set)
     except Exception as error:  # said by the trainer
-        _put(ready, str(error), ended)
+        _put(ready, str(error), ended.is_set)
 
 
-def _put(channel: Any, item: Any, ended: Any) -> None:
+def _put(channel: Any, item: Any, unwanted: Callable[[], bool]) -> None:
     """Put into a queue, or give it up where nothing is wanted any more."""
     placed = False
-    while not placed and not ended.is_set():
+    while not placed and not unwanted():
         with suppress(queue.Full):
             channel.put(item, timeout=0.2)
             placed = True
@@ -203,14 +204,19 @@ def _render(
     """What a process does: a queue would carry tensors through a pipe, in pieces that the trainer has to read."""
     torch.set_num_threads(1)
     torch.serialization.set_crc32_options(False)
+    trainer = multiprocessing.parent_process()
+
+    def unwanted() -> bool:
+        return ended.is_set() or not (trainer and trainer.is_alive())
+
     try:
         here = [scan.to(torch.device(device)) for scan in scans]
         for step in steps:
             batch = recipe.batch(here, step)
             file = folder / f"{step}.pt"
             torch.save([tensor.cpu() for tensor in batch.tensors], file)
-            _put(channel, (file, batch.modalities), ended)
-            if ended.is_set():
+            _put(channel, (file, batch.modalities), unwanted)
+            if unwanted():
                 return
     except Exception:  # said by the process that trains
-        _put(channel, traceback.format_exc(), ended)
+        _put(channel, traceback.format_exc(), unwanted)
