@@ -1,4 +1,4 @@
-"""How far found points are from the truth, and what about those that have none."""
+"""Accuracy of matches against known true positions: target registration errors, and points without a counterpart."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from meddift.geometry import Grid
 from meddift.matching.matches import Matches
 from meddift.points import Points
 
-#: Distances for which the share of points found within them is told, mm.
+#: Distances, mm, for which the share of points found within them is reported.
 WITHIN_MM = (2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Target registration error (TRE): distances between found and true points, as the challenges report them.
+    """Summary of target registration errors (TRE): distances between found and true positions.
 
     Attributes:
-        n: Number of points with a true place.
-        unanswered: How many of them got no answer.
-        mean: mm, over the points that got an answer; None if none did.
-        median: mm, likewise.
-        p95: mm, likewise; 95th percentile, linear between neighbours.
-        max: mm, likewise.
-        within: Distance in mm -> share, 0 to 1, of all `n` points found within it (a point without an answer was not);
-            None without points.
+        n: Number of points with a true position.
+        unanswered: Number of those for which no position was found.
+        mean: Mean error over the points that were found, mm; None if none was.
+        median: Median error over the same points, mm; None if none was found.
+        p95: 95th percentile over the same points, mm, interpolated linearly; None if none was found.
+        max: Largest error over the same points, mm; None if none was found.
+        within: Pairs of a distance in mm and the share, 0 to 1, of all `n` points found within it. A point that was
+            not found counts as not within; the share is None where `n` is 0.
     """
 
     n: int
@@ -42,7 +42,11 @@ class Errors:
 
     @classmethod
     def of(cls, distances: NDArray[np.floating]) -> Errors:
-        """Sum up (N,) distances in mm; NaN where a point got no answer."""
+        """Summarise errors.
+
+        Args:
+            distances: (N,) float, mm; NaN where a point was not found.
+        """
         answered = distances[~np.isnan(distances)]
         n = len(distances)
         within = tuple((limit, float((answered <= limit).sum() / n) if n else None) for limit in WITHIN_MM)
@@ -64,7 +68,7 @@ class Errors:
         return dict(self.within)[5.0]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; lengths in mm."""
+        """The summary ready for JSON; lengths in mm."""
         return {
             "n": self.n,
             "unanswered": self.unanswered,
@@ -78,14 +82,14 @@ class Errors:
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """Matches against the truth.
+    """Matches compared with true positions.
 
     Attributes:
-        all: Over the points whose truth lies inside the moving scan.
-        ok: Over those of them with the verdict "ok".
-        distances: (N,) float64, mm, one a point; NaN without an answer, or where the truth is unknown.
-        absent: Number of points whose true place lies outside the moving scan: they have no counterpart there.
-        absent_called_ok: How many of those got the verdict "ok" all the same.
+        all: Errors of the points whose true position lies inside the moving scan.
+        ok: Errors of those among them with the verdict "ok".
+        distances: (N,) float64, mm, one for each point; NaN where it was not found or its true position is unknown.
+        absent: Number of points whose true position lies outside the moving scan, where they have no counterpart.
+        absent_called_ok: Number of those that received the verdict "ok" nevertheless.
     """
 
     all: Errors
@@ -95,18 +99,18 @@ class Accuracy:
     absent_called_ok: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: `tre_mm` over all points with a known place, `tre_ok_mm`, and `truth_outside_moving`."""
+        """Ready for JSON: `tre_mm` over all points with a known position, `tre_ok_mm`, and `truth_outside_moving`."""
         outside = {"n": self.absent, "called_ok": self.absent_called_ok}
         return {"tre_mm": self.all.as_dict(), "tre_ok_mm": self.ok.as_dict(), "truth_outside_moving": outside}
 
 
 def measure_accuracy(matches: Matches, truth: Points, moving: Grid) -> Accuracy:
-    """Compare matches with where the points really are.
+    """Compare matches with true positions.
 
     Args:
-        matches: What was found.
-        truth: True places on the moving scan, world RAS mm, in the order of the matches (see `align_truth`).
-            A missing one is not known and does not count.
+        matches: The matches.
+        truth: True positions on the moving scan, world RAS mm, in the order of the matches (see `align_truth`).
+            Points without a position are unknown and do not count.
         moving: Grid of the moving scan.
 
     Raises:
@@ -127,13 +131,20 @@ def measure_accuracy(matches: Matches, truth: Points, moving: Grid) -> Accuracy:
 
 
 def align_truth(points: Points, truth: Points) -> Points:
-    """The true points in the order of the points that were looked for.
+    """Put true points into the order of the points that were matched.
 
-    By label where all labels are different and the truth has every one; row by row where the numbers agree and the
-    two have no label in common (as between files of other programs).
+    They are assigned by label where all labels are unique and the truth has each of them; row by row where the
+    numbers of points agree and the two sets share no label (as with files written by different programs).
+
+    Args:
+        points: N points on the fixed scan.
+        truth: Points on the moving scan, world RAS mm.
+
+    Returns:
+        N points: the true position of each of `points`.
 
     Raises:
-        PointsError: if neither holds: then it cannot be told which true point belongs to which.
+        PointsError: if neither rule applies, so that the assignment is ambiguous.
     """
     row = {label: i for i, label in enumerate(truth.labels)}
     if len(row) == len(truth) and len(set(points.labels)) == len(points) and row.keys() >= set(points.labels):

@@ -1,4 +1,4 @@
-"""From what a search has found to a table with a verdict for every point that was asked."""
+"""Turning the results of a search into a table of matches with a verdict for every point."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ def answer(
     limits: Limits,
     without_prior: bool,
 ) -> Matches:
-    """Put what was found into a table of all points, and judge each.
+    """Collect results in a table of all points, and give each point a verdict.
 
     Args:
-        asked: N points on the fixed scan.
-        inside: (N,) bool, which of them lie in the fixed scan.
-        rows: (M,) int64, which of them were looked for: those in the patient.
-        found: What is known about these M.
-        usual_similarity: Median similarity of right matches of the two scans; NaN where none is known.
-        limits: Beyond which a match is uncertain.
-        without_prior: Whether no affine could be fitted, although one was wanted.
+        asked: N points on the fixed scan, world RAS mm.
+        inside: (N,) bool, whether each point lies in the fixed scan.
+        rows: (M,) int64, indices of the points that were searched for: those inside the patient.
+        found: Results of these M points.
+        usual_similarity: Median similarity of correct matches between the two scans; NaN where unknown.
+        limits: Thresholds beyond which a match is uncertain.
+        without_prior: Whether an affine was required but could not be fitted.
+
+    Returns:
+        One match for each of the N points, in the same order.
     """
     count = len(asked)
 

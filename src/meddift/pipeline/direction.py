@@ -1,4 +1,4 @@
-"""`Direction`: looking for points of one scan in another. The way back is the same, reversed."""
+"""`Direction`: searching for points of one scan in another. Matching back uses the reversed direction."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from meddift.pipeline.scan import EncodedScan
 from meddift.registration.feature_map import DescribedScan, FeatureMap
 from meddift.system.once import once
 
-#: Fine levels look this far around the place that semantic levels have found, mm.
+#: Radius within which fine levels search around the position found by semantic levels, mm.
 REFINE_MM = 8.0
-#: Distance of the neighbours that are compared along with a point, by semantic and by fine levels, mm.
+#: Distance of the neighbours that are compared together with a point, by semantic and by fine levels, mm.
 COARSE_SUPPORT_MM, FINE_SUPPORT_MM = 8.0, 4.0
-#: Between voxels the hand-made level decides, alone, within so many mm of the place that all levels have found.
+#: Largest shift, mm, by which the final sub-voxel alignment, which uses the MIND level alone, may move a position.
 LAST_MM = 2.0
-#: Voxels of the hand-made level where it looks for places anywhere, mm: noise is averaged away, and there are few.
+#: Voxel size, mm, to which the MIND level is averaged for a global search: fewer voxels with less noise.
 BLURRED_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of two scans, comparable with the other: levels are whitened by the statistics of both.
+    """One scan of a pair, its levels whitened by the joint statistics of both scans.
 
     Attributes:
         scan: The scan.
-        every: All levels, on the grid on which answers lie before they are refined.
-        semantic: Levels that know where in the body they are, on the voxels of the finest of them.
+        every: All levels, on the search grid.
+        semantic: The semantic levels, on the voxels of the finest of them.
     """
 
     scan: EncodedScan
@@ -45,7 +45,7 @@ class Side:
 
     @classmethod
     def both(cls, one: EncodedScan, other: EncodedScan) -> tuple[Side, Side]:
-        """Both scans, each comparable with the other."""
+        """Whiten the levels of two scans jointly, so that their descriptors can be compared."""
         settings = one.settings
         maps = whitening_maps(one.pyramid, other.pyramid, levels=settings.whitened_levels)
         semantic = one.pyramid.select(settings.semantic_levels).names
@@ -57,20 +57,20 @@ class Side:
         return side(one), side(other)
 
     def of_levels(self, names: Sequence[str]) -> SearchIndex:
-        """Some of the semantic levels, on the voxels of the finest of all of them."""
+        """An index of some of the semantic levels, on the voxels of the finest semantic level."""
         finest = self.semantic.pyramid.names[-1]
         return self.scan.index(tuple(names), finest, self.every.whitening)
 
     @once
     def blurred(self) -> SearchIndex:
-        """The hand-made level averaged to `BLURRED_MM`, which finds places anywhere as well."""
+        """An index of the MIND level averaged to voxels of `BLURRED_MM`, for global search."""
         coarse = _coarse(self.scan, self.scan.pyramid.level(MIND), BLURRED_MM)
         pyramid = replace(self.scan.pyramid, levels=(coarse,), moments={})
         return SearchIndex(pyramid, coarse.grid, self.scan.settings.runtime.device, self.every.whitening)
 
     @property
     def described(self) -> DescribedScan:
-        """All levels of the scan on the device, comparable with those of the other scan."""
+        """All levels on the device, whitened jointly with the other scan, for registration."""
         scan, maps = self.scan, self.every.whitening
         levels = {
             level.name: FeatureMap(scan.tensors[level.name], level.grid, maps.get(level.name))
@@ -80,12 +80,12 @@ class Side:
 
 
 def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> SearchIndex:
-    """A scan made ready for maps on coarse voxels.
+    """An index of a scan on coarser voxels, for similarity maps.
 
     Args:
         scan: The scan.
-        index: The same with all levels, as it is searched.
-        spacing_mm: Levels are averaged to voxels of this size, those that are coarser stay as they are.
+        index: Its index with all levels.
+        spacing_mm: Voxel size to which levels are averaged, mm; coarser levels stay unchanged.
     """
     levels = tuple(_coarse(scan, level, spacing_mm) for level in scan.pyramid.levels)
     pyramid = replace(scan.pyramid, levels=levels, moments={})
@@ -93,20 +93,20 @@ def averaged(scan: EncodedScan, index: SearchIndex, spacing_mm: float) -> Search
 
 
 def _coarse(scan: EncodedScan, level: Level, spacing_mm: float) -> Level:
-    """A level averaged to larger voxels, mm; one that is coarser along an axis stays so."""
+    """A level averaged to voxels of `spacing_mm`; an axis that is coarser already stays unchanged."""
     grid = level.grid.coarsened(spacing_mm)
     return replace(level, values=scan.averaged(level.name, grid), grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """From points of one scan to their places in another.
+    """A search from points of one scan to their positions in another.
 
     Attributes:
         query: The scan in which points are given.
-        target: The scan in which they are looked for.
-        prior: Where they are expected, from query to target; None where they are looked for everywhere.
-        options: How they are looked for.
+        target: The scan that is searched.
+        prior: Transform from query to target that says where points are expected; None = search everywhere.
+        options: The options of the search.
     """
 
     query: Side
@@ -115,15 +115,18 @@ class Direction:
     options: Options
 
     def reversed(self) -> Direction:
-        """The way back: scans exchanged, and the prior inverted."""
+        """The search in the opposite direction: scans exchanged, and the prior inverted."""
         prior = None if self.prior is None else self.prior.inverted()
         return Direction(self.target, self.query, prior, self.options)
 
     def locate(self, positions: NDArray[np.float64]) -> Located:
-        """Find points.
+        """Find the positions of points in the target scan.
 
         Args:
             positions: (N, 3) float64 on the query scan, world RAS mm.
+
+        Returns:
+            One row for each point.
         """
         if len(positions) == 0:
             return Located.empty(0)
@@ -147,7 +150,7 @@ class Direction:
                 support_mm=COARSE_SUPPORT_MM,
             )
         fine = self._nearby(positions, near.positions, prior, radius_mm=REFINE_MM, support_mm=FINE_SUPPORT_MM)
-        # How far a point can be told from its rivals is a matter of the wider search.
+        # The margin over rivals is that of the wider search.
         found = replace(
             fine,
             first_similarity=near.similarity,
@@ -165,12 +168,12 @@ class Direction:
         radius_mm: float,
         support_mm: float = 0.0,
     ) -> Located:
-        """With all levels, around where points are expected."""
+        """Search with all levels within a radius around expected positions, (N, 3) float64 world RAS mm."""
         sides = self.query.every, self.target.every
         return locate_nearby(*sides, positions, expected, prior, radius_mm=radius_mm, support_mm=support_mm)
 
     def _between_voxels(self, positions: NDArray[np.float64], found: Located, prior: Transform) -> Located:
-        """Move places by up to a voxel to where the level with the finest detail puts them."""
+        """Refine positions to sub-voxel accuracy by aligning neighbourhoods of the MIND level, where there is one."""
         if MIND not in self.query.scan.pyramid.names:
             return found
         query, target = self.query.scan.level(MIND), self.target.scan.level(MIND)

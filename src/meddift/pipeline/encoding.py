@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 def encode_scan(
     volume: Volume, *, digest: str, progress: Progress | None, settings: Settings, report: Progress
 ) -> Pyramid:
-    """The features of one scan, from the store where they are there.
+    """Compute the features of one scan, or read them from the store.
 
     Args:
         volume: The scan.
-        digest: Its digest.
-        progress: Called as the network works.
+        digest: Digest of the scan, 64 hexadecimal digits.
+        progress: Called with stage and fraction while the network computes.
         settings: Model, options and runtime.
-        report: Told where less memory is left than would be quickest.
+        report: Called with a message when encoding has to save memory.
 
     Raises:
-        MemoryLimitError: if even the least memory is not there.
+        MemoryLimitError: if there is not enough memory even in the most economical mode.
         MeddiftError: if features cannot be computed.
     """
     key = settings.key(digest, modality=volume.modality)
@@ -60,10 +60,15 @@ def encode_scan(
 
 
 def must_spare(volume: Volume, settings: Settings, report: Progress) -> bool:
-    """Whether less has to be kept while encoding, as the whole would not fit into the memory that is left.
+    """Whether encoding has to use the slower mode that saves memory, because the free memory is too small.
+
+    Args:
+        volume: The scan.
+        settings: Model, options and runtime.
+        report: Called with a message if it has to.
 
     Raises:
-        MemoryLimitError: if even the least does not fit.
+        MemoryLimitError: if there is not enough memory even in this mode.
     """
     plan = settings.encoding_plan(volume.grid)
     if plan.spare:
@@ -73,5 +78,5 @@ def must_spare(volume: Volume, settings: Settings, report: Progress) -> bool:
 
 
 def _purpose(volume: Volume, settings: Settings) -> str:
-    """What the memory is for, in words."""
+    """A description of the work, for messages about memory."""
     return f"encoding a scan of {' x '.join(map(str, volume.grid.shape))} with {settings.spec.name}"

@@ -1,4 +1,4 @@
-"""Results about a pair of scans, kept on disk beside the features of the fixed scan: computed once."""
+"""Results about a pair of scans, stored on disk beside the features of the fixed scan."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def keep(
     content: Callable[[Found], dict[str, Any]],
     read: Callable[[dict[str, Any]], Found],
 ) -> Found:
-    """What was found before for the same scans and settings, or else found now and kept.
+    """Read a stored result for the same scans and settings, or compute and store it.
 
     Args:
-        store: Where features are kept; None keeps nothing.
+        store: The feature store; None = compute without storing.
         key: Digest of the features of the fixed scan.
-        kind: What it is; a word.
-        decides: All else that decides it, ready for JSON.
-        make: Finds it.
-        content: Turns it into what JSON can hold without losing a bit.
-        read: The way back.
+        kind: One word that names the kind of result; part of the file name.
+        decides: Everything else that the result depends on, ready for JSON.
+        make: Computes the result.
+        content: Converts the result to a JSON dictionary without loss.
+        read: Converts it back.
 
     Raises:
-        NoCorrespondenceError: if there is none; that is kept too.
+        NoCorrespondenceError: if `make` raises it; this outcome is stored too.
     """
     if store is None:
         return make()
@@ -50,7 +50,7 @@ def keep(
         try:
             return read(known)
         except (KeyError, TypeError, ValueError):
-            pass  # damaged: it is made again
+            pass  # damaged: computed again
     try:
         made = make()
     except NoCorrespondenceError as error:

@@ -1,4 +1,4 @@
-"""The field of a pair, kept beside the features of its fixed scan: with it, points are matched in a second."""
+"""Storing the displacement field of a pair beside the features of its fixed scan."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def keep_field(
     settings: dict[str, Any],
     make: Callable[[], Field],
 ) -> Field:
-    """The field that was found before for the same scans and settings, or else a new one, which is then kept.
+    """Read the stored field for the same scans and settings, or compute and store it.
 
     Args:
-        store: Where features are kept; None keeps nothing.
+        store: The feature store; None = compute without storing.
         key: Digest of the features of the fixed scan.
-        settings: All else that decides the field, ready for JSON.
-        make: Finds it; it has been refined.
+        settings: Everything else that the field depends on, ready for JSON.
+        make: Computes the field; its transform must be a `DisplacementField`.
 
     Raises:
-        NoCorrespondenceError: if there is none; that is kept too.
+        NoCorrespondenceError: if `make` raises it; this outcome is stored too.
     """
     return keep(store, key, "field", settings, make, content=_content, read=_read)
 
 
 def _content(field: Field) -> dict[str, Any]:
-    """For JSON."""
+    """The field as a JSON dictionary."""
     assert isinstance(field.transform, DisplacementField)
     support = field.support
     return {
@@ -65,7 +65,7 @@ def _fields(parts: Sequence[Transform]) -> list[DisplacementField]:
 
 
 def _read(content: dict[str, Any]) -> Field:
-    """The field from its JSON, the reverse of `_content`; it has no times of stages."""
+    """The field from its JSON dictionary, the inverse of `_content`; `timing` is empty."""
     grid, support, sliding = _grid_of(content["grid"]), content["support"], content["sliding"]
 
     def field(text: str) -> DisplacementField:
@@ -108,7 +108,7 @@ def _grid_of(content: dict[str, Any]) -> Grid:
 
 
 def _packed(values: NDArray[Any]) -> str:
-    """The bytes of an array as text, after their checksum; smooth displacements shrink little when compressed."""
+    """Checksum and bytes of an array as text, not compressed: displacements compress poorly."""
     content = np.ascontiguousarray(values).tobytes()
     return f"{zlib.crc32(content):08x}{base64.b64encode(content).decode('ascii')}"
 

@@ -1,4 +1,4 @@
-"""The prior of a pair, kept beside the features of its fixed scan."""
+"""Storing the prior of a pair beside the features of its fixed scan."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from meddift.pipeline.kept import keep
 def keep_prior(
     store: FeatureStore | None, key: str, settings: dict[str, Any], make: Callable[[], MatchedPrior]
 ) -> MatchedPrior:
-    """The prior that was found before for the same scans and settings, or else a new one, which is then kept.
+    """Read the stored prior for the same scans and settings, or compute and store it.
 
     Args:
-        store: Where features are kept; None keeps nothing.
+        store: The feature store; None = compute without storing.
         key: Digest of the features of the fixed scan.
-        settings: All else that decides the prior, ready for JSON.
-        make: Finds it.
+        settings: Everything else that the prior depends on, ready for JSON.
+        make: Computes the prior.
 
     Raises:
-        NoCorrespondenceError: if there is none; that is kept too.
+        NoCorrespondenceError: if `make` raises it; this outcome is stored too.
     """
     return keep(store, key, "prior", settings, make, content=_content, read=_read)
 
 
 def _content(prior: MatchedPrior) -> dict[str, Any]:
-    """For JSON, which keeps every bit of a float."""
+    """The prior as a JSON dictionary; JSON keeps every bit of a float."""
     return {
         "affine": prior.affine.matrix.tolist(),
         "anchors": prior.anchors.tolist(),
@@ -43,7 +43,7 @@ def _content(prior: MatchedPrior) -> dict[str, Any]:
 
 
 def _read(content: dict[str, Any]) -> MatchedPrior:
-    """The prior from its JSON, the reverse of `_content`."""
+    """The prior from its JSON dictionary, the inverse of `_content`."""
     similarity = content["similarity"]
     return MatchedPrior(
         AffineTransform(np.array(content["affine"], dtype=np.float64)),

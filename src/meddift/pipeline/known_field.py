@@ -1,4 +1,4 @@
-"""A field that is known already, told to those who ask the same scans the other way."""
+"""`KnownField`: the field of a pair, from which the field of the exchanged pair follows by inversion."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from meddift.registration.support import Support
 
 @dataclass(frozen=True, eq=False)
 class KnownField:
-    """What a pair of scans has found out, without the scans.
+    """The results of a pair that its reverse can use; holds neither scan.
 
     Attributes:
-        field: Fixed to moving.
-        usual: What right matches under it look like.
+        field: The displacement field, fixed to moving.
+        usual: Typical values of correct matches under this field.
     """
 
     field: Field
@@ -28,11 +28,11 @@ class KnownField:
 
 
 def reversed_field(field: Field, moving: EncodedScan) -> Field:
-    """The inverse of a field, point by point where it is asked, and where it is supported.
+    """The inverse of a field, computed numerically at the points where it is evaluated, with its support.
 
     Args:
         field: Fixed to moving.
-        moving: The moving scan, which says what of it slides.
+        moving: The moving scan; its lungs are the sliding region of the inverse.
     """
     whole, *parts = (NumericalInverse(part, field.affine) for part in (field.transform, *field.parts))
     sliding = moving.lungs if field.sliding is not None else None
@@ -48,7 +48,7 @@ def reversed_field(field: Field, moving: EncodedScan) -> Field:
 
 
 def _reversed_support(field: Field, moving: EncodedScan) -> Support | None:
-    """What the support says of the places to which the nodes of a grid over the moving scan go back."""
+    """The support of the inverse: that of the fixed positions to which nodes of a grid over the moving scan map."""
     support = field.support
     if support is None or not isinstance(field.transform, DisplacementField):
         return None

@@ -1,4 +1,4 @@
-"""`Matcher`: a model and options, set once. `matcher.pair(fixed, moving)` is where questions are asked."""
+"""`Matcher`: a model with its options. `matcher.pair(fixed, moving)` gives the pair that matches and registers."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ class Matcher:
     the memory of the device at the end of the block.
 
     Args:
-        model: Name of the catalogue, or path of a specification.
-        preset: "default" or "paper".
-        weights: Folder with the weights; None = those of the package or of meddift's store.
+        model: Name of a model of the catalogue, path of a specification file, or a specification.
+        preset: "default" or "paper"; see `Options`.
+        weights: Folder with the weights; None = those of the package or of the model store.
         device: "auto" (CUDA where it works, else CPU), "cpu", "cuda", "cuda:N" or "mps"; see `Runtime`.
-        store: Whether features are kept on disk and reused; a path or a store says where.
-        on_progress: Called with the name of a stage and the share of the work that is done; what it raises ends the
-            work.
-        precision: Of the network; see `Runtime`.
-        threads: On how many threads is computed; see `Runtime`.
-        timestep: This and all that follow are fields of `Options`; None leaves the preset's value.
+        store: True keeps features in the default store on disk, False keeps none; a path or a store says where.
+        on_progress: Called with the name of a stage and the fraction of the work that is done, 0 to 1; an exception
+            that it raises ends the work.
+        precision: Precision of the network; see `Runtime`.
+        threads: Number of threads to compute on; see `Runtime`.
+        timestep: See `Options`, as for all arguments below; None keeps the preset's value.
         levels: See `Options`.
         noise_samples: See `Options`.
         shared_noise: See `Options`.
@@ -70,11 +70,12 @@ class Matcher:
 
     Attributes:
         settings: Model, options and runtime.
-        report: Told the name of a stage and the share of the whole work that is done, 0 to 1.
+        report: Called with the name of a stage and the fraction of the work that is done, 0 to 1.
 
     Raises:
         ModelError: if the model is unknown.
-        OptionsError: if an option makes no sense for it, or the device is not there.
+        OptionsError: if an option is invalid for the model, or the device is not available.
+        MissingFileError: if the prior is a file that does not exist.
     """
 
     def __init__(
@@ -150,45 +151,45 @@ class Matcher:
 
     @property
     def options(self) -> Options:
-        """All choices."""
+        """The options."""
         return self.settings.options
 
     @property
     def extraction(self) -> ExtractionOptions:
-        """What is read from each scan."""
+        """The options of feature extraction."""
         return self.settings.extraction
 
     @property
     def store(self) -> FeatureStore | None:
-        """Where features are kept, or None."""
+        """The store of features on disk; None = features are not stored."""
         return self.settings.runtime.store
 
     @property
     def device(self) -> str:
-        """Where tensors are computed: "cpu" or "cuda:N"."""
+        """Device of all tensors outside the network: "cpu" or "cuda:N"."""
         return self.settings.runtime.device
 
     @property
     def model(self) -> DiffusionModel:
-        """The network with its weights; loaded when it is first needed, which takes some seconds."""
+        """The network with its weights, loaded on first use."""
         return self.settings.model
 
     @property
     def weights_hashes(self) -> dict[str, str]:
-        """Name of each model that may be used -> sha256 of its weights, without loading the network.
+        """Name of each model that may be used -> sha256 of its weights; "" where no level of a network is used.
 
-        "" where no network is needed.
+        The network is not loaded.
         """
         return {settings.spec.name: settings.weights_hash for settings in self._every}
 
     @property
     def _every(self) -> tuple[Settings, ...]:
-        """Those of every model that may be used."""
+        """The settings of every model that may be used."""
         return (self.settings,) if self._for_others is None else (self.settings, self._for_others)
 
     @once
     def _for_others(self) -> Settings | None:
-        """Those of the model for scans that are not in Hounsfield units; None = one model for all."""
+        """The settings of the model for scans that are not in Hounsfield units; None = one model for all scans."""
         other = self.spec.other_scans
         if not other or self.settings.weights is not None or not self.extraction.network_levels:
             return None
@@ -197,10 +198,13 @@ class Matcher:
     # ------------------------------------------------------------------ scans and pairs
 
     def encode(self, scan: Any) -> EncodedScan:
-        """Read and encode a scan, to be used in any number of pairs and threads.
+        """Read and encode a scan, for use in any number of pairs and threads.
 
         Args:
-            scan: A path, Volume, SimpleITK or nibabel image.
+            scan: A path, `Volume`, or image of SimpleITK, nibabel, MONAI or TorchIO.
+
+        Returns:
+            The scan with its features computed.
 
         Raises:
             ImageError: if it cannot be read or is not one 3D scalar image.
@@ -219,22 +223,23 @@ class Matcher:
         back: KnownField | None = None,
         refined: bool = True,
     ) -> Pair:
-        """Set the two scans between which points are matched.
+        """Combine a fixed and a moving scan into a pair.
 
-        Where the model leaves scans that are not in Hounsfield units to another one (`ModelSpec.other_scans`), that
-        one describes both scans as soon as one of them is such a scan.
+        If the model's specification names another model for scans that are not in Hounsfield units
+        (`ModelSpec.other_scans`) and at least one of the scans is such a scan, that model encodes both.
 
         Args:
-            fixed: The scan in which points are given: a path, Volume, SimpleITK or nibabel image, or encoded scan.
-            moving: The scan in which they are looked for.
-            prior: Where points are expected, fixed to moving, where that is known of this pair to within some mm;
-                None = as the options say.
-            back: `Pair.known_field` of the same scans the other way: then no field is fitted, its inverse is taken.
-            refined: Whether the field is refined after dense matching; without, points come out as well in the mean,
-                but may lie farther off beside what slides.
+            fixed: The scan in which points are given: a path, `Volume`, image of SimpleITK, nibabel, MONAI or TorchIO,
+                or encoded scan.
+            moving: The scan that is searched, in any of the same forms.
+            prior: Transform, fixed to moving, that is known to be correct to within a few mm; None = the prior of the
+                options.
+            back: `Pair.known_field` of the exchanged pair; its inverse is then used instead of fitting a field.
+            refined: Whether the field is refined after dense matching. Without refinement errors may be larger near
+                sliding surfaces.
 
         Returns:
-            The pair; features of scans that are not encoded yet are computed when the first question is asked.
+            The pair. Scans that are not encoded yet are encoded on first use.
 
         Raises:
             ImageError: if a scan cannot be read or is not one 3D scalar image.
@@ -251,10 +256,11 @@ class Matcher:
         return pair
 
     def scan(self, scan: Any) -> EncodedScan:
-        """Read a scan that is encoded when it is first needed; see `encode`, which does so at once.
+        """Read a scan without encoding it yet: that happens on first use. `encode` encodes at once.
 
         Args:
-            scan: A path, Volume, SimpleITK or nibabel image; an encoded scan comes back as it is.
+            scan: A path, `Volume`, or image of SimpleITK, nibabel, MONAI or TorchIO; an encoded scan is returned
+                unchanged.
 
         Raises:
             ImageError: if it cannot be read or is not one 3D scalar image.
@@ -277,7 +283,7 @@ class Matcher:
         return read
 
     def _alike(self, fixed: Any, moving: Any) -> tuple[EncodedScan, EncodedScan]:
-        """Two scans of one model: where they are of two, both of the one that knows all scans."""
+        """Both scans with the same model: if they need different ones, that for scans of any modality."""
         read = self.scan(fixed), self.scan(moving)
         if read[0].settings.spec.name == read[1].settings.spec.name or self._for_others is None:
             return read
@@ -289,13 +295,13 @@ class Matcher:
         return one, other
 
     def _to_be_encoded(self, volume: Volume, settings: Settings) -> EncodedScan:
-        """A scan, encoded when it is first needed."""
+        """A scan that is encoded on first use."""
         made = EncodedScan(volume, settings, partial(encode_scan, settings=settings, report=self.report))
         self._made.add(made)
         return made
 
     def close(self) -> None:
-        """Free the memory of the device. What is asked later loads what it needs again."""
+        """Free the memory of the device; anything that is needed later is loaded again."""
         for made in list(self._made):
             made.free()
         loaded = [settings for settings in self._every if known(settings, "model")]
@@ -311,30 +317,33 @@ class Matcher:
     # ------------------------------------------------------------------ what would be done
 
     def plan(self, fixed: Volume, moving: Volume, count: int) -> dict[str, Any]:
-        """What a match would do; reads no weights and loads no network.
+        """Describe what a match would do, without reading weights or loading a network.
 
         Args:
             fixed: The scan in which points are given.
-            moving: The scan in which they are looked for.
+            moving: The scan that is searched.
             count: Number of points.
 
         Returns:
-            Ready for JSON: model, options, grids in words, stages, and an estimate of the peak memory in bytes.
+            Ready for JSON: model, options, grids, stages, and the estimated peak memory in bytes.
         """
         return plan_match(self._alike(fixed, moving)[0].settings, fixed, moving, count)
 
 
 def match(fixed: Any, moving: Any, points: Points | ArrayLike, **options: Any) -> Matches:
-    """Find points of one scan in another, in one line.
+    """Find points of one scan in another with a Matcher that is used once.
 
     Args:
-        fixed: The scan in which the points are given: a path, Volume or image.
-        moving: The scan in which they are looked for.
-        points: Points, or (N, 3) or (3,) numbers, world RAS mm, on the fixed scan.
+        fixed: The scan in which the points are given: a path, `Volume` or image.
+        moving: The scan that is searched.
+        points: `Points`, or an array of (N, 3) or (3,), world RAS mm, on the fixed scan.
         **options: Arguments of `Matcher`.
 
+    Returns:
+        One match for each point, in the same order.
+
     Raises:
-        MeddiftError: what `Matcher`, `Matcher.pair` and `Pair.match` raise.
+        MeddiftError: as `Matcher`, `Matcher.pair` and `Pair.match`.
     """
     with Matcher(**options) as matcher:
         return matcher.pair(fixed, moving).match(points)

@@ -1,4 +1,4 @@
-"""How much memory a match will take, before any of it is taken."""
+"""Estimating the memory of a match before any of it is allocated."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from meddift.models import ModelSpec, network_grid
 from meddift.models.encoder_sizes import encoder_bytes
 from meddift.pipeline.options import MANY, Options
 
-#: Python with torch and MONAI loaded, bytes (measured: 0.55 to 0.65 GB).
+#: Python with torch and MONAI loaded, bytes.
 PROGRAM_BYTES = 600_000_000
 #: Batches of dot products, windows and maps in matching, bytes.
 MATCHING_BYTES = 150_000_000
-#: What is kept of a point: where its nodes are, what is known about it, and reasons in words.
+#: Memory for each point, bytes: indices of its nodes, results, and reasons in words.
 POINT_BYTES = 2_000
-#: For each voxel that is compared, what fitting the field between two scans holds: levels that were made comparable,
-#: coarse copies of them, and the system that is solved (measured).
+#: Memory for fitting a field, bytes for each voxel of the network grid: whitened levels, their coarse copies, and the
+#: linear system.
 FIELD_BYTES = 250
-#: What the hand-made level needs beside itself while it is made, bytes.
+#: Temporary memory while the MIND level is computed, bytes.
 HAND_MADE_BYTES = 150_000_000
-#: Channels of the hand-made level: 12 pairs of patches at each of two distances.
+#: Channels of the MIND level: 12 pairs of patches at each of two distances.
 MIND_CHANNELS = 24
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryEstimate:
-    """What a match will take.
+    """The estimated memory of a match.
 
     Attributes:
-        peak_bytes: The most memory held at any time.
-        fixed_network: The grid on which the network sees the fixed scan.
-        moving_network: The same of the moving scan.
-        stages: What will be done, in words.
+        peak_bytes: Peak memory of the process, bytes.
+        fixed_network: The grid of the network's input for the fixed scan.
+        moving_network: The grid of the network's input for the moving scan.
+        stages: Descriptions of the stages of the match.
     """
 
     peak_bytes: int
@@ -51,8 +51,8 @@ def estimate_memory(
 
     Args:
         spec: The model.
-        extraction: What is read from each scan.
-        options: How points are matched.
+        extraction: The options of feature extraction.
+        options: The options of the match.
         fixed: Grid of the fixed scan.
         moving: Grid of the moving scan.
         count: Number of points.
@@ -60,12 +60,12 @@ def estimate_memory(
     networks = network_grid(fixed, spec), network_grid(moving, spec)
     learned = [_level_bytes(spec, extraction, network) for network in networks]
     pyramids = [pyramid_bytes(spec, extraction, grid) for grid in (fixed, moving)]
-    # Scanners store two bytes a voxel; a scan that is being prepared is there as float32 before and after.
+    # Scans are stored with two bytes a voxel; preparation holds float32 copies before and after resampling.
     scans = 2 * (fixed.size + moving.size)
     prepared = 4 * max(grid.size + network.size for grid, network in zip((fixed, moving), networks, strict=True))
     encoding = max(_network_bytes(spec, network) for network in networks) if extraction.network_levels else 0
-    # Windows are worked on a few at a time. Maps of a whole grid are made of the network's own, and of all levels
-    # only where there is nothing to whiten on the way.
+    # Windows are processed a few at a time. Maps of norms on the whole grid are made only for a search without
+    # refinement or on the voxels of the image.
     whole = options.search_grid == "image" or not options.refine
     grids = [n if options.search_grid == "network" else s for n, s in zip(networks, (fixed, moving), strict=True)]
     norms = 4 * len(extraction.levels) * sum(grid.size for grid in grids) if whole else sum(learned) // 20
@@ -99,7 +99,7 @@ def pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) ->
 
     Args:
         spec: The model.
-        extraction: What is read from the scan.
+        extraction: The options of feature extraction.
         grid: Grid of the scan.
     """
     network = network_grid(grid, spec)
@@ -108,17 +108,17 @@ def pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) ->
 
 
 def stored_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) -> int:
-    """Bytes of all feature maps of a scan on disk; takes what `pyramid_bytes` does."""
+    """Bytes of all feature maps of a scan on disk; arguments as for `pyramid_bytes`."""
     return pyramid_bytes(spec, extraction, grid) // (2 if extraction.numbers == "float16" else 1)
 
 
 def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:
-    """The most memory that encoding a scan takes beyond what is held before, bytes.
+    """Peak memory of encoding a scan beyond the memory in use before, bytes.
 
     Args:
         spec: The model.
         grid: Grid of the scan.
-        spare: Whether the network is told to keep as little as possible.
+        spare: Whether the slower mode that saves memory is used.
     """
     network = network_grid(grid, spec)
     return 4 * (grid.size + network.size) + _network_bytes(spec, network, spare=spare)
@@ -126,13 +126,13 @@ def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:
 
 @dataclass(frozen=True)
 class EncodingPlan:
-    """How a scan will be encoded in the memory that is left.
+    """How a scan will be encoded in the free memory.
 
     Attributes:
-        needed_bytes: What it takes beyond what is held before.
-        left_bytes: What is left; None where the system does not say.
-        slabs: Whether the network works through the scan in slabs of planes (exact: the same features as whole).
-        spare: Whether it keeps as little as possible between slabs, which takes somewhat more time.
+        needed_bytes: Memory that encoding takes beyond the memory in use before.
+        left_bytes: Free memory; None where the system does not report it.
+        slabs: Whether the network processes the scan in slabs of planes, with the same result as for the whole scan.
+        spare: Whether the slower mode that saves memory is used.
     """
 
     needed_bytes: int
@@ -142,7 +142,7 @@ class EncodingPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for it, as far as is known."""
+        """Whether the free memory suffices, as far as it is known."""
         return self.left_bytes is None or self.needed_bytes <= self.left_bytes
 
     def __str__(self) -> str:
@@ -154,12 +154,12 @@ class EncodingPlan:
 
 
 def plan_encoding(spec: ModelSpec, grid: Grid, left_bytes: int | None) -> EncodingPlan:
-    """Choose how a scan is encoded: the quickest way that fits, and the least demanding one if none does.
+    """Choose the fastest mode of encoding that fits into memory, or the most economical one if none does.
 
     Args:
         spec: The model.
         grid: Grid of the scan.
-        left_bytes: Memory that is left; None where the system does not say.
+        left_bytes: Free memory; None where the system does not report it.
     """
     slabs = spec.latent.kind == "autoencoder"
     plan = EncodingPlan(encoding_bytes(spec, grid), left_bytes, slabs, spare=False)
@@ -167,14 +167,14 @@ def plan_encoding(spec: ModelSpec, grid: Grid, left_bytes: int | None) -> Encodi
 
 
 def _scan_voxels(spec: ModelSpec, grid: Grid, network: Grid) -> int:
-    """Voxels of the network's grid that lie in the scan: the hand-made level leaves padding out."""
+    """Number of voxels of the network's grid inside the scan: the MIND level has no padding."""
     if spec.grid.kind == "respace":
         return grid.respaced(spec.grid.spacing_mm).size
     return network.size
 
 
 def _level_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) -> int:
-    """Bytes of the network's levels of one scan."""
+    """Bytes of the feature maps that the network computes for one scan."""
     total = 0
     widths = list(spec.unet["num_channels"])
     latent = prod(n // spec.latent.stride for n in network.shape)
@@ -182,7 +182,7 @@ def _level_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) 
         if not name.startswith("up"):
             continue
         depth = len(widths) - 1 - int(name[2:])
-        # Each decoder block ends with its upsampling, but for the last.
+        # Each decoder block but the last ends with upsampling.
         total += 4 * widths[depth] * (latent >> (3 * max(0, depth - 1)))
     return total
 
@@ -191,8 +191,8 @@ def _network_bytes(spec: ModelSpec, network: Grid, *, spare: bool = False) -> in
     """Bytes of the activations of the widest stage and of the weights."""
     latent = prod(n // spec.latent.stride for n in network.shape)
     widths = list(spec.unet["num_channels"])
-    # Skips of every stage are kept. The finest decoder block holds a concatenation, its norm, that through SiLU and as
-    # the convolution wants it, beside what it was made of.
+    # The skip connections of every stage are kept. The finest decoder block holds its input, the concatenation, its
+    # normalisation, the result of SiLU, and the copy that the convolution makes.
     blocks = int(spec.unet.get("num_res_blocks", 2)) + 1
     skips = sum(4 * width * blocks * (latent >> (3 * depth)) for depth, width in enumerate(widths))
     activations = skips + 4 * latent * (4 * (widths[0] + widths[1]) + widths[1])

@@ -1,4 +1,4 @@
-"""`Options`: every choice of a match, with two presets."""
+"""`Options`: all options of a match, with two presets."""
 
 from __future__ import annotations
 
@@ -23,36 +23,38 @@ if TYPE_CHECKING:
 
 Preset = Literal["default", "paper"]
 
-#: More points than this are aligned at the nodes of a grid, where a field is fitted.
+#: With more points than this, neighbourhoods are aligned at the nodes of a grid (see `align_many`).
 MANY = 5_000
 
 
 @dataclass(frozen=True)
 class Options:
-    """How points are matched. Where a field is None, the model's specification decides.
+    """The options of a match. Where a field is None, the model's specification decides.
 
     Attributes:
-        preset: "default" is what measures best; "paper" does what the reference code of the paper does.
-        timestep: How much noise the network expects.
-        levels: Names of the levels that are compared, coarse to fine; "mind" is the hand-made one.
-        noise_samples: Draws of noise that are averaged; 0 adds none.
-        shared_noise: Whether both scans see the same draws.
-        latent: Mean of the autoencoder's posterior, or one sample.
-        spacing: Voxel size that the network is told: of the grid it sees, or of the scan as stored.
-        whiten: Whether the network's levels are whitened. The hand-made level always is, except in "paper".
-        prior: Where a point is expected: nowhere in particular ("none"), at the same world position ("identity"),
-            where an affine puts it that most matches agree on, bent towards them ("affine"), or where a transform
-            puts it.
-        search_radius_mm: How far from there it is looked for; None = 20 mm under "affine", 35 under any other prior.
-        search_grid: Answers lie on the voxels of the scan ("image") or of the network's input ("network") before they
-            are refined.
-        refine: Whether fine levels and neighbouring points decide in the end, between voxels.
-        confidence: Whether each point is matched back, so that it can be said how sure it is.
-        seed: Of all that is drawn.
-        modality: What both scans are; None = what their files say, or else what their values can be.
+        preset: "default", or "paper", which reproduces the public reference code of MedDIFT.
+        timestep: Timestep of the diffusion model at which features are read.
+        levels: Names of the levels that are compared, coarse to fine; "mind" is MIND-SSC, the others are decoder
+            blocks of the network.
+        noise_samples: Number of noise samples over which features are averaged; 0 = no noise is added.
+        shared_noise: Whether both scans are encoded with the same noise samples.
+        latent: Latent of the autoencoder: the "mean" of its posterior, or one "sample".
+        spacing: Voxel size that is passed to the network: that of its input ("network"), or of the scan as stored
+            ("original").
+        whiten: Whether the network's levels are whitened. "mind" always is, except in the preset "paper".
+        prior: Where points are expected: "none" searches the whole scan; "identity" expects the same world position;
+            "affine" expects what an affine fitted robustly to matches predicts, corrected by the residuals of matches
+            nearby; a transform, or the path of its file, says it directly.
+        search_radius_mm: Radius of the search around the expected position, mm; None = 20 with "affine", 35 with any
+            other prior.
+        search_grid: Voxels on which a search looks: those of the scan ("image") or of the network's input ("network").
+        refine: Whether positions are refined between voxels with fine levels and neighbouring points.
+        confidence: Whether each point is matched back, which gives the inverse-consistency error.
+        seed: Seed of all random numbers.
+        modality: Modality of both scans; None = that of their files, or else inferred from their values.
 
     Raises:
-        OptionsError: if a value makes no sense.
+        OptionsError: if a value is invalid.
     """
 
     preset: Preset = "default"
@@ -95,11 +97,11 @@ class Options:
         if radius is not None and not (math.isfinite(radius) and radius > 0):
             raise OptionsError(f"a search radius must be more than 0 mm, got {radius}")
         if radius is not None and self.prior == "none":
-            raise OptionsError("a search radius needs a prior (identity, affine or a transform): around what else?")
+            raise OptionsError("a search radius needs a prior around which to search: identity, affine or a transform")
 
     @classmethod
     def for_preset(cls, preset: str, **overrides: Any) -> Options:
-        """The options of a preset, with some of them changed.
+        """The options of a preset, some of them replaced.
 
         Args:
             preset: "default" or "paper".
@@ -118,18 +120,18 @@ class Options:
         return cls(**values)
 
     def radius_mm(self) -> float:
-        """How far from the expected position a point is looked for, mm."""
+        """Radius of the search around an expected position, mm."""
         if self.search_radius_mm is not None:
             return self.search_radius_mm
         return 20.0 if self.prior == "affine" else 35.0
 
     def fits_field(self, extraction: ExtractionOptions) -> bool:
-        """Whether points are aligned under a field that is fitted first, and not searched one by one."""
+        """Whether a displacement field is fitted first and points are aligned under it, not searched one by one."""
         asked = self.refine and self.search_radius_mm is None and self.prior != "none"
         return asked and MIND in extraction.levels
 
     def extraction(self, spec: ModelSpec) -> ExtractionOptions:
-        """What has to be read from each scan with this model."""
+        """The options of feature extraction with this model."""
         defaults = spec.defaults
         extra = defaults.extra_levels if self.preset == "default" else ()
         return ExtractionOptions(
@@ -161,7 +163,7 @@ class Options:
 
 
 def describe_prior(prior: str | Path | Transform) -> str:
-    """A prior in words; of a transform also what tells it from every other, since long arrays are printed in part."""
+    """A prior in words; for a transform with a digest that identifies it, since long arrays are printed abridged."""
     if isinstance(prior, str | Path):
         return str(prior)
     if isinstance(prior, CompositeTransform):
@@ -173,7 +175,7 @@ def describe_prior(prior: str | Path | Transform) -> str:
         return f"AffineTransform({prior.matrix.tolist()})"
     if isinstance(prior, NumericalInverse):
         return f"NumericalInverse({describe_prior(prior.transform)})"
-    # Whatever else there is, is told apart by what it does to a cube as large as a patient.
+    # Any other transform is identified by its values on a grid of points over the size of a patient.
     places = np.stack(np.meshgrid(*[np.linspace(-300, 300, 13)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     does = hashlib.sha256(np.ascontiguousarray(prior.apply(places)).tobytes()).hexdigest()
     return f"{type(prior).__name__}(sha256 of what it does {does})"

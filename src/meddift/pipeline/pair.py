@@ -1,4 +1,4 @@
-"""`Pair`: two encoded scans, asked as often as you like."""
+"""`Pair`: a fixed and a moving scan that can be matched and registered."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from meddift.registration import Registration
     from meddift.viewer.notebook import View
 
-#: An expected place this far beyond the scan may still turn out to be inside, mm.
+#: A point is searched for although it is expected outside the moving scan, if by no more than this, mm.
 OUTSIDE_TOLERANCE_MM = 6.0
 
 
 class Pair(ScanPair):
-    """Two scans between which points are matched; made by `Matcher.pair`.
+    """A fixed and a moving scan, made by `Matcher.pair`.
 
-    Any number of threads may ask one pair.
+    Any number of threads may use one pair.
     """
 
     # ------------------------------------------------------------------ questions
@@ -50,15 +50,15 @@ class Pair(ScanPair):
         """Find points of the fixed scan in the moving scan.
 
         Args:
-            points: Points, or (N, 3) or (3,) numbers, world RAS mm, on the fixed scan.
-            on_progress: Called with the name of a stage and the share of the work that is done, instead of what the
-                Matcher was given; what it raises ends the work and comes out here.
+            points: `Points`, or an array of (N, 3) or (3,), world RAS mm, on the fixed scan.
+            on_progress: Called with the name of a stage and the fraction of the work that is done, 0 to 1, in place of
+                the callback of the Matcher; an exception that it raises ends the work and is passed on.
 
         Returns:
-            One row a point, in the same order.
+            One match for each point, in the same order.
 
         Raises:
-            PointsError: if there is no point at all.
+            PointsError: if there are no points.
             MeddiftError: if features cannot be computed.
         """
         asked = as_points(points)
@@ -76,7 +76,7 @@ class Pair(ScanPair):
         return replace(self._ask("matching points", on_progress, work), drawing=self._draw)
 
     def prepare(self, *, on_progress: Progress | None = None) -> None:
-        """Find out now all that is the same for every point, so that the first answer comes as fast as the others.
+        """Compute in advance everything that does not depend on the points, so that the first match is fast.
 
         Args:
             on_progress: As for `match`.
@@ -88,7 +88,7 @@ class Pair(ScanPair):
         def work() -> None:
             self.encode()
             if self._aligns_under_field:
-                with contextlib.suppress(NoCorrespondenceError):  # points are then searched one by one
+                with contextlib.suppress(NoCorrespondenceError):  # points will be searched one by one
                     _ = self.field, self.usual
             self.report("done", 1.0)
 
@@ -97,18 +97,19 @@ class Pair(ScanPair):
     def similarity(
         self, point: ArrayLike, *, spacing_mm: float | None = None, on_progress: Progress | None = None
     ) -> Volume:
-        """How similar every place of the moving scan is to one point of the fixed scan.
+        """Map the similarity of the whole moving scan to one point of the fixed scan.
 
         Args:
             point: (3,) world RAS mm, on the fixed scan.
-            spacing_mm: Voxels of the map where they shall be larger: what is finer is averaged, which is much faster.
+            spacing_mm: Voxel size of a coarser map, mm; features are averaged to it, which is much faster. None = the
+                search grid (`Options.search_grid`).
             on_progress: As for `match`.
 
         Returns:
-            (X, Y, Z) float32 mean cosine, on the grid on which answers lie before they are refined, or coarser.
+            (X, Y, Z) float32, mean cosine similarity over the levels, -1 to 1.
 
         Raises:
-            PointsError: if it is not one finite point inside the fixed scan.
+            PointsError: if `point` is not one finite point inside the fixed scan.
         """
         position = np.asarray(point, dtype=np.float64).reshape(-1, 3)
         if len(position) != 1 or not self.fixed.grid.contains(position).all():
@@ -134,25 +135,28 @@ class Pair(ScanPair):
         symmetric: bool = False,
         on_progress: Progress | None = None,
     ) -> Registration:
-        """Fit one transform that takes every fixed point to its moving point.
+        """Fit one transform that maps fixed points to moving points.
 
         Args:
-            stages: "affine" alone, or with "dense" matching, or with "refine" besides; or "rigid", a rotation and a
-                shift.
-            fixed_mask: Above 0 where the scans shall be compared: a path, Volume or image; None = the body.
-            moving_mask: Above 0 where the moving scan counts; None = everywhere.
-            diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold; the inverse is the
-                flow backwards. Both are sampled every 4 mm, so the way there and back is no more exact than otherwise.
-            symmetric: Whether both directions are registered and brought together, so that exchanging the scans gives
-                the inverse; takes twice the time. Diffeomorphic as well.
+            stages: "affine", then optionally "dense" matching, then optionally "refine"; or "rigid" alone (rotation
+                and translation). A sequence, or text with commas.
+            fixed_mask: Mask of the fixed scan, above 0 where the scans are compared: a path, `Volume` or image; None =
+                the body.
+            moving_mask: Mask of the moving scan, above 0 where it may be matched; None = everywhere.
+            diffeomorphic: Whether the transform is the exponential of a stationary velocity field, which cannot fold;
+                its inverse is the exponential of the negative field. Both are sampled every 4 mm, so the
+                inverse-consistency error is not smaller than otherwise.
+            symmetric: Whether both directions are registered and their velocity fields averaged, so that exchanging
+                the scans gives the inverse. Takes twice the time; implies `diffeomorphic`.
             on_progress: As for `match`.
 
         Returns:
-            The transform, its inverse, and how far to trust them.
+            The transform, its inverse, and measures of their reliability.
 
         Raises:
-            OptionsError: if stages make no sense, or the options say that nothing is known about where points are.
-            NoCorrespondenceError: if the scans have nothing reliable in common.
+            OptionsError: if the stages are invalid, or the prior is "none".
+            GeometryError: if a mask does not have three axes.
+            NoCorrespondenceError: if the scans have no reliable correspondence, or a mask is empty.
         """
         from meddift.pipeline.registering import register_pair
 
@@ -169,14 +173,14 @@ class Pair(ScanPair):
         return self._ask("registration", on_progress, work)
 
     def view(self, points: Points | ArrayLike | None = None, *, out: Path | str | None = None) -> View:
-        """Show both scans side by side, a click in one answered in the other; needs the extra `viewer`.
+        """Show both scans side by side; a click in one scan shows the match in the other. Needs the extra `viewer`.
 
-        In a notebook the view is shown inline; `.open()` shows it in the browser, `.points` are those that a person
-        has set, and `.close()` ends it.
+        A notebook shows the view inline. `.open()` opens it in the browser, `.points` are the points that a person has
+        set, and `.close()` ends it.
 
         Args:
-            points: On the fixed scan, to be looked through; world RAS mm.
-            out: Folder in which the page saves points; None takes a temporary one.
+            points: Points on the fixed scan to begin with: `Points`, or an array of (N, 3) or (3,), world RAS mm.
+            out: Folder in which the page saves points; None = a temporary one.
 
         Raises:
             OptionsError: if the extra is not installed.
@@ -195,7 +199,7 @@ class Pair(ScanPair):
     # ------------------------------------------------------------------ the search
 
     def _search(self, asked: Points, inside: NDArray[np.bool_], rows: NDArray[np.int64]) -> Matches:
-        """Look for the points of some rows: under a field where there is one, else one by one."""
+        """Match the points of some rows: under the field if there is one, else one by one."""
         judged = partial(answer, asked, inside, rows)
         positions = asked.positions[rows]
         if len(rows) == 0:
@@ -209,7 +213,7 @@ class Pair(ScanPair):
                 why = str(error)
             else:
                 found = self._aligned_under(field, positions)
-                # Levels that would put the places with most texture elsewhere say nothing about any other.
+                # Similarity is not judged where the network's levels do not agree with the field even at landmarks.
                 usual = self.usual.similarity if self.usual.earned else np.nan
                 return judged(found, usual_similarity=usual, limits=UNDER_FIELD, without_prior=False)
         prior = self.prior
@@ -217,7 +221,7 @@ class Pair(ScanPair):
         return judged(self._one_by_one(positions), usual_similarity=usual, limits=Limits(), without_prior=bool(why))
 
     def _aligned_under(self, field: Field, positions: NDArray[np.float64]) -> Located:
-        """Align points under the field."""
+        """Align points, (N, 3) float64 world RAS mm on the fixed scan, under the field."""
         found = Located.empty(len(positions))
         self.report("aligning points", 0.9)
         with timed(self.timing, "match"):
@@ -238,7 +242,7 @@ class Pair(ScanPair):
         return found
 
     def _one_by_one(self, positions: NDArray[np.float64]) -> Located:
-        """Search for each point around where the prior expects it, or everywhere, and search the way back."""
+        """Search for each point around its expected position, or everywhere, and match back."""
         found = Located.empty(len(positions))
         direction = self.direction
         prior = direction.prior
@@ -266,13 +270,13 @@ class Pair(ScanPair):
         return self.settings.options.fits_field(self.settings.extraction) and bool(self.starts)
 
     def _outside_tolerance(self) -> float:
-        """How far beyond the scan an expected place may lie, mm; with a vague prior as far as is searched."""
+        """How far outside the scan an expected position may lie, mm; with an imprecise prior the search radius."""
         options = self.settings.options
         return OUTSIDE_TOLERANCE_MM if options.prior == "affine" else options.radius_mm()
 
 
 def _mask(mask: Any) -> Volume | None:
-    """A mask in whatever form the caller has it."""
+    """A mask, given in any form that `as_volume` reads."""
     if mask is None:
         return None
     from meddift.io import as_volume

@@ -1,4 +1,4 @@
-"""What a match would do, said before anything is done."""
+"""Describing a match before it is run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 
 def plan_match(settings: Settings, fixed: Volume, moving: Volume, count: int) -> dict[str, Any]:
-    """What a match would do; see `Matcher.plan`.
+    """Describe what a match would do; see `Matcher.plan`.
 
     Args:
         settings: Model, options and runtime.
         fixed: The scan in which points are given.
-        moving: The scan in which they are looked for.
+        moving: The scan that is searched.
         count: Number of points.
+
+    Returns:
+        Ready for JSON: model, options, grids, stages, and the estimated peak memory in bytes.
     """
     options, extraction = settings.options, settings.extraction
     estimate = estimate_memory(settings.spec, extraction, options, fixed.grid, moving.grid, count)

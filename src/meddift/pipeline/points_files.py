@@ -1,4 +1,4 @@
-"""Points files of a pair: read onto the scan that they belong to."""
+"""Reading points files that belong to a scan of a pair."""
 
 from __future__ import annotations
 
@@ -26,16 +26,23 @@ def read_points_on(
     nifti_form: NiftiForm | None = None,
     assume_geometry: bool = False,
 ) -> Points:
-    """Points that belong to a scan; a mix-up of frames is an error, not a set of points outside.
+    """Read points that belong to a scan, and refuse them if their frame was evidently mistaken.
 
     Args:
         path: The file.
-        space: Its frame, where it does not name it.
-        grid: Grid of the scan; None where it is not known.
-        role: "fixed" or "moving".
-        voxels: Grid in which voxel indices are counted, if it is another one.
-        nifti_form: Of a label map; see `read_volume`.
-        assume_geometry: Of a label map; see `read_volume`.
+        space: Its frame, if the file does not name one.
+        grid: Grid of the scan; None where unknown.
+        role: "fixed" or "moving", for messages.
+        voxels: Grid of voxel indices, if not `grid`.
+        nifti_form: For label maps; see `read_volume`.
+        assume_geometry: For label maps; see `read_volume`.
+
+    Returns:
+        The points, world RAS mm.
+
+    Raises:
+        PointsError: if the file cannot be read or no point has a position.
+        FrameError: if the frame is missing, or most points lie inside the scan only with x and y negated.
     """
     from meddift.io import read_points
     from meddift.io.points import looks_like_flipped
@@ -61,7 +68,23 @@ def read_truth(
     nifti_form: NiftiForm | None = None,
     assume_geometry: bool = False,
 ) -> Points | None:
-    """True places on the moving scan, in the order of the points; voxel indices are those of the moving scan."""
+    """Read true positions on the moving scan.
+
+    Args:
+        path: The file; None = there is none.
+        space: Its frame, if the file does not name one.
+        moving: The moving scan; voxel indices are its own.
+        wanted: Points on the fixed scan.
+        nifti_form: For label maps; see `read_volume`.
+        assume_geometry: For label maps; see `read_volume`.
+
+    Returns:
+        The true positions in the order of `wanted`, world RAS mm; None without a file.
+
+    Raises:
+        PointsError: if the file cannot be read, or its points cannot be assigned to `wanted`.
+        FrameError: as for `read_points_on`.
+    """
     if path is None:
         return None
     from meddift.io.points import parse_points_file

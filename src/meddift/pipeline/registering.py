@@ -1,4 +1,4 @@
-"""What `Pair.register` does: the prior, the masks, and the rest by `meddift.registration`."""
+"""The work of `Pair.register`: starts and masks of the pair are passed on to `meddift.registration`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def register_pair(
     diffeomorphic: bool,
     symmetric: bool,
 ) -> Registration:
-    """See `Pair.register`."""
+    """Register a pair; see `Pair.register` for arguments and errors."""
     check_stages(stages)
     if pair.settings.options.prior == "none":
         raise OptionsError(
@@ -58,7 +58,7 @@ def register_pair(
         stages=tuple(stages),
         diffeomorphic=diffeomorphic,
         back=[_reversed(start) for start in starts] if symmetric else (),
-        # The field of match is that of register.
+        # With all stages and no masks this is the field that `match` uses.
         field=pair.field if whole else None,
         sliding=pair.fixed.lungs,
         on_progress=pair.report,
@@ -83,7 +83,7 @@ def _draw(pair: Pair, registration: Registration) -> Figure:
 
 
 def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool) -> Volume:
-    """The mask that was given, or the body in the fixed scan and everything in the moving one."""
+    """The given mask; without one the body if `automatic`, else the whole scan. (X, Y, Z) bool."""
     if mask is not None:
         if mask.data.ndim != 3:
             raise GeometryError(f"the {name} mask must have three axes, got data of shape {mask.data.shape}")
@@ -91,12 +91,12 @@ def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool)
         if not given.data.any():
             raise NoCorrespondenceError(f"the {name} mask is empty: nothing in it is above 0")
         return given
-    # Of the moving scan everything counts: a mask found automatically may miss what is needed.
+    # The whole moving scan is used by default: an automatic mask might leave out anatomy that is needed.
     return scan.body if automatic else Volume(np.ones(scan.grid.shape, dtype=bool), scan.grid)
 
 
 def _rigid(pair: Pair) -> Start:
-    """The rotation and shift that most matches agree on, or that come closest to what was given as a prior."""
+    """A rigid start: fitted robustly to the matches of the first start, or closest to the given prior in the body."""
     start = pair.starts[0]
     if isinstance(start.transform, MatchedPrior):
         fixed, moving = start.transform.matches
@@ -109,5 +109,5 @@ def _rigid(pair: Pair) -> Start:
 
 
 def _reversed(start: Start) -> Start:
-    """The same start from the moving to the fixed scan."""
+    """The inverse of a start: from the moving to the fixed scan."""
     return Start(start.name, start.transform.inverted(), start.affine.inverted())

@@ -1,4 +1,4 @@
-"""The result of one run as plain numbers and words, for JSON."""
+"""The result of one match as a JSON dictionary."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def match_report(pair: Pair, matches: Matches, accuracy: Accuracy | None = None) -> dict[str, Any]:
-    """Everything that is known after a match.
+    """Collect the results of a match.
 
     Args:
-        pair: The two scans.
-        matches: What was found.
-        accuracy: Errors against the truth, where it is known.
+        pair: The pair.
+        matches: Its matches.
+        accuracy: Errors against true positions, where these are known.
 
     Returns:
-        `points`, one row each with coordinates in world RAS mm; `timing`, seconds by stage; `peak_memory_bytes`;
-        `provenance`; and with `accuracy`: `tre_mm` over the points whose truth lies inside the moving scan,
-        `tre_ok_mm` over those of them with the verdict ok, and `truth_outside_moving`.
+        `points`, one entry for each with coordinates in world RAS mm; `timing`, seconds for each stage;
+        `peak_memory_bytes`; `provenance`; and with `accuracy` also `tre_mm` over the points whose true position lies
+        inside the moving scan, `tre_ok_mm` over those with the verdict "ok", and `truth_outside_moving`.
     """
     content: dict[str, Any] = {
         "points": matches.rows(),

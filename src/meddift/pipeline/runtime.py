@@ -1,4 +1,4 @@
-"""`Runtime`: where a Matcher computes, in which precision, in how much memory, and what it keeps on disk."""
+"""`Runtime`: device, precision, threads and store of a Matcher."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ Result = TypeVar("Result")
 
 
 class Runtime:
-    """Device, precision, memory and store of a Matcher.
+    """Device, precision, threads and store of a Matcher.
 
-    **Concurrency.** Any number of threads may ask one `Matcher`, its encoded scans and its pairs at the same time, and
-    each gets the bytes that it would get alone:
+    **Concurrency.** Any number of threads may use one `Matcher`, its encoded scans and its pairs at the same time, and
+    each obtains exactly the results that it would obtain alone:
 
-    - Networks, encoded scans, pairs and priors never change once they are made. What is computed when it is first
-      needed (features, search indexes, the prior of a pair) is computed by one thread while others wait for it.
-    - Feature maps are returned, never left in the network. Random draws have generators of their own.
-    - How many threads PyTorch takes is never changed in a thread that asks; work in small pieces is done by threads of
-      our own that all callers share.
-    - Settings of PyTorch that hold for a whole process (TF32 on CUDA) are changed under a lock and put back.
-    - Files of the store appear whole or not at all, so several processes may share one.
+    - Networks, encoded scans, pairs and priors are immutable. Values that are computed on first use (features, search
+      indexes, the prior of a pair) are computed by one thread while others wait.
+    - Feature maps are returned, never stored in the network. Random numbers come from separate generators.
+    - The number of PyTorch threads is never changed in the calling thread; small pieces of work run on a pool of
+      threads that all callers share.
+    - Process-wide settings of PyTorch (TF32 on CUDA) are changed under a lock and restored.
+    - Files of the store are written atomically, so several processes may share one store.
 
     Args:
-        device: "auto" (CUDA where it works, else CPU), "cpu", "cuda", "cuda:N", or "mps" (a GPU of Apple's, on which
-            the network runs; all else, which needs double precision, is computed on the processor).
-        precision: Of the network: "float32" gives the same answers everywhere; "bfloat16" is faster on devices that
-            compute in it; "auto" takes bfloat16 on such devices, and float32 elsewhere and in the preset "paper".
-        store: Whether features are kept on disk and reused; a path or a store says where.
-        threads: On how many threads PyTorch computes within our work; None = as many as in the thread that asks.
-            What the rest of the program takes is not changed.
+        device: "auto" (CUDA where it works, else CPU), "cpu", "cuda", "cuda:N", or "mps" (Apple GPU: the network runs
+            on it, everything else, which needs double precision, on the CPU).
+        precision: Precision of the network: "float32" gives the same results on all devices; "bfloat16" is faster on
+            devices that support it; "auto" selects bfloat16 on such devices, and float32 elsewhere and in the preset
+            "paper".
+        store: True keeps features in the default store on disk, False keeps none; a path or a store says where.
+        threads: Number of PyTorch threads for the work of this Matcher; None = as in the calling thread. The rest of
+            the program is not affected.
 
     Attributes:
-        store: Where features are kept, or None.
+        store: The feature store; None = features are not stored.
         precision: As above.
         threads: As above.
 
     Raises:
-        OptionsError: if the device or the precision has no such name, a device that is named is not there, or threads
-            are no number.
+        OptionsError: if the device or precision is unknown, a named device is not available, or `threads` is not a
+            positive whole number.
     """
 
     def __init__(
@@ -69,25 +70,25 @@ class Runtime:
         elif store is not False:
             self.store = FeatureStore(None if store is True else store)
         before_torch()
-        if device not in ("auto", "cpu"):  # whoever names a card is told now that it is not there
+        if device not in ("auto", "cpu"):  # a named device that is missing is an error now, not at first use
             _ = self.network_device
 
     def __repr__(self) -> str:
-        """What was asked for."""
+        """The arguments."""
         return f"Runtime(device={self._wanted_device!r}, precision={self.precision!r}, store={self.store!r})"
 
     @once
     def network_device(self) -> str:
-        """Where the network computes: "cpu", "cuda:N" or "mps"; to find out loads PyTorch."""
+        """Device of the network: "cpu", "cuda:N" or "mps". Loads PyTorch."""
         return choose_device(self._wanted_device)
 
     @property
     def device(self) -> str:
-        """Where all else is computed: "cpu" or "cuda:N"; to find out loads PyTorch."""
+        """Device of everything outside the network: "cpu" or "cuda:N". Loads PyTorch."""
         return beside_network(self.network_device)
 
     def run(self, work: Callable[[], Result]) -> Result:
-        """Do some work on as many threads as were asked for; returns what it returns."""
+        """Call `work` with the configured number of threads, and return its result."""
         if self.threads is None:
             return work()
         from meddift.system.threads import on_threads
@@ -95,5 +96,5 @@ class Runtime:
         return on_threads(self.threads, work)
 
     def memory_left(self) -> int | None:
-        """Bytes of main memory that may still be taken, or None where the system does not say."""
+        """Free main memory, bytes; None where the system does not report it."""
         return available_memory()

@@ -1,4 +1,4 @@
-"""`EncodedScan`: one scan with everything that is computed from it alone."""
+"""`EncodedScan`: one scan with everything that is computed from this scan alone."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
     from meddift.matching import SearchIndex
     from meddift.pipeline.settings import Settings
 
-#: Below this intensity there is no tissue; the air around a patient is -1000 HU, lungs are above -950.
+#: Intensities above this, HU, are tissue; air outside the patient is at -1000 HU, lung above -950 HU.
 AIR_HU = -950.0
 
-#: Less air than this, mm^3, is no lung whose sliding matters.
+#: Lungs smaller than this, mm^3, are ignored.
 LEAST_LUNGS_MM3 = 500_000.0
 
 
 class MakePyramid(Protocol):
-    """Computes the features of a scan, or finds them."""
+    """A function that computes the features of a scan, or reads them from a store."""
 
     def __call__(self, volume: Volume, *, digest: str, progress: Progress | None) -> Pyramid:
-        """The features of a scan of this digest."""
+        """The features of a scan with this digest."""
         ...
 
 
 class EncodedScan:
-    """One scan and what is known about it; made by `Matcher.encode`.
+    """One scan with its features, masks and indexes; made by `Matcher.encode`.
 
-    It may be the fixed scan of one pair and the moving scan of another. It never changes, and any number of threads
-    may use it: what is computed when it is first needed is computed by one of them, while others wait.
+    It may be the fixed scan of one pair and the moving scan of another. It is immutable, and any number of threads may
+    use it: values that are computed on first use are computed by one thread while others wait.
 
     Args:
         volume: The scan.
         settings: Model, options and runtime.
-        make: Computes its features.
+        make: Computes the features.
 
     Attributes:
         volume: As above.
@@ -68,7 +68,7 @@ class EncodedScan:
         self._averages: dict[tuple[str, tuple[int, ...], bytes], torch.Tensor] = {}
 
     def __repr__(self) -> str:
-        """The scan, the model and whether features are there."""
+        """The scan, the model, and whether features have been computed."""
         state = "encoded" if self.is_encoded else "not encoded yet"
         return f"EncodedScan({self.volume!r}, {self.settings.spec.name}, {state})"
 
@@ -84,7 +84,7 @@ class EncodedScan:
 
     @once
     def intensity(self) -> IntensityChoice:
-        """Which intensity rule the scan is given, and why."""
+        """The intensity rule for this scan, with the reason for choosing it."""
         return choose_intensity(self.volume, self.settings.spec)
 
     @property
@@ -93,13 +93,13 @@ class EncodedScan:
         return self._pyramid is not None
 
     def encode(self, on_progress: Progress | None = None) -> Pyramid:
-        """The feature maps with the weights of their levels; computed when they are first asked for.
+        """The feature maps with the weights of their levels, computed on first use.
 
         Args:
-            on_progress: Called as work goes on.
+            on_progress: Called with stage and fraction while features are computed.
 
         Raises:
-            MeddiftError: if they cannot be computed.
+            MeddiftError: if features cannot be computed.
         """
         if self._pyramid is None:
             with self._encoding:
@@ -115,16 +115,24 @@ class EncodedScan:
 
     @once
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Name of each level -> (X, Y, Z, C) float32 on the device; on the CPU it shares the memory of `pyramid`."""
+        """Name of each level -> (X, Y, Z, C) float32 on the device; on the CPU they share the memory of `pyramid`."""
         device = self.settings.runtime.device
         return {level.name: level.tensor.to(device) for level in self.pyramid.levels}
 
     def level(self, name: str) -> Level:
-        """A level of the pyramid on the device."""
+        """One level of the pyramid, on the device."""
         return replace(self.pyramid.level(name), values=self.tensors[name])
 
     def averaged(self, name: str, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z, C) float32 on the device: a level read or averaged on a parallel grid, kept for other pairs."""
+        """A level resampled (averaged where coarser) to a parallel grid, kept for other pairs.
+
+        Args:
+            name: Name of the level.
+            grid: A grid whose axes are parallel to those of the level.
+
+        Returns:
+            (X, Y, Z, C) float32 on the device.
+        """
         key = name, grid.shape, grid.affine.tobytes()
         if key not in self._averages:
             self._averages[key] = resample_axes(self.tensors[name], self.pyramid.level(name).grid, grid)
@@ -132,13 +140,13 @@ class EncodedScan:
 
     @once
     def body(self) -> Volume:
-        """(X, Y, Z) bool, the patient, lungs and gas included; everything where no body is found."""
+        """(X, Y, Z) bool, mask of the patient including lungs and gas; True everywhere if no body is found."""
         sent = self._sent
         return body_of(sent) if self.intensity.hounsfield else foreground_of(sent)
 
     @once
     def lungs(self) -> Volume | None:
-        """(X, Y, Z) bool, the lungs of a CT, which may slide along the wall of the chest; None without any."""
+        """(X, Y, Z) bool, mask of the lungs in CT, which slide along the chest wall; None without lungs."""
         if not self.intensity.hounsfield:
             return None
         found = lung_mask(self._sent)
@@ -146,21 +154,21 @@ class EncodedScan:
 
     @property
     def _sent(self) -> DeviceVolume:
-        """The scan on the device, which is not kept there."""
+        """A temporary copy of the scan on the device."""
         return DeviceVolume.sent(self.volume, self.settings.runtime.device)
 
     def landmarks(self, count: int) -> NDArray[np.float64]:
-        """(N, 3) float64, world RAS mm: at most `count` places with texture, spread over the scan."""
+        """(N, 3) float64, world RAS mm: at most `count` points with strong texture, spread over the scan."""
         prepared = prepare_volume(self.volume, self.settings.spec, device=self.settings.runtime.device)
         return textured_points(prepared, count, within=self.grid)
 
     def index(self, names: tuple[str, ...], kind: str, whitening: Mapping[str, Whitening]) -> SearchIndex:
-        """Some levels made ready to be searched.
+        """A search index of some levels.
 
         Args:
-            names: Of the levels.
-            kind: Where answers lie; see `search_grid`.
-            whitening: How levels are whitened, which depends on the other scan, too.
+            names: Names of the levels.
+            kind: The grid that is searched; see `search_grid`.
+            whitening: Name of a level -> its whitening, which depends on the other scan too.
         """
         from meddift.matching import SearchIndex, search_grid
 
@@ -171,10 +179,15 @@ class EncodedScan:
         )
 
     def in_body(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(N,) bool, whether (N, 3) world points inside the scan lie in the patient, not in the air around.
+        """Whether points lie in the patient and not in the surrounding air.
 
-        What has tissue within a few mm lies in the patient, and so does gas that the body encloses, in the windpipe or
-        the bowel. Always True where air is not known by its value.
+        Points with tissue within a few mm are inside, and so is gas that the body encloses (airways, bowel).
+
+        Args:
+            positions: (N, 3) float64, world RAS mm, inside the scan.
+
+        Returns:
+            (N,) bool; always True for scans that are not in Hounsfield units.
         """
         if len(positions) == 0 or not self.intensity.hounsfield:
             return np.ones(len(positions), dtype=bool)
@@ -183,13 +196,13 @@ class EncodedScan:
         for rows in chunks(len(positions)):
             values = self.volume.at((positions[rows, None] + around).reshape(-1, 3)).reshape(-1, len(around))
             inside[rows] = (values > AIR_HU).mean(axis=1) >= 0.1
-        if not inside.all():  # only then is it worth finding the body
+        if not inside.all():  # the mask of the body is computed only if it is needed
             body = self.body
             inside[~inside] = nearest(body.data, body.grid.world_to_index(positions[~inside]))
         return inside
 
     def free(self) -> None:
-        """Let go of what lies on the device; it is brought there again when it is needed."""
+        """Free the memory on the device; data are copied there again when needed."""
         if self._pyramid is not None:
             self._pyramid = self._pyramid.in_main_memory()
         forget(self, "tensors")

@@ -1,4 +1,4 @@
-"""`ScanPair`: two encoded scans and what is known about both, each thing computed once."""
+"""`ScanPair`: two encoded scans with the results about both, each computed once."""
 
 from __future__ import annotations
 
@@ -43,23 +43,24 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ScanPair:
-    """Two encoded scans, and where points of one are expected in the other. Any number of threads may ask.
+    """Two encoded scans, their prior and their displacement field. Any number of threads may use one.
 
     Args:
         fixed: The scan in which points are given.
-        moving: The scan in which they are looked for; of the same settings.
-        report: Told the name of a stage and the share of the work that is done.
-        prior: Where points are expected, fixed to moving, where that is known to within some mm; None = as the options
-            say.
-        back: The field from the moving to the fixed scan, where that is known: then points lie under its inverse.
+        moving: The scan that is searched; with the same settings.
+        report: Called with the name of a stage and the fraction of the work that is done.
+        prior: Transform, fixed to moving, that is known to be correct to within a few mm; None = the prior of the
+            options.
+        back: The results of the exchanged pair; its field is then inverted instead of fitting one.
         refined: Whether the field is refined after dense matching.
 
     Attributes:
         fixed: As above.
         moving: As above.
-        settings: Model, options and runtime of both.
-        intensity: Which intensity rule each scan is given, and why.
-        timing: Seconds that each stage has taken so far.
+        stages: Stages of registration that fit the field.
+        settings: Model, options and runtime of both scans.
+        intensity: The intensity rules of the fixed and the moving scan, with the reasons for choosing them.
+        timing: Name of a stage -> seconds spent so far.
     """
 
     def __init__(
@@ -91,15 +92,15 @@ class ScanPair:
         """Both scans."""
         return f"Pair(fixed={self.fixed.volume!r}, moving={self.moving.volume!r}, model={self.settings.spec.name})"
 
-    # ------------------------------------------------------------------ what is told
+    # ------------------------------------------------------------------ progress
 
     def report(self, stage: str, fraction: float) -> None:
-        """Tell whoever asked in this thread how far the work is: a stage in words, and the share that is done."""
+        """Report progress to the caller of this thread: the stage in words, and the fraction that is done."""
         getattr(self._reports, "asked", self._report)(stage, fraction)
 
     @contextmanager
     def _reporting(self, on_progress: Progress | None) -> Iterator[None]:
-        """Within the block, questions of this thread report to another place."""
+        """Within the block, progress of this thread is reported to `on_progress`, if given."""
         if on_progress is None:
             yield
             return
@@ -110,12 +111,15 @@ class ScanPair:
             del self._reports.asked
 
     def _ask(self, purpose: str, on_progress: Progress | None, work: Callable[[], Answer]) -> Answer:
-        """Do what a question needs: on as many threads as wanted, told to whoever asked, and in words if memory ends.
+        """Run `work` with the configured threads and progress, and explain a lack of memory.
 
         Args:
-            purpose: What is done, in words.
-            on_progress: Where it is told; None = where the Matcher tells.
-            work: Called without arguments.
+            purpose: Description of the work, for messages about memory.
+            on_progress: Callback for progress; None = that of the Matcher.
+            work: Called without arguments; its result is returned.
+
+        Raises:
+            MemoryLimitError: if memory runs out.
         """
 
         def answer() -> Answer:
@@ -124,35 +128,35 @@ class ScanPair:
 
         return self.settings.runtime.run(answer)
 
-    # ------------------------------------------------------------------ what is known about both scans
+    # ------------------------------------------------------------------ prior and field
 
     @property
     def prior(self) -> Transform | None:
-        """Where points are expected, fixed to moving; None if they are looked for everywhere."""
+        """Transform, fixed to moving, that says where points are expected; None = they are searched everywhere."""
         return self.starts[0].transform if self.starts else None
 
     @property
     def starts(self) -> tuple[Start, ...]:
-        """Where points are expected, found in one or several ways; most matches agree on the first."""
+        """Initial transforms for dense matching, found in one or several ways; the most reliable first."""
         return self._starts_or_why[0]
 
     @property
     def without_prior(self) -> str:
-        """Why no affine could be fitted, although one was wanted; else empty."""
+        """Why no affine could be fitted although one was required; else empty."""
         return self._starts_or_why[1]
 
     @property
     def described(self) -> tuple[DescribedScan, DescribedScan]:
-        """All levels of both scans on the device, as they are compared densely."""
+        """All levels of both scans on the device, for registration."""
         fixed, moving = self.sides
         return fixed.described, moving.described
 
     @once
     def field(self) -> Field:
-        """The displacement field between the scans, which all points lie under.
+        """The displacement field, fixed to moving, that is the prior of every point.
 
         Raises:
-            NoCorrespondenceError: if the scans have nothing reliable in common.
+            NoCorrespondenceError: if the scans have no reliable correspondence.
         """
         if self._back is not None:
             return reversed_field(self._back.field, self.fixed)
@@ -170,7 +174,7 @@ class ScanPair:
 
     @property
     def _field_decides(self) -> dict[str, Any]:
-        """What decides the field, ready for JSON."""
+        """Everything that the field depends on, ready for JSON."""
         return {
             **self.decides(self.fixed.pyramid),
             "fixed": self.fixed.digest,
@@ -181,23 +185,23 @@ class ScanPair:
 
     @property
     def _prior_in_words(self) -> str:
-        """What was said about the prior; of a file what is in it, as it may be written anew."""
+        """The requested prior in words; for a file its content, since the file may be overwritten."""
         prior = self.settings.options.prior if self._given is None else self._given
         return describe_prior(self.starts[0].transform if isinstance(prior, Path) else prior)
 
     @property
     def known_field(self) -> KnownField | None:
-        """The field and what right matches under it look like, for the way back; None where nobody has asked yet."""
+        """Results that the exchanged pair can use (see `Matcher.pair`); None if they have not been computed yet."""
         return KnownField(self.field, self.usual) if known(self, "field") and known(self, "usual") else None
 
     @property
     def direction(self) -> Direction:
-        """From the fixed scan to the moving one."""
+        """The search from the fixed to the moving scan."""
         return Direction(*self.sides, self.prior, self.settings.options)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What answers are made with, ready for JSON."""
+        """Scans, model, options and versions that the results depend on, ready for JSON."""
         images = {"fixed_sha256": self.fixed.digest, "moving_sha256": self.moving.digest}
         intensity = {"fixed": self.intensity[0].reason, "moving": self.intensity[1].reason}
         reading = {"fixed": list(self.fixed.volume.notes), "moving": list(self.moving.volume.notes)}
@@ -206,12 +210,12 @@ class ScanPair:
 
     @property
     def evidence(self) -> dict[str, Any]:
-        """Which levels counted at which scale, as far as that is known by now; ready for JSON.
+        """How well each level did at each scale, as far as it has been computed; ready for JSON.
 
-        `place`: name of each way in which the scans were laid on each other -> share of the places that were matched
-        in agreement with their neighbours. `field`: name of each candidate -> mean cosine of the finest level under
-        it; the first was kept. `verdict`: each level of the network -> share of the places with texture that it alone
-        would put where they were found; where that is little, what it says does not count.
+        `place`: name of each start -> share of the landmarks whose matches agree with their neighbours. `field`: name
+        of each candidate field -> mean cosine of the finest level under it; the first candidate was chosen. `verdict`:
+        each level of the network -> share of the landmarks at which this level alone agrees with the result; levels
+        with a low share are not used in verdicts.
         """
         found: dict[str, Any] = {}
         if known(self, "_starts_or_why"):
@@ -222,10 +226,10 @@ class ScanPair:
             found["verdict"] = dict(self.usual.shares)
         return found
 
-    # ------------------------------------------------------------------ what is computed once
+    # ------------------------------------------------------------------ computed once
 
     def encode(self) -> tuple[Pyramid, Pyramid]:
-        """The features of both scans; the longest part, reported as it goes on."""
+        """The features of the fixed and the moving scan, computed if necessary, with progress reports."""
         made = []
         for number, (scan, name) in enumerate(((self.fixed, "fixed"), (self.moving, "moving"))):
 
@@ -241,13 +245,13 @@ class ScanPair:
 
     @once
     def sides(self) -> tuple[Side, Side]:
-        """Both scans, comparable with each other: fixed, moving."""
+        """The fixed and the moving scan, whitened jointly."""
         self.encode()
         with timed(self.timing, "whiten"):
             return Side.both(self.fixed, self.moving)
 
     def coarse(self, spacing_mm: float) -> SearchIndex:
-        """All levels of the moving scan averaged to voxels of this size, for maps; made once for each size."""
+        """An index of the moving scan with voxels of this size, for similarity maps; made once for each size."""
         with self._making_coarse:
             if spacing_mm not in self._coarse:
                 self._coarse[spacing_mm] = averaged(self.moving, self.sides[1].every, spacing_mm)
@@ -255,11 +259,11 @@ class ScanPair:
 
     @once
     def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:
-        """Where points are expected, and why nothing is known about it."""
+        """The starts, and the reason if there are none; see `find_starts`."""
         return find_starts(self, prior=self._given, back=self._back)
 
     def decides(self, pyramid: Pyramid) -> dict[str, Any]:
-        """What decides all that is found by some levels of the fixed scan, ready for JSON."""
+        """Everything that results obtained with some levels of the fixed scan depend on, ready for JSON."""
         settings = self.settings
         return {
             "moving": self.moving.pyramid.digest,
@@ -270,25 +274,25 @@ class ScanPair:
 
     @once
     def landmarks(self) -> NDArray[np.float64]:
-        """Places with texture in the fixed scan."""
+        """(N, 3) float64, world RAS mm: points with strong texture in the fixed scan."""
         return prior_places(self.fixed)
 
     @once
     def body_places(self) -> NDArray[np.float64]:
-        """(N, 3) float64, some 2000 voxels of the body of the fixed scan, world RAS mm."""
+        """(N, 3) float64, world RAS mm: about 2000 voxels of the body of the fixed scan, evenly sampled."""
         body = self.fixed.body
         voxels = np.argwhere(body.data)
         return body.grid.index_to_world(voxels[:: max(1, len(voxels) // 2000)])
 
     def free(self) -> None:
-        """Let go of what lies on the device; it is brought there again when it is needed."""
+        """Free the memory on the device; data are copied there again when needed."""
         forget(self, "sides")
         forget(self, "judges")
         self._coarse.clear()
 
     @once
     def usual(self) -> Usual:
-        """What right matches of these scans look like: places with texture in the body, aligned under the field."""
+        """Typical values of correct matches between these scans, from landmarks aligned under the field."""
         if self._back is not None:
             return self._back.usual
         store, key = self.settings.runtime.store, self.fixed.pyramid.digest
@@ -298,11 +302,11 @@ class ScanPair:
 
     @once
     def judges(self) -> tuple[SearchIndex, SearchIndex] | None:
-        """Both scans by the levels of the network that have a say in verdicts; None where none of them has."""
+        """Indexes of both scans with the levels that are used in verdicts; None if there are none."""
         return self._by_levels(self.usual.earned) if self.usual.earned else None
 
     def _by_levels(self, names: Sequence[str]) -> tuple[SearchIndex, SearchIndex]:
-        """Both scans by some of the semantic levels."""
+        """Indexes of both scans with some of the semantic levels."""
         fixed, moving = self.sides
         return fixed.of_levels(names), moving.of_levels(names)
 

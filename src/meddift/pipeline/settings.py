@@ -1,4 +1,4 @@
-"""`Settings`: the model, the options and the runtime that all scans and pairs of a Matcher share."""
+"""`Settings`: the model, options and runtime that all scans and pairs of a Matcher share."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """What decides features and answers, besides the scans.
+    """Everything besides the scans that features and results depend on.
 
     Attributes:
         spec: The model's specification.
-        options: All choices.
-        runtime: Where and how it is computed.
-        weights: Folder with the weights; None = those of the package or of meddift's store.
+        options: The options of the match.
+        runtime: Device, precision, threads and store.
+        weights: Folder with the weights; None = those of the package or of the model store.
 
     Raises:
-        OptionsError: if an option makes no sense for the model.
+        OptionsError: if an option is invalid for the model.
         MissingFileError: if the prior is a file that does not exist.
     """
 
@@ -59,23 +59,23 @@ class Settings:
             )
         prior = self.options.prior
         if isinstance(prior, Path) and not prior.exists():
-            raise MissingFileError(f"there is no transform file {prior}, which is to say where points are expected")
+            raise MissingFileError(f"there is no transform file {prior}, which was given as the prior")
 
     @once
     def extraction(self) -> ExtractionOptions:
-        """What is read from each scan."""
+        """The options of feature extraction."""
         return self.options.extraction(self.spec)
 
     @once
     def weights_hash(self) -> str:
-        """sha256 of the weights, without loading the network; "" where no network is needed."""
+        """sha256 of the weights, without loading the network; "" if no level of the network is used."""
         if not self.extraction.network_levels:
             return ""
         return locate_weights(self.spec, self.weights).digest()
 
     @once
     def model(self) -> DiffusionModel:
-        """The network with its weights; loaded when it is first needed, which takes some seconds."""
+        """The network with its weights, loaded on first use."""
         from meddift.models import load_model
 
         return load_model(
@@ -84,15 +84,15 @@ class Settings:
 
     @once
     def precision(self) -> Literal["float32", "bfloat16"]:
-        """In which the network computes."""
+        """Precision of the network."""
         wanted = self.runtime.precision
-        if wanted == "auto" and self.options.preset == "paper":  # as its authors' code does
+        if wanted == "auto" and self.options.preset == "paper":  # as in the reference code
             wanted = "float32"
         return choose_precision(wanted, self.runtime.network_device)
 
     @property
     def level_weights(self) -> Mapping[str, float]:
-        """How much each level counts; the paper's mean is a plain one."""
+        """Name of a level -> its weight in the mean over levels; empty in the preset "paper" (all weights equal)."""
         return self.spec.defaults.level_weights if self.options.preset == "default" else {}
 
     @property
@@ -103,15 +103,15 @@ class Settings:
 
     @property
     def semantic_levels(self) -> tuple[str, ...]:
-        """Names of the levels that know where in the body they are: those of the network where there are any."""
+        """Names of the semantic levels: those of the network, or all levels if none is of the network."""
         return self.extraction.network_levels or self.extraction.levels
 
     def key(self, scan: str, *, modality: str = "") -> str:
-        """Digest of all that decides the features of a scan.
+        """Digest of everything that the features of a scan depend on.
 
         Args:
             scan: Digest of the scan.
-            modality: What the scan is said to be.
+            modality: Modality of the scan, as in `Volume.modality`.
         """
         runtime = self.runtime
         if not self.extraction.network_levels:
@@ -127,15 +127,15 @@ class Settings:
         )
 
     def encoding_plan(self, grid: Grid) -> EncodingPlan:
-        """How a scan is encoded in the memory that is left."""
+        """How a scan on this grid is encoded in the free memory."""
         plan = plan_encoding(self.spec, grid, self.runtime.memory_left())
-        # Which device it will be is asked only where it matters: to find out loads torch.
+        # The device is determined only if it matters, because that loads torch.
         if plan.spare and self.runtime.device != "cpu":
             return plan_encoding(self.spec, grid, None)
         return plan
 
     def provenance(self) -> dict[str, Any]:
-        """What answers are made with, ready for JSON."""
+        """Model, options and versions that results depend on, ready for JSON."""
         packages = ("meddift", "torch", "monai", "numpy", "SimpleITK", "nibabel")
         return {
             "versions": {

@@ -1,4 +1,4 @@
-"""Where points are expected before two scans are matched densely: as was told, or found by matching some places."""
+"""Initial transforms of a pair before dense matching: as given by the user, or found by matching landmarks."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from meddift.pipeline.scan import EncodedScan
     from meddift.pipeline.scan_pair import ScanPair
 
-#: Places that are matched to find out how the scans lie to each other.
+#: Number of landmarks that are matched to find the initial transforms.
 PRIOR_POINTS = 256
 
 
 def prior_places(scan: EncodedScan) -> NDArray[np.float64]:
-    """(N, 3) float64, world RAS mm: the places with texture that are matched, at most `PRIOR_POINTS`."""
+    """(N, 3) float64, world RAS mm: the landmarks of a scan, at most `PRIOR_POINTS`."""
     return scan.landmarks(PRIOR_POINTS)
 
 
 def agreeing_shares(starts: Sequence[Start]) -> dict[str, float]:
-    """Name of each start that was found by matching -> share of the places whose matches agree with neighbours."""
+    """Name of each start found by matching -> share of the landmarks whose matches agree with their neighbours."""
     return {
         start.name: len(start.transform.anchors) / PRIOR_POINTS
         for start in starts
@@ -46,16 +46,19 @@ def agreeing_shares(starts: Sequence[Start]) -> dict[str, float]:
 
 
 def find_starts(pair: ScanPair, *, prior: Transform | None, back: KnownField | None) -> tuple[tuple[Start, ...], str]:
-    """Where points are expected, found in one or several ways.
+    """Find the initial transforms of a pair.
 
     Args:
-        pair: The scans, and the options, which say what is expected where nothing is known of the pair.
-        prior: Fixed to moving, where that is known of this pair to within some mm.
-        back: The field from the moving to the fixed scan, where that is known.
+        pair: The pair; the prior of its options applies if neither of the following is given.
+        prior: Transform, fixed to moving, that is known to be correct to within a few mm.
+        back: The results of the exchanged pair.
 
     Returns:
-        The starts, that on which most matches agree first; empty where points are looked for everywhere. And why
-        there is none although one was wanted, else "".
+        The starts, the one with most agreeing matches first (none if points are searched everywhere), and the reason
+        if a start was required but not found, else "".
+
+    Raises:
+        TransformError: if the prior is a file that cannot be read.
     """
     if back is not None:
         way = NumericalInverse(back.field.transform, back.field.affine)
@@ -77,7 +80,7 @@ def find_starts(pair: ScanPair, *, prior: Transform | None, back: KnownField | N
 
 
 def _matched_starts(pair: ScanPair) -> tuple[tuple[Start, ...], str]:
-    """By matching places with texture anywhere: by the network, and by the hand-made level."""
+    """Starts found by matching landmarks over the whole scan: with the network's levels, and with MIND."""
     pair.report("finding out how the scans lie to each other", 0.6)
     learned = bool(pair.settings.extraction.network_levels)
     semantic = pair.sides[0].semantic
@@ -107,7 +110,7 @@ def _matched_starts(pair: ScanPair) -> tuple[tuple[Start, ...], str]:
 def _matched_prior(
     pair: ScanPair, levels: Pyramid, grid: Grid, index_of: Callable[[Side], SearchIndex]
 ) -> MatchedPrior:
-    """By some levels of the fixed scan on a grid, or from the store, which saves making them ready."""
+    """A prior fitted to matches of landmarks with some levels, or read from the store."""
     settings = pair.settings
     seed = settings.options.seed
     decides = {
@@ -125,7 +128,7 @@ def _matched_prior(
 
 
 def _affine_of(pair: ScanPair, transform: Transform) -> AffineTransform:
-    """The affine closest to a transform in the body of the fixed scan."""
+    """The least-squares affine approximation of a transform in the body of the fixed scan."""
     if isinstance(transform, AffineTransform):
         return transform
     return AffineTransform.fit(pair.body_places, transform.apply(pair.body_places))

@@ -1,4 +1,4 @@
-"""Points under a field: each is put where the field has it, then its neighbourhood is aligned."""
+"""Matching points under a displacement field: each is mapped by the field, then its neighbourhood is aligned."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from meddift.matching.locate import Located, local_linear, locate_nearby
 from meddift.pipeline.direction import Side
 from meddift.registration.fitted import Field
 
-#: No point moves farther from where the field has it, mm.
+#: Largest correction of the position given by the field, mm.
 LIMIT_MM = 4.0
-#: How strongly points are held by the field, 1/mm^2, see `align_neighbourhoods`.
+#: Weight of the position given by the field, 1/mm^2; `hold` of `align_neighbourhoods`.
 HOLD = 2.0
-#: Masks of what slides are right to about this much, mm: closer to their surface either side is tried.
+#: Uncertainty of the surface of the sliding mask, mm: both groups are tried for points closer to it.
 SURFACE_MM = 8.0
-#: What lies outside the mask is taken for a part of the lung if the misfit of its neighbourhood becomes less than
-#: this much of what it was.
+#: A point outside the mask is assigned to the lung if its misfit there is smaller by this factor.
 PREFERRED = 0.95
-#: Misfits on both sides that differ by less than this factor do not tell to which side a point belongs.
+#: If the misfits of both groups differ by less than this factor, the assignment of a point is uncertain.
 DECIDED = 1.5
-#: Rivals are looked for within this distance, mm.
+#: Radius in which rivals are searched, mm.
 RIVALS_MM = 20.0
 
 
-#: A level of the network that would put fewer of the places with texture where they were found has no say in verdicts.
+#: A level of the network is used in verdicts only if it agrees with at least this share of the landmarks.
 LEAST_SHARE = 0.7
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What right matches of two scans look like.
+    """Typical values of correct matches between two scans, measured at landmarks.
 
     Attributes:
-        similarity: Median, of all levels; NaN where none is known.
-        shares: For each semantic level the share of the places that it alone would put where they were found.
+        similarity: Median similarity over all levels; NaN where unknown.
+        shares: Name of each semantic level -> share of the landmarks at which this level alone prefers the position
+            found.
     """
 
     similarity: float
@@ -51,7 +51,7 @@ class Usual:
 
     @property
     def earned(self) -> tuple[str, ...]:
-        """The semantic levels that have a say in verdicts."""
+        """Names of the semantic levels that are used in verdicts."""
         return tuple(name for name, share in self.shares.items() if share >= LEAST_SHARE)
 
 
@@ -63,14 +63,17 @@ def align_under(
     confidence: bool,
     group: NDArray[np.int64] | None = None,
 ) -> Located:
-    """Find points that the field takes into the moving scan.
+    """Match points that the field maps into the moving scan.
 
     Args:
         field: Fixed to moving.
         sides: The fixed and the moving scan.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
-        confidence: Whether to align back; else `inverse_error_mm` is NaN. `margin` always is, see `semantic_margin`.
-        group: (N,) int64, to which part of the field each point belongs; None = as `Field.group_of` says.
+        confidence: Whether to align back; otherwise `inverse_error_mm` is NaN.
+        group: (N,) int64, the sliding group of each point; None = that of `Field.group_of`.
+
+    Returns:
+        One row for each point; `margin` is NaN, see `semantic_margin`.
     """
     count = len(positions)
     fixed, moving = (side.scan.level(MIND) for side in sides)
@@ -81,10 +84,10 @@ def align_under(
     doubtful = np.zeros(count)
     rows = np.flatnonzero(_near_the_surface(field, positions, group))
     if len(rows):
-        # A vessel at the root of the lung looks like what lies outside; what looks like lung is lung.
+        # Only changes towards the lung are made: vessels near the hilum resemble the tissue outside of it.
         other = _aligned(field, fixed, moving, positions[rows], 1 - group[rows])
         apart = np.linalg.norm(other.expected - found.expected[rows], axis=1)
-        # Below the least there is nothing but chance, as where both scans are even.
+        # Misfits below `LEAST_MISFIT` are noise, as in homogeneous tissue.
         ratio = np.maximum(other.misfit, LEAST_MISFIT) / np.maximum(found.misfit[rows], LEAST_MISFIT)
         doubtful[rows] = np.where(np.maximum(ratio, 1 / ratio) < DECIDED, apart, 0.0)
         better = np.flatnonzero((ratio < PREFERRED) & (group[rows] == 0))
@@ -96,11 +99,11 @@ def align_under(
     found = replace(found, supported=supported, uncertainty_mm=np.maximum(uncertainty, doubtful))
     if not confidence:
         return found
-    # Where the field has them on the way back, and how it is bent there.
+    # The inverse of the field at the positions found, and the inverse of its Jacobian there.
     start, undone = np.empty((count, 3)), np.empty((count, 3, 3))
     for number, part in enumerate(field.parts):
         rows = group == number
-        if isinstance(part, NumericalInverse):  # what it is the inverse of is known
+        if isinstance(part, NumericalInverse):  # its inverse is known exactly
             start[rows] = part.inverted().apply(found.positions[rows])
         else:
             start[rows] = invert_points(part, field.affine, found.positions[rows], start=positions[rows])
@@ -110,9 +113,15 @@ def align_under(
 
 
 def under_support(field: Field, positions: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """(N,) bool, whether neighbours agree with the field at (N, 3) fixed world RAS mm, and (N,) how far off it may be.
+    """Support and uncertainty of the field at points.
 
-    Where nothing was matched densely: True, and NaN.
+    Args:
+        field: Fixed to moving.
+        positions: (N, 3) float64 on the fixed scan, world RAS mm.
+
+    Returns:
+        (N,) bool, whether neighbours agree with the field, and (N,) float64, its expected error in mm; True and NaN
+        if nothing was matched densely.
     """
     if field.support is None:
         return np.ones(len(positions), dtype=bool), np.full(len(positions), np.nan)
@@ -124,7 +133,7 @@ def under_support(field: Field, positions: NDArray[np.float64]) -> tuple[NDArray
 def _aligned(
     field: Field, fixed: Level, moving: Level, positions: NDArray[np.float64], group: NDArray[np.int64]
 ) -> Located:
-    """Points put where the part of the field of their group has them, then aligned."""
+    """Map points by the field of their group, then align their neighbourhoods."""
     expected, linear = np.empty((len(positions), 3)), np.empty((len(positions), 3, 3))
     for number, part in enumerate(field.parts):
         rows = group == number
@@ -140,7 +149,7 @@ def _aligned(
 
 
 def _near_the_surface(field: Field, positions: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(N,) bool, whether the surface along which something slides may as well run on the other side of a point."""
+    """(N,) bool, whether points lie within `SURFACE_MM` of the sliding surface, so that their group is uncertain."""
     near = np.zeros(len(positions), dtype=bool)
     if field.sliding is None:
         return near
@@ -157,13 +166,16 @@ def semantic_margin(
     positions: NDArray[np.float64],
     found: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """(N,) float64, by how much some levels prefer the places found to others nearby; below 0 if they do not.
+    """How much some levels prefer the positions found over rivals nearby.
 
     Args:
         field: Fixed to moving.
-        indexes: These levels of the fixed and of the moving scan.
+        indexes: Indexes of the fixed and the moving scan with these levels.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
         found: (N, 3) float64 on the moving scan, world RAS mm.
+
+    Returns:
+        (N,) float64, difference in similarity to the best rival; negative where a rival is preferred.
     """
     near = locate_nearby(*indexes, positions, found, field.transform, radius_mm=RIVALS_MM, support_mm=0.0)
     away = np.linalg.norm(near.positions - found, axis=1)
@@ -173,7 +185,16 @@ def semantic_margin(
 def similarity_at(
     sides: tuple[Side, Side], positions: NDArray[np.float64], found: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N,) float64, mean cosine of all levels between fixed points and their places on the moving scan."""
+    """Similarity of points to the positions found.
+
+    Args:
+        sides: The fixed and the moving scan.
+        positions: (N, 3) float64 on the fixed scan, world RAS mm.
+        found: (N, 3) float64 on the moving scan, world RAS mm.
+
+    Returns:
+        (N,) float64, weighted mean cosine over all levels.
+    """
     fixed, moving = (side.every for side in sides)
     total = torch.zeros(len(positions), dtype=torch.float64, device=moving.device)
     for level, one, other in zip(moving.levels, fixed.describe(positions), moving.describe(found), strict=True):

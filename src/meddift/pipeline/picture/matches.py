@@ -38,13 +38,13 @@ _PIXELS = 300
 
 @dataclass(frozen=True)
 class _Plane:
-    """One of the three planes, as radiologists look at it: from the feet, from the front, from the left.
+    """One of the three planes in radiological convention: seen from the feet, from the front, from the left.
 
     Attributes:
-        name: For people.
-        across: World axis that runs across, and whether it grows to the right of the picture.
-        up: World axis that runs up, and whether it grows upwards.
-        letters: At the left, right, lower and upper edge.
+        name: Name in the picture.
+        across: World axis of the horizontal direction, and 1 if it increases to the right, -1 if to the left.
+        up: World axis of the vertical direction, and 1 if it increases upwards.
+        letters: Letters at the left, right, lower and upper edge.
     """
 
     name: str
@@ -64,17 +64,17 @@ _PLANES = (
 def draw_matches(
     fixed: Volume, moving: Volume, matches: Matches, *, truth: Points | None = None, count: int = 4
 ) -> Figure:
-    """Draw a row of six slices for each of some points.
+    """Draw six slices, three of each scan, for each of some matches.
 
-    Slices run along the world axes (RAS) through the point, whatever the orientation of the scans; the field shown
-    is 150 mm wide around the point, in true proportions. Radiological display: the patient's right is at the left.
+    Slices run along the world axes (RAS) through the point, whatever the orientation of the scans, and show 150 mm
+    around it. Radiological convention: the patient's right is at the left.
 
     Args:
         fixed: The fixed scan.
         moving: The moving scan.
-        matches: What was found. Points are chosen over the range of verdicts, see `choose_rows`.
-        truth: True places on the moving scan in the order of the matches, drawn in another color.
-        count: How many points.
+        matches: The matches, of which some are chosen by `choose_rows`.
+        truth: True positions on the moving scan, world RAS mm, in the order of the matches; drawn in another color.
+        count: Number of matches to draw.
 
     Returns:
         A matplotlib Figure; `save_picture` writes it.
@@ -126,12 +126,16 @@ def draw_matches(
 
 
 def choose_rows(matches: Matches, count: int) -> list[int]:
-    """Rows to draw: every verdict that occurs, and within a verdict spread evenly over the range of similarity.
+    """Choose matches to draw: some of every verdict that occurs, spread evenly over the range of similarity.
 
-    Points without position on the fixed scan are left out.
+    Points without a position on the fixed scan are left out.
+
+    Args:
+        matches: The matches.
+        count: Largest number of rows.
 
     Returns:
-        At most `count` rows, points called "ok" first.
+        Row numbers, those with the verdict "ok" first.
     """
     usable = ~matches.fixed.missing
     groups = {
@@ -148,10 +152,10 @@ def choose_rows(matches: Matches, count: int) -> list[int]:
 
 
 def _shares(sizes: Sequence[int], count: int) -> list[int]:
-    """How many of each group: one of each first, the rest to the largest remainder of its size."""
+    """Divide `count` among groups: one for each group, the rest in proportion to size (Webster's method)."""
     shares = [0] * len(sizes)
     for _ in range(min(count, sum(sizes))):
-        # Largest number of members for each place already given (Webster's method), empty groups first.
+        # The group with the largest quotient is next; groups without any come first.
         weight = [size / (2 * share + 1) if share else np.inf for size, share in zip(sizes, shares, strict=True)]
         open_groups = [i for i, size in enumerate(sizes) if shares[i] < size]
         shares[max(open_groups, key=lambda i: weight[i])] += 1
@@ -161,7 +165,7 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
 def _write_caption(
     figure: Figure, matches: Matches, row: int, truth: Points | None, *, at: tuple[float, float]
 ) -> None:
-    """Label, verdict and numbers of one point, above its row."""
+    """Write label, verdict and numbers of one match above its row."""
     verdict = matches.verdict[row]
     label = matches.fixed.labels[row]
     parts = []
@@ -195,7 +199,7 @@ def _draw_plane(
     window: tuple[float, float],
     bar: bool,
 ) -> None:
-    """One slice through a point."""
+    """Draw one slice through a point."""
     axes.set_axis_off()
     half = _FIELD_MM / 2
     axes.set_xlim(-half, half)
@@ -222,7 +226,7 @@ def _draw_plane(
     if truth is not None and np.isfinite(truth).all():
         offset = truth - center
         across, up = offset[plane.across[0]] * plane.across[1], offset[plane.up[0]] * plane.up[1]
-        # Beyond the picture there is nothing to show; the error stands in the caption.
+        # A true position outside the picture is not drawn; the caption says the error.
         if max(abs(across), abs(up)) < 0.95 * half:
             axes.plot([across], [up], "o", ms=11, mfc="none", mec=_TRUTH, mew=1.1)
     edge = 0.93 * half
@@ -236,7 +240,7 @@ def _draw_plane(
 
 
 def _slice(volume: Volume, plane: _Plane, center: Floats) -> NDArray[np.float64]:
-    """(pixels, pixels) values around a point, rows upwards; NaN outside the scan."""
+    """(pixels, pixels) float64 intensities around a point, rows from bottom to top; NaN outside the scan."""
     step = _FIELD_MM / _PIXELS
     along = (np.arange(_PIXELS) + 0.5) * step - _FIELD_MM / 2
     world = np.broadcast_to(center, (_PIXELS, _PIXELS, 3)).copy()
@@ -249,7 +253,7 @@ def _slice(volume: Volume, plane: _Plane, center: Floats) -> NDArray[np.float64]
 
 
 def _write(axes: Axes, x: float, y: float, text: str, *, size: float) -> None:
-    """Text with a dark rim, which can be read on bone and on lung."""
+    """Write text with a dark outline, readable on bright and dark tissue."""
     from matplotlib.patheffects import withStroke
 
     rim = withStroke(linewidth=1.8, foreground=BACKGROUND)
@@ -257,7 +261,7 @@ def _write(axes: Axes, x: float, y: float, text: str, *, size: float) -> None:
 
 
 def _draw_cross(axes: Axes) -> None:
-    """A thin cross-hair that leaves its middle free: the anatomy at the point stays visible."""
+    """Draw a thin cross-hair with a free centre, so that the anatomy at the point stays visible."""
     near, far = _GAP_MM, _GAP_MM + _ARM_MM
     for xs, ys in (((near, far), (0, 0)), ((-far, -near), (0, 0)), ((0, 0), (near, far)), ((0, 0), (-far, -near))):
         axes.plot(xs, ys, color=_CROSS, lw=0.9, alpha=0.95, solid_capstyle="butt")

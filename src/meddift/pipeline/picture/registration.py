@@ -35,7 +35,7 @@ def draw_registration(fixed: Volume, moving: Volume, registration: Registration)
     Args:
         fixed: The fixed scan.
         moving: The moving scan.
-        registration: What was found.
+        registration: The registration of these scans.
 
     Returns:
         A matplotlib Figure; `save_picture` writes it.
@@ -92,7 +92,7 @@ def draw_registration(fixed: Volume, moving: Volume, registration: Registration)
 
 
 class _Plane:
-    """A slice through a point of the fixed scan, as wide as the scan."""
+    """A slice through a point of the fixed scan that covers the whole scan."""
 
     def __init__(
         self, grid: Grid, middle: NDArray[np.float64], name: str, rightwards: tuple[int, int], up: int, across: int
@@ -114,14 +114,14 @@ class _Plane:
         self.board = (squares[1][:, None] + squares[0][None, :]) % 2 == 0
 
     def world(self, right: NDArray[np.floating], up: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(len(up), len(right), 3) world RAS mm."""
+        """(len(up), len(right), 3) float64, world RAS mm, of the pixels at these coordinates."""
         points = np.empty((len(up), len(right), 3))
         points[..., self._axes[0]], points[..., self._axes[1]] = right[None, :], up[:, None]
         points[..., self._across] = self._middle[self._across]
         return points
 
     def read(self, volume: Volume, transform: Transform | None) -> NDArray[np.float64]:
-        """What a scan shows in the plane, or where a transform takes the plane; NaN outside."""
+        """Intensities of a scan in the plane, or in the plane mapped by a transform; NaN outside the scan."""
         world = self.world(*self._lines)
         flat = world.reshape(-1, 3)
         flat = flat if transform is None else transform.apply(flat)
@@ -130,7 +130,7 @@ class _Plane:
         return np.asarray(values.reshape(world.shape[:2]))
 
     def draw_grid(self, panel: Axes, transform: Transform, shift: AffineTransform) -> None:
-        """Lines of the fixed scan where the transform takes them, less a shift."""
+        """Draw grid lines of the fixed scan as mapped by the transform, without the mean shift."""
         back = shift.inverted()
         steps = [np.arange(line.min(), line.max() + 1e-6, _LINES_MM) for line in self._lines]
         fine = [np.arange(line.min(), line.max() + 1e-6, 3.0) for line in self._lines]

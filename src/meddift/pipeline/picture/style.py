@@ -1,4 +1,4 @@
-"""What all pictures share: colours, the window of intensities, and how a file is written."""
+"""Colours, intensity windows and file output that all pictures share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BACKGROUND, TEXT, FAINT = "#0d1013", "#e8e6e0", "#8d929a"
-#: Window for images in Hounsfield units: lung, vessels and bone at once.
+#: Window for images in Hounsfield units that shows lung, vessels and bone.
 HU_WINDOW = (-1000.0, 400.0)
 #: Written under every picture.
 NOTICE = "not for clinical use"
@@ -38,12 +38,12 @@ def save_picture(figure: Figure, path: Path | str) -> None:
     path = Path(path)
     _check_name(path)
     with atomic_write(path) as temporary:
-        # No time and no version in the file.
+        # Neither time nor version is written, so that equal figures make equal files.
         figure.savefig(temporary, format="png", metadata={"Software": None}, facecolor=figure.get_facecolor())
 
 
 def new_figure(width: float, height: float, *, dpi: int) -> Figure:
-    """An empty figure, inches, that belongs to no window."""
+    """An empty figure of a size in inches, without a window of the user interface."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -53,10 +53,10 @@ def new_figure(width: float, height: float, *, dpi: int) -> Figure:
 
 
 def window_of(volume: Volume) -> tuple[float, float]:
-    """Intensities shown as black and white: a CT window for Hounsfield units, else the 1st and 99th percentile."""
+    """Intensities shown as black and as white: `HU_WINDOW` for Hounsfield units, else the 1st and 99th percentile."""
     data = volume.data.reshape(-1)
     sample = data[:: max(1, data.size // 200_000)]
-    # Air at or below -900 and something above water: Hounsfield units.
+    # Values at or below -900 (air) and above 0 (water) indicate Hounsfield units.
     if float(sample.min()) <= -900 and float(sample.max()) > 0:
         return HU_WINDOW
     low, high = (float(value) for value in np.percentile(sample, [1, 99]))
@@ -64,7 +64,7 @@ def window_of(volume: Volume) -> tuple[float, float]:
 
 
 def window_words(window: tuple[float, float]) -> str:
-    """A window for people."""
+    """A window in words, for captions."""
     if window == HU_WINDOW:
         return f"window {window[0]:g} to {window[1]:g} HU"
     return f"window {window[0]:.4g} to {window[1]:.4g}"
