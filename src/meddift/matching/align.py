@@ -1,13 +1,13 @@
-"""Between voxels: the neighbourhood of each point is registered to its counterpart by least squares, both ways.
+"""Sub-voxel alignment: the neighbourhood of each point is registered to its counterpart by least squares.
 
-A neighbourhood is a ball of voxels around a point. Of all affine maps of the neighbourhood into the other scan, the
-one is found with the least sum of squared differences of descriptors (Lucas and Kanade 1981, by Gauss-Newton steps).
-Rotation and stretching are estimated along with the position: leaving them out would shift the position.
+A neighbourhood is a ball of voxels around a point. Gauss-Newton steps find the affine map of the neighbourhood into
+the other scan with the least sum of squared differences of descriptors (Lucas and Kanade 1981). The linear part is
+estimated together with the position, since ignoring it would bias the position.
 
 Descriptors are not linear between voxels, and interpolation makes descriptors at equal sub-voxel offsets alike, which
-pulls positions towards whole voxels. So one scan is always read at its voxels: the voxels around the fixed point are
-compared with interpolated places of the moving scan, and the voxels around the moving place with interpolated places
-of the fixed scan, by the same map.
+biases positions towards whole voxels. Therefore one of the scans is always read at its voxels: the voxels around the
+fixed point are compared with interpolated descriptors of the moving scan, and the voxels around the moving position
+with interpolated descriptors of the fixed scan, both under the same map.
 """
 
 from __future__ import annotations
@@ -24,40 +24,39 @@ from meddift.geometry import Grid, ball_offsets, sample, steps_of
 from meddift.matching.descriptors import normal_products, unit
 from meddift.system.threads import for_each
 
-#: Points whose neighbourhoods are read at a time: on a processor, what is gathered for them fits into its cache; on a
-#: graphics card as many as take about so many numbers.
+#: Points that are processed at a time: on the CPU so few that their data fit into the cache; on a GPU as many as need
+#: about this many numbers.
 BATCH, DEVICE_NUMBERS = 16, 400_000_000
 #: Gauss-Newton steps.
 ROUNDS = 4
-#: Neighbours lie about so far apart and at most so far away, mm, and count as a Gaussian of their distance, mm.
+#: Spacing of the neighbours, their largest distance, and standard deviation of their Gaussian weights, mm.
 SPACING_MM, REACH_MM, SIGMA_MM = 4.0, 12.0, 6.0
-#: Weight of the prior on the linear part, relative to the weight of the data on the position: it decides where tissue
-#: is even and the data leave the linear part open.
+#: Weight of the prior on the linear part, relative to the weight of the data on the position. It matters in
+#: homogeneous tissue, where the data do not determine the linear part.
 STIFFNESS = 0.03
-#: A misfit below this is chance, or both scans are the same file.
+#: Lower bound of the misfit in estimates of uncertainty; smaller values are noise, or both scans are the same.
 LEAST_MISFIT = 1e-4
 #: Robust weights (Geman and McClure): a squared difference of this many times the median of the neighbourhood has a
 #: weight of a quarter.
 ROBUST = 2.0
 
-#: Copies of what is read around a point that are held at a time: corners of cells, slopes, products.
+#: Arrays of the size of the gathered descriptors that are held at a time: cell corners, gradients, products.
 _COPIES = 24
-#: Unknowns of a point: a shift, and three columns of the change of the linear part, times REACH_MM.
+#: Unknowns of a point: a shift in mm, and the three columns of the change of the linear part, times REACH_MM.
 _UNKNOWNS = 12
 
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Where neighbourhoods fit best, and how well.
+    """The result of aligning neighbourhoods.
 
     Attributes:
         positions: (N, 3) float64 on the moving scan, world RAS mm.
         misfit: (N,) float64, mean squared difference of the unit descriptors of a neighbourhood and its counterpart: 0
-            where they are equal, 2 where they have nothing in common.
-        standard_deviation_mm: (N,) float64, of the position along its least determined direction, as the normal
-            equations and the misfit give it: about 0.4 on vessels, above 1 in even tissue, very large where there is
-            nothing to see. For ranking; the true error differs, as the noise of neighbouring descriptors is
-            correlated.
+            for equal descriptors, 2 for orthogonal ones.
+        standard_deviation_mm: (N,) float64, standard deviation of the position along its least determined direction,
+            mm, from the normal equations and the misfit. Small on vessels, larger in homogeneous tissue. For ranking
+            only: neighbouring descriptors have correlated noise, so the true error differs.
     """
 
     positions: NDArray[np.float64]
@@ -75,20 +74,20 @@ def align_neighbourhoods(
     limit_mm: float,
     hold: float = 0.0,
 ) -> Aligned:
-    """Move places to where the neighbourhoods of points fit best.
+    """Refine positions by aligning the neighbourhoods of points.
 
     Args:
-        fixed: Descriptors of the scan in which the points are given; computed is where they are.
-        moving: Descriptors of the other scan, on the same device.
+        fixed: A level of the fixed scan; its device is used.
+        moving: The same level of the moving scan, on the same device.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
-        found: (N, 3) float64, where they were found on the moving scan, world RAS mm.
-        linear: (N, 3, 3) float64, how the fixed scan is stretched and turned there, as far as is known.
-        limit_mm: No place moves farther than this.
-        hold: Weight of the prior on the position (where it was found), 1/mm^2: along a direction with a standard
+        found: (N, 3) float64, initial positions on the moving scan, world RAS mm.
+        linear: (N, 3, 3) float64, initial Jacobian of the map at each point, fixed to moving.
+        limit_mm: Largest distance from the initial position, mm.
+        hold: Weight of the prior on the position (the initial one), 1/mm^2: along a direction with a standard
             deviation of s mm, the position moves 1 / (1 + hold s^2) of the way that the data alone would move it.
 
     Returns:
-        One row a point.
+        One row for each point.
     """
     count, device = len(positions), fixed.tensor.device
     aligned = Aligned(np.array(found, dtype=np.float64), np.full(count, np.nan), np.full(count, np.nan))
@@ -121,7 +120,7 @@ def _align(
     limit_mm: float,
     hold: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Some points at a time: (N, 3) positions, (N,) misfit and (N,) standard deviation; see `Aligned`."""
+    """Align one batch of points: (N, 3) positions, (N,) misfit and (N,) standard deviation; see `Aligned`."""
     around, beyond = _Voxels.around(fixed, positions), _Voxels.around(moving, found)
     offsets = around.positions - positions[:, None]
     share = _weights(offsets)
@@ -130,7 +129,7 @@ def _align(
     for number in range(ROUNDS):
         there = place[:, None] + offsets @ bent.mT
         equations = _normal_equations(around, moving, there, share, offsets, None)
-        # The same map the other way: what its unknowns do to a fixed place is what they do to a moving one, undone.
+        # The same map in the opposite direction: its derivative by the unknowns is multiplied by the inverse Jacobian.
         undone = torch.linalg.inv(bent)
         back = (beyond.positions - place[:, None]) @ undone.mT
         equations = equations.plus(
@@ -141,25 +140,25 @@ def _align(
             misfit, loose = equations.misfit, _standard_deviation(equations, free)
         place = found + _shortened(place + step[:, 0] - found, limit_mm)
         bent = bent + step[:, 1:].mT / REACH_MM
-        # Nothing in a body is flattened to a tenth of its volume or turned inside out: begin again.
+        # A Jacobian that compresses to a tenth of the volume or inverts orientation is implausible: reset it.
         bent = torch.where((torch.linalg.det(bent) > 0.1)[:, None, None], bent, linear)
     return place, misfit, loose
 
 
 def _ball(grid: Grid) -> NDArray[np.int64]:
-    """(K, 3), every second voxel or so around the voxel that is closest to a point."""
-    # Points lie beside their voxels: some that lie half a voxel beyond the ball of one are inside that of another.
+    """(K, 3) int64, offsets in voxels of the neighbours of the voxel closest to a point, about `SPACING_MM` apart."""
+    # Points lie up to half a voxel diagonal from their closest voxel: enlarge the ball by that much.
     return ball_offsets(grid, REACH_MM + grid.voxel_diagonal / 2, step=steps_of(grid, SPACING_MM))
 
 
 @dataclass(frozen=True, eq=False)
 class _Voxels:
-    """Voxels around points, and what is seen there.
+    """Voxels around points, with their descriptors.
 
     Attributes:
         positions: (N, K, 3) float64, world RAS mm.
-        described: (N, K, C) float32, of length 1.
-        exist: (N, K) bool, False beyond the grid.
+        described: (N, K, C) float32, descriptors of length 1.
+        exist: (N, K) bool, False outside the grid.
     """
 
     positions: torch.Tensor
@@ -168,7 +167,7 @@ class _Voxels:
 
     @classmethod
     def around(cls, level: Level, points: torch.Tensor) -> Self:
-        """Voxels of a ball around the voxel that is closest to each point."""
+        """The voxels of a ball around the voxel closest to each of (N, 3) points, world RAS mm."""
         grid = level.grid
         ball = torch.from_numpy(_ball(grid)).to(points)
         voxels = grid.world_to_index(points).round()[:, None] + ball
@@ -179,7 +178,7 @@ class _Voxels:
 
 
 def _weights(offsets: torch.Tensor) -> torch.Tensor:
-    """(N, K), Gaussian weights of places that lie (N, K, 3) mm away; 0 beyond the reach."""
+    """(N, K), Gaussian weights for (N, K, 3) offsets in mm; 0 beyond `REACH_MM`."""
     distance = offsets.norm(dim=-1)
     weight: torch.Tensor = torch.exp(-0.5 * (distance / SIGMA_MM).square()) * (distance <= REACH_MM)
     return weight
@@ -187,11 +186,11 @@ def _weights(offsets: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _NormalEquations:
-    """Normal equations of the unknowns, and the misfit at which they were set up.
+    """Normal equations of the unknowns, and the misfit of the map at which they were linearised.
 
     Attributes:
-        system: (N, 12, 12) float64.
-        right: (N, 12) float64.
+        system: (N, 12, 12) float64, the matrix.
+        right: (N, 12) float64, the right-hand side.
         misfit: (N,) float64, mean squared difference.
     """
 
@@ -200,7 +199,7 @@ class _NormalEquations:
     misfit: torch.Tensor
 
     def plus(self, other: _NormalEquations) -> _NormalEquations:
-        """Of both directions together."""
+        """The normal equations of both directions combined."""
         return _NormalEquations(self.system + other.system, self.right + other.right, (self.misfit + other.misfit) / 2)
 
 
@@ -216,11 +215,11 @@ def _normal_equations(
 
     Args:
         voxels: Voxels of one scan and their descriptors.
-        other: Descriptors of the other scan.
-        places: (N, K, 3), where the present map puts these voxels in the other scan, world RAS mm.
-        weight: (N, K), how much each place counts.
-        offsets: (N, K, 3), where the places lie in the neighbourhood of the fixed point, mm.
-        turn: (N, 3, 3), what a shift of the moving place does to `places`; None = it shifts them alike.
+        other: The level of the other scan.
+        places: (N, K, 3), positions of these voxels in the other scan under the current map, world RAS mm.
+        weight: (N, K), weight of each voxel.
+        offsets: (N, K, 3), offsets of the voxels from the fixed point, mm.
+        turn: (N, 3, 3), derivative of `places` by a shift of the moving position; None = the identity.
     """
     count, size = places.shape[:2]
     counted = (weight * voxels.exist * other.grid.contains(places)).float()
@@ -229,7 +228,7 @@ def _normal_equations(
     square, pull, squared = normal_products(other.tensor, index, wanted)
     squared = squared.reshape(count, size)
     misfit = (squared * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1e-6)
-    # Of what is compared: voxels without weight lie beyond the neighbourhood, or beyond a scan.
+    # Voxels without weight lie outside the neighbourhood or outside a scan: they do not count in the median.
     compared = squared.masked_fill(counted <= 0, torch.nan)
     usual = compared.nanmedian(dim=1, keepdim=True).values.nan_to_num().clamp(min=1e-6)
     counted = (counted / (1 + squared / (ROBUST * usual)).square())[:, None]
@@ -237,7 +236,7 @@ def _normal_equations(
     pairs = (basis[..., :, None] * basis[..., None, :]).flatten(2)
     system = (square.reshape(count, size, 9).mT * counted) @ pairs
     right = (pull.reshape(count, size, 3).mT * counted) @ basis
-    # Slopes were by index: by mm of the moving place they are these times a matrix.
+    # Gradients are by voxel index; this matrix converts them to gradients by mm of the moving position.
     by_mm = torch.from_numpy(other.grid.inverse[:3, :3].copy()).to(places.device)
     matrix = by_mm.expand(count, 3, 3) if turn is None else by_mm @ turn
     system = torch.einsum("nijab,nip,njq->napbq", system.double().reshape(count, 3, 3, 4, 4), matrix, matrix)
@@ -252,21 +251,21 @@ def _solve(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One Gauss-Newton step.
 
-    The prior on the position counts as one more measurement: its weight is `hold` times the misfit, since the system
+    The prior on the position acts as an additional measurement with weight `hold` times the misfit, since the matrix
     divided by the misfit is the inverse covariance of the unknowns.
 
     Args:
-        equations: Of both directions.
-        turned: (N, 3, 3), by how much the linear part differs from its prior.
-        moved: (N, 3), by how much the position differs from its prior, mm.
+        equations: Normal equations of both directions.
+        turned: (N, 3, 3), difference of the linear part from its prior.
+        moved: (N, 3), difference of the position from its prior, mm.
         hold: See `align_neighbourhoods`.
 
     Returns:
-        (N, 12, 12): the system without the prior on the position; (N, 4, 3): the step of the position and of the
-        linear part.
+        (N, 12, 12), the matrix without the prior on the position; (N, 4, 3), the steps of the position and of the
+        columns of the linear part.
     """
     count = len(turned)
-    # Mean weight of the data on a shift: what is added is measured by it.
+    # Mean weight of the data on a shift, the unit of the prior weights.
     scale = equations.system.diagonal(dim1=1, dim2=2)[:, :3].mean(dim=1)[:, None] + 1e-9
     known = torch.zeros_like(scale).expand(-1, _UNKNOWNS).clone()
     known[:, :3] = 1
@@ -280,14 +279,14 @@ def _solve(
 
 
 def _standard_deviation(equations: _NormalEquations, free: torch.Tensor) -> torch.Tensor:
-    """(N,), see `Aligned.standard_deviation_mm`, of a system without the prior on the position."""
+    """(N,), `Aligned.standard_deviation_mm` from a matrix without the prior on the position."""
     spread = torch.linalg.eigvalsh(torch.linalg.inv(free)[:, :3, :3])[:, -1]
     loose: torch.Tensor = (spread * equations.misfit.clamp(min=LEAST_MISFIT)).sqrt()
     return loose
 
 
 def _shortened(vectors: torch.Tensor, limit: float) -> torch.Tensor:
-    """Vectors no longer than a limit."""
+    """Vectors, shortened to a limit where they are longer."""
     length = vectors.norm(dim=1, keepdim=True)
     shortened: torch.Tensor = vectors * (limit / length.clamp(min=1e-12)).clamp(max=1.0)
     return shortened

@@ -1,8 +1,8 @@
-"""Every point of a grid against a window around it: the dense mode of matching.
+"""Cost volumes for dense matching: every node of a grid compared with a window around it.
 
-Descriptors of both scans lie on one grid (the moving ones were read through a first guess of the transform). All
-dot products between a tile of the grid and the window around it are one matrix product; the ones that are wanted
-are its diagonals, read in place.
+Descriptors of both scans lie on one grid; those of the moving scan were resampled through an initial transform. On
+the CPU, all dot products between a tile of the grid and the window around it are one matrix product, of which the
+required diagonals are read in place.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 from meddift.system.threads import for_each
 
-#: Nodes along each edge of a tile. Along the last two axes a larger tile multiplies more voxels with window voxels
-#: that none of its nodes asks for, and a smaller one has more overhead.
+#: Nodes along each edge of a tile. Larger tiles compute more products that no node needs, smaller ones have more
+#: overhead.
 TILE = (4, 2, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class CostVolume:
-    """Dissimilarity of nodes to the places of a window around each.
+    """Dissimilarity of nodes to the voxels of a window around each.
 
     Attributes:
-        cost: (N, (2r+1)^3) float32, 1 minus the mean cosine of what supports a node; 2 where the moving scan shows
-            nothing.
+        cost: (N, (2r+1)^3) float32, 1 minus the mean cosine over the supporting voxels of a node; 2 outside the moving
+            scan.
         nodes: (N, 3) int64, indices of the nodes on the grid of nodes, on the same device.
-        shape: Of the grid of nodes.
+        shape: Shape of the grid of nodes.
         stride: Voxels between two nodes; node n lies on voxel `stride * n`.
-        radius: Voxels.
+        radius: Radius r of the window, voxels.
     """
 
     cost: torch.Tensor
@@ -43,12 +43,12 @@ class CostVolume:
 
     @property
     def offsets(self) -> torch.Tensor:
-        """((2r+1)^3, 3) float32, voxels, in the order of the columns."""
+        """((2r+1)^3, 3) float32, offsets in voxels, in the order of the columns of `cost`."""
         return window_offsets(self.radius).to(self.cost.device)
 
 
 def window_offsets(radius: int) -> torch.Tensor:
-    """((2r+1)^3, 3) float32, every offset of a cube of this radius, voxels."""
+    """((2r+1)^3, 3) float32, all offsets in a cube of radius r, voxels."""
     side = torch.arange(-radius, radius + 1, dtype=torch.float32)
     return torch.stack(torch.meshgrid(side, side, side, indexing="ij"), dim=-1).reshape(-1, 3)
 
@@ -66,19 +66,19 @@ def cost_volume(
     """Compare nodes of a grid with the windows around them.
 
     Args:
-        fixed: (X, Y, Z, C) float32, unit descriptors; C-contiguous.
-        moving: (X, Y, Z, C) float32, descriptors that the first guess puts at the same voxels; they need not have
+        fixed: (X, Y, Z, C) float32, descriptors of length 1; C-contiguous.
+        moving: (X, Y, Z, C) float32, descriptors of the moving scan resampled to the same voxels; they need not have
             length 1.
-        shown: (X, Y, Z) float32, 1 where the moving scan shows something, else 0.
-        wanted: (ceil(X / stride), ...) bool on the same device, which nodes are asked for.
-        radius: Of the window, voxels.
-        stride: Voxels from node to node.
-        support: Neighbours within so many voxels along each axis are compared along with a node.
+        shown: (X, Y, Z) float32, 1 inside the moving scan, else 0.
+        wanted: (ceil(X / stride), ...) bool on the same device, the nodes to compute.
+        radius: Radius of the window, voxels.
+        stride: Voxels between two nodes.
+        support: Number of neighbours on each side along each axis that are compared together with a node.
 
     Returns:
-        One row a wanted node, in the order of `wanted.nonzero()`.
+        One row for each node, in the order of `wanted.nonzero()`.
     """
-    # A processor is fastest on tiles that stay in its cache, a graphics card on shifts of the whole map.
+    # A CPU is fastest on tiles that stay in its cache, a GPU on shifts of the whole map.
     compare = _by_tiles if fixed.device.type == "cpu" else _by_shifts
     cost = compare(fixed, moving, shown, wanted, radius, stride, support)
     return CostVolume(cost, wanted.nonzero(), (wanted.shape[0], wanted.shape[1], wanted.shape[2]), stride, radius)
@@ -93,9 +93,9 @@ def _by_shifts(
     stride: int,
     support: int,
 ) -> torch.Tensor:
-    """(N, (2r+1)^3): for each offset, the product with the shifted map, and its mean over neighbours of nodes.
+    """Mean cosines (N, (2r+1)^3): for each offset the product with the shifted map, averaged around the nodes.
 
-    Offsets along the last axis are compared together: fewer, larger operations.
+    All offsets along the last axis are computed together, for fewer and larger operations.
     """
     width = 2 * radius + 1
     fixed = torch.nn.functional.pad(fixed, [0, 0, *[support] * 6])[..., None, :]
@@ -132,10 +132,10 @@ def _by_tiles(
     stride: int,
     support: int,
 ) -> torch.Tensor:
-    """(N, (2r+1)^3): a tile of nodes at a time against the window around it.
+    """Mean cosines (N, (2r+1)^3), computed for one tile of nodes at a time.
 
-    A plane of a tile is compared with the planes that its window reaches, which lie side by side in memory: all planes
-    are one batch of matrix products.
+    Each plane of a tile is multiplied with the planes of its window, which are contiguous in memory, so that all
+    planes are one batch of matrix products.
     """
     channels = fixed.shape[3]
     reach, width = support, 2 * radius + 1
@@ -151,7 +151,7 @@ def _by_tiles(
     number[tuple(slice(n) for n in wanted.shape)][asked] = np.arange(int(asked.sum()))
     cost = torch.empty((int(asked.sum()), width**3), dtype=torch.float32)
     rows_of = cost.numpy()
-    # How much of the window of each tile is shown: mostly all of it.
+    # Share of the window of each tile inside the moving scan; mostly 1.
     share = torch.nn.functional.avg_pool3d(shown_padded[None, None], window, stride=[n * stride for n in nodes])[0, 0]
     seen_of = share.numpy()
     plane = window[1] * window[2]
@@ -177,14 +177,14 @@ def _by_tiles(
 
 
 def _tiles(wanted: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
-    """First nodes of the tiles that hold a wanted node."""
+    """Index of the first node of each tile that contains a wanted node."""
     for i, j, k in product(*(range(0, n, t) for n, t in zip(wanted.shape, TILE, strict=True))):
         if wanted[i : i + TILE[0], j : j + TILE[1], k : k + TILE[2]].any():
             yield i, j, k
 
 
 def _padded(values: torch.Tensor, margin: int, shape: Sequence[int], stride: int) -> torch.Tensor:
-    """Zeros around, so that every tile and its window lie inside; `shape` counts nodes of whole tiles."""
+    """Pad with zeros so that every tile with its window lies inside; `shape` counts the nodes of whole tiles."""
     after = [max(n * stride + margin - size, margin) for n, size in zip(shape, values.shape[:3], strict=True)]
     return torch.nn.functional.pad(values, [0, 0, margin, after[2], margin, after[1], margin, after[0]])
 
@@ -197,19 +197,22 @@ def _box(values: torch.Tensor, first: list[int], edges: list[int]) -> torch.Tens
 def _pooled_diagonals(
     dots: torch.Tensor, tile: list[int], window: list[int], width: int, stride: int, reach: int
 ) -> torch.Tensor:
-    """(T0, T1, T2, w, w, w): dot products of voxel i and window voxel i + offset, averaged over what supports a node.
+    """Dot products of voxel i and window voxel i + offset, averaged over the supporting voxels of each node.
 
     Args:
-        dots: (t0, t1 * t2, w * W1 * W2), of the voxels of a plane of the tile with those of the window's planes that
-            it reaches; those that are wanted are read in place.
-        tile: t.
-        window: W.
-        width: w.
-        stride: Voxels between nodes.
-        reach: Voxels that support a node, on each side.
+        dots: (t0, t1 * t2, w * W1 * W2), dot products of the voxels of each plane of the tile with those of the planes
+            of its window; the required ones are read in place.
+        tile: Shape t of the tile in voxels.
+        window: Shape W of the window in voxels.
+        width: Offsets w along each axis.
+        stride: Voxels between two nodes.
+        reach: Supporting voxels on each side of a node.
+
+    Returns:
+        (T0, T1, T2, w, w, w) for T nodes along each axis.
     """
     supporting = range(2 * reach + 1)
-    # One axis after the other, so that what is added lies in order: whole planes first, then lines, then voxels.
+    # One axis after the other, planes first, so that memory is read in order.
     row, line = width * window[1] * window[2], width * window[2]
     span = stride * (TILE[0] - 1) + 1
     planes = _sum([dots[o : o + span : stride] for o in supporting])
@@ -230,7 +233,7 @@ def _sum(parts: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _counted(shown: torch.Tensor, stride: int, reach: int, width: int) -> torch.Tensor:
-    """Share of the supporting voxels that the moving scan shows, for each node and offset."""
+    """Share of the supporting voxels inside the moving scan, for each node and offset."""
     edge = 2 * reach + 1
     pooled = torch.nn.functional.avg_pool3d(shown[None, None], edge, stride=1)[0, 0]
     step = pooled.stride()

@@ -1,4 +1,4 @@
-"""Descriptors of length 1: what is compared, and what least squares ask of them between voxels."""
+"""Normalised descriptors, and the products of their derivatives that least squares need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from meddift.geometry import sample_with_gradient
 
 
 def unit(values: torch.Tensor) -> torch.Tensor:
-    """Rows of length 1 along the last axis; rows of zeros stay."""
+    """Normalise vectors along the last axis to length 1; zero vectors stay zero."""
     length: torch.Tensor = values.norm(dim=-1, keepdim=True)
     return values / length.clamp_(min=1e-12)
 
@@ -17,17 +17,17 @@ def unit(values: torch.Tensor) -> torch.Tensor:
 def normal_products(
     values: torch.Tensor, index: torch.Tensor, wanted: torch.Tensor, whitening: Whitening | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What a shift would have to be for descriptors at some places to become those that are wanted: least squares.
+    """Products for the normal equations of the shifts that make interpolated descriptors equal to given ones.
 
-    With u the descriptors there, brought to length 1, J their derivative by index and d = wanted - u. All products of
-    columns are made first, and the ones of u from those of what is not of length 1 yet:
-    u = v / |v| has the derivative (J_v - u u' J_v) / |v|.
+    u are the descriptors at `index`, normalised to length 1, J their derivative by voxel index, and d = wanted - u.
+    Products are computed for the unnormalised descriptors v first: u = v / |v| has the derivative
+    (J_v - u u' J_v) / |v|.
 
     Args:
-        values: (X, Y, Z, C), C-contiguous.
-        index: (N, 3) voxel indices; clamped at the border. As many as may be read at a time.
-        wanted: (N, C), of length 1.
-        whitening: What descriptors go through after they were read; None = they are compared as they are.
+        values: (X, Y, Z, C) float32, C-contiguous.
+        index: (N, 3) float voxel indices, clamped at the border; all are processed at once.
+        wanted: (N, C) float32, of length 1.
+        whitening: Whitening that is applied after interpolation; None = none.
 
     Returns:
         J'J (N, 3, 3), J'd (N, 3) and d'd (N,).
@@ -46,11 +46,11 @@ def normal_products(
 
 
 def _products(columns: list[torch.Tensor]) -> torch.Tensor:
-    """(k, k, N), the dot products of k vectors of length C at each place, given as k (N, C)."""
+    """(k, k, N), the dot products among k vectors of length C at each of N positions, given as k tensors (N, C)."""
     if columns[0].device.type != "cpu":
         stacked = torch.stack(columns, dim=1)
         return torch.bmm(stacked, stacked.transpose(1, 2)).permute(1, 2, 0)
-    # So small a matrix product a place takes a processor longer than all products one after the other.
+    # On the CPU, one small matrix product for each position is slower than elementwise products.
     ones, product = columns[0].new_ones(columns[0].shape[1]), torch.empty_like(columns[0])
     gram = columns[0].new_empty((len(columns), len(columns), len(columns[0])))
     for i, one in enumerate(columns):

@@ -1,4 +1,4 @@
-"""`SearchIndex`: one scan made ready to be searched. Built once for a pyramid and a grid, asked many times."""
+"""`SearchIndex`: the levels of one scan prepared for searching on a grid."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from meddift.geometry import AxisReading, Grid, box_within, read_axes, sample
 from meddift.matching.norms import squared_norms
 from meddift.system.once import known, once
 
-#: A descriptor shorter than this share of the level's root mean square length says nothing; its cosine counts as 0.
+#: Descriptors shorter than this share of the level's root mean square length count as empty: their cosine is 0.
 SMALLEST_NORM = 1e-6
-#: The root mean square length is that of every n-th descriptor, so that about this many count.
+#: Number of descriptors from which the root mean square length is estimated, about.
 _SAMPLED_ROWS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
 class IndexedLevel:
-    """A level as the search reads it.
+    """A level of a search index.
 
-    What windows touch is whitened when it is touched; whole maps are made only for who looks everywhere.
+    Searches in windows whiten only what they read; whitened maps of the whole level are made only for global search.
 
     Attributes:
         level: The feature map.
-        raw: (X, Y, Z, C) float32 on the device, before whitening; shares memory with `level` on CPU.
-        whitening: The map that whitens descriptors, or None where they are compared as they are.
-        readings: How the grid reads each axis.
+        raw: (X, Y, Z, C) float32 on the device, before whitening; shares memory with `level` on the CPU.
+        whitening: The whitening of descriptors; None = none.
+        readings: How the grid interpolates the level along each axis.
         share: Weight of this level divided by the sum of all weights.
-        smallest: Descriptors shorter than this say nothing.
+        smallest: Descriptors shorter than this count as empty.
     """
 
     level: Level
@@ -55,20 +55,20 @@ class IndexedLevel:
 
     @once
     def inverse_norms(self) -> torch.Tensor:
-        """(n0, n1, n2) float32 on the grid, `share / |f|`; 0 where there is nothing to compare."""
+        """(n0, n1, n2) float32 on the grid, `share / |f|`; 0 for empty descriptors."""
         return self.inverted(squared_norms(self.features, self.readings))
 
     @property
     def has_inverse_norms(self) -> bool:
-        """Whether `inverse_norms` were computed before."""
+        """Whether `inverse_norms` have been computed."""
         return known(self, "inverse_norms")
 
     def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
-        """Map (..., C) descriptors of this level; the map is linear, so interpolation may come before or after."""
+        """Whiten (..., C) descriptors of this level; whitening is linear, so it commutes with interpolation."""
         return descriptors if self.whitening is None else self.whitening.whiten(descriptors)
 
     def inverted(self, squared: torch.Tensor) -> torch.Tensor:
-        """`share / |f|` from |f|^2, which is used up; 0 where there is nothing to compare."""
+        """`share / |f|` from |f|^2, which is overwritten; 0 for empty descriptors."""
         norms = squared.sqrt_()
         nothing = norms <= self.smallest
         return norms.clamp_(min=1e-30).reciprocal_().mul_(self.share).masked_fill_(nothing, 0.0)
@@ -79,11 +79,14 @@ class SearchIndex:
     """A scan that can be searched on the voxels of a grid.
 
     Attributes:
-        pyramid: The scan's levels.
-        grid: Where answers lie before they are refined; axes parallel to those of the levels.
+        pyramid: The levels of the scan.
+        grid: The grid whose voxels are searched; its axes are parallel to those of the levels.
         device: "cpu" or "cuda:N".
-        whitening: Name of a level -> the map that whitens it; levels that are not named are compared as they are.
-        tensors: Name of a level -> its features on the device, where they are there already.
+        whitening: Name of a level -> its whitening; other levels are not whitened.
+        tensors: Name of a level -> (X, Y, Z, C) features that are on the device already.
+
+    Raises:
+        OptionsError: on first use, if every level has weight 0.
     """
 
     pyramid: Pyramid
@@ -103,19 +106,19 @@ class SearchIndex:
 
     @once
     def is_coarse(self) -> bool:
-        """Whether the grid is hardly finer than the finest level: then there is little to pass over in a search."""
+        """Whether the grid is hardly finer than the finest level, so that bounds would exclude few voxels."""
         return self.grid.size <= 2 * max(level.raw[..., 0].numel() for level in self.levels)
 
     @once
     def has_maps(self) -> bool:
-        """Whether maps of the whole grid are made: not where it is fine, nor of levels whitened on the way."""
+        """Whether maps of norms are made on the whole grid: not for fine grids, nor for whitened levels."""
         return self.is_coarse and all(level.whitening is None for level in self.levels)
 
     def prepare(self, *, norms: bool) -> None:
-        """Compute what several threads would otherwise compute at the same time.
+        """Compute in advance what several threads will need.
 
         Args:
-            norms: Whether to make the maps of lengths as well, where the grid is so coarse that there are any.
+            norms: Whether to compute the maps of norms too, if the index has them.
         """
         for level in self.levels:
             level.whitened(level.raw[:1, 0, 0])
@@ -136,11 +139,11 @@ class SearchIndex:
         """Unit descriptors of this scan at world points.
 
         Args:
-            positions: (N, 3) float64, world RAS mm, finite; beyond a level its border is read.
+            positions: (N, 3) float64, world RAS mm, finite; clamped at the border of a level.
 
         Returns:
-            For each of `levels` an (N, C) float32 tensor on the device; rows have length 1, or 0 where a
-            descriptor is empty.
+            For each of `levels` an (N, C) float32 tensor on the device; rows have length 1, or 0 for empty
+            descriptors.
         """
         described = []
         for indexed in self.levels:
@@ -151,24 +154,33 @@ class SearchIndex:
 
 
 def read_descriptors(features: torch.Tensor, grid: Grid, positions: NDArray[np.float64]) -> torch.Tensor:
-    """(N, C), a level's (X, Y, Z, C) features at (N, 3) world RAS mm: clamped at the border, not normalised."""
+    """Interpolate features trilinearly, clamped at the border.
+
+    Args:
+        features: (X, Y, Z, C) tensor.
+        grid: Its grid.
+        positions: (N, 3) float64, world RAS mm.
+
+    Returns:
+        (N, C) tensor, not normalised.
+    """
     index = torch.from_numpy(grid.world_to_index(positions)).to(features.device)
     return sample(features, index)
 
 
 def unravel(flat: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Flat to three indices; `torch.unravel_index` would import a symbolic algebra system (1 s) first."""
+    """Convert flat indices to three indices, as `torch.unravel_index`, which would import SymPy first."""
     plane = shape[1] * shape[2]
     return flat // plane, flat % plane // shape[2], flat % shape[2]
 
 
 def search_grid(pyramid: Pyramid, *, kind: str) -> Grid:
-    """Where to look, without the padding of the network.
+    """The grid that is searched, without the padding of the network.
 
     Args:
-        pyramid: The scan.
-        kind: "image" for the scan's voxels in RAS order, "network" for the voxels of the network's input, or the
-            name of a level for that level's own voxels.
+        pyramid: The levels of the scan.
+        kind: "image" for the voxels of the scan in RAS order, "network" for those of the network's input, or the name
+            of a level for its own voxels.
 
     Raises:
         OptionsError: if `kind` is none of these.

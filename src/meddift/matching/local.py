@@ -1,8 +1,8 @@
-"""Similarity in a window around a place: what a prior makes enough.
+"""Similarity in windows around expected positions.
 
-Of each level only the patch that a window reads is touched: copied, whitened, multiplied by the queries, and then
-interpolated. Lengths of interpolated descriptors come from the patch as well (see `norms`), so that no map of the
-whole scan has to be made. Windows are worked on a few at a time, so that all of it stays in the processor's cache.
+Of each level only the patch that a window reads is copied, whitened, multiplied by the queries and interpolated. The
+lengths of interpolated descriptors are computed from the patch too (see `norms`), so that no map of the whole scan is
+needed. Windows are processed a few at a time, so that their data stay in the cache.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from meddift.geometry import AxisReading
 from meddift.matching.index import IndexedLevel, SearchIndex
 from meddift.matching.norms import gram_lattice, squared_weights
 
-#: Bytes that the patches and similarities of one batch of windows may take: on a processor, about its cache; on a
-#: graphics card, enough to keep it busy.
+#: Memory for the patches and similarities of one batch of windows, bytes: on the CPU about the size of its cache, on a
+#: GPU enough to keep it busy.
 BATCH_BYTES = {"cpu": 8_000_000, "cuda": 400_000_000}
 
 
 def window_similarity(
     index: SearchIndex, descriptors: list[torch.Tensor], start: NDArray[np.int64], shape: tuple[int, int, int]
 ) -> torch.Tensor:
-    """Similarity of queries at every voxel of a window of the grid; each window has its own queries.
+    """Similarity of queries to every voxel of windows of the grid; each window has its own queries.
 
     Args:
         index: The scan that is searched.
-        descriptors: For each level an (N, K, C) float32 tensor of unit descriptors, K for each window; or (N, C) for
-            one each.
-        start: (N, 3) int64, first grid voxel of each window; windows must lie on the grid.
-        shape: Voxels of every window along each axis.
+        descriptors: For each level an (N, K, C) float32 tensor of unit descriptors, K for each window, or (N, C) for
+            one query each.
+        start: (N, 3) int64, first grid voxel of each window; windows must lie inside the grid.
+        shape: Shape of all windows, voxels.
 
     Returns:
         (N, K, n0, n1, n2), or (N, n0, n1, n2) for one query each, float32 on the device of the index.
@@ -54,14 +54,14 @@ def window_similarity(
 
 @dataclass(frozen=True, eq=False)
 class _AxisWindows:
-    """How windows read one axis of a level.
+    """How windows interpolate one axis of a level.
 
     Attributes:
-        first: (N,) int64, first sample that a window reads.
+        first: (N,) int64, first sample that each window reads.
         width: Number of samples that every window reads.
-        weights: (N, n, width) float32, of the samples at each voxel; None where each voxel is a sample.
-        squares: (N, n, 2 * width - 1) float32, of their dot products with themselves (even columns) and with the
-            next (odd columns) in a squared length; None where each voxel is a sample.
+        weights: (N, n, width) float32, weights of the samples at each voxel; None where voxels coincide with samples.
+        squares: (N, n, 2 * width - 1) float32, weights of the samples' squared lengths (even columns) and of their dot
+            products with the next sample (odd columns) in a squared length; None where voxels coincide with samples.
     """
 
     first: NDArray[np.int64]
@@ -82,13 +82,13 @@ class _AxisWindows:
 
 @dataclass(frozen=True, eq=False)
 class _LevelWindows:
-    """How windows read a level.
+    """How windows interpolate a level.
 
     Attributes:
         level: The level.
-        axes: How they read each of its axes.
+        axes: How they interpolate each axis.
         start: (N, 3) int64, first grid voxel of each window.
-        inverse_norms: Those of the whole grid, where they are at hand; else None.
+        inverse_norms: Map of inverse norms on the whole grid, if it has been computed; else None.
     """
 
     level: IndexedLevel
@@ -105,12 +105,18 @@ class _LevelWindows:
         return cls(level, (axes[0], axes[1], axes[2]), start, level.inverse_norms if maps else None)
 
     def numbers(self, queries: int) -> int:
-        """Numbers that one window's patch and its dot products take."""
+        """Size of one window's patch and dot products, as a number of values."""
         samples = int(np.prod([axis.width for axis in self.axes]))
         return samples * (2 * self.level.level.channels + queries)
 
     def add_to(self, total: torch.Tensor, wanted: torch.Tensor, rows: slice) -> None:
-        """Add this level's part of the similarity of some windows to (n, n0, K, n1, n2), given (n, K, C) queries."""
+        """Add this level's contribution to the similarity of some windows.
+
+        Args:
+            total: (n, n0, K, n1, n2) float32, changed in place.
+            wanted: (n, K, C) float32, unit descriptors of the queries.
+            rows: Which windows.
+        """
         patch = self._patches(rows)
         now, k0, k1, k2, channels = patch.shape
         dots = torch.bmm(wanted, patch.reshape(now, -1, channels).transpose(1, 2)).reshape(now, -1, k0, k1, k2)
@@ -124,26 +130,26 @@ class _LevelWindows:
         total.addcmul_(dots, inverse)
 
     def _patches(self, rows: slice) -> torch.Tensor:
-        """(n, k0, k1, k2, C), whitened copies of what windows read."""
+        """(n, k0, k1, k2, C), whitened copies of the patches that some windows read."""
         corners = np.stack([axis.first[rows] for axis in self.axes], axis=1)
         return self.level.whitened(_boxes(self.level.raw, corners, [axis.width for axis in self.axes]))
 
 
 def _boxes(values: torch.Tensor, corners: NDArray[np.int64], shape: Sequence[int]) -> torch.Tensor:
-    """(n, k0, k1, k2, ...), copies of boxes of (X, Y, Z, ...) values that begin at (n, 3) corners."""
+    """(n, k0, k1, k2, ...), copies of boxes of (X, Y, Z, ...) values whose first voxels are (n, 3) corners."""
     if values.device.type == "cpu":
         boxes = [tuple(slice(s, s + n) for s, n in zip(corner, shape, strict=True)) for corner in corners.tolist()]
         return torch.stack([values[box] for box in boxes])
-    # Rows are long enough to be read one by one, and thousands of boxes would take as many calls.
+    # One gather for all boxes: slicing each box would take thousands of calls.
     first = torch.from_numpy(corners).to(values.device)
     x, y, z = (first[:, axis, None] + torch.arange(n, device=values.device) for axis, n in enumerate(shape))
     return values[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
 
 
 def _read(values: torch.Tensor, weights: list[torch.Tensor | None], rows: slice) -> torch.Tensor:
-    """(n, n0, K, n1, n2) from (n, K, k0, k1, k2): the weights of each axis applied, where there are any.
+    """Interpolate (n, K, k0, k1, k2) patches along each axis that has weights: (n, n0, K, n1, n2).
 
-    The axis that is read always comes first or last, so that one multiplication a window does it.
+    The interpolated axis always comes first or last, so that it is one batched matrix product.
     """
     now, queries, k0, k1, k2 = values.shape
     if (weight := weights[2]) is not None:

@@ -1,8 +1,8 @@
-"""Finding points: everywhere or near where they are expected, then with fine levels, then between voxels.
+"""Finding points in the moving scan: in the whole scan, or near their expected positions.
 
-One descriptor may be mistaken for another; a point and its neighbours together hardly ever. Wherever points are looked
-for near an expected place, neighbours are compared along with each: voxels of the moving grid around the place,
-each with the fixed point that the local linear part of the prior makes its counterpart. Similarities are averaged.
+A search near an expected position compares each point together with its neighbours, which is more reliable than a
+single descriptor: the neighbours are voxels of the moving grid around the candidate, paired with fixed points by the
+local linear part of the prior, and their similarities are averaged.
 """
 
 from __future__ import annotations
@@ -23,31 +23,33 @@ from meddift.matching.search import GlobalSearch
 from meddift.matching.subvoxel import peak_offsets
 from meddift.system.threads import for_each
 
-#: A rival is at least this far from the best place, mm.
+#: Smallest distance of a rival from the best position, mm.
 RIVAL_MM = 12.0
-#: Similarities of all neighbours that are held at a time: on a processor about what stays in its cache; on a graphics
-#: card enough to keep it busy.
+#: Number of similarities that are held at a time: on the CPU about what stays in its cache, on a GPU enough to keep it
+#: busy.
 WINDOW_NUMBERS = {"cpu": 4_000_000, "cuda": 200_000_000}
 
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """Where N points were found, and what is known about each. NaN where something was not measured.
+    """Positions found for N points, with measures of their reliability; NaN where something was not measured.
 
     Attributes:
-        positions: (N, 3) float64, world RAS mm on the moving scan.
-        expected: (N, 3) float64, where a field, or matches nearby, put them on the moving scan.
-        similarity: (N,) float64, mean cosine of the levels at the place, and at the neighbours compared along.
-        first_similarity: (N,) float64, the same as the search saw it that found the neighbourhood.
-        margin: (N,) float64, how much more similar the place is than its best rival; inf where there is no rival.
-        at_border: (N,) bool, the place lies on the rim of the scan or of what was searched: the true one may lie
-            beyond.
+        positions: (N, 3) float64, on the moving scan, world RAS mm.
+        expected: (N, 3) float64, positions predicted by the field or by matches nearby, world RAS mm.
+        similarity: (N,) float64, weighted mean cosine over the levels at the position found, averaged over the
+            neighbours that were compared too.
+        first_similarity: (N,) float64, the similarity in the wider search that came before the refinement.
+        margin: (N,) float64, difference in similarity to the best rival; inf without a rival.
+        at_border: (N,) bool, whether the position lies on the border of the scan or of the searched region, so that
+            the true one may lie outside.
         misfit: (N,) float64, see `Aligned`.
         standard_deviation_mm: (N,) float64, see `Aligned`.
-        inverse_error_mm: (N,) float64, how far finding the way back ends from where it began.
-        reachable: (N,) bool, the expected place lies in the moving scan, or nothing was expected.
-        supported: (N,) bool, neighbours agree with the field there; True where there is no field.
-        uncertainty_mm: (N,) float64, how far off the field may be.
+        inverse_error_mm: (N,) float64, inverse-consistency error: distance of the point from the result of matching
+            back, mm.
+        reachable: (N,) bool, whether the expected position lies in the moving scan; True without expectation.
+        supported: (N,) bool, whether neighbours agree with the field; True without a field.
+        uncertainty_mm: (N,) float64, expected error of the field, mm.
     """
 
     positions: NDArray[np.float64]
@@ -65,7 +67,7 @@ class Located:
 
     @classmethod
     def empty(cls, count: int) -> Located:
-        """A table to be filled in: NaN, and nothing that speaks against a point."""
+        """A table to be filled in: all numbers NaN, and all flags such that they raise no doubt."""
         vectors, truths = ("positions", "expected"), {"at_border": False, "reachable": True, "supported": True}
 
         def column(name: str) -> NDArray[Any]:
@@ -74,22 +76,25 @@ class Located:
         return cls(**{field.name: column(field.name) for field in fields(cls)})
 
     def rows(self, rows: NDArray[Any]) -> Located:
-        """Some rows."""
+        """A table of some rows, by indices or mask."""
         return Located(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def put(self, rows: NDArray[Any], part: Located) -> None:
-        """Fill in some rows."""
+        """Replace some rows, in place, by those of another table."""
         for field in fields(self):
             getattr(self, field.name)[rows] = getattr(part, field.name)
 
 
 def locate_globally(fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64]) -> Located:
-    """Look for points everywhere.
+    """Search for points in the whole moving scan.
 
     Args:
-        fixed: The scan in which the points are given.
-        moving: The scan in which they are looked for.
+        fixed: Index of the scan in which the points are given.
+        moving: Index of the scan that is searched.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
+
+    Returns:
+        One row for each point.
     """
     queries = fixed.describe(positions)
     if moving.is_coarse:
@@ -119,21 +124,24 @@ def locate_nearby(
     radius_mm: float,
     support_mm: float,
 ) -> Located:
-    """Look for points within a ball around where they are expected, and answer between voxels.
+    """Search for points in a ball around their expected positions, with sub-voxel results.
 
     Args:
-        fixed: The scan in which the points are given.
-        moving: The scan in which they are looked for.
+        fixed: Index of the scan in which the points are given.
+        moving: Index of the scan that is searched.
         positions: (N, 3) float64 on the fixed scan, world RAS mm.
         expected: (N, 3) float64 on the moving scan, world RAS mm.
-        prior: Fixed to moving; only its local stretching and turning is used.
-        radius_mm: Of the ball.
-        support_mm: Distance of the neighbours that are compared along with each point; 0 compares the point alone.
+        prior: Fixed to moving; only its local Jacobian is used, to pair neighbours.
+        radius_mm: Radius of the ball, mm.
+        support_mm: Distance of the neighbours that are compared together with each point, mm; 0 = the point alone.
+
+    Returns:
+        One row for each point.
     """
     count, grid = len(positions), moving.grid
     located = Located.empty(count)
     offsets = _neighbours(grid, support_mm)
-    # What lies at a moving voxel plus an offset is compared with what lies at the fixed point plus this.
+    # A moving voxel plus an offset is compared with the fixed point plus this matrix times the offset.
     back = np.linalg.inv(local_linear(prior, positions))
     shifts = np.einsum("nij,kj->nki", back, grid.vectors_to_world(offsets))
     voxel_mm = float(grid.spacing.max())
@@ -143,8 +151,8 @@ def locate_nearby(
     kind = torch.device(moving.device).type
     average = _average_shifted if kind == "cpu" else _average_gathered
     at_once = max(1, WINDOW_NUMBERS[kind] // (len(offsets) * int(np.prod(shape))))
-    # Both scans are read from several threads: what they keep for later is computed before. Lengths of descriptors on
-    # the whole grid pay where windows read as much.
+    # Several threads will read both indexes: compute shared values first. Norms on the whole grid pay off only if the
+    # windows together are as large.
     fixed.prepare(norms=False)
     moving.prepare(norms=count * int(np.prod(shape)) >= grid.size)
 
@@ -157,7 +165,7 @@ def locate_nearby(
         values = average(wide, offsets, inner[rows] - start[rows], core)
         goal = torch.from_numpy(grid.world_to_index(expected[rows]) - inner[rows]).to(values.device)
         away = window_distances(grid, goal, core)
-        # An expected place beyond the scan may have no voxel within the radius: then the whole window counts.
+        # If no voxel lies within the radius (expected position outside the scan), the whole window is searched.
         reachable = (away <= radius_mm).flatten(1).any(dim=1)[:, None, None, None]
         searched = values.masked_fill((away > radius_mm) & reachable, -torch.inf)
         top, flat = searched.flatten(1).max(dim=1)
@@ -165,7 +173,7 @@ def locate_nearby(
         offset = peak_offsets(_cubes(values, place))
         beyond = window_distances(grid, place, core) > RIVAL_MM
         rival = searched.masked_fill(~beyond, -torch.inf).flatten(1).amax(dim=1)
-        # All that is known of these points comes into main memory in one piece.
+        # One copy to main memory for all results of these points.
         known = torch.cat([place.double(), offset, top[:, None].double(), rival[:, None].double()], dim=1)
         numbers = known.cpu().numpy()
         voxel = inner[rows] + numbers[:, :3].astype(np.int64)
@@ -181,24 +189,24 @@ def locate_nearby(
 
 
 def _neighbours(grid: Grid, support_mm: float) -> NDArray[np.int64]:
-    """(K, 3) int64 offsets in voxels, the point itself first, then those around it: a cube of three a side."""
+    """(K, 3) int64, offsets in voxels: 0, then the rest of a 3 x 3 x 3 cube of points about `support_mm` apart."""
     step = steps_of(grid, support_mm)
     sides = (0, -1, 1) if support_mm > 0 else (0,)
     offsets = np.array(list(product(sides, repeat=3)), dtype=np.int64) * step
-    # A thin scan has no neighbours across.
+    # A scan that is too thin has no neighbours along that axis.
     return np.asarray(offsets[(np.abs(offsets) < np.asarray(grid.shape)).all(axis=1)])
 
 
 def _average_shifted(
     values: torch.Tensor, offsets: NDArray[np.int64], first: NDArray[np.int64], core: tuple[int, int, int]
 ) -> torch.Tensor:
-    """Mean over k of `values[:, k]` at each voxel of the core plus offset k, where that lies in the window.
+    """Mean over k of `values[:, k]` at each voxel of the core plus offset k, where that lies inside the window.
 
     Args:
-        values: (N, K, n0, n1, n2), similarities in wide windows.
+        values: (N, K, n0, n1, n2), similarities in windows that are larger than the cores.
         offsets: (K, 3) int64, voxels.
-        first: (N, 3) int64, where in its window the core of each begins: the same but for windows at a border.
-        core: Voxels of every core.
+        first: (N, 3) int64, first voxel of each core in its window; the same for all but windows at a border.
+        core: Shape of all cores, voxels.
 
     Returns:
         (N, *core).
@@ -212,7 +220,7 @@ def _average_shifted(
         total = values.new_zeros((len(part), *core))
         counted = values.new_zeros(core)
         for k, at in enumerate(begin + offsets):
-            # Of the core, what lies in the window after the offset.
+            # The part of the core that lies inside the window after the offset.
             low, high = np.maximum(0, -at).tolist(), np.minimum(core, window - at).tolist()
             if any(a >= b for a, b in zip(low, high, strict=True)):
                 continue
@@ -227,7 +235,7 @@ def _average_shifted(
 def _average_gathered(
     values: torch.Tensor, offsets: NDArray[np.int64], first: NDArray[np.int64], core: tuple[int, int, int]
 ) -> torch.Tensor:
-    """The same as `_average_shifted` in a few operations on all windows, which read memory here and there."""
+    """As `_average_shifted`, by gathering: fewer operations for all windows at once, with irregular memory access."""
     count, neighbours, *window = values.shape
     begin = torch.from_numpy(first[:, None] + offsets).to(values.device)
     axes, inside = [], []
@@ -243,7 +251,7 @@ def _average_gathered(
 
 
 def _cubes(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """(N, 3, 3, 3), the values around each place; -inf beyond the window."""
+    """(N, 3, 3, 3), the values around each voxel; -inf outside the window."""
     padded = torch.nn.functional.pad(values, [1] * 6, value=-torch.inf)
     around = torch.arange(3, device=values.device)
     i, j, k = (place[:, axis, None] + around for axis in range(3))
@@ -252,13 +260,22 @@ def _cubes(values: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 
 def local_linear(prior: Transform, positions: NDArray[np.float64], *, step_mm: float = 10.0) -> NDArray[np.float64]:
-    """(N, 3, 3), how the prior stretches and turns around each point; central differences."""
+    """Jacobian of a transform at points, by central differences.
+
+    Args:
+        prior: Any transform.
+        positions: (N, 3) float64, world RAS mm.
+        step_mm: Step of the differences, mm.
+
+    Returns:
+        (N, 3, 3) float64; the identity where the transform folds or nearly collapses volume.
+    """
     columns = []
     for axis in range(3):
         shift = np.zeros(3)
         shift[axis] = step_mm
         columns.append((prior.apply(positions + shift) - prior.apply(positions - shift)) / (2 * step_mm))
     linear = np.stack(columns, axis=-1)
-    # Where a prior folds or flattens, its inverse would throw neighbours far away: do without it.
+    # Where the transform folds or nearly collapses, its inverse would move neighbours far away.
     healthy = np.abs(np.linalg.det(linear)) > 0.2
     return np.where(healthy[:, None, None], linear, np.eye(3))

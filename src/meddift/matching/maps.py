@@ -1,6 +1,6 @@
-"""Similarity at every voxel of a grid: what a picture shows, and the fastest search on a coarse grid.
+"""Similarity at every voxel of a grid: similarity maps, and the fastest search on a coarse grid.
 
-Dot products are computed on the coarse voxels of each level and then read along one axis after the other.
+Dot products are computed on the coarse voxels of each level and then interpolated along one axis after the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 from meddift.matching.search import Found
 
-#: Bytes that one plane of the maps of a batch of queries may take on a processor, and the whole maps on a card.
+#: Memory for one plane of the maps of a batch of queries on the CPU, and for whole maps on a GPU, bytes.
 BATCH_BYTES, CARD_BYTES = 8_000_000, 1_500_000_000
 
 
@@ -24,13 +24,13 @@ def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torc
         descriptors: For each level an (N, C) float32 tensor of unit descriptors.
 
     Returns:
-        (N, n0, n1, n2) float32 on the device of the index; 4 bytes a query and voxel.
+        (N, n0, n1, n2) float32 on the device of the index, weighted mean cosine; 4 bytes for each query and voxel.
     """
     total = torch.zeros((len(descriptors[0]), *index.grid.shape), dtype=torch.float32, device=index.device)
     for level, queries in zip(index.levels, descriptors, strict=True):
         x, y, z, channels = level.features.shape
         dots = (queries @ level.features.reshape(-1, channels).T).reshape(-1, x, y, z)
-        # The axis that shrinks most comes first: less to read for the others.
+        # The axis that shrinks most comes first, to leave less work for the others.
         order = sorted(range(3), key=lambda axis: len(level.readings[axis].low) / level.readings[axis].length)
         for axis in order:
             dots = level.readings[axis].read(dots, axis + 1)
@@ -41,16 +41,19 @@ def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torc
 def search_maps(
     index: SearchIndex, descriptors: list[torch.Tensor], *, exclusion_mm: float = 12.0, rivals: bool = True
 ) -> Found:
-    """Find the best voxel of the grid for each query by looking at all of them, one plane after the other.
+    """Find the best voxel of the grid for each query by visiting all voxels, one plane after the other.
 
-    Same answers as `GlobalSearch`. Faster for many queries where the grid is hardly finer than the finest level, so
-    that there is little to pass over.
+    Gives the same results as `GlobalSearch`, and is faster for many queries on a grid that is hardly finer than the
+    finest level, where bounds exclude few voxels.
 
     Args:
-        index: The scan.
+        index: The scan that is searched.
         descriptors: As for `similarity_maps`.
-        exclusion_mm: A rival must be at least this far from the best voxel.
-        rivals: Whether to look for the best rival as well.
+        exclusion_mm: Smallest distance of a rival from the best voxel, mm.
+        rivals: Whether to search for the best rival too.
+
+    Returns:
+        The best voxels and rivals.
     """
     count, shape = len(descriptors[0]), index.grid.shape
     on_card = _on_card(index)
@@ -69,7 +72,7 @@ def search_maps(
 def _at_once(
     index: SearchIndex, queries: list[torch.Tensor], exclusion_mm: float | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `_sweep` finds, from whole maps: few large operations, as a graphics card wants them."""
+    """As `_sweep`, from maps of the whole grid: few large operations, which suits a GPU."""
     shape = index.grid.shape
     maps = similarity_maps(index, queries)
     best, place = maps.flatten(1).max(dim=1)
@@ -88,9 +91,9 @@ def _at_once(
 def _sweep(
     index: SearchIndex, queries: list[torch.Tensor], exclusion_mm: float | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Best voxel (Q, 3) and similarity (Q,) of each query, and that of its best rival, -inf if not wanted.
+    """Best voxel (Q, 3) and similarity (Q,) of each query, and similarity of its best rival, -inf if not wanted.
 
-    A plane of the grid with all queries is as much as stays in a processor's cache.
+    Works on one plane of the grid with all queries at a time, which stays in the cache.
     """
     count, shape = len(queries[0]), index.grid.shape
     planes = _Planes(index, queries)
@@ -100,7 +103,7 @@ def _sweep(
     for x in range(shape[0]):
         plane = planes.at(x)
         torch.amax(plane, dim=0, out=highest[x])
-        # The place is looked for only where it is new: a few planes for each query.
+        # The position is determined only for queries whose maximum has increased: a few planes for each query.
         rows = torch.nonzero(highest[x] > best)[:, 0]
         if len(rows):
             best[rows] = highest[x, rows]
@@ -113,7 +116,7 @@ def _sweep(
         for x in range(shape[0]):
             near = torch.nonzero((voxels[:, 0] - x).abs() <= reach)[:, 0]
             if len(near):
-                # Planes that the ball around the best voxel cuts are read once more, without it.
+                # Planes that intersect the ball around the best voxel are computed again without it.
                 part = planes.at(x, near).T.reshape(len(near), shape[1], shape[2])
                 for row, (x0, y0, z0) in enumerate(voxels[near].tolist()):
                     _blank_disc(part[row], (y0, z0), radius, (x - x0) / radius[0])
@@ -123,24 +126,24 @@ def _sweep(
 
 
 def _on_card(index: SearchIndex) -> bool:
-    """Whether few large operations suit the device better than what stays in a cache."""
+    """Whether the device is a GPU, for which few large operations are faster."""
     return torch.device(index.device).type != "cpu"
 
 
 class _Planes:
-    """Similarity of queries at all voxels of a plane of the grid, (n1 * n2, Q)."""
+    """Similarity of Q queries at all voxels of a plane of the grid, (n1 * n2, Q)."""
 
     def __init__(self, index: SearchIndex, queries: list[torch.Tensor]) -> None:
         pairs = list(zip(index.levels, queries, strict=True))
-        # Levels whose voxels are those of the grid are multiplied as one, lengths and all.
+        # Levels whose voxels coincide with the grid are concatenated to one matrix product, norms included.
         self._own = [(level, query) for level, query in pairs if _coincides(level)]
         self._read = [(level, query) for level, query in pairs if not _coincides(level)]
         self._joined = torch.cat([query for _, query in self._own], dim=1) if self._own else None
-        # Coarse planes that the last grid plane read, interpolated along their own axes.
+        # Coarse planes read for the previous grid plane, interpolated along the other two axes.
         self._kept: list[dict[int, torch.Tensor]] = [{} for _ in self._read]
 
     def at(self, x: int, chosen: torch.Tensor | None = None) -> torch.Tensor:
-        """Plane `x` for all queries, or for some of them."""
+        """Similarity in plane `x` for all queries, or for those in `chosen`."""
         total: torch.Tensor | None = None
         if self._joined is not None:
             unit = torch.cat([self._unit(level, x) for level, _ in self._own], dim=1)
@@ -163,7 +166,7 @@ class _Planes:
 
     @staticmethod
     def _dots(level: IndexedLevel, x: int, query: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
-        """(n1 * n2, Q), interpolated dot products of a plane; `kept` holds what the last plane was read from."""
+        """(n1 * n2, Q), interpolated dot products of a plane; `kept` caches the coarse planes of the previous one."""
         reading = level.readings[0]
         low, high, part = int(reading.low[x]), int(reading.high[x]), float(reading.part[x])
         wanted = {low, high} if 0 < part < 1 else {high if part == 1 else low}
@@ -182,18 +185,18 @@ class _Planes:
 
 
 def _coincides(level: IndexedLevel) -> bool:
-    """Whether the grid is a box of the level's own voxels."""
+    """Whether the voxels of the grid are voxels of the level."""
     return all(reading.first_sample is not None for reading in level.readings)
 
 
 def _blank_disc(values: torch.Tensor, middle: tuple[int, int], radius: NDArray[np.float64], away: float) -> None:
-    """Set to -inf, in place, what an ellipsoid cuts out of a plane.
+    """Set the intersection of an ellipsoid with a plane to -inf, in place.
 
     Args:
         values: (n1, n2), one plane.
-        middle: Where the middle of the ellipsoid is, in its own plane.
-        radius: Of the ellipsoid along the three axes, voxels.
-        away: Distance of the plane from the middle, in radii.
+        middle: Coordinates of the centre of the ellipsoid in the plane, voxels.
+        radius: (3,) radii of the ellipsoid along the three axes, voxels.
+        away: Distance of the plane from the centre, as a share of the radius.
     """
     cut, squares = [], []
     for n, m, r in zip(values.shape, middle, radius[1:], strict=True):

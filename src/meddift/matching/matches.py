@@ -1,4 +1,4 @@
-"""`Matches`: points found in the moving scan, with how sure we are."""
+"""`Matches`: points found in the moving scan, with verdicts."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
     from meddift.geometry import Grid
 
-#: Points that are shown in a notebook.
+#: Largest number of points shown in a notebook.
 ROWS_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """One point, and where it was found.
+    """One match.
 
     Attributes:
-        label: Of the point.
-        fixed: (3,) float64, world RAS mm; NaN where the point has no position.
-        moving: (3,) float64, world RAS mm; NaN where there is no answer.
+        label: Label of the point.
+        fixed: (3,) float64, on the fixed scan, world RAS mm; NaN if the point has no position.
+        moving: (3,) float64, on the moving scan, world RAS mm; NaN if the verdict is "outside".
         similarity: See `Matches`.
-        margin: Likewise.
-        inverse_error_mm: Likewise.
+        margin: See `Matches`.
+        inverse_error_mm: See `Matches`.
         verdict: "ok", "uncertain" or "outside".
-        reasons: All that speaks against it; empty where the verdict is "ok".
+        reasons: The reasons for the verdict; empty if it is "ok".
     """
 
     label: str
@@ -62,7 +62,7 @@ class Match:
         return "; ".join(map(str, self.reasons))
 
     def judged(self) -> dict[str, Any]:
-        """What is known of the place, ready for JSON: None where something was not measured."""
+        """Similarity, margin, inverse error, verdict and reasons, ready for JSON; None where not measured."""
 
         def number(value: float) -> float | None:
             return float(value) if np.isfinite(value) else None
@@ -79,25 +79,26 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What was found for each fixed point. Row i belongs to row i everywhere.
+    """The matches of N fixed points; row i of every attribute belongs to point i.
 
-    Iterating gives one `Match` a point; `matches["label"]` and `matches[row]` give one of them.
+    Iterating gives one `Match` for each point; `matches["label"]` and `matches[row]` give a single one.
 
     Attributes:
-        fixed: N points in the fixed scan, world RAS mm.
-        moving: N points in the moving scan, world RAS mm, with the same labels; missing (NaN) where the verdict is
-            "outside": there is no counterpart, and none is made up.
-        similarity: (N,) float64, mean cosine over the levels at the voxel found, -1..1, and in the default preset over
-            its 26 neighbours too; NaN where not looked for.
-        margin: (N,) float64, by how much it beats the best rival elsewhere in the searched region; NaN likewise,
-            inf where the region holds no rival.
-        inverse_error_mm: (N,) float64, distance between the fixed point and what matching back finds; NaN likewise.
+        fixed: N points on the fixed scan, world RAS mm.
+        moving: N points on the moving scan, world RAS mm, with the same labels; missing (NaN) where the verdict is
+            "outside", since there is no counterpart.
+        similarity: (N,) float64, weighted mean cosine over the levels at the position found, -1 to 1; NaN where not
+            searched.
+        margin: (N,) float64, difference in similarity to the best rival in the searched region; NaN where not
+            searched or not measured, inf without a rival.
+        inverse_error_mm: (N,) float64, inverse-consistency error: distance between the fixed point and the result of
+            matching back, mm; NaN where not measured.
         verdict: N of "ok", "uncertain", "outside".
-        reasons: For each point all that speaks against it; empty where the verdict is "ok".
-        drawing: Draws them beside the two scans, where those are known; see `plot`.
+        reasons: The reasons for each verdict; empty where it is "ok".
+        drawing: Draws the matches together with the scans; None if the scans are unknown. See `plot`.
 
     Raises:
-        PointsError: if the parts are not equally long, labels differ, or an "ok" has reasons and another verdict none.
+        PointsError: if lengths or labels differ, an "ok" has reasons, or another verdict has none.
     """
 
     fixed: Points
@@ -128,19 +129,19 @@ class Matches:
         return len(self.fixed)
 
     def __repr__(self) -> str:
-        """Counts of verdicts."""
+        """The number of points with each verdict."""
         counts = ", ".join(f"{self.verdict.count(v)} {v}" for v in ("ok", "uncertain", "outside"))
         return f"Matches({len(self)} points: {counts})"
 
     def __iter__(self) -> Iterator[Match]:
-        """One match a point."""
+        """One match for each point."""
         return (self[row] for row in range(len(self)))
 
     def __getitem__(self, which: str | int) -> Match:
-        """The match of a label, or of a row.
+        """The match with a label, or in a row.
 
         Raises:
-            PointsError: if no point or more than one has this label.
+            PointsError: if no point, or more than one, has this label.
             IndexError: if there is no such row.
         """
         row = self._row_of(which) if isinstance(which, str) else range(len(self))[which]
@@ -169,13 +170,13 @@ class Matches:
 
     @property
     def reason(self) -> tuple[str, ...]:
-        """N sentences; empty where the verdict is "ok"."""
+        """N texts, the reasons of each point joined; empty where the verdict is "ok"."""
         return tuple("; ".join(map(str, reasons)) for reasons in self.reasons)
 
     # ------------------------------------------------------------------ for other programs
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary a point, ready for JSON: world RAS mm, None where there is no number."""
+        """One dictionary for each point, ready for JSON: world RAS mm, None in place of NaN."""
 
         def place(position: NDArray[np.float64]) -> list[float] | None:
             return None if np.isnan(position).any() else [float(v) for v in position]
@@ -191,7 +192,7 @@ class Matches:
         ]
 
     def to_frame(self) -> DataFrame:
-        """A pandas DataFrame: a row a point, with coordinates in world RAS mm in columns of their own.
+        """A pandas DataFrame with one row for each point; coordinates in separate columns, world RAS mm.
 
         Raises:
             OptionsError: if pandas is not installed.
@@ -215,10 +216,13 @@ class Matches:
         return pd.DataFrame({**table, **further})
 
     def columns(self, format: str) -> dict[str, list[Any]]:
-        """What is known about each point beside label and place, as far as a format of points has room for it.
+        """The columns besides label and position that a points format can hold.
 
         Args:
-            format: Such as "meddift" or "slicer"; see `write_points`.
+            format: Name of the format, such as "meddift" or "slicer"; see `write_points`.
+
+        Returns:
+            Name of a column -> N values.
         """
         if format in ("meddift", "ants"):
             rows = self.rows()
@@ -232,14 +236,15 @@ class Matches:
         return {}
 
     def save(self, path: Path | str, *, grid: Grid | None = None) -> None:
-        """Write the points found, with verdicts and reasons as far as the format has room for them.
+        """Write the points on the moving scan, with verdicts and reasons as far as the format can hold them.
 
         Args:
-            path: `.csv`, `.mrk.json`, `.fcsv`, ...; see `write_points`. Other `.json` holds `rows`.
-            grid: Of the moving scan, for formats that count in voxels.
+            path: The file; its ending decides the format (`.csv`, `.mrk.json`, `.fcsv`, ...; see `write_points`). A
+                `.json` file of another kind holds `rows`.
+            grid: Grid of the moving scan, for formats with voxel indices.
 
         Raises:
-            PointsError: if the format cannot hold a point without an answer.
+            PointsError: if the format cannot hold points without a position.
             OutputError: if the file cannot be written.
         """
         from meddift.io.points import write_points
@@ -253,10 +258,10 @@ class Matches:
             write_points(self.moving, path, grid=grid, extra=self.columns(points_format(path, None)))
 
     def plot(self) -> Figure:
-        """A matplotlib Figure: some of the points in three planes of both scans.
+        """Draw some of the matches in three planes of both scans, as a matplotlib Figure.
 
         Raises:
-            OptionsError: if nothing is known of the scans, as where matches were put together by hand.
+            OptionsError: if the scans are unknown, as for matches that were not made by `Pair.match`.
         """
         if self.drawing is None:
             raise OptionsError("these matches do not know their scans: make them by pair.match(points)")

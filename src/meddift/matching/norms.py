@@ -1,10 +1,10 @@
-"""The length of an interpolated descriptor, everywhere on a grid, without building any descriptor there.
+"""Lengths of interpolated descriptors on a grid, without computing the descriptors themselves.
 
 At a grid point f = sum_i w_i f_i over the eight corners i of its cell, so |f|^2 = sum_ij w_i w_j <f_i, f_j>.
-Along one axis the products of weights are (1-t)^2, 2 t (1-t) and t^2: those of "node with itself" and of "edge between
-two nodes". Products over three axes give eight coarse scalar maps (node or edge along each axis), here woven into one
-grid of twice the density and read separably with quadratic weights. Exact, and independent of the number of
-channels on the fine grid.
+Along one axis the products of weights are (1-t)^2, 2 t (1-t) and t^2: those of a node with itself and of the edge
+between two nodes. Products over three axes give eight coarse scalar maps (node or edge along each axis), which are
+interleaved into one grid of twice the density and interpolated separably with these quadratic weights. The result is
+exact, and the work on the fine grid does not depend on the number of channels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from meddift.geometry import AxisReading
 
-#: Coarse planes handled at a time: bounds the temporaries to some tens of MB.
+#: Coarse planes that are processed at a time, to limit temporary memory.
 _PLANES = 4
 
 
@@ -26,11 +26,11 @@ def gram_lattice(patches: torch.Tensor, between: tuple[bool, bool, bool]) -> tor
 
     Args:
         patches: (n, k0, k1, k2, C) float32.
-        between: Axes along which anything is read between samples.
+        between: For each axis, whether descriptors are interpolated along it.
 
     Returns:
-        (n, m0, m1, m2) float32, m = 2 k - 1 along axes that are read between samples (even places are samples, odd
-        places lie between two), else k. Where several pairs of corners share the same weights (diagonals), their mean.
+        (n, m0, m1, m2) float32; m = 2 k - 1 along interpolated axes (even indices are samples, odd indices the edges
+        between two), else k. Pairs of corners that share the same weights (diagonals) are averaged.
     """
     widths = patches.shape[1:4]
     size = [2 * k - 1 if b else k for k, b in zip(widths, between, strict=True)]
@@ -39,7 +39,7 @@ def gram_lattice(patches: torch.Tensor, between: tuple[bool, bool, bool]) -> tor
     for kind in product(*[(0, 1) if b and k > 1 else (0,) for k, b in zip(widths, between, strict=True)]):
         edges = [axis for axis in range(3) if kind[axis]]
         total: torch.Tensor | None = None
-        # Fix the direction of the first edge axis: the other half of the pairs are the same pairs swapped.
+        # The direction along the first edge axis is fixed: the other half of the pairs are the same pairs exchanged.
         for signs in product((0, 1), repeat=max(0, len(edges) - 1)):
             here, there = [0, 0, 0], [0, 0, 0]
             for axis, sign in zip(edges, (0, *signs), strict=False):
@@ -59,13 +59,13 @@ def gram_lattice(patches: torch.Tensor, between: tuple[bool, bool, bool]) -> tor
 def squared_weights(
     reading: AxisReading, positions: NDArray[np.int64], first: NDArray[np.int64], width: int
 ) -> NDArray[np.float32]:
-    """Weights by which windows read their `gram_lattice` along one axis.
+    """Weights with which windows interpolate their `gram_lattice` along one axis.
 
     Args:
-        reading: How the grid reads the level along this axis.
-        positions: (N, n) int64, positions of the windows on the grid.
+        reading: How the grid interpolates the level along this axis.
+        positions: (N, n) int64, voxels of the windows on the grid.
         first: (N,) int64, first sample of each window.
-        width: Samples of each window.
+        width: Number of samples of each window.
 
     Returns:
         (N, n, 2 * width - 1) float32.
@@ -81,11 +81,11 @@ def squared_weights(
 
 
 def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReading, AxisReading]) -> torch.Tensor:
-    """|f|^2 on the whole grid.
+    """Squared lengths |f|^2 of interpolated descriptors on the whole grid.
 
     Args:
         features: (X, Y, Z, C) float32.
-        readings: How the grid reads the level.
+        readings: How the grid interpolates the level along each axis.
 
     Returns:
         (n0, n1, n2) float32 on the same device, not below 0.
@@ -95,7 +95,7 @@ def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReadi
     slabs = []
     for start in range(0, len(features), _PLANES):
         slab = gram_lattice(features[None, start : start + _PLANES + 1], flags)[0]
-        # The plane that the next slab begins with is there only for what lies between.
+        # The first plane of the next slab is included only for the edges towards it.
         slabs.append(slab if start + _PLANES + 1 > len(features) else slab[: _PLANES * (2 if flags[0] else 1)])
     gram = torch.cat(slabs)
     for axis, reading in enumerate(readings):
@@ -104,7 +104,7 @@ def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReadi
 
 
 def _read_squared(gram: torch.Tensor, axis: int, reading: AxisReading, *, between: bool) -> torch.Tensor:
-    """Read one axis of the woven grid with quadratic weights."""
+    """Interpolate one axis of the interleaved grid with quadratic weights."""
     if not between:
         return reading.read(gram, axis)
     low, high, part = (torch.from_numpy(a).to(gram.device) for a in (reading.low, reading.high, reading.part))

@@ -1,4 +1,4 @@
-"""The affine prior: what most matches of two scans agree on, and how the rest bends around it."""
+"""The matched prior: an affine fitted robustly to matches of two scans, corrected locally by their residuals."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from meddift.matching.robust import fit_robust_affine
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: A match counts as mutual if matching back ends no farther from its start, mm.
+#: Largest inverse-consistency error of a match that is used, mm.
 MUTUAL_MM = 8.0
-#: How far around its start a point is looked for when matching back from somewhere in the other scan, mm.
+#: Radius around the original point that is searched when matching back, mm.
 RETURN_MM = 30.0
-#: How far from the first prior points are looked for once more, mm.
+#: Radius around the first prior that is searched in the second round, mm.
 AGAIN_MM = 20.0
-#: Matches that have to agree with their neighbours, at least.
+#: Smallest number of matches that agree with their neighbours.
 LEAST_ANCHORS = 12
-#: Distance of the neighbours that are compared along with each point, mm.
+#: Distance of the neighbours that are compared together with each point, mm.
 SUPPORT_MM = 8.0
-#: Weights of matches at points that are held at a time: 8 MB of them on a processor, more elsewhere.
+#: Number of weights (point times match) that are held at a time, on the CPU and on a GPU.
 WEIGHTS_AT_ONCE, DEVICE_WEIGHTS_AT_ONCE = 1_000_000, 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedPrior:
-    """An affine, bent towards the matches it was fitted to.
+    """An affine that is corrected by the residuals of the matches it was fitted to.
 
-    `apply` adds to the affine a weighted mean of what it misses at the matches nearby (Gaussian weights), so that
-    breathing and posture need not be covered by the search radius. Far from any match it is the affine alone.
+    `apply` adds to the affine a Gaussian-weighted mean of the residuals of matches nearby, so that the search radius
+    need not cover breathing and posture. Far from all matches it is the affine alone.
 
     Attributes:
         affine: Fixed to moving.
-        anchors: (M, 3) float64, fixed points of the matches that agree, world RAS mm.
-        residuals: (M, 3) float64, by how much the affine misses them, mm.
-        width_mm: Standard deviation of the weights.
-        matched: How many matches the affine was fitted to in all.
-        similarity: Median similarity of the matches, as semantic levels see it: what to expect of a right one.
+        anchors: (M, 3) float64, fixed points of the matches that agree with their neighbours, world RAS mm.
+        residuals: (M, 3) float64, matched position minus affine prediction, mm.
+        width_mm: Standard deviation of the Gaussian weights, mm.
+        matched: Number of matches to which the affine was fitted.
+        similarity: Median similarity of the matches with the semantic levels, typical of correct matches.
     """
 
     affine: AffineTransform
@@ -58,7 +58,7 @@ class MatchedPrior:
     similarity: float = float("nan")
 
     def __repr__(self) -> str:
-        """The affine, and how many matches bend it."""
+        """The affine, and the number of matches that correct it."""
         return f"MatchedPrior({self.affine!r}, bent by {len(self.anchors)} matches)"
 
     @overload
@@ -66,7 +66,7 @@ class MatchedPrior:
     @overload
     def apply(self, positions: ArrayLike) -> NDArray[np.float64]: ...
     def apply(self, positions: Any) -> Any:
-        """Map (N, 3) world RAS mm on the fixed scan to where they are expected on the moving scan."""
+        """Map (N, 3) points on the fixed scan, world RAS mm, to their expected positions on the moving scan."""
         world: Any = positions if is_tensor(positions) else np.asarray(positions, dtype=np.float64)
         flat = world.reshape(-1, 3)
         moved: Any = self.affine.apply(flat)
@@ -78,30 +78,30 @@ class MatchedPrior:
             at_once = WEIGHTS_AT_ONCE if flat.device.type == "cpu" else DEVICE_WEIGHTS_AT_ONCE
         for rows in chunks(len(flat), size=max(1, at_once // max(1, len(anchors)))):
             weight = _weights(flat[rows], anchors, self.width_mm)
-            # The 0.2 stands for one unseen match that agrees with the affine: it fades the bending out.
+            # The 0.2 acts as the weight of a match without residual, so that the correction fades with distance.
             moved[rows] += weight @ residuals / (weight.sum(1)[:, None] + 0.2)
         return moved.reshape(world.shape)
 
     @property
     def matches(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(M, 3) fixed points of the matches that agree, and (M, 3) where they were found, world RAS mm."""
+        """(M, 3) fixed points and (M, 3) moving points of the agreeing matches, float64, world RAS mm."""
         return self.anchors, self.affine.apply(self.anchors) + self.residuals
 
     def inverted(self) -> NumericalInverse:
-        """The inverse of this very map, found point by point."""
+        """The inverse of this map, computed numerically for each point."""
         return NumericalInverse(self, self.affine)
 
 
 def match_prior(
     fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64], *, seed: int = 0
 ) -> MatchedPrior:
-    """Match points over the whole of the moving scan, keep what agrees, then match again near what that predicts.
+    """Fit a prior: match points over the whole moving scan, then again near the positions that this predicts.
 
     Args:
-        fixed: Semantic levels of the fixed scan, on a coarse grid.
-        moving: The same of the moving scan.
-        positions: (N, 3) float64, points with texture on the fixed scan, world RAS mm.
-        seed: Of the robust fit.
+        fixed: Index of the fixed scan with semantic levels on a coarse grid.
+        moving: Index of the moving scan with the same levels.
+        positions: (N, 3) float64, landmarks on the fixed scan, world RAS mm.
+        seed: Seed of the robust fit.
 
     Raises:
         NoCorrespondenceError: if the scans have no reliable correspondence.
@@ -115,7 +115,7 @@ def match_prior(
     fit = fit_robust_affine(positions[mutual], world[mutual], tolerance_mm=20.0, seed=seed)
     anchors, ends = positions[mutual][fit.inliers], world[mutual][fit.inliers]
     first = _bent(fit.transform, anchors, ends, matched=int(mutual.sum()))
-    # Near the right place many more points are found than over the whole scan.
+    # A search near the predicted positions finds many more correct matches than a global one.
     near = locate_nearby(
         fixed, moving, positions, first.apply(positions), first, radius_mm=AGAIN_MM, support_mm=SUPPORT_MM
     )
@@ -129,7 +129,7 @@ def match_prior(
         fit = fit_robust_affine(positions[mutual], near.positions[mutual], tolerance_mm=20.0, seed=seed)
         bent = _bent(fit.transform, positions[mutual], near.positions[mutual], matched=int(mutual.sum()))
         first = replace(bent, similarity=similarity)
-    # Scans with nothing in common agree by chance here and there, but not this often.
+    # Unrelated scans agree by chance at some points, but not at this many.
     needed = max(LEAST_ANCHORS, len(positions) // 10)
     if len(first.anchors) < needed:
         raise NoCorrespondenceError(
@@ -149,7 +149,7 @@ def _returns(
     radius_mm: float,
     support_mm: float,
 ) -> NDArray[np.bool_]:
-    """(N,) bool, whether matching back, within a radius of the start, ends near the start."""
+    """(N,) bool, whether matching back, within a radius of the original point, ends within `MUTUAL_MM` of it."""
     returned = locate_nearby(moving, fixed, found, positions, back, radius_mm=radius_mm, support_mm=support_mm)
     return np.asarray(np.linalg.norm(returned.positions - positions, axis=1) <= MUTUAL_MM)
 
@@ -157,15 +157,15 @@ def _returns(
 def _bent(
     affine: AffineTransform, anchors: NDArray[np.float64], ends: NDArray[np.float64], *, matched: int
 ) -> MatchedPrior:
-    """The affine and what it misses, where neighbours miss it alike."""
+    """The prior of an affine and the residuals of those matches that agree with their neighbours."""
     residuals = ends - affine.apply(anchors)
     keep = _agreeing(anchors, residuals)
     return MatchedPrior(affine, anchors[keep], residuals[keep], matched=matched)
 
 
 def _weights(positions: Any, anchors: Any, width_mm: float) -> Any:
-    """(N, M), Gaussian weights of M places at N others; arrays or tensors."""
-    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b would lose digits far from the origin.
+    """(N, M), Gaussian weights of M anchors at N positions; arrays or tensors."""
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b would lose precision far from the origin.
     squared = (positions[:, 0, None] - anchors[None, :, 0]) ** 2
     for axis in (1, 2):
         squared += (positions[:, axis, None] - anchors[None, :, axis]) ** 2
@@ -176,7 +176,10 @@ def _weights(positions: Any, anchors: Any, width_mm: float) -> Any:
 def _agreeing(
     anchors: NDArray[np.float64], residuals: NDArray[np.float64], limit_mm: float = 8.0
 ) -> NDArray[np.bool_]:
-    """Which matches agree with the weighted mean of their neighbours; twice, so that the worst do not vote again."""
+    """(M,) bool, matches whose residual agrees with the weighted mean of their neighbours' residuals.
+
+    Two passes: matches that disagree in the first do not count in the second.
+    """
     keep = np.ones(len(anchors), dtype=bool)
     weight = _weights(anchors, anchors, 30.0)
     np.fill_diagonal(weight, 0.0)

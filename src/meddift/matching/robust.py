@@ -1,4 +1,4 @@
-"""An affine or rigid transform that most matches agree on, whatever the others say."""
+"""Robust fitting of an affine or rigid transform to matches with outliers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RobustAffine:
 
     Attributes:
         transform: Fixed to moving.
-        inliers: (N,) bool, the matches that agree with it.
+        inliers: (N,) bool, whether each match agrees with it.
     """
 
     transform: AffineTransform
@@ -35,19 +35,19 @@ def fit_robust_affine(
     largest_scale: float = 1.5,
     rigid: bool = False,
 ) -> RobustAffine:
-    """Fit an affine, or a rotation and a shift, to what most matches say.
+    """Fit an affine or rigid transform to matches, of which some are wrong.
 
     Random sample consensus with local refinement (Fischler and Bolles 1981; Chum et al. 2003).
 
     Args:
-        fixed: (N, 3) float64, world RAS mm.
-        moving: (N, 3) float64, where each fixed point was found.
-        tolerance_mm: A match agrees if the affine misses it by no more.
-        rounds: Samples of four matches.
-        seed: Of the sampling.
-        largest_scale: Affines that stretch or shrink any direction by more are not considered: two scans of
-            one patient do not differ so.
-        rigid: Whether only rotations and shifts are considered.
+        fixed: (N, 3) float64, points on the fixed scan, world RAS mm.
+        moving: (N, 3) float64, their matches on the moving scan, world RAS mm.
+        tolerance_mm: Largest residual of a match that agrees, mm.
+        rounds: Number of random samples of four matches.
+        seed: Seed of the sampling.
+        largest_scale: Affines that stretch or shrink any direction by more than this factor are rejected, since scans
+            of one patient do not differ by so much.
+        rigid: Whether to fit a rotation and translation only.
 
     Raises:
         NoCorrespondenceError: if fewer than 8 matches, or less than a tenth of them, agree on any affine.
@@ -57,7 +57,7 @@ def fit_robust_affine(
         raise NoCorrespondenceError(f"only {count} matches between the two scans: too few to fit an affine to")
     generator = np.random.default_rng(seed)
     samples = generator.integers(count, size=(rounds, 4))
-    # Four points almost in a plane say nothing about the direction across it, nor do four that are not all different.
+    # Four points that are nearly coplanar, or not all different, do not determine an affine.
     edges = fixed[samples[:, 1:]] - fixed[samples[:, :1]]
     solid = np.abs(np.linalg.det(edges)) > 20.0**3
     if not solid.any():
@@ -71,10 +71,10 @@ def fit_robust_affine(
         linear, shift = solutions[:, :3].transpose(0, 2, 1), solutions[:, 3]
     plausible = _plausible(linear, largest_scale)
     linear, shift = linear[plausible], shift[plausible]
-    # (M, 3, N): all of one coordinate side by side.
+    # (M, 3, N), each coordinate contiguous in memory.
     missed = linear @ fixed.T + shift[:, :, None] - moving.T
     squared = np.square(missed, out=missed).sum(axis=1)
-    # A truncated sum tells apart hypotheses with equally many inliers (MSAC, Torr and Zisserman 2000).
+    # The truncated sum of squares also ranks hypotheses with equal numbers of inliers (MSAC, Torr and Zisserman 2000).
     score = np.minimum(squared, tolerance_mm**2).sum(axis=1)
     best: RobustAffine | None = None
     lowest = np.inf
@@ -113,7 +113,7 @@ def _refine(
     largest_scale: float,
     rigid: bool,
 ) -> RobustAffine | None:
-    """Least squares on the inliers, the inliers of that, and so on until they stay the same."""
+    """Alternate least squares on the inliers and the selection of inliers until these stay the same."""
     fit = AffineTransform.fit_rigid if rigid else AffineTransform.fit
     result = None
     for _ in range(10):

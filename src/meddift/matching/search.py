@@ -1,10 +1,10 @@
-"""Exact global search: the voxel of the highest similarity, found without visiting most voxels.
+"""Exact global search for the voxel with the highest similarity, without visiting most voxels (branch and bound).
 
 Similarity at a grid voxel is a sum over levels of (interpolated dot product) x (share / length of the interpolated
 descriptor). Dot products are computed once, on the coarse voxels. Inside a block of grid voxels an interpolated dot
-product cannot exceed the largest of the coarse ones that the block reads, and the lengths are known; that bounds the
-similarity of a block from above. Blocks are visited best bound first until no bound beats the best voxel found. The
-answer is that of visiting every voxel.
+product cannot exceed the largest of the coarse ones from which it is interpolated, and the lengths are known; this
+gives an upper bound of the similarity in the block. Blocks are visited in the order of their bounds until no bound
+exceeds the best voxel found. The result is the same as that of visiting every voxel.
 """
 
 from __future__ import annotations
@@ -19,32 +19,31 @@ from numpy.typing import NDArray
 from meddift.geometry import AxisReading
 from meddift.matching.index import IndexedLevel, SearchIndex, unravel
 
-#: Edge of a block in grid voxels.
+#: Edge of a block, grid voxels.
 BLOCK = 4
-#: What rounding in float32 may take from a bound; a block is passed over only if it is worse by more.
+#: Allowance for rounding in float32: a block is skipped only if its bound is lower by more than this.
 SLACK = 2e-6
-#: Bytes that the dot products of one batch of queries may take.
+#: Memory for the dot products of one batch of queries, bytes.
 BATCH_BYTES = 64_000_000
-#: The same while bounds are taken: about a processor's cache.
+#: Memory for dot products while bounds are computed, bytes: about the size of the CPU's cache.
 BOUND_BYTES = 2_000_000
-#: Blocks evaluated at a time: bounds the temporaries to some tens of MB.
+#: Blocks that are evaluated at a time, to limit temporary memory.
 PAIRS_AT_ONCE = 8192
-#: Blocks of each query that are evaluated before any is passed over.
+#: Blocks of each query that are evaluated first, to find a good lower limit.
 FIRST_BLOCKS = 8
-#: If more blocks than this are left for each query, the best of them are looked at first.
+#: If more blocks than this remain for each query, the best of them are evaluated first.
 MANY_BLOCKS = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        voxels: (N, 3) int64, index on the grid.
-        similarity: (N,) float64, there.
-        rival: (N,) float64, the highest similarity on the grid farther away than the exclusion radius;
-            -inf where nothing is.
-        visited: Share of grid blocks whose voxels were visited, over all queries.
+        voxels: (N, 3) int64, the best voxel of each query on the grid.
+        similarity: (N,) float64, its similarity.
+        rival: (N,) float64, the highest similarity outside the exclusion radius; -inf if there is no such voxel.
+        visited: Share of the blocks that were evaluated, over all queries.
     """
 
     voxels: NDArray[np.int64]
@@ -55,11 +54,11 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class _BlockAxis:
-    """How the blocks along one axis read a level.
+    """How the blocks along one axis interpolate a level.
 
     Attributes:
-        samples: (blocks, k) int64, level samples, those that a block touches among them.
-        weights: (blocks, BLOCK, k) float32.
+        samples: (blocks, k) int64, samples of the level that each block reads, padded to k.
+        weights: (blocks, BLOCK, k) float32, interpolation weights of these samples at the voxels of the block.
     """
 
     samples: torch.Tensor
@@ -75,11 +74,11 @@ def _block_axis(reading: AxisReading, device: str) -> _BlockAxis:
 
 
 class GlobalSearch:
-    """Searches one scan; the tables that do not depend on a query are made once.
+    """Searches one scan; tables that do not depend on a query are computed once.
 
     Args:
-        index: The scan.
-        exclusion_mm: A rival must be at least this far from the best voxel.
+        index: The scan that is searched.
+        exclusion_mm: Smallest distance of a rival from the best voxel, mm.
     """
 
     def __init__(self, index: SearchIndex, *, exclusion_mm: float = 12.0) -> None:
@@ -88,12 +87,12 @@ class GlobalSearch:
         self._blocks = tuple(-(-n // BLOCK) for n in self._shape)
         self._axes = [[_block_axis(reading, index.device) for reading in level.readings] for level in index.levels]
         self._norm_range = [self._block_range(level.inverse_norms) for level in index.levels]
-        # Grid voxel of each place in a block, repeated at the far end.
+        # Grid voxel of each position in a block, clamped at the end of the axis.
         self._voxel = [
             torch.from_numpy(np.minimum(np.arange(b * BLOCK), n - 1).reshape(b, BLOCK)).to(index.device)
             for b, n in zip(self._blocks, self._shape, strict=True)
         ]
-        # The sphere in which no rival counts, in voxels along each axis.
+        # The exclusion radius in voxels along each axis.
         self._radius = torch.tensor(index.grid.in_voxels(exclusion_mm), dtype=torch.float32, device=index.device)
 
     def __call__(self, descriptors: list[torch.Tensor], *, rivals: bool = True) -> Found:
@@ -101,7 +100,10 @@ class GlobalSearch:
 
         Args:
             descriptors: For each level of the index an (N, C) float32 tensor of unit descriptors.
-            rivals: Whether to look for the best rival as well.
+            rivals: Whether to search for the best rival too.
+
+        Returns:
+            The best voxels and rivals.
         """
         voxels, similarity, rival, visited = [], [], [], 0
         count = len(descriptors[0])
@@ -128,7 +130,7 @@ class GlobalSearch:
 
     def _batches(self, count: int) -> Iterator[slice]:
         coarse = sum(level.features[..., 0].numel() for level in self._index.levels)
-        # Dot products, and bounds with their copy and running maxima.
+        # Memory for dot products, and for bounds with a copy and running maxima.
         each = 4 * (coarse + 5 * int(np.prod(self._blocks)))
         size = max(1, BATCH_BYTES // each)
         for start in range(0, count, size):
@@ -140,8 +142,8 @@ class GlobalSearch:
         x, y, z, channels = level.features.shape
         matrix = level.features.reshape(-1, channels)
         if len(queries) == 1 and matrix.device.type == "cpu":
-            # Bound by the speed of memory. For long rows MKL's product with a vector reads half as fast as its product
-            # with four of them (6 and 13 GB/s on one core for 128 channels; 21 and 11 for 64).
+            # Limited by memory bandwidth. For long rows MKL's matrix-vector product reads more slowly than its product
+            # with four vectors; for short rows it is the other way round.
             if channels <= 64:
                 return torch.mv(matrix, queries[0]).reshape(1, x, y, z)
             four = torch.nn.functional.pad(queries, (0, 0, 0, 3))
@@ -165,10 +167,10 @@ class GlobalSearch:
         return low[0, 0], high[0, 0]
 
     def _bounds(self, dots: list[torch.Tensor]) -> torch.Tensor:
-        """(N, blocks) float32, no voxel of a block is more similar than this."""
+        """(N, blocks) float32, upper bounds of the similarity in each block."""
         total = dots[0].new_zeros((len(dots[0]), *self._blocks))
         for dot, axes, (low, high) in zip(dots, self._axes, self._norm_range, strict=True):
-            # A few queries at a time: what is read is still in the processor's cache when it is read again.
+            # A few queries at a time, so that data are still in the cache when they are read again.
             size = max(1, BOUND_BYTES // (4 * dot[0].numel()))
             for start in range(0, len(dot), size):
                 highest = dot[start : start + size]
@@ -178,7 +180,7 @@ class GlobalSearch:
                     for k in range(1, samples.shape[1]):
                         torch.maximum(largest, highest.index_select(axis + 1, samples[:, k]), out=largest)
                     highest = largest
-                # A negative dot product is least harmful where the descriptor is longest.
+                # The bound for negative dot products uses the longest descriptor.
                 total[start : start + size] += torch.maximum(highest * high, highest * low)
         return total.reshape(len(total), -1)
 
@@ -206,15 +208,18 @@ class GlobalSearch:
     def _best_first(
         self, dots: list[torch.Tensor], bounds: torch.Tensor, center: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Best similarity and flat grid voxel for each query; `bounds` is used up.
+        """Best similarity and flat grid voxel of each query, and the number of blocks evaluated.
 
-        With `center` (N, 3), voxels nearer to it than the exclusion radius do not count.
+        Args:
+            dots: For each level the dot products on its voxels.
+            bounds: (N, blocks) float32, overwritten.
+            center: (N, 3), voxels within the exclusion radius of which are ignored; None = none.
         """
         count = len(bounds)
         best = torch.full((count,), -torch.inf, device=bounds.device)
         place = torch.zeros(count, dtype=torch.int64, device=bounds.device)
         visited, width = 0, FIRST_BLOCKS
-        # A good first answer rules out most blocks: the best of each part of the scan, and so the best of all.
+        # A good first result excludes most blocks: begin with the block of the best bound in each part of the scan.
         parts = torch.split(bounds, -(-bounds.shape[1] // FIRST_BLOCKS), dim=1)
         firsts = [part.max(dim=1) for part in parts]
         values = torch.stack([first.values for first in firsts], dim=1)
@@ -228,7 +233,7 @@ class GlobalSearch:
             for start in range(0, len(query), PAIRS_AT_ONCE):
                 q, b = query[start : start + PAIRS_AT_ONCE], block[start : start + PAIRS_AT_ONCE]
                 value, voxel = self._best_in_blocks(dots, q, b, center)
-                # The best of several blocks of one query: highest similarity, then lowest voxel index.
+                # Among several blocks of one query: highest similarity first, then lowest voxel index.
                 top = best.clone().scatter_reduce_(0, q, value, "amax")
                 better = value >= top[q]
                 replaced = top > best
@@ -237,7 +242,7 @@ class GlobalSearch:
                 best, place = top, candidate
             query, block = torch.nonzero(bounds > (best - SLACK)[:, None], as_tuple=True)
             if len(query) > min(PAIRS_AT_ONCE, MANY_BLOCKS * count):
-                # Too many to look at all of them: the best first, they may rule out the rest.
+                # Too many to evaluate all of them: the best first, which may exclude the rest.
                 width = width * 4
                 values, blocks = torch.topk(bounds, min(width, bounds.shape[1]), dim=1)
                 query, column = torch.nonzero(values > (best - SLACK)[:, None], as_tuple=True)
@@ -247,7 +252,7 @@ class GlobalSearch:
     def _best_in_blocks(
         self, dots: list[torch.Tensor], query: torch.Tensor, block: torch.Tensor, center: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(M,) best similarity in each block and its flat grid voxel."""
+        """(M,) best similarity in each block, and (M,) its flat grid voxel."""
         similarity = self._evaluate(dots, query, block)
         b0, b1, b2 = unravel(block, self._blocks)
         places = [self._voxel[axis][b] for axis, b in enumerate((b0, b1, b2))]

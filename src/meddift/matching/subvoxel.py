@@ -1,4 +1,4 @@
-"""From the best voxel to the best point: the top of the quadratic that fits the 27 values around it."""
+"""Sub-voxel maxima: the maximum of a quadratic fitted to the 27 values around the best voxel."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from itertools import product
 
 import torch
 
-#: Sweeps over all elements beside the diagonal: they vanish quadratically, after four to all digits.
+#: Jacobi sweeps over all off-diagonal elements; convergence is quadratic, and four suffice for double precision.
 SWEEPS = 4
 
 
 @cache
 def _solution(device: torch.device) -> torch.Tensor:
-    """(10, 27) float64: least squares over the 27 neighbours, for 1, x, y, z, x^2, y^2, z^2, xy, xz, yz."""
+    """(10, 27) float64: least-squares solution for the coefficients of 1, x, y, z, x^2, y^2, z^2, xy, xz, yz."""
     x, y, z = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3)), dtype=torch.float64).T
     design = torch.stack([torch.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], dim=1)
     solution: torch.Tensor = torch.linalg.pinv(design)
@@ -21,21 +21,21 @@ def _solution(device: torch.device) -> torch.Tensor:
 
 
 def peak_offsets(values: torch.Tensor, *, limit: float = 0.75) -> torch.Tensor:
-    """Offset of the maximum from the middle voxel.
+    """Offset of the maximum from the central voxel.
 
     Args:
-        values: (N, 3, 3, 3) float, similarities; NaN or -inf where there is no voxel.
-        limit: An offset component is clipped to this many voxels.
+        values: (N, 3, 3, 3) float, similarities; NaN or -inf outside the scan.
+        limit: Largest offset along each axis, voxels.
 
     Returns:
-        (N, 3) float64 on the same device, voxels; 0 where the fit has no maximum or a neighbour is missing.
+        (N, 3) float64 on the same device, voxels; 0 where the fit has no maximum or a value is missing.
     """
     flat = values.double().reshape(len(values), 27)
     usable = torch.isfinite(flat).all(dim=1)
     coefficient = torch.where(usable[:, None], flat, 0.0) @ _solution(flat.device).T
     gradient = coefficient[:, 1:4]
     diagonal = [2 * each for each in coefficient[:, 4:7].unbind(dim=1)]
-    # A maximum needs a negative definite Hessian; along a ridge (eigenvalue near 0) nothing is moved.
+    # A maximum needs a negative definite Hessian; there is no offset along a ridge (eigenvalue near 0).
     value, along, rotations = _principal(diagonal, list(coefficient[:, 7:10].unbind(dim=1)), list(gradient.unbind(1)))
     least = -1e-3 * torch.stack(value).abs().amax(dim=0).clamp(min=1e-12)
     curved = [each < least for each in value]
@@ -49,18 +49,18 @@ def peak_offsets(values: torch.Tensor, *, limit: float = 0.75) -> torch.Tensor:
 def _principal(
     diagonal: list[torch.Tensor], beside: list[torch.Tensor], vector: list[torch.Tensor]
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[tuple[int, int, torch.Tensor, torch.Tensor]]]:
-    """Many symmetric (3, 3) matrices turned to their principal axes, by Jacobi rotations (C. G. J. Jacobi 1846).
+    """Diagonalise N symmetric (3, 3) matrices together by Jacobi rotations (C. G. J. Jacobi 1846).
 
-    A library solves one matrix after the other, and on a graphics card waits for each batch; this does all together.
+    `torch.linalg.eigh` processes small matrices one after the other, and synchronises a GPU.
 
     Args:
-        diagonal: Three (N,) float64.
-        beside: (N,) float64 each, the elements 01, 02 and 12.
-        vector: Three (N,) float64, a vector for each matrix.
+        diagonal: Three (N,) float64 tensors, the diagonal elements.
+        beside: Three (N,) float64 tensors, the elements 01, 02 and 12.
+        vector: Three (N,) float64 tensors, the components of one vector for each matrix.
 
     Returns:
-        Three eigenvalues, the vectors along the eigenvectors, and the rotations (p, q, cosine, sine) by which they
-        were turned there.
+        The eigenvalues, the components of the vectors along the eigenvectors, and the rotations (p, q, cosine, sine)
+        that were applied.
     """
     value, along = list(diagonal), list(vector)
     other = {(0, 1): beside[0], (0, 2): beside[1], (1, 2): beside[2]}
@@ -69,7 +69,7 @@ def _principal(
         for p, q in ((0, 1), (0, 2), (1, 2)):
             off = other[p, q]
             half = (value[q] - value[p]) / 2
-            # tan of the angle that makes the element vanish; 0 where it is 0 already.
+            # Tangent of the angle that makes the element vanish; 0 where it is 0 already.
             tangent = off / (half.abs() + torch.hypot(half, off)).clamp_(min=1e-300)
             tangent = torch.where(half < 0, -tangent, tangent)
             cosine = (1 + tangent.square()).rsqrt_()

@@ -1,4 +1,4 @@
-"""How sure we are of a match, in words and in codes: of points that were matched, and of those that were carried."""
+"""Verdicts on points that were matched or mapped by a registration, with reasons as codes and in words."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 Verdict = Literal["ok", "uncertain", "outside"]
 
-#: Code of the reason that holds for every point, where the scans as a whole do not agree.
+#: Code of the reason that is given for every point if the scans as a whole could not be aligned.
 NO_AGREEMENT = "no_agreement"
-#: What can speak against a match. Codes stay what they are from version to version; texts may change.
+#: Reasons for doubting a match. Codes are stable between versions; texts may change.
 REASONS = {
-    # There is no answer: "outside".
+    # Without a position, verdict "outside".
     "no_position": "the point has no position",
     "outside_fixed": "the point lies outside the fixed scan",
     "air": "the point lies in the air around the patient",
     "outside_moving": "its counterpart lies outside the field of view of the moving scan",
-    # There is an answer, and a doubt: "uncertain".
+    # With a position, verdict "uncertain".
     NO_AGREEMENT: "the two scans as a whole could not be brought into agreement",
     "inverse_error": "the way back ends elsewhere",
     "rival": "another place is almost as similar",
@@ -36,11 +36,11 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Reason:
-    """Something that speaks against a match.
+    """A reason for doubting a match.
 
     Attributes:
         code: One of `REASONS`.
-        text: The same in words, with numbers where there are any.
+        text: The reason in words, with numbers where there are any.
     """
 
     code: str
@@ -48,7 +48,7 @@ class Reason:
 
     @classmethod
     def of(cls, code: str, text: str = "") -> Reason:
-        """The reason of a code, in its usual words or in those given."""
+        """The reason with a code, in the words of `REASONS` or in those given."""
         return cls(code, text or REASONS[code])
 
     def __str__(self) -> str:
@@ -58,16 +58,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond these a match is called uncertain; docs/verdicts.md has them as a table and says where they come from.
+    """Thresholds beyond which a match is uncertain; docs/verdicts.md lists them with their derivation.
 
     Attributes:
-        inverse_error_mm: Matching back has to end within this distance of where it started.
-        margin: By how much the place has to be more similar than the best rival.
-        deviation_mm: How far the place may lie from where its neighbours' matches put it.
-        similarity: Least share of the similarity that right matches of the two scans have.
-        misfit: How much the aligned neighbourhoods may differ, see `Aligned`.
-        standard_deviation_mm: Of the place along its least determined direction, see `Aligned`.
-        uncertainty_mm: How far off the field may be, as far as neighbours differ on it.
+        inverse_error_mm: Largest inverse-consistency error, mm.
+        margin: Smallest difference in similarity to the best rival.
+        deviation_mm: Largest distance from the position predicted by neighbouring matches, mm.
+        similarity: Smallest similarity, relative to the median of correct matches between the two scans.
+        misfit: Largest misfit of the aligned neighbourhoods, see `Aligned`.
+        standard_deviation_mm: Largest standard deviation along the least determined direction, mm, see `Aligned`.
+        uncertainty_mm: Largest expected error of the field, estimated from the disagreement of neighbours, mm.
     """
 
     inverse_error_mm: float = 2.5
@@ -79,35 +79,35 @@ class Limits:
     uncertainty_mm: float = 2.0
 
 
-#: Under a field: it holds a place where the neighbourhood leaves it loose, and rivals nearby count only if the network
-#: prefers them.
+#: Thresholds under a field: it stabilises positions that the neighbourhood alone does not determine well, and rivals
+#: count only if the network prefers them.
 UNDER_FIELD = Limits(margin=0.0, standard_deviation_mm=1.3)
 
-#: Of points that a registration carries: nothing was compared at each, but how far off the transform may be is known.
+#: Thresholds for points mapped by a registration: no match was made, but the expected error of the transform is known.
 CARRIED = Limits(uncertainty_mm=3.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known about N matches. None, or NaN in a row, where something was not measured.
+    """The evidence about N matches; None, or NaN in a row, where something was not measured.
 
     Attributes:
-        inside_fixed: (N,) bool, the fixed point lies in the fixed scan.
-        expected_inside: (N,) bool, the expected place lies in the moving scan, or nothing was expected.
-        missing: (N,) bool, the fixed point has no position.
-        in_body: (N,) bool, the fixed point lies in the patient, not in the air around.
-        at_border: (N,) bool, the best place lies on the rim of what was searched.
-        margin: (N,) float64.
-        inverse_error_mm: (N,) float64.
-        deviation_mm: (N,) float64, from the place that the prior expects, where it was fitted to matches.
-        relative_similarity: (N,) float64, similarity as a share of the median of the matches behind the prior.
-        misfit: (N,) float64, of the aligned neighbourhoods.
-        standard_deviation_mm: (N,) float64, likewise.
-        supported: (N,) bool, whether neighbours agree with the field between the scans.
-        uncertainty_mm: (N,) float64, how far off that field may be.
-        affine_only: (N,) bool, there is no field, only an affine.
-        without_prior: No affine could be fitted, although one was wanted.
-        way_back: What the way back is, in words.
+        inside_fixed: (N,) bool, whether the fixed point lies in the fixed scan.
+        expected_inside: (N,) bool, whether the expected position lies in the moving scan; True without expectation.
+        missing: (N,) bool, whether the fixed point has no position.
+        in_body: (N,) bool, whether the fixed point lies in the patient and not in the surrounding air.
+        at_border: (N,) bool, whether the best position lies on the border of the searched region.
+        margin: (N,) float64, difference in similarity to the best rival.
+        inverse_error_mm: (N,) float64, inverse-consistency error, mm.
+        deviation_mm: (N,) float64, distance from the position predicted by a prior that was fitted to matches, mm.
+        relative_similarity: (N,) float64, similarity relative to the median of correct matches.
+        misfit: (N,) float64, misfit of the aligned neighbourhoods.
+        standard_deviation_mm: (N,) float64, standard deviation along the least determined direction, mm.
+        supported: (N,) bool, whether neighbours agree with the field.
+        uncertainty_mm: (N,) float64, expected error of the field, mm.
+        affine_only: (N,) bool, whether there is only an affine and no field.
+        without_prior: Whether an affine was required but could not be fitted.
+        way_back: What gives the inverse-consistency error, in words.
     """
 
     inside_fixed: NDArray[np.bool_]
@@ -131,10 +131,17 @@ class Evidence:
 def judge(
     evidence: Evidence, limits: Limits | None = None
 ) -> tuple[tuple[Verdict, ...], tuple[tuple[Reason, ...], ...]]:
-    """A verdict for each match, and all that speaks against it.
+    """Give each match a verdict with its reasons.
 
-    "outside": the point has no counterpart in the field of view of the moving scan, or is not in the fixed scan.
-    "uncertain": a place was found, but something speaks against it; all that does is named. "ok": nothing does.
+    "outside": the point has no counterpart in the field of view of the moving scan, or does not lie in the fixed scan.
+    "uncertain": a position was found, but there are reasons for doubt, all of which are listed. "ok": there are none.
+
+    Args:
+        evidence: The evidence about N matches.
+        limits: Thresholds; None = the defaults of `Limits`.
+
+    Returns:
+        N verdicts, and N tuples of reasons.
     """
     limits = Limits() if limits is None else limits
     verdicts: list[Verdict] = []
@@ -148,7 +155,7 @@ def judge(
 
 
 def _nowhere(evidence: Evidence, row: int) -> str:
-    """Code of why there is no answer; empty where there is one."""
+    """Code of the reason why a point has no counterpart; empty if it may have one."""
     if evidence.missing is not None and evidence.missing[row]:
         return "no_position"
     if not evidence.inside_fixed[row]:
@@ -159,7 +166,7 @@ def _nowhere(evidence: Evidence, row: int) -> str:
 
 
 def _doubts(evidence: Evidence, limits: Limits, row: int) -> list[Reason]:
-    """What speaks against an answer."""
+    """The reasons for doubting a match."""
 
     def value(values: NDArray[np.float64] | None) -> float:
         return float("nan") if values is None else float(values[row])

@@ -102,9 +102,9 @@ def align_many(
     """Match points that the field maps into the moving scan, by aligning neighbourhoods at surrounding nodes.
 
     The position of a point is that given by the field plus the mean correction of the alignments at the nodes of its
-    cell, weighted by trilinear weight and precision (1 / `standard_deviation_mm`^2). Margin, misfit, standard deviation
-    and inverse-consistency error are interpolated by `Nodes.against`, with trilinear weights alone. Support and
-    similarity are computed at each point itself.
+    cell, weighted by trilinear weight and precision (1 / `standard_deviation_mm`^2). Margin, misfit, standard
+    deviation and inverse-consistency error are interpolated by `Nodes.against`, with trilinear weights alone. Support
+    and similarity are computed at each point itself.
 
     Args:
         field: Fixed to moving.
