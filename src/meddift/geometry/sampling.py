@@ -203,14 +203,15 @@ class _Rows:
             return self._flat.new_empty((count, self._flat.shape[1]))
         return np.empty((count, self._flat.shape[1]))
 
-    def corners(self, part: slice) -> tuple[list[Any], Any]:
-        """What interpolation reads: eight (n, C), the last axis fastest, and (n, 3) weights of the upper ones."""
+    def corners(self, part: slice) -> tuple[Any, Any]:
+        """What interpolation reads: (8, n, C), the last axis fastest, and (n, 3) weights of the upper ones."""
         base, step, weight = _cells(self.index[part], tuple(self._shape), self._dtype, self.xp)
-        found = []
-        for corner in product((0, 1), repeat=3):
-            rows = base + sum(s for s, upper in zip(step, corner, strict=True) if upper)
-            found.append(self._taken(rows))
-        return found, weight
+        steps = [
+            sum(s for s, upper in zip(step, corner, strict=True) if upper) for corner in product((0, 1), repeat=3)
+        ]
+        # All at once: several threads that issue many small operations wait for each other.
+        rows = self.xp.concatenate([base + forward for forward in steps])
+        return self._taken(rows).reshape(8, len(base), self._flat.shape[1]), weight
 
     def _taken(self, rows: Any) -> Any:
         if self.tensor:
@@ -273,25 +274,26 @@ def _cells(index: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> tuple[Any
     return base, (y * z if x > 1 else 0, z if y > 1 else 0, 1 if z > 1 else 0), part
 
 
-def _mixed(low: Any, high: Any, part: Any) -> Any:
+def _mixed(found: Any, part: Any) -> Any:
+    """(k, n, C), each of k pairs (2 k, n, C) mixed by the (n, 1) weights of the second of each."""
+    low, high = found[::2], found[1::2]
     return sys.modules["torch"].lerp(low, high, part) if is_tensor(low) else low + (high - low) * part
 
 
-def _lerped(found: list[Any], part: Any) -> Any:
+def _lerped(found: Any, part: Any) -> Any:
     """(n, C), what eight corners give, one axis after the other."""
     for axis in (2, 1, 0):
-        weight = part[:, axis : axis + 1]
-        found = [_mixed(a, b, weight) for a, b in zip(found[::2], found[1::2], strict=True)]
+        found = _mixed(found, part[:, axis : axis + 1])
     return found[0]
 
 
-def _with_slopes(found: list[Any], part: Any) -> tuple[Any, tuple[Any, Any, Any]]:
+def _with_slopes(found: Tensor, part: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Values and derivatives by index, (n, C) each."""
     wx, wy, wz = (part[:, axis : axis + 1] for axis in range(3))
-    along_z = [_mixed(found[i], found[i + 1], wz) for i in (0, 2, 4, 6)]
-    slope_z = [found[i + 1] - found[i] for i in (0, 2, 4, 6)]
-    along_y = [_mixed(along_z[i], along_z[i + 1], wy) for i in (0, 2)]
-    slope_y = [along_z[i + 1] - along_z[i] for i in (0, 2)]
-    slope_z = [_mixed(slope_z[i], slope_z[i + 1], wy) for i in (0, 2)]
-    slopes = (along_y[1] - along_y[0], _mixed(slope_y[0], slope_y[1], wx), _mixed(slope_z[0], slope_z[1], wx))
-    return _mixed(along_y[0], along_y[1], wx), slopes
+    slope_z = found[1::2] - found[::2]
+    along_z = found[::2].addcmul(slope_z, wz)
+    slope_y = along_z[1::2] - along_z[::2]
+    along_y = along_z[::2].addcmul(slope_y, wy)
+    slope_x = along_y[1] - along_y[0]
+    slope_y, slope_z = _mixed(slope_y, wx)[0], _mixed(_mixed(slope_z, wy), wx)[0]
+    return along_y[0].addcmul(slope_x, wx), (slope_x, slope_y, slope_z)

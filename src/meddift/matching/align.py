@@ -24,9 +24,9 @@ from meddift.geometry import Grid, ball_offsets, sample, steps_of
 from meddift.matching.descriptors import normal_products, unit
 from meddift.system.threads import for_each
 
-#: Points that are processed at a time: on the CPU so few that their data fit into the cache; on a GPU as many as need
-#: about this many numbers.
-BATCH, DEVICE_NUMBERS = 16, 400_000_000
+#: Points that are processed at a time: on the CPU so few that memory stays small, and so many that operations are
+#: large, since threads that issue small ones wait for each other; on a GPU as many as need about this many numbers.
+BATCH, DEVICE_NUMBERS = 96, 400_000_000
 #: Gauss-Newton steps.
 ROUNDS = 4
 #: Spacing of the neighbours, their largest distance, and standard deviation of their Gaussian weights, mm.

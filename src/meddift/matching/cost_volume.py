@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from meddift.system.threads import for_each
 
-#: Nodes along each edge of a tile. Larger tiles compute more products that no node needs, smaller ones have more
-#: overhead.
-TILE = (4, 2, 2)
+#: Nodes along each edge of a tile. Larger tiles compute more products that no node needs; with smaller ones, threads
+#: wait for each other between many small operations.
+TILE = (8, 4, 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from meddift.registration.smoothness import Smoother, Smoothness
 #: How strongly the best displacement is drawn to the smooth field, a round each, cost a voxel squared.
 PULLS = (0.0, 0.004, 0.01, 0.025, 0.06, 0.15)
 #: Nodes that are worked on at a time on a processor, so that their costs stay in its cache.
-SLICE = 8192
+SLICE = 32_768
 #: Costs from here on mean that the moving scan shows nothing there; those of unit descriptors are below 2.
 UNSEEN = 1.999
 

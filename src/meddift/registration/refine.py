@@ -24,7 +24,7 @@ from meddift.system.threads import for_each
 #: Upper triangle of a symmetric (3, 3) matrix, row by row.
 _TRIANGLE = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 #: Places that a processor works on at a time: what is read for them stays in its cache.
-PLACES = 4096
+PLACES = 32_768
 #: Of conjugate gradients, in each Gauss-Newton step.
 ITERATIONS = 8
 
