@@ -1,4 +1,4 @@
-"""Which code makes features: what was made by other code or other libraries is not mistaken for what is made now."""
+"""Identifying the code that computes features, so that results of other versions are not reused."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib import metadata, resources
 
 @cache
 def code_digest(*packages: str) -> str:
-    """sha256 of the source of some packages of meddift, and of the modules beside them, as 64 hexadecimal digits.
+    """sha256 of the source of some packages of meddift and of its top-level modules, 64 hexadecimal digits.
 
-    Any change counts, be it of a comment: rather made anew once too often than kept once too long.
+    Any change to a source file changes the digest, even that of a comment.
 
     Args:
-        *packages: Such as "features".
+        *packages: Names of packages, such as "features".
     """
     state = hashlib.sha256()
     root = resources.files("meddift")
@@ -27,7 +27,7 @@ def code_digest(*packages: str) -> str:
 
 @cache
 def installed_version(package: str) -> str:
-    """Version of an installed package, found without importing it; "" where it is not known."""
+    """Version of an installed package, without importing it; "" if unknown."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

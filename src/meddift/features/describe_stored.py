@@ -1,4 +1,4 @@
-"""What stored features are, told from the headers of their files: no feature is read."""
+"""Describing files of stored features from their headers, without reading the features."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any
 
 from meddift.errors import ImageError
 
-#: Name of the file in the folder of each scan.
+#: Name of the file of features in the folder of each scan.
 STORED_NAME = "pyramid.safetensors"
 
-#: More than any header has; safetensors itself allows 100 MB.
+#: Largest plausible header, bytes; safetensors itself allows 100 MB.
 _LARGEST_HEADER = 1 << 24
 
 
 def stored_in(folder: Path) -> list[Path]:
-    """Files of stored features in a folder of the store, or in the folder of one scan there."""
+    """Files of stored features in a store, or in the folder of one scan of a store."""
     return sorted([*folder.glob(STORED_NAME), *folder.glob(f"*/{STORED_NAME}")])
 
 
 def describe_stored(path: Path | str) -> dict[str, Any]:
-    """Describe a file of stored features, or of weights, in the format safetensors; or a folder of the store.
+    """Describe a safetensors file of stored features or weights, or a folder of a store.
 
     Args:
         path: The file or folder.
 
     Returns:
-        Entries ready for JSON: `path`, `format`, `bytes`, `layout`, `digest` (what the features belong to), `levels`
-        (name and shape: X, Y, Z, channels), `provenance`; for weights `tensors` and `parameters`; for a folder
-        `stored`, these entries for each file, or its `problem`.
+        Ready for JSON: `path`, `format`, `bytes`, `layout`, `digest` (key of the features), `levels` (name and shape:
+        X, Y, Z, channels), `provenance`; for weights `tensors` and `parameters`; for a folder `stored`, with these
+        entries for each file, or its `problem`.
 
     Raises:
-        ImageError: if it is no such file, or damaged.
+        ImageError: if it is not such a file, or damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -44,7 +44,7 @@ def describe_stored(path: Path | str) -> dict[str, Any]:
 
 
 def _one(path: Path) -> dict[str, Any]:
-    """A file among others; a damaged one does not hide them."""
+    """Describe one file of a folder; for a damaged one the entry says the problem."""
     try:
         return _described(path)
     except ImageError as error:
@@ -52,7 +52,7 @@ def _one(path: Path) -> dict[str, Any]:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """One file."""
+    """Describe one file; raises ImageError if it is damaged."""
     size = path.stat().st_size
     try:
         with path.open("rb") as stream:
@@ -78,4 +78,4 @@ def _described(path: Path) -> dict[str, Any]:
             "provenance": header["provenance"],
         }
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ImageError(f"{path} is no file of stored features, or damaged: {str(error)[:100]}.") from error
+        raise ImageError(f"{path} is not a file of stored features, or is damaged: {str(error)[:100]}.") from error

@@ -1,4 +1,4 @@
-"""From a scan to its pyramid: prepare, encode, add noise, read the decoder, average; and MIND beside it."""
+"""Feature extraction: encode a scan, add noise, read the network's decoder and average; and compute MIND."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 
     from meddift.models import DiffusionModel, ModelSpec
 
-#: Name of the hand-made level, see `mind_level`. All other levels come from the network.
+#: Name of the level of MIND-SSC descriptors, see `mind_level`. All other levels come from the network.
 MIND = "mind"
 
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """What is read from a scan, and how.
+    """The options of feature extraction.
 
     Attributes:
-        timestep: How much noise the network is told to expect, in the model's own schedule.
-        levels: Names of the model's levels, and "mind" for the hand-made one.
-        noise_samples: Number of noise draws; their features are averaged. 0 adds no noise.
-        latent: The mean of the autoencoder's posterior, or one sample of it.
-        seed: Decides all draws.
-        spacing_source: Which voxel size the network is told: that of the grid it sees, or that of the scan.
-        shared_noise: Whether all scans see the same draws. Equal noise at an equal index pulls answers towards that
-            index, so every scan has draws of its own unless asked otherwise.
-        part: "scan", or "body": of a CT only the box around the patient, as `prepare_volume` finds it.
-        numbers: "float32", or "float16": features are rounded to what float16 holds, and take half the space on disk.
+        timestep: Timestep in the model's own schedule at which features are read.
+        levels: Names of the model's levels, and "mind" for MIND-SSC.
+        noise_samples: Number of noise samples over which features are averaged; 0 = no noise is added.
+        latent: Latent of the autoencoder: the "mean" of its posterior, or one "sample".
+        seed: Seed of all random numbers.
+        spacing_source: Voxel size that is passed to the network: that of its input ("network") or of the scan
+            ("original").
+        shared_noise: Whether all scans are encoded with the same noise. Equal noise at equal voxel indices biases
+            matches towards equal indices, so by default every scan has its own.
+        part: "scan", or "body": of a CT only the bounding box of the patient, as `prepare_volume` finds it.
+        numbers: "float32", or "float16": features are rounded to float16 values and take half the space on disk.
 
     Raises:
-        OptionsError: if a value makes no sense.
+        OptionsError: if a value is invalid.
     """
 
     timestep: int = 20
@@ -73,7 +74,7 @@ class ExtractionOptions:
 
     @classmethod
     def for_model(cls, spec: ModelSpec, *, seed: int = 0) -> Self:
-        """What works best with a model, as its specification says."""
+        """The defaults of a model's specification."""
         defaults = spec.defaults
         return cls(
             timestep=defaults.timestep,
@@ -85,28 +86,31 @@ class ExtractionOptions:
 
     @property
     def network_levels(self) -> tuple[str, ...]:
-        """The levels that need the network."""
+        """Names of the levels that need the network."""
         return tuple(name for name in self.levels if name != MIND)
 
     @property
     def draws(self) -> bool:
-        """Whether anything random takes part."""
+        """Whether extraction uses random numbers."""
         return bool(self.network_levels) and (self.noise_samples > 0 or self.latent == "sample")
 
     def digest(self) -> str:
-        """sha256 of all options, as 64 hexadecimal digits; the order of levels does not matter."""
+        """sha256 of all options, 64 hexadecimal digits; independent of the order of levels."""
         parts = {**asdict(self), "levels": sorted(self.levels)}
         return _sha256(parts)
 
     def seed_for(self, draw: str, scan: str) -> int:
-        """The seed of one draw: of (seed, draw), and of the scan too unless the noise is shared.
+        """The seed of one random draw: depends on `seed` and `draw`, and on the scan unless noise is shared.
 
         Args:
             draw: "latent", or "noise 0", "noise 1", ...
-            scan: Digest of the prepared scan: the same however the scan was stored.
+            scan: Digest of the prepared scan, which does not depend on how the scan was stored.
+
+        Returns:
+            A seed of 32 bits.
         """
         parts = [self.seed, draw] if self.shared_noise else [self.seed, draw, scan]
-        # 32 bits: what every generator of random numbers accepts.
+        # All random number generators accept 32 bits.
         return int(_sha256(parts)[:8], 16)
 
 
@@ -128,16 +132,16 @@ def pyramid_key(
     precision: str = "float32",
     device: str = "cpu",
 ) -> str:
-    """Digest of everything that decides what `extract_pyramid` returns, as 64 hexadecimal digits.
+    """Digest of everything that the result of `extract_pyramid` depends on, 64 hexadecimal digits.
 
     Args:
         scan: Digest of the scan.
-        options: What is read, and how.
-        spec: Whose rules prepare the scan.
-        modality: What the scan is said to be, which decides how its intensities are prepared.
+        options: The options of extraction.
+        spec: The specification whose intensity and grid rules apply.
+        modality: Modality of the scan, as in `Volume.modality`; it decides the intensity rule.
         weights: sha256 of the network's weights.
-        precision: In which the network computes.
-        device: Where it computes: "cpu", "cuda", "cuda:N" or "mps"; which one of several cards does not count.
+        precision: Precision of the network.
+        device: Device of the network: "cpu", "cuda", "cuda:N" or "mps"; the number N does not matter.
     """
     decides: dict[str, Any] = {
         "scan": scan,
@@ -166,24 +170,24 @@ def extract_pyramid(
 ) -> Pyramid:
     """Compute the feature maps of one scan.
 
-    Levels of the network cover its whole grid, padding included; the `mind` level covers what is encoded, the scan
-    or the patient in it.
+    Levels of the network cover its whole grid including padding; the "mind" level covers the scan without padding (or
+    the box around the patient, see `ExtractionOptions.part`).
 
     Args:
         volume: The scan, (X, Y, Z), any orientation.
-        model: The network; None where only the `mind` level is wanted.
-        options: What is read, and how.
-        spec: Without a model: whose intensity and grid rules prepare the scan; None = those of `builtin` (CT).
-        digest: What `pyramid_key` says of all this, where the caller has asked it already.
-        spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
-        device: Where all but the network is computed, and where the levels stay: "cpu" or "cuda:N".
-        on_progress: Called as work goes on.
+        model: The network; None if only the "mind" level is wanted.
+        options: The options of extraction.
+        spec: Specification whose intensity and grid rules apply if there is no model; None = that of `builtin`.
+        digest: Result of `pyramid_key` if the caller has computed it; None = compute it.
+        spare: Whether to use the slower mode that saves memory; the features are the same.
+        device: Device of everything outside the network, on which the levels stay: "cpu" or "cuda:N".
+        on_progress: Called with stage and fraction while work goes on.
 
     Returns:
-        Pyramid, coarse to fine. Its digest is that of `pyramid_key`.
+        The levels, coarse to fine; the digest is that of `pyramid_key`.
 
     Raises:
-        OptionsError: if a level needs a network and there is none, or a level or timestep is not the model's.
+        OptionsError: if a level needs a network and there is none, or the model lacks a level or timestep.
         ModelError: if the features hold NaN or infinity.
         ImageError: if the scan cannot be prepared.
     """
@@ -212,7 +216,7 @@ def extract_pyramid(
     _check_finite(levels)
     if options.numbers == "float16":
         levels = [level.rounded() for level in levels]
-    # Of levels of the same spacing, the network's come first, in the order in which it makes them.
+    # Among levels of equal spacing those of the network come first, in their own order.
     levels.sort(key=lambda level: -round(level.grid.voxel_volume, 6))
     made_by = _identity(model) if options.network_levels else {}
     pyramid = Pyramid(
@@ -227,7 +231,7 @@ def extract_pyramid(
             "options": {**asdict(options), "levels": list(options.levels)},
         },
     )
-    # Whitening asks for them in every later run.
+    # Whitening needs the moments in every later run.
     pyramid = pyramid.with_moments()
     report("done", 1.0)
     return pyramid
@@ -242,7 +246,7 @@ def _network_levels(
     device: str,
     report: Callable[[str, int], None],
 ) -> list[Level]:
-    """Encode once, run the decoder for each draw, and average."""
+    """Levels of the network: encode once, run the U-Net for each noise sample, and average."""
     report("encoding the scan", 0)
     scan = prepared.digest() if options.draws else ""
     latent = model.encode(prepared, latent=options.latent, seed=options.seed_for("latent", scan), spare=spare)
@@ -251,7 +255,7 @@ def _network_levels(
     order = [name for name in model.spec.levels if name in options.network_levels]
     order += [
         name for name in options.network_levels if name not in order
-    ]  # the model itself says that they are not its
+    ]  # the model raises for levels that it does not have
     total: dict[str, Tensor] = {}
     grids = {}
     for k, seed in enumerate(seeds):
@@ -268,7 +272,7 @@ def _check_finite(levels: Sequence[Level]) -> None:
     """Refuse features that would make every comparison NaN."""
     import torch
 
-    # The least and the largest tell: NaN is passed on, and infinity is one of them.
+    # Minimum and maximum suffice: NaN propagates, and an infinity is one of them.
     ends = torch.stack([torch.stack(torch.aminmax(level.tensor)).double() for level in levels]).tolist()
     for level, (least, largest) in zip(levels, ends, strict=True):
         if not (math.isfinite(least) and math.isfinite(largest)):
@@ -279,14 +283,14 @@ def _check_finite(levels: Sequence[Level]) -> None:
 
 
 def _specification(model: DiffusionModel | None, spec: ModelSpec | None) -> ModelSpec:
-    """Whose rules prepare the scan."""
+    """The specification whose intensity and grid rules apply."""
     if model is not None:
         return model.spec
     return spec if spec is not None else find_spec("builtin")
 
 
 def _identity(model: DiffusionModel | None) -> dict[str, str]:
-    """What of a model decides features besides its specification."""
+    """Everything about a model besides its specification that features depend on."""
     if model is None:
         return {}
     return {"weights": model.weights_hash, "precision": str(model.precision), "device": str(model.device)}

@@ -1,8 +1,8 @@
-"""MIND-SSC: a hand-made local descriptor that says how the surroundings of a voxel resemble each other.
+"""MIND-SSC: a local descriptor of the self-similarity of image patches around a voxel (self-similarity context).
 
 Heinrich, Jenkinson, Papiez, Brady, Schnabel: Towards realtime multimodal fusion for image-guided interventions
-using self-similarities. MICCAI 2013. Of the six neighbours of a voxel, the twelve pairs that are not opposite
-each other are compared, patch by patch. The voxel itself takes no part, so that its noise does not either.
+using self-similarities. MICCAI 2013. The patches around the six neighbours of a voxel are compared in the twelve pairs
+that are not opposite. The patch of the voxel itself is not used, so that its noise does not affect all channels.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 #: Offsets of the six neighbours, in units of the dilation.
 _NEIGHBOURS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
-#: The twelve pairs of neighbours at distance sqrt(2): one pair a channel. The smaller offset comes first.
+#: The twelve pairs of neighbours at distance sqrt(2), one for each channel. The smaller offset comes first.
 _PAIRS = tuple(
     (min(pair), max(pair))
     for pair in combinations(_NEIGHBOURS, 2)
     if sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) == 2
 )
-#: The local variance is kept within this factor of its mean over the scan, both ways (as the authors' own code does).
+#: The local variance is clamped to within this factor of its mean over the scan, as in the authors' code.
 _VARIANCE_RANGE = 1e3
-#: Slabs of about this many voxels are worked on at a time: on a processor a few of them fit into its cache, on a
-#: graphics card they keep it busy (40 numbers a voxel: 3 GB).
+#: Voxels of a slab that is processed at a time: on the CPU so few that the data fit into the cache, on a GPU enough to
+#: keep it busy.
 _SLAB_VOXELS = {"cpu": 400_000, "cuda": 20_000_000}
-#: Planes that are smoothed across at a time.
+#: Planes that are smoothed across planes at a time.
 _RUN = {"cpu": 1, "cuda": 1_000}
 
 
@@ -50,21 +50,20 @@ def mind_level(
     For a pair of neighbours (a, b) of voxel x, at `dilation` voxels from it, D is the mean of squared differences
     between the cubes of `2 * radius + 1` voxels around a and around b. With V the mean over the twelve pairs of
     D - min D, clamped to within a factor of 1000 of its mean over the scan, the channel is exp(-(D - min D) / V).
-    Beyond the border of the scan its border voxels repeat.
+    Border voxels are replicated beyond the scan.
 
     Args:
-        volume: One scan of shape (X, Y, Z), any numeric type; MIND is computed on the device on which it is.
-            Intensities as the network sees them: a window that is clipped to what matters keeps metal and air from
-            deciding over the variance.
+        volume: A scan of shape (X, Y, Z), any numeric type; MIND is computed on its device. Intensities should be
+            those of the network's input, clipped to a window, so that metal and air do not dominate the variance.
         radius: Half the edge of the patches, voxels; 0 compares single voxels.
-        dilations: Distances of the neighbours, voxels; twelve channels for each.
-        smoothing: Standard deviation of a Gaussian that the channels are smoothed with in the end, voxels; 0 = none.
-            MIND varies quickly from voxel to voxel, while descriptors are read between voxels.
+        dilations: Distances of the neighbours, voxels; each gives twelve channels.
+        smoothing: Standard deviation of the Gaussian with which channels are finally smoothed, voxels; 0 = none. MIND
+            varies quickly between voxels, whereas descriptors are interpolated.
         name: Name of the level.
         weight: Weight of the level.
 
     Returns:
-        Level of 12 channels a dilation, each value in (0, 1], on the grid of `volume`.
+        Level of 12 channels for each dilation, values in (0, 1], on the grid of `volume`.
 
     Raises:
         ImageError: if `volume` has channels, or holds NaN or infinity.
@@ -91,7 +90,7 @@ def mind_level(
 
 
 def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: list[float]) -> None:
-    """Write the twelve channels of one dilation, smoothed, into `out`, (X, Y, Z, 12), slab by slab along X."""
+    """Compute the smoothed twelve channels of one dilation into `out`, (X, Y, Z, 12), slab by slab along X."""
     import torch
 
     margin, reach = radius + dilation, len(kernel) - 1
@@ -115,17 +114,17 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: l
         for distance in distances[1:]:
             total += distance
         torch.sub(total.div_(len(_PAIRS)), smallest, out=variance[slab])
-    # double: the mean of millions of float32 values of very different size
+    # float64, since this is a mean of millions of values of very different size
     mean = float(variance.mean(dtype=torch.float64))
     if mean == 0.0:  # the scan is constant, and so is every patch
         out.fill_(1.0)
         return
     variance.clamp_(mean / _VARIANCE_RANGE, mean * _VARIANCE_RANGE)
-    # Channels smoothed within their planes: those of a slab, and `reach` on either side that smoothing across needs.
+    # Channels smoothed within planes: those of a slab, and `reach` more on either side for smoothing across planes.
     channels = image.new_empty((len(_PAIRS), length + 3 * reach, *image.shape[1:]))
     one, other = image.new_empty((2, length, *image.shape[1:]))
     for slab in slabs:
-        # Distances once more: that takes less time than to keep all of them until the variance is known.
+        # Computing the distances again takes less time than storing all of them until the variance is known.
         distances, smallest = distances_in(slab)
         count = slab.stop - slab.start
         for channel, distance in zip(channels, distances, strict=True):
@@ -138,7 +137,7 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: l
         at_end, end = slab.stop == planes, 2 * reach + count
         if at_end:
             channels[:, end : end + reach] = channels[:, end - 1 : end]
-        # Those planes whose neighbours on both sides are there by now.
+        # The planes whose neighbours on both sides have been computed.
         last = planes if at_end else slab.stop - reach
         for plane in range(max(0, slab.start - reach), last, run):
             count_now = min(run, last - plane)
@@ -152,10 +151,10 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: l
 
 
 def _patch_distances(padded: Tensor, radius: int, dilation: int) -> list[Tensor]:
-    """Mean squared differences between patches, one (x, Y, Z) map a pair, of a slab with its margin on all sides.
+    """Mean squared differences between patches: one (x, Y, Z) map for each pair, for a slab with margins.
 
-    A pair (a, b) differs from its mirror image (-b, -a) by a shift only: patches at a and b compare as those at 0 and
-    b - a do, one step of a further on. So six maps are averaged over patches, and each is read at two places.
+    The map of a pair (a, b) is that of (0, b - a) shifted by a, and so is that of its mirror image (-b, -a). Therefore
+    only six maps are averaged over patches, and each is read at two shifts.
     """
     margin = radius + dilation
     shape = [n - 2 * margin for n in padded.shape]
@@ -165,7 +164,7 @@ def _patch_distances(padded: Tensor, radius: int, dilation: int) -> list[Tensor]
         step = tuple(b - a for a, b in zip(first, second, strict=True))
         if step not in averaged:
             averaged[step] = _averaged_square(padded, [dilation * s for s in step], radius)
-        # Index 0 of an averaged map lies where both its patches lie wholly in the padded slab.
+        # Index 0 of an averaged map is the first position at which both patches lie inside the padded slab.
         start = [margin + dilation * a - radius + min(0, dilation * s) for a, s in zip(first, step, strict=True)]
         window = tuple(slice(i, i + n) for i, n in zip(start, shape, strict=True))
         result.append(averaged[step][window])
@@ -173,7 +172,7 @@ def _patch_distances(padded: Tensor, radius: int, dilation: int) -> list[Tensor]
 
 
 def _averaged_square(image: Tensor, shift: list[int], radius: int) -> Tensor:
-    """Mean over a cube of (image(y) - image(y + shift))^2, where both cubes lie in the image."""
+    """Mean over a cube of (image(y) - image(y + shift))^2 wherever both cubes lie inside the image."""
     here = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, image.shape, strict=True))
     there = tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, image.shape, strict=True))
     squared = image[here] - image[there]
@@ -189,7 +188,7 @@ def _averaged_square(image: Tensor, shift: list[int], radius: int) -> Tensor:
 
 
 def _gaussian(sigma: float) -> list[float]:
-    """A Gaussian from its middle to three sigma, its sum with the other half 1; [1] for a sigma of 0."""
+    """Half of a normalised Gaussian kernel, from its centre to three sigma; [1] for a sigma of 0."""
     if sigma == 0:
         return [1.0]
     reach = max(1, int(3 * sigma + 0.5))
@@ -199,7 +198,7 @@ def _gaussian(sigma: float) -> list[float]:
 
 
 def _smooth_along(values: Tensor, axis: int, kernel: list[float], out: Tensor) -> None:
-    """Convolution along an axis with a symmetric kernel, given from its middle on; border values repeat."""
+    """Convolve along an axis with a symmetric kernel, given from its centre; border values are replicated."""
     import torch
 
     count = values.shape[axis]

@@ -1,6 +1,6 @@
-"""Mean and covariance of the descriptors of a scan: all that whitening has to know about it.
+"""Mean and covariance of the descriptors of a scan, the statistics for whitening.
 
-Moments of two scans add up, so each is taken once a scan and kept beside its features.
+The moments of two scans can be combined, so they are computed once for each scan and stored with its features.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from meddift.errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Statistics are taken from every n-th voxel, so that about this many of each scan count: for some tens of channels
-#: the covariance is then known to a few thousandths.
+#: Statistics are computed from every n-th voxel, so that about this many are used.
 _ROWS = 400_000
-#: About this many numbers are worked on at a time: a block stays in a processor's cache.
+#: Size of a block of descriptors, as a number of values, that stays in the cache.
 _BLOCK_NUMBERS = 200_000
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """First and second moments of some descriptors.
+    """First and second moments of a set of descriptors.
 
     Attributes:
-        count: How many descriptors.
+        count: Number of descriptors.
         mean: (C,) float64.
-        covariance: (C, C) float64, about the mean, divided by `count`.
+        covariance: (C, C) float64, central second moments, divided by `count`.
     """
 
     count: int
@@ -38,7 +37,7 @@ class Moments:
     covariance: NDArray[np.float64]
 
     def joined(self, other: Moments) -> Moments:
-        """The moments of both sets of descriptors together.
+        """The moments of the union of two sets of descriptors.
 
         Raises:
             ModelError: if they have different numbers of channels.
@@ -53,24 +52,23 @@ class Moments:
 
 
 def moments_of(matrix: Tensor, mask: NDArray[np.bool_]) -> Moments:
-    """Moments of (every n-th of) some rows.
+    """Moments of a subset of descriptors, of which every n-th is used if there are many.
 
     Args:
-        matrix: (N, C) float32, one row a voxel, on any device.
-        mask: (N,) bool, the rows that count; where it is all False, all of them do.
+        matrix: (N, C) float32, one row for each voxel, on any device.
+        mask: (N,) bool, the rows to use; if all are False, all rows are used.
     """
     import torch
 
     mask = mask if mask.any() else np.ones_like(mask)
     step = _odd(int(mask.sum()) // _ROWS)
     mask, matrix = mask[::step], matrix[::step]
-    if not mask.any():  # what counts fell between the steps
+    if not mask.any():  # no selected row is among every n-th
         mask = np.ones_like(mask)
     counted = np.flatnonzero(mask)
     count, rows = len(counted), torch.from_numpy(counted).to(matrix.device)
-    # One pass over the data: moments about a guess of the mean, from a few rows, lose no digits worth mentioning.
-    # The sums of a block of some thousand rows are taken in float32, those of all blocks in float64; where there is no
-    # cache to care for, all of it in float64.
+    # One pass over the data: moments about an estimate of the mean, from a few rows, are numerically stable. On the
+    # CPU sums within a block are computed in float32 and sums of blocks in float64; on a GPU everything in float64.
     guess = matrix[rows[:: max(1, count // 5000)]].double().mean(dim=0).float()
     channels = matrix.shape[1]
     total = matrix.new_zeros(channels, dtype=torch.float64)
@@ -81,12 +79,12 @@ def moments_of(matrix: Tensor, mask: NDArray[np.bool_]) -> Moments:
         block = block if cached else block.double()
         total += block.sum(dim=0)
         covariance += block.T @ block
-    # One transfer for all.
+    # One transfer for all results.
     told = torch.cat([guess.double(), total / count, (covariance / count).reshape(-1)]).cpu().numpy()
     first, offset, second = told[:channels], told[channels : 2 * channels], told[2 * channels :]
     return Moments(count, first + offset, second.reshape(channels, channels) - np.outer(offset, offset))
 
 
 def _odd(step: int) -> int:
-    """An odd step near this one: lines of a grid are mostly even, and an even step would visit the same columns."""
+    """The step, made odd: grids mostly have even lengths, and an even step would visit the same columns only."""
     return max(1, step | 1)

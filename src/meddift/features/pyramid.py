@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 class Level:
     """One feature map: a descriptor at every voxel of a (mostly coarse) grid.
 
-    The channels come last and lie side by side in memory. Matching reads descriptors at scattered points (one
-    piece of memory a grid corner) and multiplies all of them by a block of queries: `matrix` is a view, no copy.
+    Channels are the last axis and contiguous in memory, since matching reads whole descriptors at scattered points and
+    multiplies all of them by a block of queries (`matrix` is a view).
 
     Attributes:
-        name: Which feature map this is: `up0`, `up1`, ... for decoder blocks, `mind` for the hand-made descriptor.
-        values: (X, Y, Z, C) float32, C-contiguous: an array, or a tensor, which stays on its device. Whatever else is
-            given is converted.
-        grid: The grid of the first three axes, world RAS mm.
-        weight: How much this level counts in a mean over levels, relative to the others; 0 or more.
+        name: Name of the level: "up0", "up1", ... for decoder blocks, "mind" for MIND-SSC.
+        values: (X, Y, Z, C) float32, C-contiguous: an array, or a tensor, which stays on its device. Other types and
+            layouts are converted.
+        grid: The grid of the first three axes, in world RAS mm.
+        weight: Relative weight in a mean over levels; 0 or more.
 
     Raises:
         GeometryError: if the first three axes of `values` are not `grid.shape`, or there is no channel.
@@ -46,7 +46,7 @@ class Level:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Validate, and bring the values into their layout."""
+        """Validate, and convert the values to their type and layout."""
         given: Any = self.values
         values = given.float().contiguous() if is_tensor(given) else np.ascontiguousarray(given, dtype=np.float32)
         if values.ndim != 4 or tuple(values.shape[:3]) != self.grid.shape or values.shape[3] < 1:
@@ -70,7 +70,7 @@ class Level:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the features take in memory."""
+        """Memory of the features, bytes."""
         return int(self.values.nbytes)
 
     @once
@@ -90,13 +90,13 @@ class Level:
 
     @property
     def matrix(self) -> NDArray[np.float32]:
-        """(X*Y*Z, C) float32 view, one row a voxel, the last spatial axis running fastest."""
+        """(X*Y*Z, C) float32 view, one row for each voxel, the last spatial axis running fastest."""
         return self.features.reshape(-1, self.features.shape[3])
 
     def rounded(self) -> Level:
-        """The level with its features rounded to float16, or as it is where float16 does not reach its values.
+        """The level with features rounded to float16; unchanged if they exceed the range of float16.
 
-        The relative error is at most 2^-11 down to 6e-5; what is smaller is rounded to multiples of 6e-8.
+        The relative error is at most 2^-11 down to 6e-5; smaller values are rounded to multiples of 6e-8.
         """
         import torch
 
@@ -108,22 +108,22 @@ class Level:
             if features.device.type != "cpu":
                 return replace(self, values=features.half().float())
             rounded = torch.empty_like(features)
-            for plane, result in zip(features, rounded, strict=True):  # a plane stays in a processor's cache
+            for plane, result in zip(features, rounded, strict=True):  # a plane stays in the cache
                 result.copy_(plane.half())
             return replace(self, values=rounded.numpy())
 
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:
-    """Everything that is known about one scan when points are looked for in it.
+    """The feature maps of one scan.
 
     Attributes:
-        levels: Coarse to fine. Levels may cover more than the scan: a network pads to the size it needs.
-        image_grid: The scan's own grid as it was read, in whatever orientation.
-        network_grid: The grid of the image that the network saw, padding included.
-        digest: 64 hexadecimal digits; equal for equal content, whatever made it.
-        provenance: What made it (model, options, versions), ready for JSON.
-        moments: Name of a level -> the moments of its descriptors, where they have been taken; see `moments_of`.
+        levels: The levels, coarse to fine. They may cover more than the scan, since networks need padding.
+        image_grid: The scan's own grid as it was read, in any orientation.
+        network_grid: The grid of the network's input, including padding.
+        digest: 64 hexadecimal digits, the key of everything that the features depend on; see `pyramid_key`.
+        provenance: Model, options and versions with which the features were computed, ready for JSON.
+        moments: Name of a level -> the moments of its descriptors, if they have been computed; see `moments_of`.
 
     Raises:
         OptionsError: if there is no level, or two have the same name.
@@ -150,7 +150,7 @@ class Pyramid:
                 raise GeometryError(f"levels must go from coarse to fine, but {fine!r} comes after {coarse!r}")
 
     def __repr__(self) -> str:
-        """Levels and size."""
+        """Levels and memory."""
         return f"Pyramid({', '.join(self.names)}; {self.nbytes / 1e6:.0f} MB of {self.image_grid!r})"
 
     @property
@@ -160,11 +160,11 @@ class Pyramid:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the feature maps take in memory."""
+        """Memory of all feature maps, bytes."""
         return sum(level.nbytes for level in self.levels)
 
     def level(self, name: str) -> Level:
-        """The level of this name.
+        """The level with this name.
 
         Raises:
             OptionsError: if there is none.
@@ -186,9 +186,9 @@ class Pyramid:
         return voxels_inside(self.level(name).grid, self.image_grid)
 
     def moments_of(self, name: str) -> Moments:
-        """Moments of a level's descriptors, over (every n-th of) the voxels inside the scan's field of view.
+        """Moments of a level's descriptors over the voxels inside the scan's field of view (every n-th of many).
 
-        Where a grid is so coarse that no voxel is inside, all of its voxels count.
+        If the grid is so coarse that no voxel centre lies inside, all voxels are used.
 
         Raises:
             OptionsError: if there is no such level.
@@ -198,18 +198,18 @@ class Pyramid:
         return known if known is not None else moments_of(level.tensor.flatten(0, 2), self.inside(name).reshape(-1))
 
     def with_moments(self) -> Pyramid:
-        """The same scan with the moments of all levels taken. No array is copied."""
+        """The same pyramid with the moments of all levels. No array is copied."""
         return replace(self, moments={name: self.moments_of(name) for name in self.names})
 
     def in_main_memory(self) -> Pyramid:
-        """The same scan with all levels in main memory; no array is copied that is there already."""
+        """The same pyramid with all levels in main memory; arrays that are there already are not copied."""
         return replace(self, levels=tuple(replace(level, values=level.features) for level in self.levels))
 
     def select(self, names: Iterable[str]) -> Pyramid:
-        """The same scan with these levels only, coarse to fine whatever the order of `names`; no array is copied.
+        """The same pyramid with some levels only, coarse to fine whatever the order of `names`; nothing is copied.
 
         Raises:
-            OptionsError: if one of them is not there, or none is asked for.
+            OptionsError: if a level does not exist, or `names` is empty.
         """
         wanted = {self.level(name).name for name in names}
         levels = tuple(level for level in self.levels if level.name in wanted)
@@ -217,10 +217,13 @@ class Pyramid:
         return replace(self, levels=levels, moments=moments)
 
     def weighted(self, weights: Mapping[str, float]) -> Pyramid:
-        """The same scan with other weights of levels; levels that are not named weigh 1. No array is copied.
+        """The same pyramid with other weights of levels. No array is copied.
+
+        Args:
+            weights: Name of a level -> its weight; other levels get weight 1, and unknown names are ignored.
 
         Raises:
-            OptionsError: if a weight makes no sense. Names of levels that are not here are passed over.
+            OptionsError: if a weight is negative or not finite.
         """
         levels = tuple(replace(level, weight=weights.get(level.name, 1.0)) for level in self.levels)
         return replace(self, levels=levels)
@@ -239,7 +242,7 @@ def voxels_inside(grid: Grid, image_grid: Grid) -> NDArray[np.bool_]:
     relation = image_grid.inverse @ grid.affine
     aligned = np.abs(relation[:3, :3]) > 1e-9 * np.abs(relation[:3, :3]).max()
     if (aligned.sum(axis=0) == 1).all() and (aligned.sum(axis=1) == 1).all():
-        # Axes that run along each other: a voxel is inside if it is inside along each of them.
+        # For parallel axes a voxel is inside if it is inside along each axis.
         masks = []
         for axis in range(3):
             line = np.zeros((grid.shape[axis], 3))

@@ -1,4 +1,4 @@
-"""`FeatureStore`: pyramids on disk, found again by what they were made of."""
+"""`FeatureStore`: pyramids on disk, found by the digest of everything they depend on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from meddift.system.temporary import sweep_store
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Bytes that stored pyramids may take by default: some fifty chests with the `builtin` model.
+#: Default limit of the size of all stored pyramids, bytes.
 DEFAULT_BUDGET = 20_000_000_000
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -30,16 +30,16 @@ _NOTE = re.compile(r"[A-Za-z0-9-]+")
 
 
 class FeatureStore:
-    """Pyramids on disk, one folder each, named by the digest of all that decided their content.
+    """Pyramids on disk, each in a folder named by the digest of everything that it depends on.
 
-    A stored pyramid comes back bit by bit as it was (float32), so that a repeated question gets the same answer.
-    Several processes may share a folder: files appear whole or not at all. A damaged file counts as missing.
-    A folder that cannot be written to is said once, in the log, and then done without.
+    A stored pyramid is read back without loss, so that repeated work gives identical results. Several processes may
+    share a folder: files are written atomically. A damaged file counts as missing. If the folder is not writable,
+    one warning is logged and nothing is stored.
 
     Args:
-        folder: Where pyramids are kept. None takes `pyramids` in the folder that the environment variable
-            MEDDIFT_CACHE names, or else in the user's cache folder.
-        budget_bytes: What all of them may take; beyond it, those that were used longest ago are removed.
+        folder: Folder of the pyramids. None = `pyramids` in the folder named by the environment variable
+            MEDDIFT_CACHE, or else in the user's cache folder.
+        budget_bytes: Limit of the size of all pyramids, bytes; the least recently used ones beyond it are removed.
 
     Attributes:
         folder: As above.
@@ -57,7 +57,7 @@ class FeatureStore:
         try:
             self.folder = cache_folder() / "pyramids" if folder is None else Path(folder)
         except OutputError as error:
-            # A folder in which there is nothing, and in which nothing can be made.
+            # A folder that is empty and cannot be written to.
             self.folder, self._writable = Path(os.devnull, "pyramids"), False
             _LOGGER.warning("features are not kept, going on without: %s", error)
 
@@ -68,28 +68,28 @@ class FeatureStore:
     # ------------------------------------------------------------------ in and out
 
     def get(self, key: str) -> Pyramid | None:
-        """The stored pyramid of this key, or None where there is none or it is damaged (the log says so).
+        """The stored pyramid with this key; None if there is none, or it is damaged (which is logged).
 
         Args:
-            key: What `pyramid_key` returns.
+            key: Result of `pyramid_key`.
         """
         path = self._path(key)
         if not self._is_there(path):
             return None
         try:
             pyramid = read_pyramid(path, key)
-        except Exception as error:  # whatever is wrong with a stored copy, the original can be made again
+        except Exception as error:  # whatever is wrong with a stored copy, it can be computed again
             _LOGGER.warning("the stored features in %s cannot be read and are computed again: %s", path, error)
             return None
-        with suppress(OSError):  # the time of last use; a folder may be readable only
+        with suppress(OSError):  # the time of last use; the folder may be read-only
             os.utime(path)
         return pyramid
 
     def put(self, pyramid: Pyramid) -> bool:
-        """Keep a pyramid under its own digest, and remove old ones beyond the budget.
+        """Store a pyramid under its digest, and remove old ones beyond the budget.
 
         Returns:
-            Whether it was kept; if not, the log says once why.
+            Whether it was stored; if not, the reason is logged once.
         """
         if not self._writable:
             return False
@@ -97,9 +97,9 @@ class FeatureStore:
         try:
             with atomic_write(path, make_folder=True) as temporary:
                 write_pyramid(temporary, pyramid)
-        except Exception as error:  # safetensors has errors of its own for a full disk; the pyramid is here anyhow
+        except Exception as error:  # safetensors has its own errors, such as for a full disk; going on is safe
             if not _replaces_mapped_files() and self._is_there(path):
-                return True  # another process is using it, and it holds the same
+                return True  # another process is using the file, which holds the same
             self._writable = False
             _LOGGER.warning("features are not kept in %s, going on without: %s", self.folder, error)
             return False
@@ -107,11 +107,11 @@ class FeatureStore:
         return True
 
     def get_or_make(self, key: str, make: Callable[[], Pyramid]) -> Pyramid:
-        """The stored pyramid of a key, or else a new one, which is then kept.
+        """The stored pyramid with this key; if there is none, compute and store it.
 
         Args:
-            key: What `pyramid_key` returns.
-            make: Computes the pyramid of this key.
+            key: Result of `pyramid_key`.
+            make: Computes the pyramid with this key.
         """
         found = self.get(key)
         if found is None:
@@ -120,7 +120,7 @@ class FeatureStore:
         return found
 
     def note(self, key: str, name: str) -> Any:
-        """What was noted beside the pyramid of a key, or None where there is nothing or it cannot be read."""
+        """The note stored beside the pyramid with this key; None if there is none or it cannot be read."""
         path = self._note_path(key, name)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -128,15 +128,18 @@ class FeatureStore:
             return None
 
     def put_note(self, key: str, name: str, content: Any) -> bool:
-        """Keep something small beside the pyramid of a key, for as long as that is kept.
+        """Store a small note beside the pyramid with this key; it is removed together with the pyramid.
 
         Args:
             key: As for `get`.
-            name: Letters, digits and hyphens.
+            name: Name of the note: letters, digits and hyphens.
             content: Ready for JSON.
 
         Returns:
-            Whether it was kept: not where there is no such pyramid, or the folder cannot be written to.
+            Whether it was stored: not if there is no such pyramid or the folder is not writable.
+
+        Raises:
+            OptionsError: if the name has other characters.
         """
         if not self._is_there(self._path(key)):
             return False
@@ -155,12 +158,12 @@ class FeatureStore:
     # ------------------------------------------------------------------ housekeeping
 
     def remove(self, key: str) -> None:
-        """Remove the pyramid of a key and what was noted beside it, if it is there and can be removed."""
+        """Remove the pyramid with this key and its notes, if they exist and can be removed."""
         with suppress(OSError):
             _remove(self._path(key))
 
     def size(self) -> int:
-        """Bytes that all stored pyramids take."""
+        """Size of all stored pyramids, bytes."""
         return sum(size for _, size, _ in self._entries())
 
     def __len__(self) -> int:
@@ -171,7 +174,7 @@ class FeatureStore:
         """Remove stored pyramids, and nothing else in the folder.
 
         Args:
-            unused_days: Only those that have not been used for so many days.
+            unused_days: Remove only those that have not been used for this many days.
 
         Returns:
             Number of pyramids removed.
@@ -189,7 +192,7 @@ class FeatureStore:
         return len(entries)
 
     def _path(self, key: str) -> Path:
-        """File of a key."""
+        """The file of a key."""
         if not _KEY.fullmatch(key):
             raise OptionsError(f"a key of the feature store is 64 hexadecimal digits, got {key!r}")
         return self.folder / key / STORED_NAME
@@ -202,14 +205,14 @@ class FeatureStore:
             return []
 
     def _is_there(self, path: Path) -> bool:
-        """Whether there is a file; none that may not be looked at."""
+        """Whether a file exists; False if that cannot be determined."""
         try:
             return path.is_file()
         except OSError:
             return False
 
     def _entries(self) -> list[tuple[Path, int, float]]:
-        """(file, bytes, time of last use) of each stored pyramid, the one used longest ago first."""
+        """(file, bytes, time of last use) of each stored pyramid, the least recently used first."""
         entries = []
         for folder in self._folders():
             path = folder / STORED_NAME
@@ -219,7 +222,7 @@ class FeatureStore:
         return sorted(entries, key=lambda entry: entry[2])
 
     def _evict(self, *, keep: Path) -> None:
-        """Remove what a killed run left, then pyramids beyond the budget, never the one at `keep`."""
+        """Remove temporary files of killed runs, then pyramids beyond the budget, but never that at `keep`."""
         for folder in self._folders():
             sweep_store(folder)
         entries = self._entries()
@@ -235,15 +238,15 @@ class FeatureStore:
 
 
 def _replaces_mapped_files() -> bool:
-    """Whether this system lets a file take the place of one that a process has mapped into its memory."""
+    """Whether the operating system can replace a file that a process has mapped into memory."""
     return os.name != "nt"
 
 
 def _remove(path: Path) -> None:
-    """Remove a stored pyramid, the notes beside it and its folder."""
+    """Remove a stored pyramid, its notes and its folder."""
     path.unlink(missing_ok=True)
     for note in path.parent.glob("*.json"):
         if _NOTE.fullmatch(note.stem):
             note.unlink(missing_ok=True)
-    with suppress(OSError):  # somebody is just writing a new one there
+    with suppress(OSError):  # another process may be writing a new one there
         path.parent.rmdir()

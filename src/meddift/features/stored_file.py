@@ -1,8 +1,7 @@
-"""The file in which a pyramid is kept: safetensors, one tensor a level, everything else as JSON in its header.
+"""The file format of stored pyramids: safetensors with one tensor for each level, everything else as JSON metadata.
 
-float32 features are mapped into memory, not read: of a fine level only what a question touches is brought there twice.
-The checksums, though, are those of all bytes: a damaged file is told before it is used. Features that are rounded to
-float16 are kept as such, and come back as float32 in memory.
+float32 features are memory-mapped. Checksums cover all bytes, so damage is detected before a file is used. Features
+that were rounded to float16 are stored as float16 and read as float32.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from meddift.features.moments import Moments
 from meddift.features.pyramid import Level, Pyramid
 from meddift.geometry import Grid
 
-#: Raised when the layout of the file changes; files of other layouts count as missing.
+#: Version of the file layout; files of other versions count as missing.
 _LAYOUT = 4
-#: Bytes that one thread sums up at a time, bytes of one table, and 64-bit integers of one row of it.
+#: For checksums: bytes of a piece for one thread, bytes of a table, and 64-bit integers in a row of the table.
 _PIECE, _TABLE, _ROW = 1 << 24, 1 << 18, 256
 
 
 def write_pyramid(path: Path, pyramid: Pyramid) -> None:
-    """Write a pyramid to a file of ours."""
+    """Write a pyramid to a file; not atomic by itself."""
     from safetensors.numpy import save_file
 
     tensors: dict[str, NDArray[Any]] = {level.name: _smallest(level.features) for level in pyramid.levels}
@@ -49,14 +48,22 @@ def write_pyramid(path: Path, pyramid: Pyramid) -> None:
         "checksums": dict(zip(tensors, _checksums(list(tensors.values())), strict=True)),
     }
     text = json.dumps(header)
-    # One entry: safetensors writes several in changing order, and equal pyramids shall give equal files.
+    # A single entry, since safetensors writes several in varying order: equal pyramids make equal files.
     save_file(tensors, path, metadata={"meddift": f"{zlib.crc32(text.encode()):08x}{text}"})
 
 
 def read_pyramid(path: Path, key: str) -> Pyramid:
-    """The pyramid in a file; raises whatever says that the file is not as it was written.
+    """Read a pyramid from a file.
 
-    The arrays are private copies on write: the file never changes through them.
+    The arrays are mapped copy-on-write, so that the file never changes through them.
+
+    Args:
+        path: The file.
+        key: The digest that the pyramid must have.
+
+    Raises:
+        ValueError: if the file is damaged, of another layout, or of another key; other exceptions of the libraries
+            that read it are possible too.
     """
     entry, tensors = _mapped_tensors(path)
     checksum, text = entry[:8], entry[8:]
@@ -88,13 +95,13 @@ def read_pyramid(path: Path, key: str) -> Pyramid:
 
 
 def _smallest(features: NDArray[np.float32]) -> NDArray[Any]:
-    """The features as float16 if that holds each of them exactly, as they are otherwise."""
+    """The features as float16 if that is exact for all of them, else unchanged."""
     import torch
 
     with torch.inference_mode():
         given = torch.from_numpy(features)
         half = torch.empty_like(given, dtype=torch.float16)
-        for plane, result in zip(given, half, strict=True):  # a plane stays in a processor's cache
+        for plane, result in zip(given, half, strict=True):  # a plane stays in the cache
             result.copy_(plane)
             if not torch.equal(result.float(), plane):
                 return features
@@ -102,7 +109,7 @@ def _smallest(features: NDArray[np.float32]) -> NDArray[Any]:
 
 
 def _single(features: NDArray[Any]) -> NDArray[np.float32]:
-    """Stored features as float32; float16 is converted by PyTorch, several times as fast as by numpy."""
+    """Stored features as float32; float16 is converted by PyTorch, which is faster than numpy."""
     if features.dtype != np.float16:
         return features
     import torch
@@ -113,10 +120,10 @@ def _single(features: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _mapped_tensors(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
-    """Our metadata and the tensors of a safetensors file, mapped into memory.
+    """The metadata of a pyramid and the memory-mapped tensors of a safetensors file.
 
-    The library's own reader copies every tensor. Format: eight bytes with the length of a JSON header, the header,
-    the tensors (https://github.com/huggingface/safetensors#format).
+    The reader of the safetensors library copies every tensor. Format: eight bytes with the length of a JSON header,
+    the header, the tensors (https://github.com/huggingface/safetensors#format).
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -137,9 +144,9 @@ def _mapped_tensors(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
 
 
 def _checksums(arrays: Sequence[NDArray[Any]]) -> list[int]:
-    """A checksum of each array's bytes and of their order, computed on several threads.
+    """A checksum for each array, computed on several threads.
 
-    A flipped bit, a lost page, zeros in place of data, and parts that have changed places are all seen.
+    It detects flipped bits, missing pages, zeros in place of data, and exchanged parts.
     """
     flat = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
     pieces = [(owner, part) for owner, data in enumerate(flat) for part in _pieces(data)]
@@ -155,14 +162,14 @@ def _pieces(data: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 
 def _checksum(piece: NDArray[np.uint8]) -> bytes:
-    """Sums over the rows and over the columns of the bytes, laid out as tables of 64-bit integers.
+    """Row and column sums of the bytes, laid out as tables of 64-bit integers.
 
-    Two words that change places change a sum, or the order of the sums, on which a CRC is taken in the end: 2.5 times
-    as fast as a CRC of all bytes.
+    Exchanging two words changes a sum or the order of the sums, of which a CRC is computed in the end. This is faster
+    than a CRC of all bytes.
     """
     whole = len(piece) // _TABLE * _TABLE
     sums = []
-    for start in range(0, whole, _TABLE):  # small enough to be summed twice in the cache of a processor
+    for start in range(0, whole, _TABLE):  # small enough to stay in the cache for both sums
         table = piece[start : start + _TABLE].view(np.uint64).reshape(-1, _ROW)
         sums += [np.add.reduce(table, axis=0), np.add.reduce(table, axis=1)]
     return b"".join([*(one.tobytes() for one in sums), piece[whole:].tobytes()])

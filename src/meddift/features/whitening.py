@@ -1,9 +1,9 @@
-"""Whitening: what all descriptors of two scans have in common is taken out, what tells them apart is kept.
+"""Whitening of descriptors by the joint statistics of two scans.
 
-Raw features share a large common part, and some directions vary a thousand times more than others, so that cosines
-saturate near 1. ZCA whitening subtracts the mean and multiplies by the inverse square root of the covariance (Bell and
-Sejnowski, The "independent components" of natural scenes are edge filters, Vision Research 1997). It is a linear map
-of the coarse features, so interpolation and exact search hold as they stand.
+Features of a network share a large common component and vary far more along some directions than along others, so
+that cosines saturate near 1. ZCA whitening subtracts the mean and multiplies by the inverse square root of the
+covariance (Bell and Sejnowski, The "independent components" of natural scenes are edge filters, Vision Research 1997).
+It is an affine map of the coarse features, which commutes with interpolation.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from meddift.features.pyramid import Level, Pyramid
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: About this many numbers are mapped at a time: a block and its image stay in the cache.
+#: Size of a block, as a number of values, that stays in the cache together with its result.
 _BLOCK_NUMBERS = 200_000
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """The map that whitens the descriptors of one level: (descriptor - mean) @ matrix.
+    """The whitening of one level: (descriptor - mean) @ matrix.
 
     Attributes:
         mean: (C,) float32.
@@ -41,18 +41,18 @@ class Whitening:
     matrix: NDArray[np.float32]
 
     def apply(self, rows: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Map (N, C) float32 descriptors."""
+        """Whiten (N, C) float32 descriptors, into `out` if it is given."""
         mapped: NDArray[np.float32] = np.matmul(rows, self.matrix, out=out)
         mapped -= self.mean @ self.matrix
         return mapped
 
     def whiten(self, descriptors: Tensor) -> Tensor:
-        """Map (..., C) float32 descriptors on any device; linear, so interpolation may come before or after."""
+        """Whiten (..., C) float32 descriptors on any device; this commutes with interpolation."""
         shift, matrix = self.tensors(descriptors.device)
         return shift.addmm(descriptors.reshape(-1, len(matrix)), matrix).reshape(descriptors.shape)
 
     def tensors(self, device: Any) -> tuple[Tensor, Tensor]:
-        """Minus the mapped mean, and the matrix, on a device; kept there."""
+        """The whitened zero vector (C,) and the matrix (C, C) on a device, cached."""
         import torch
 
         kept = self.__dict__.setdefault("_on_devices", {})
@@ -66,10 +66,7 @@ class Whitening:
 def whitening_maps(
     fixed: Pyramid, moving: Pyramid, *, floor: float = 1e-4, levels: Iterable[str] | None = None
 ) -> dict[str, Whitening]:
-    """The maps by which `whiten_pair` whitens levels, without applying them.
-
-    Takes and raises what `whiten_pair` does.
-    """
+    """Name of each level -> its whitening, as `whiten_pair` applies it; same arguments and errors."""
     if not (math.isfinite(floor) and 0 < floor <= 1):
         raise OptionsError(f"the floor of whitening must be more than 0 and at most 1, got {floor}")
     if fixed.names != moving.names:
@@ -86,24 +83,22 @@ def whiten_pair(
 ) -> tuple[Pyramid, Pyramid]:
     """Whiten levels of two scans by the statistics of both together.
 
-    For each level: subtract the mean, multiply by the symmetric inverse square root of the covariance, both taken over
-    (every n-th of) the voxels of both scans whose centre lies in the field of view of its scan (padding does not
-    count; where a grid is so coarse that no centre does, all of its voxels count). Both scans are mapped in the
-    same way.
+    Each level is whitened with the mean and covariance of the descriptors of both scans (see `Pyramid.moments_of`), in
+    the same way for both.
 
     Args:
-        fixed: Pyramid of the scan in which points are given.
-        moving: Pyramid of the scan in which they are looked for; the same levels with as many channels.
-        floor: Eigenvalues of the covariance below this share of the largest are raised to it, so that
-            directions that hold only noise are not blown up.
-        levels: Names of the levels to whiten; the others are handed on as they are. None whitens all.
+        fixed: Pyramid of the fixed scan.
+        moving: Pyramid of the moving scan, with the same levels and numbers of channels.
+        floor: Eigenvalues of the covariance below this share of the largest are raised to it, so that directions that
+            contain only noise are not amplified.
+        levels: Names of the levels to whiten; other levels stay unchanged. None = all.
 
     Returns:
-        The two pyramids, in the order of the arguments. Arrays are new where a level was whitened, shared otherwise.
+        The fixed and the moving pyramid. Arrays of levels that are not whitened are shared.
 
     Raises:
-        OptionsError: if `floor` is not within (0, 1], or a level is not there.
-        ModelError: if the levels of the two scans do not fit together, or hold NaN or infinity.
+        OptionsError: if `floor` is not within (0, 1], or a level does not exist.
+        ModelError: if the levels of the two scans do not correspond, or contain NaN or infinity.
     """
     maps = whitening_maps(fixed, moving, floor=floor, levels=levels)
     settings = {"floor": floor, "levels": sorted(maps)}
@@ -111,7 +106,7 @@ def whiten_pair(
 
 
 def _whitened(pyramid: Pyramid, maps: dict[str, Whitening], partner: str, settings: dict[str, object]) -> Pyramid:
-    """The pyramid with its new levels, a digest of its own, and a note of what was done."""
+    """The pyramid with whitened levels, a digest of its own, and the whitening in its provenance."""
     note = {**settings, "with": partner}
     digest = hashlib.sha256(json.dumps([pyramid.digest, note], sort_keys=True).encode()).hexdigest()
     levels = tuple(_mapped(level, maps[level.name]) if level.name in maps else level for level in pyramid.levels)
@@ -131,14 +126,14 @@ def _whitening(pyramids: tuple[Pyramid, Pyramid], name: str, floor: float) -> Wh
         raise ModelError(f"level {name!r} holds NaN or infinity and cannot be whitened")
     values, vectors = np.linalg.eigh(both.covariance)
     mean = both.mean.astype(np.float32)
-    if values[-1] <= 0:  # a constant level tells nothing apart: it becomes zero
+    if values[-1] <= 0:  # a constant level contains no information: it becomes zero
         return Whitening(mean, np.eye(channels[0], dtype=np.float32))
     scale = 1 / np.sqrt(np.maximum(values, floor * values[-1]))
     return Whitening(mean, ((vectors * scale) @ vectors.T).astype(np.float32))
 
 
 def _mapped(level: Level, whitening: Whitening) -> Level:
-    """The level after whitening."""
+    """The whitened level."""
     features = np.empty_like(level.features)
     rows, result = level.matrix, features.reshape(-1, level.channels)
     length = max(1, _BLOCK_NUMBERS // level.channels)

@@ -1,7 +1,7 @@
-"""Grids whose axes run along each other: one reads the other axis by axis, which takes no eight corners.
+"""Interpolation between grids with parallel axes, one axis after the other (separable).
 
-Whatever comes from one scan by resizing, cropping and padding is so related. Weights are worked out once for a pair of
-grids.
+Grids that come from one scan by resizing, cropping and padding are parallel. Weights are computed once for each pair
+of grids.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ROWS = 8
 
 @dataclass(frozen=True, eq=False)
 class AxisReading:
-    """Reads one axis of a level at every position of a grid, clamped at the border: linear interpolation.
+    """Linear interpolation of one axis of a level at every position of a grid, clamped at the border.
 
     Attributes:
         low: (n,) int64, index of the lower neighbour on the level.
-        part: (n,) float32, weight of the upper neighbour, 0..1; the lower one has 1 - part.
+        part: (n,) float32, weight of the upper neighbour, 0 to 1; the lower one has weight 1 - part.
         length: Number of voxels of the level along this axis.
     """
 
@@ -45,19 +45,20 @@ class AxisReading:
 
     @property
     def first_sample(self) -> int | None:
-        """Where the grid begins, if it lies on consecutive samples of the level and nothing is interpolated."""
-        place = self.low + self.part  # the last sample is read as the upper neighbour of the one before
+        """First sample of the level on the grid, if grid positions are consecutive samples; None if they are not."""
+        place = self.low + self.part  # the last sample is the upper neighbour of the one before
         begin = int(place[0])
         return begin if (place == begin + np.arange(len(place))).all() else None
 
     def windows(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Weights of the samples that some windows of the grid read.
+        """Interpolation weights of windows of the grid.
 
         Args:
             positions: (N, n) int64, positions on the grid, ascending in each row.
 
         Returns:
-            (N,) int64, the first sample of each window, and (N, n, width) float32 weights of it and the next.
+            (N,) int64, the first sample that each window reads, and (N, n, width) float32, weights of the samples from
+            there on.
         """
         low, high, part = self.low[positions], self.high[positions], self.part[positions]
         width = int((high[:, -1] - low[:, 0]).max()) + 1
@@ -69,7 +70,7 @@ class AxisReading:
         return first, weights
 
     def on(self, device: torch_device) -> tuple[Tensor, Tensor, Tensor]:
-        """`low`, `high` and `part` on a device; kept there."""
+        """`low`, `high` and `part` on a device, cached."""
         import torch
 
         kept: dict[str, tuple[Tensor, Tensor, Tensor]] = self.__dict__.setdefault("_on_devices", {})
@@ -93,7 +94,7 @@ class AxisReading:
 
 
 def read_axes(grid: Grid, level: Grid) -> tuple[AxisReading, AxisReading, AxisReading]:
-    """Work out how `grid` reads `level` along each axis.
+    """Compute how `grid` interpolates `level` along each axis.
 
     Raises:
         GeometryError: if their axes are not parallel and equally directed.
@@ -101,14 +102,14 @@ def read_axes(grid: Grid, level: Grid) -> tuple[AxisReading, AxisReading, AxisRe
     relation = level.inverse @ grid.affine
     step, first = np.diag(relation)[:3], relation[:3, 3]
     off_diagonal = np.abs(relation[:3, :3] - np.diag(step)).max()
-    # Over the whole grid the axes may drift apart by a thousandth of a level voxel, not more.
+    # Over the whole grid the axes may deviate by at most a thousandth of a voxel of the level.
     if off_diagonal * max(grid.shape) > 1e-3 or (step <= 0).any():
         raise GeometryError(f"the search grid {grid!r} and the level {level!r} have different axes")
     readings = []
     for axis in range(3):
         length = level.shape[axis]
         position = first[axis] + step[axis] * np.arange(grid.shape[axis])
-        # A grid that coincides with the level reads samples, not mixtures with a 1e-13 of the neighbour.
+        # Positions that coincide with samples are rounded, so that no neighbour gets a weight of 1e-13.
         nearest = np.round(position)
         position = np.where(np.abs(position - nearest) < 1e-6, nearest, position)
         position = np.clip(position, 0, length - 1)
@@ -118,17 +119,17 @@ def read_axes(grid: Grid, level: Grid) -> tuple[AxisReading, AxisReading, AxisRe
 
 
 def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 0) -> Any:
-    """Read what lies on one grid on another whose axes run in the same directions.
+    """Resample values to another grid with parallel axes.
 
-    Separable linear interpolation, antialiased where the new grid is coarser (see `resampling_matrix`); beyond the
-    border the border value is repeated. One matrix product an axis, for which everything has to lie in order.
+    Separable linear interpolation, antialiased where the new grid is coarser (see `resampling_matrix`); border values
+    are replicated. One matrix product for each axis.
 
     Args:
-        values: Contiguous array or tensor of float32; the axes of `source` stand together, before and after them
-            anything.
+        values: Contiguous float32 array or tensor with the three axes of `source` in a row, and any other axes before
+            and after them.
         source: The grid of the values.
         target: A grid with the same direction, such as `source.respaced(2.0)`.
-        first_axis: Which axis of `values` is the first of the grid.
+        first_axis: Index of the first of the three axes of the grid in `values`.
 
     Returns:
         Contiguous array or tensor of float32, on the same device.
@@ -140,10 +141,10 @@ def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 
     step, first = np.diag(relation)[:3], relation[:3, 3]
     if np.abs(relation[:3, :3] - np.diag(step)).max() > 1e-6 * np.abs(step).max() or (step <= 0).any():
         raise GeometryError(f"cannot resample along axes: {source!r} and {target!r} are not parallel")
-    # The axis that shrinks most comes first: less to read for the others.
+    # The axis that shrinks most comes first, to leave less work for the others.
     for axis in sorted(range(3), key=lambda a: target.shape[a] / source.shape[a]):
         n_in, n_out = source.shape[axis], target.shape[axis]
-        # Where old and new samples coincide there is nothing to blur: keep the exact values.
+        # Where old and new samples coincide, the exact values are kept.
         if n_in == n_out and abs(step[axis] - 1) < 1e-9 and abs(first[axis]) < 1e-6:
             continue
         matrix = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
@@ -154,8 +155,8 @@ def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 
 
 
 def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
-    """(N, m, k): a matrix (m, n) times each (n, k) of (N, n, k), array or tensor."""
-    if ((matrix == 0) | (matrix == 1)).all():  # samples as they are
+    """(N, m, k), product of a matrix (m, n) with each (n, k) of (N, n, k) values; array or tensor."""
+    if ((matrix == 0) | (matrix == 1)).all():  # only samples are selected
         picked = matrix.argmax(axis=1)
         return values.index_select(1, values.new_tensor(picked).long()) if is_tensor(values) else values[:, picked]
     given: Any = values.new_tensor(matrix) if is_tensor(values) else matrix
@@ -166,7 +167,7 @@ def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
         return given @ values
     import torch
 
-    # Of a long line each sample reads only some neighbours: a few rows at a time are multiplied with what they read.
+    # The matrix is banded: a few rows at a time are multiplied with the samples that they read.
     result = values.new_empty((len(values), len(matrix), values.shape[2]))
     for start in range(0, len(matrix), ROWS):
         rows = slice(start, min(start + ROWS, len(matrix)))
@@ -180,11 +181,11 @@ def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
 
 
 def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> NDArray[np.float32]:
-    """Weights that read a line of `n_in` samples at indices `first + step * j`, j < `n_out`.
+    """Weights that interpolate a line of `n_in` samples at indices `first + step * j`, j < `n_out`.
 
     Linear interpolation where `step` <= 1. Where it is larger, the triangle is widened by `step`, so that
     samples in between are averaged instead of skipped (the antialiasing of PIL and of
-    `torch.nn.functional.interpolate(antialias=True)`). Positions beyond the border read the border sample.
+    `torch.nn.functional.interpolate(antialias=True)`). Border samples are replicated.
 
     Returns:
         (n_out, n_in) float32; rows sum to one.
@@ -197,7 +198,7 @@ def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> ND
 
 
 def spline_matrix(count: int, positions: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Weights of `count` cubic B-spline coefficients at continuous positions; splines beyond the ends count as 0.
+    """Weights of `count` cubic B-spline coefficients at continuous positions; coefficients beyond the ends are 0.
 
     The uniform cubic B-spline of M. Unser, Splines: a perfect fit for signal and image processing, 1999.
 

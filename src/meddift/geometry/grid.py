@@ -1,4 +1,4 @@
-"""`Grid`: a voxel grid in world coordinates, and the only place that knows how grids change."""
+"""`Grid`: a voxel grid in world coordinates, and all operations that derive one grid from another."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Grid(VoxelSpace):
         target = np.broadcast_to(np.asarray(spacing, dtype=np.float64), (3,))
         if not (np.isfinite(target).all() and (target > 0).all()):
             raise GeometryError(f"a spacing must be positive, got {target} mm")
-        # 1e-4 of a voxel: 180 voxels of 1.9999999 mm are 180 voxels of 2 mm, not 181.
+        # Tolerance of 1e-4 voxel, so that 180 voxels of 1.9999999 mm become 180 voxels of 2 mm and not 181.
         shape = np.maximum(np.ceil(self.extent / target - 1e-4), 1).astype(int)
         step = target / self.spacing
         middle = (np.asarray(self.shape) - 1) / 2

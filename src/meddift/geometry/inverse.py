@@ -1,4 +1,4 @@
-"""The inverse of any transform, found point by point."""
+"""The numerical inverse of any transform."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from meddift.errors import TransformError
 from meddift.geometry.transforms import AffineTransform, DisplacementField, Transform
 
-#: Steps of the iteration, at most; each shrinks the error by the largest slope of what is not affine.
+#: Largest number of iterations; each reduces the error by the Lipschitz constant of the non-affine part.
 ITERATIONS = 40
 
 
@@ -22,21 +22,21 @@ def invert_points(
     start: NDArray[np.float64] | None = None,
     tolerance_mm: float = 1e-3,
 ) -> NDArray[np.float64]:
-    """Points that a transform takes to given points.
+    """Solve T(x) = y for given points y.
 
-    `x <- x - L^-1 (T(x) - y)` with the linear part L of an affine near the transform: the fixed-point iteration of
-    M. Chen et al. (2008, doi:10.1118/1.2816107), without the affine standing in its way. Steps that make things
-    worse are halved.
+    Iterates `x <- x - L^-1 (T(x) - y)` with the linear part L of an affine approximation: the fixed-point iteration of
+    M. Chen et al. (2008, doi:10.1118/1.2816107) applied to the non-affine part. Steps that increase the error are
+    halved.
 
     Args:
-        transform: Fixed to moving.
+        transform: T, fixed to moving.
         affine: Its affine part.
-        positions: (N, 3) float64, moving world RAS mm.
-        start: (N, 3) first guess; None = the inverse of the affine.
-        tolerance_mm: Where to stop.
+        positions: (N, 3) float64, y, moving world RAS mm.
+        start: (N, 3) float64, initial x; None = the inverse of the affine.
+        tolerance_mm: Error |T(x) - y| at which to stop, mm.
 
     Returns:
-        (N, 3) float64, fixed world RAS mm; where the transform folds there may be no exact answer.
+        (N, 3) float64, x, fixed world RAS mm; inexact where the transform folds.
     """
     found = affine.inverted().apply(positions) if start is None else start.copy()
     back = np.linalg.inv(affine.matrix[:3, :3]).T
@@ -59,13 +59,13 @@ def invert_points(
 
 @dataclass(frozen=True, eq=False)
 class NumericalInverse:
-    """The inverse of any transform, point by point.
+    """The inverse of any transform, computed numerically for each point.
 
     Attributes:
-        transform: Fixed to moving.
+        transform: The transform, fixed to moving.
         affine: Its affine part.
-        residuals: Filled in as points are asked: "median" and "max" of how far, in mm, the transform takes what was
-            found from what was asked; over the largest set of points asked at a time.
+        residuals: "median" and "max" of the error |T(x) - y|, mm, of the largest set of points mapped so far; filled
+            in by `apply`.
     """
 
     transform: Transform
@@ -73,12 +73,12 @@ class NumericalInverse:
     residuals: dict[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Of what."""
+        """The transform that is inverted."""
         return f"NumericalInverse({self.transform!r})"
 
     @classmethod
     def of(cls, transform: Transform, *, residuals: dict[str, float] | None = None) -> NumericalInverse:
-        """The inverse of a transform whose affine part is not known."""
+        """The inverse of a transform whose affine part is unknown and is fitted."""
         return cls(transform, affine_near(transform), {} if residuals is None else residuals)
 
     def apply(self, positions: ArrayLike) -> NDArray[np.float64]:
@@ -95,19 +95,19 @@ class NumericalInverse:
         return np.asarray(found.reshape(world.shape))
 
     def inverted(self) -> Transform:
-        """The transform itself."""
+        """The original transform."""
         return self.transform
 
 
 def affine_near(transform: Transform) -> AffineTransform:
-    """An affine that is close to a transform where it is defined."""
+    """A least-squares affine approximation of a transform in its domain."""
     if isinstance(transform, AffineTransform):
         return transform
     if isinstance(transform, DisplacementField):
         steps = np.maximum(np.asarray(transform.grid.shape) // 8, 1)
         places = transform.grid.voxel_centers()[:: steps[0], :: steps[1], :: steps[2]].reshape(-1, 3)
     else:
-        # A cube as large as a patient, about the middle of the world: far from it a general transform may say nothing.
+        # For a general transform, a cube of the size of a patient around the origin.
         places = np.stack(np.meshgrid(*[np.linspace(-250, 250, 7)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     try:
         return AffineTransform.fit(places, transform.apply(places))

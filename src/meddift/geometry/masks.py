@@ -1,8 +1,7 @@
 """Morphology of binary masks on any device: opening and closing with a ball, connected components, holes of slices.
 
-On a processor, components are those of `scipy.ndimage.label`; on a graphics card, where there is no such function,
-they are found by hooking and pointer jumping (Shiloach and Vishkin 1982, doi:10.1016/0196-6774(82)90008-6), which
-gives the same sets of voxels.
+On the CPU, components are found by `scipy.ndimage.label`; on a GPU by hooking and pointer jumping (Shiloach and
+Vishkin 1982, doi:10.1016/0196-6774(82)90008-6), which gives the same components.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from meddift.geometry.windows import ball_offsets
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Each jump doubles how far a label is followed at a time.
+#: Pointer jumps in each round; each doubles the distance over which labels propagate.
 _JUMPS = 6
 
 
 def opened(mask: Tensor, grid: Grid, radius_mm: float) -> Tensor:
-    """(X, Y, Z) bool: what a ball covers that fits into the mask wholly; nothing lies beyond the border."""
+    """Morphological opening of a (X, Y, Z) bool mask with a ball; the outside of the grid is background."""
     offsets = ball_offsets(grid, radius_mm).tolist()
     return _dilated(_eroded(mask, offsets), offsets)
 
 
 def closed(mask: Tensor, grid: Grid, radius_mm: float) -> Tensor:
-    """(X, Y, Z) bool: the mask, and what lies between its parts closer than a ball; it may bulge beyond the border."""
+    """Morphological closing of a (X, Y, Z) bool mask with a ball, as if the grid were padded with background."""
     import torch
 
     offsets = ball_offsets(grid, radius_mm)
@@ -39,11 +38,14 @@ def closed(mask: Tensor, grid: Grid, radius_mm: float) -> Tensor:
 
 
 def components(mask: Tensor, *, within_slices: bool = False) -> Tensor:
-    """(X, Y, Z) int64 labels of connected sets of voxels, which touch by faces; 0 outside the mask.
+    """Label connected components (6-neighbourhood).
 
     Args:
         mask: (X, Y, Z) bool.
-        within_slices: Whether voxels of different axial slices, along the third axis, count as apart.
+        within_slices: Whether components are confined to slices along the third axis (4-neighbourhood).
+
+    Returns:
+        (X, Y, Z) int64, labels; 0 outside the mask.
     """
     import torch
 
@@ -59,12 +61,15 @@ def components(mask: Tensor, *, within_slices: bool = False) -> Tensor:
 
 
 def largest(mask: Tensor, count: int, *, least: float = 1) -> Tensor:
-    """(X, Y, Z) bool: the largest connected sets of voxels; the later ones only if they have a tenth of the first.
+    """Keep the largest connected components; all but the first only if they have at least a tenth of its size.
 
     Args:
         mask: (X, Y, Z) bool.
-        count: At most so many sets.
-        least: Of at least so many voxels.
+        count: Largest number of components.
+        least: Smallest size of a component, voxels.
+
+    Returns:
+        (X, Y, Z) bool.
     """
     import torch
 
@@ -79,16 +84,16 @@ def largest(mask: Tensor, count: int, *, least: float = 1) -> Tensor:
 
 
 def filled_slices(mask: Tensor) -> Tensor:
-    """(X, Y, Z) bool: the mask with the holes of each axial slice, as `scipy.ndimage.binary_fill_holes` of a slice."""
+    """(X, Y, Z) bool: the mask with holes filled in each axial slice, as by `scipy.ndimage.binary_fill_holes`."""
     import torch
 
     labels = components(torch.nn.functional.pad(~mask, (0, 0, 1, 1, 1, 1), value=True), within_slices=True)
-    outside = labels[:1, :1]  # what is open to the border is no hole
+    outside = labels[:1, :1]  # background that is connected to the border is not a hole
     return mask | ((labels != outside) & (labels > 0))[1:-1, 1:-1]
 
 
 def between_ends(line: Tensor) -> Tensor:
-    """(N, Z) bool: all from the first to the last True along the first axis."""
+    """(N, Z) bool: True from the first to the last True along the first axis."""
     reached = line.int()
     return (reached.cumsum(0) > 0) & (reached.flip(0).cumsum(0).flip(0) > 0)
 
@@ -107,7 +112,7 @@ def _dilated(mask: Tensor, offsets: list[list[int]]) -> Tensor:
 
 
 def _eroded(mask: Tensor, offsets: list[list[int]]) -> Tensor:
-    """What of the mask has every offset inside the mask; outside the border is none of it. Balls are symmetric."""
+    """Voxels whose offsets all lie inside the mask; the outside of the grid is background."""
     result = ~_dilated(~mask, offsets)
     for axis in range(3):
         reach, length = max(offset[axis] for offset in offsets), mask.shape[axis]
@@ -118,17 +123,17 @@ def _eroded(mask: Tensor, offsets: list[list[int]]) -> Tensor:
 
 
 def _overlap(offset: int, length: int) -> tuple[slice, slice]:
-    """Where a shift puts what, along an axis."""
+    """Target and source range of a shift along an axis."""
     low, high = max(0, offset), length + min(0, offset)
     return slice(low, high), slice(low - offset, high - offset)
 
 
 def _hooked(mask: Tensor, axes: int) -> Tensor:
-    """Labels of connected voxels along the first axes: of each set the largest index of a voxel, plus one."""
+    """Labels of components connected along the first `axes` axes: the largest voxel index of each, plus one."""
     import torch
 
     number = torch.arange(mask.numel(), device=mask.device).reshape(mask.shape)
-    # Index 0 stands for all that is outside; voxels count from 1.
+    # Index 0 is the background; voxels are numbered from 1.
     label = torch.where(mask, number + 1, 0)
     while True:
         highest = label.clone()
@@ -141,7 +146,7 @@ def _hooked(mask: Tensor, axes: int) -> Tensor:
         highest = torch.where(mask, highest, 0)
         if torch.equal(highest, label):
             return label
-        # The label of a set follows the highest that any of its voxels touches, then the label of that.
+        # Each label is attached to the highest label that any of its voxels touches; then labels are followed.
         root = torch.arange(mask.numel() + 1, device=mask.device)
         root.scatter_reduce_(0, label.reshape(-1), highest.reshape(-1), "amax")
         root[0] = 0

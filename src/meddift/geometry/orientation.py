@@ -1,4 +1,4 @@
-"""Which way index axes run: to the right or left, to anterior or posterior, to superior or inferior."""
+"""Orientation of index axes: right or left, anterior or posterior, superior or inferior."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
 def closest_axes(direction: NDArray[np.float64]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """For each index axis its closest world axis and the sign; each world axis is used once.
-
-    Of the six assignments, the one with the largest sum of absolute cosines.
+    """Assign each index axis to a world axis: the assignment with the largest sum of absolute cosines.
 
     Args:
         direction: (3, 3) float64, unit vectors of the index axes as columns, RAS.
+
+    Returns:
+        For each index axis its world axis (each is used once), and the sign, 1 or -1, of its direction.
     """
     best = max(_ORDERS, key=lambda order: sum(abs(direction[order[i], i]) for i in range(3)))
     signs = tuple(1 if direction[best[i], i] >= 0 else -1 for i in range(3))
@@ -27,11 +28,14 @@ def closest_axes(direction: NDArray[np.float64]) -> tuple[tuple[int, int, int], 
 def turned_axes(
     direction: NDArray[np.float64], orientation: str
 ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """For each axis of a wanted orientation, the index axis that it comes from, and whether that is flipped.
+    """Permutation and flips that bring index axes closest to an orientation.
 
     Args:
         direction: (3, 3) float64, unit vectors of the index axes as columns, RAS.
         orientation: Three letters, one of each pair L/R, P/A, I/S.
+
+    Returns:
+        For each new axis the index axis from which it comes, and whether that is flipped.
 
     Raises:
         GeometryError: if `orientation` is not such three letters.

@@ -1,9 +1,9 @@
-"""The one sampler: reading grids between their voxels, with gradients; numpy and torch, any device.
+"""Trilinear and nearest-neighbour interpolation with gradients, for numpy arrays and torch tensors on any device.
 
 Arrays are laid out as in `Volume`, (..., X, Y, Z) with channels first; tensors as in `Level`, (X, Y, Z, C) with
-channels last, so that what one place reads lies side by side in memory. Indices are continuous voxel indices, centres
-at integers. Interpolation is trilinear. Beyond the border voxels repeat, or `fill` stands there from the outer voxel
-faces on. A place whose index is not finite has no value: NaN, or `fill`.
+channels last, so that the channels of a voxel are contiguous. Indices are continuous voxel indices, centres at
+integers. Beyond the border voxels are replicated, or replaced by `fill` outside the outer voxel faces. Where an index
+is not finite, the result is NaN or `fill`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from torch import device as torch_device
     from torch import dtype as torch_dtype
 
-#: Places that are read at a time: on a processor what is gathered stays in its cache; elsewhere memory counts.
+#: Points that are processed at a time: on the CPU so few that data stay in the cache, on other devices limited by
+#: memory.
 CHUNK, DEVICE_CHUNK = 16_384, 1_000_000
-#: A place this little beyond an outer voxel face still lies on it, voxels: rounding in an affine.
+#: Tolerance for points on an outer voxel face, voxels: rounding in an affine.
 _ON_THE_FACE = 1e-6
 
 
 def is_tensor(values: Any) -> TypeGuard[Tensor]:
-    """Whether something is a tensor; does not load torch to find out."""
+    """Whether something is a torch tensor; does not import torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(values, torch.Tensor)
 
 
 def mapped(matrix: NDArray[np.float64], points: Any, *, shifts: bool = True) -> Any:
-    """(..., 3) points, array or tensor, through a (4, 4) matrix, or differences of points (`shifts` False)."""
+    """Map (..., 3) points, array or tensor, by a (4, 4) matrix; without translation if `shifts` is False."""
     points = points if is_tensor(points) else np.asarray(points, dtype=np.float64)
     rows = constant(points, matrix[:3]) if is_tensor(points) else matrix[:3]
     moved = points @ rows[:, :3].T
@@ -45,11 +46,14 @@ def mapped(matrix: NDArray[np.float64], points: Any, *, shifts: bool = True) -> 
 
 
 def constant(like: Tensor, numbers: ArrayLike) -> Tensor:
-    """A few numbers as a tensor of the type of another, on its device; kept there, as every copy makes a device wait.
+    """A small constant tensor, cached on its device, since every copy to a GPU synchronises it.
 
     Args:
-        like: Says type and device.
-        numbers: Of any shape; what is returned must not be changed.
+        like: A tensor of the wanted type and device.
+        numbers: The values, any shape.
+
+    Returns:
+        A tensor that must not be changed.
     """
     values = np.ascontiguousarray(numbers, dtype=np.float64)
     return _constant(values.tobytes(), values.shape, like.dtype, like.device)
@@ -78,11 +82,11 @@ def sample(data: Any, indices: Any, *, fill: float | None = None) -> Any:
 
     Args:
         data: (..., X, Y, Z) array of any real type, or (X, Y, Z, C) tensor of floats, C-contiguous.
-        indices: (N, 3) float; for a tensor a tensor on the same device.
-        fill: Value outside the outer voxel faces; None = the border repeats.
+        indices: (N, 3) float voxel indices; for a tensor, a tensor on the same device.
+        fill: Value outside the outer voxel faces; None = border voxels are replicated.
 
     Returns:
-        (..., N) float64 of an array, (N, C) of the tensor's type and device of a tensor.
+        (..., N) float64 for an array; (N, C) of the same type and device for a tensor.
     """
     rows = _Rows(data, indices)
     result = rows.empty(len(rows.index))
@@ -93,15 +97,15 @@ def sample(data: Any, indices: Any, *, fill: float | None = None) -> Any:
 
 
 def sample_with_gradient(data: Tensor, indices: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Values, and how they change with the index; inside a voxel's cell the exact derivative of `sample`.
+    """Trilinear interpolation with its exact derivative inside each cell.
 
     Args:
-        data: (X, Y, Z, C) floats, C-contiguous.
-        indices: (N, 3) on the same device; as many as may be read at a time. Beyond the border the derivative is that
-            at the border.
+        data: (X, Y, Z, C) tensor of floats, C-contiguous.
+        indices: (N, 3) tensor of voxel indices on the same device; all are processed at once. Beyond the border the
+            derivative is that at the border.
 
     Returns:
-        Values, and their derivatives by each of the three indices; (N, C) each.
+        Values, and their derivatives by each of the three voxel indices; (N, C) each.
     """
     rows = _Rows(data, indices)
     return _with_slopes(*rows.corners(slice(None)))
@@ -112,18 +116,19 @@ def nearest(data: NDArray[Any], indices: ArrayLike, *, fill: float | None = ...)
 @overload
 def nearest(data: Tensor, indices: Tensor, *, fill: float | None = ...) -> Tensor: ...
 def nearest(data: Any, indices: Any, *, fill: float | None = None) -> Any:
-    """The value of the voxel in which a place lies; of halves the even index.
+    """Nearest-neighbour interpolation; halves are rounded to the even index.
 
     Args:
         data: (..., X, Y, Z) array or (X, Y, Z, C) tensor of any type.
-        indices: (N, 3) float.
-        fill: Value outside the outer voxel faces and of places that are not finite; None = the border repeats.
+        indices: (N, 3) float voxel indices.
+        fill: Value outside the outer voxel faces and for indices that are not finite; None = border voxels are
+            replicated.
 
     Returns:
-        (..., N) of an array, (N, C) of a tensor, of the type of `data`.
+        (..., N) for an array, (N, C) for a tensor, of the type of `data`.
 
     Raises:
-        GeometryError: if `fill` is no value of the type of `data`, or an index is not finite and there is no fill.
+        GeometryError: if the type of `data` cannot hold `fill`, or an index of an array is not finite without `fill`.
     """
     if is_tensor(data):
         return _nearest_rows(data, indices, fill)
@@ -142,11 +147,7 @@ def nearest(data: Any, indices: Any, *, fill: float | None = None) -> Any:
 
 
 def check_fill(fill: float, dtype: DTypeLike) -> None:
-    """Refuse a fill value that a type cannot hold.
-
-    Raises:
-        GeometryError: if `dtype` is one of integers and `fill` is not a whole number in its range.
-    """
+    """Raise GeometryError if `dtype` is an integer type and `fill` is not a whole number in its range."""
     kind = np.dtype(dtype)
     if np.issubdtype(kind, np.integer):
         limits = np.iinfo(kind)
@@ -158,10 +159,10 @@ def check_fill(fill: float, dtype: DTypeLike) -> None:
 
 
 def as_type(values: NDArray[np.floating], dtype: DTypeLike) -> NDArray[Any]:
-    """Values in the wanted type; integers are rounded and clipped to the range of the type.
+    """Convert values to a type; for integers they are rounded and clipped to its range.
 
     Raises:
-        GeometryError: if integers are wanted and a value is NaN.
+        GeometryError: if `dtype` is an integer type and a value is NaN.
     """
     kind = np.dtype(dtype)
     if not np.issubdtype(kind, np.integer):
@@ -169,7 +170,7 @@ def as_type(values: NDArray[np.floating], dtype: DTypeLike) -> NDArray[Any]:
     if np.isnan(values).any():
         raise GeometryError(f"whole numbers ({kind}) cannot tell a missing value; say with fill what stands there")
     limits = np.iinfo(kind)
-    # float64: int32's greatest value is none of float32's, and would be rounded beyond the range.
+    # float64, since float32 cannot represent the largest int32 and would round it beyond the range.
     return np.asarray(np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(kind))
 
 
@@ -177,7 +178,7 @@ def as_type(values: NDArray[np.floating], dtype: DTypeLike) -> NDArray[Any]:
 
 
 class _Rows:
-    """Data as rows of channels, and the places that are read from it."""
+    """Data as rows of channels, with the indices at which they are interpolated."""
 
     def __init__(self, data: Any, indices: Any) -> None:
         self.tensor = is_tensor(data)
@@ -188,17 +189,17 @@ class _Rows:
             self._flat, self._dtype = data.reshape(-1, data.shape[3]), data.dtype
             self.index = indices.reshape(-1, 3)
         else:
-            # A view: one row a voxel, its channels far apart in memory.
+            # A view with one row for each voxel, whose channels are far apart in memory.
             self._flat, self._dtype = data.reshape(-1, int(np.prod(self._shape))).T, np.dtype(np.float64)
             self.index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
 
     def parts(self) -> Iterator[slice]:
-        """Rows of places that are read at a time."""
+        """Ranges of points that are processed at a time."""
         on_processor = not self.tensor or self._flat.device.type == "cpu"
         yield from chunks(max(1, len(self.index)), size=CHUNK if on_processor else DEVICE_CHUNK)
 
     def empty(self, count: int) -> Any:
-        """(count, C) for the values."""
+        """An empty (count, C) array or tensor for the values."""
         if self.tensor:
             return self._flat.new_empty((count, self._flat.shape[1]))
         return np.empty((count, self._flat.shape[1]))
@@ -217,21 +218,21 @@ class _Rows:
         if self.tensor:
             return self._flat.index_select(0, rows)
         taken = self._flat.take(rows, axis=0) if self._flat.shape[1] == 1 else self._flat[rows]
-        # Integers become floats here, a few at a time: differences of unsigned ones would wrap around.
+        # Integers are converted here, a few at a time: differences of unsigned integers would wrap around.
         return taken.astype(np.float64, copy=False)
 
     def filled(self, values: Any, part: slice, fill: float) -> Any:
-        """Values with `fill` where the place lies outside or is not known."""
+        """Values with `fill` where the point lies outside or its index is not finite."""
         inside = _inside(self.index[part], tuple(self._shape), self.xp)
         return self.xp.where(inside[:, None], values, self.xp.full_like(values, fill))
 
     def as_given(self, values: Any) -> Any:
-        """(N, C) in the layout of what was given."""
+        """(N, C) values in the layout of the input."""
         return values if self.tensor else np.ascontiguousarray(values.T).reshape(*self._lead, -1)
 
 
 def _nearest_rows(data: Tensor, index: Tensor, fill: float | None) -> Tensor:
-    """`nearest` of a tensor; indices that are not finite, without fill, read an arbitrary voxel."""
+    """`nearest` for a tensor; without `fill`, indices that are not finite give an arbitrary voxel."""
     x, y, z, channels = data.shape
     voxel = index.nan_to_num().round().clamp(min=0).minimum(constant(index, [x - 1, y - 1, z - 1])).long()
     values = data.reshape(-1, channels).index_select(0, (voxel[:, 0] * y + voxel[:, 1]) * z + voxel[:, 2])
@@ -245,7 +246,7 @@ def _library(values: Any) -> Any:
 
 
 def _inside(index: Any, shape: tuple[int, ...], xp: Any) -> Any:
-    """(N,) bool, whether places lie within the outer voxel faces; False where they are not finite."""
+    """(N,) bool, whether indices lie within the outer voxel faces; False where they are not finite."""
     last = _vector(index, [n - 0.5 + _ON_THE_FACE for n in shape], xp)
     return ((index >= -0.5 - _ON_THE_FACE) & (index <= last)).all(axis=1)
 
@@ -255,17 +256,17 @@ def _vector(like: Any, numbers: list[float], xp: Any) -> Any:
 
 
 def _cells(index: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> tuple[Any, tuple[int, int, int], Any]:
-    """The cell in which each place lies.
+    """The interpolation cell of each index.
 
     Returns:
-        (N,) int64 flat voxel of its lower corner; what has to be added for the upper one along each axis; and (N, 3)
-        weights of the upper ones, NaN where the index is not finite.
+        (N,) int64, flat index of the lower corner; strides to the upper corner along each axis; and (N, 3) weights of
+        the upper corners, NaN where the index is not finite.
     """
     x, y, z = shape
     last, lower = (_vector(index, [float(max(n - k, 0)) for n in shape], xp) for k in (1, 2))
     clamped = xp.minimum(index.clip(0, None), last)
     low = xp.minimum(xp.floor(clamped), lower)
-    # Of an index that is not finite the difference to itself is NaN, and so is the weight.
+    # For an index that is not finite, the difference to itself is NaN, and so is the weight.
     with np.errstate(invalid="ignore"):
         part = clamped - low + (index - index)
     whole = np.fmax(low, 0).astype(np.int64) if xp is np else low.nan_to_num().long()

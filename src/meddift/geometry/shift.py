@@ -1,4 +1,4 @@
-"""Planes moved by a fraction of a pixel: what straightens slices of a tilted gantry."""
+"""Shifting planes by fractions of a pixel, to correct the shear of a tilted gantry."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from meddift.geometry.axes import resampling_matrix
 
 
 def shifted(data: NDArray[np.number], start: ArrayLike, *, shape: tuple[int, int], fill: float) -> NDArray[np.float64]:
-    """A plane read on a grid of the same spacing that lies at a fraction of a pixel.
-
-    Linear interpolation; from the outer pixel faces on, `fill` stands there.
+    """Resample a plane on a shifted grid of the same spacing by linear interpolation.
 
     Args:
         data: (X, Y) plane.
-        start: (2,) float, the index in `data` at which pixel (0, 0) of the result lies.
-        shape: Lengths of the axes of the result.
-        fill: Value outside of the plane.
+        start: (2,) float, index in `data` of pixel (0, 0) of the result.
+        shape: Shape of the result.
+        fill: Value outside the outer pixel faces of the plane.
 
     Returns:
         (X', Y') float64.

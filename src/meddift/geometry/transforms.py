@@ -1,4 +1,4 @@
-"""Transforms as the product speaks of them: they take points of the fixed scan to points of the moving scan."""
+"""Transforms, which map points of the fixed scan to points of the moving scan."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Floats = NDArray[np.float64]
 
 @runtime_checkable
 class Transform(Protocol):
-    """Anything that takes fixed points to moving points."""
+    """Any map from fixed points to moving points."""
 
     def apply(self, positions: ArrayLike) -> Floats:
         """Map (N, 3) world RAS mm on the fixed scan to (N, 3) world RAS mm on the moving scan."""
         ...
 
     def inverted(self) -> Transform:
-        """The transform that takes moving points to fixed points."""
+        """The inverse: a transform from moving points to fixed points."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class AffineTransform:
-    """A linear map with a shift.
+    """An affine map.
 
     Attributes:
         matrix: (4, 4) float64, fixed world RAS mm to moving world RAS mm.
@@ -55,18 +55,18 @@ class AffineTransform:
         object.__setattr__(self, "matrix", matrix)
 
     def __repr__(self) -> str:
-        """By how much it shifts the middle of the world and changes volumes."""
+        """The displacement of the origin, and the change of volume."""
         shift = ", ".join(f"{v:.2f}" for v in self.matrix[:3, 3])
         return f"AffineTransform(shift {shift} mm, volume x {np.linalg.det(self.matrix[:3, :3]):.3f})"
 
     @classmethod
     def identity(cls) -> AffineTransform:
-        """The transform that moves nothing."""
+        """The identity."""
         return cls(np.eye(4))
 
     @classmethod
     def fit(cls, fixed: ArrayLike, moving: ArrayLike) -> AffineTransform:
-        """Least-squares affine that takes (N, 3) fixed points to (N, 3) moving points; N >= 4, not coplanar.
+        """Least-squares affine from (N, 3) fixed points to (N, 3) moving points; N >= 4, not coplanar.
 
         Raises:
             TransformError: if there are fewer than 4 points or they lie in a plane.
@@ -85,7 +85,7 @@ class AffineTransform:
 
     @classmethod
     def fit_rigid(cls, fixed: ArrayLike, moving: ArrayLike) -> AffineTransform:
-        """Least-squares rotation and shift that take (N, 3) fixed points to (N, 3) moving points; see `rigid_motions`.
+        """Least-squares rigid transform from (N, 3) fixed to (N, 3) moving points; see `rigid_motions`.
 
         Raises:
             TransformError: if there are fewer than 3 points.
@@ -102,25 +102,25 @@ class AffineTransform:
     @overload
     def apply(self, positions: ArrayLike) -> Floats: ...
     def apply(self, positions: Any) -> Any:
-        """Map (N, 3) world RAS mm on the fixed scan to the moving scan; of a tensor a tensor on its device."""
+        """Map (N, 3) points on the fixed scan, world RAS mm, to the moving scan; a tensor stays on its device."""
         return mapped(self.matrix, positions)
 
     def inverted(self) -> AffineTransform:
-        """The affine that takes moving points to fixed points."""
+        """The inverse affine, from moving points to fixed points."""
         return AffineTransform(np.asarray(np.linalg.inv(self.matrix), dtype=np.float64))
 
 
 def rigid_motions(fixed: Floats, moving: Floats) -> tuple[Floats, Floats]:
-    """Rotations R and shifts t with the least sum of |R x + t - y|^2 over the points of each set.
+    """Rotations R and translations t that minimise the sum of |R x + t - y|^2 over the points of each set.
 
-    By singular value decomposition (Kabsch 1976, doi:10.1107/S0567739476001873), reflections excluded.
+    By singular value decomposition (Kabsch 1976, doi:10.1107/S0567739476001873), without reflections.
 
     Args:
-        fixed: (..., N, 3) float64, world mm.
-        moving: (..., N, 3) float64, world mm.
+        fixed: (..., N, 3) float64, x, world RAS mm.
+        moving: (..., N, 3) float64, y, world RAS mm.
 
     Returns:
-        (..., 3, 3) and (..., 3).
+        (..., 3, 3) float64, R, and (..., 3) float64, t in mm.
     """
     middle, end = fixed.mean(axis=-2, keepdims=True), moving.mean(axis=-2, keepdims=True)
     left, _, right = np.linalg.svd((moving - end).swapaxes(-1, -2) @ (fixed - middle))
@@ -151,15 +151,15 @@ class DisplacementField:
             )
 
     def __repr__(self) -> str:
-        """Where it lies and how far it goes."""
+        """The grid, and the size of the displacements."""
         longest = float(np.sqrt(np.square(self.displacement, dtype=np.float64).sum(axis=0).max()))
         return f"DisplacementField({self.grid!r}, up to {longest:.1f} mm)"
 
     def apply(self, positions: ArrayLike) -> Floats:
         """Map (N, 3) world RAS mm on the fixed scan to the moving scan.
 
-        Trilinear between grid points. Outside the grid the displacement is that of the nearest
-        border point, as it continues smoothly; ask `grid.contains` where that matters.
+        Displacements are interpolated trilinearly. Outside the grid the displacement is that of the nearest border
+        voxel; `grid.contains` tells which points lie inside.
         """
         world = np.asarray(positions, dtype=np.float64)
         flat = world.reshape(-1, 3)
@@ -167,7 +167,7 @@ class DisplacementField:
         return moved.reshape(world.shape)
 
     def inverted(self) -> Transform:
-        """The inverse, found point by point when it is applied; where the field folds there is no exact one."""
+        """The inverse, computed numerically when it is applied; inexact where the field folds."""
         from meddift.geometry.inverse import NumericalInverse
 
         return NumericalInverse.of(self)
@@ -175,12 +175,16 @@ class DisplacementField:
 
 @dataclass(frozen=True, eq=False)
 class CompositeTransform:
-    """Several transforms, applied to points in the order in which they stand."""
+    """A composition of transforms.
+
+    Attributes:
+        parts: The transforms, in the order in which they are applied to points.
+    """
 
     parts: tuple[Transform, ...]
 
     def apply(self, positions: ArrayLike) -> Floats:
-        """Map (N, 3) world RAS mm through every part, the first part first."""
+        """Map (N, 3) points, world RAS mm, by all parts, the first part first."""
         world = np.asarray(positions, dtype=np.float64)
         for part in self.parts:
             world = part.apply(world)

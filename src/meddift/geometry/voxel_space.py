@@ -1,4 +1,4 @@
-"""`VoxelSpace`: where voxels lie in the world, and the way between voxel indices and world points."""
+"""`VoxelSpace`: the geometry of a voxel grid, and conversion between voxel indices and world points."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-#: Largest cosine between two index axes that is still taken for rounding. ITK, and with it 3D Slicer,
-#: refuses NIfTI images beyond about this value.
+#: Largest cosine between two index axes that counts as rounding. ITK, and with it 3D Slicer, refuses NIfTI images
+#: beyond about this value.
 SHEAR_TOLERANCE = 1e-4
 
-#: Lengths beyond this are damage, mm; their squares would overflow in places where nobody looks.
+#: Lengths beyond this, mm, are taken for damaged headers; their squares might overflow.
 _LARGEST = 1e9
 
 
 @dataclass(frozen=True, eq=False)
 class VoxelSpace:
-    """The part of `Grid` that says where its voxels are; see there."""
+    """The geometry of `Grid`; see there for its attributes."""
 
     shape: tuple[int, int, int]
     affine: Floats
@@ -54,7 +54,7 @@ class VoxelSpace:
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
 
-    # ------------------------------------------------------------------ what it is
+    # ------------------------------------------------------------------ geometry
 
     @classmethod
     def from_parts(
@@ -64,16 +64,16 @@ class VoxelSpace:
         origin: Sequence[float] = (0.0, 0.0, 0.0),
         direction: ArrayLike | None = None,
     ) -> Self:
-        """A grid whose place in the world is said in parts.
+        """A grid from shape, spacing, origin and direction.
 
         Args:
             shape: Number of voxels along each axis.
-            spacing: Of the voxels along each axis, mm.
+            spacing: Spacing of voxels along each axis, mm.
             origin: Centre of voxel (0, 0, 0), world RAS mm.
-            direction: (3, 3), columns are the unit vectors along which the axes run, world RAS; None = R, A, S.
+            direction: (3, 3), unit vectors of the index axes as columns, world RAS; None = R, A, S.
 
         Raises:
-            GeometryError: if they make no grid.
+            GeometryError: if a value is invalid.
         """
         turn = np.eye(3) if direction is None else np.asarray(direction, dtype=np.float64).reshape(3, 3)
         if np.abs(np.linalg.norm(turn, axis=0) - 1).max() > 1e-3:
@@ -188,7 +188,7 @@ class VoxelSpace:
             indices: (..., 3) float, voxel indices; centres are integers.
 
         Returns:
-            (..., 3) float64, world RAS mm; of a tensor a tensor of its type, on its device.
+            (..., 3) float64, world RAS mm; for a tensor, of its type and on its device.
         """
         return mapped(self.affine, indices)
 
@@ -203,7 +203,7 @@ class VoxelSpace:
             positions: (..., 3) float, world RAS mm.
 
         Returns:
-            (..., 3) float64, voxel indices; not rounded, not clipped. Of a tensor a tensor of its type, on its device.
+            (..., 3) float64, voxel indices, neither rounded nor clipped; for a tensor, of its type and on its device.
         """
         return mapped(self.inverse, positions)
 
@@ -220,13 +220,13 @@ class VoxelSpace:
         return np.asarray(length_mm / self.spacing, dtype=np.float64)
 
     def rim_distance_mm(self, positions: ArrayLike) -> Floats:
-        """How far inside the field of view (bounded by the outer voxel faces) world points lie.
+        """Distance of world points from the border of the field of view (the outer voxel faces).
 
         Args:
             positions: (..., 3) float, world RAS mm.
 
         Returns:
-            (...,) float64, mm along the index axes to the closest face; negative outside.
+            (...,) float64, mm along the index axes to the closest face; positive inside, negative outside.
         """
         index = self.world_to_index(positions)
         inside = np.minimum(index + 0.5, np.asarray(self.shape) - 0.5 - index)
@@ -241,13 +241,13 @@ class VoxelSpace:
 
         Args:
             positions: (..., 3) float, world RAS mm.
-            margin_mm: Shrinks the field of view on each side; negative values widen it.
+            margin_mm: Width by which the field of view is reduced on each side, mm; negative values enlarge it.
 
         Returns:
             (...,) bool. NaN positions are outside.
         """
         index = self.world_to_index(positions)
-        # A nanometre of slack: a point on a face stays inside after rounding in the affine.
+        # A tolerance of a nanometre: a point on a face stays inside after rounding in the affine.
         margin = margin_mm / self.spacing - 0.5 - 1e-6 / self.spacing
         if is_tensor(index):
             low, high = constant(index, margin), constant(index, np.asarray(self.shape) - 1 - margin)
@@ -257,12 +257,12 @@ class VoxelSpace:
         return np.asarray(inside.all(-1))
 
     def voxel_centers(self) -> Floats:
-        """(X, Y, Z, 3) float64, world RAS mm of every voxel centre (24 bytes a voxel)."""
+        """(X, Y, Z, 3) float64, world RAS mm of every voxel centre (24 bytes for each voxel)."""
         axes = [np.arange(n, dtype=np.float64) for n in self.shape]
         return self.index_to_world(np.stack(np.meshgrid(*axes, indexing="ij"), -1))
 
     def voxel_centers_on(self, device: str | torch.device) -> Tensor:
-        """(X * Y * Z, 3) float64, the same on a device, the last axis running fastest."""
+        """(X * Y * Z, 3) float64, world RAS mm of every voxel centre on a device, the last axis running fastest."""
         import torch
 
         axes = [torch.arange(n, dtype=torch.float64, device=device) for n in self.shape]

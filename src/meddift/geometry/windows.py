@@ -1,4 +1,4 @@
-"""Boxes and balls of voxels around places."""
+"""Boxes and balls of voxels around points."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def steps_of(grid: Grid, length_mm: float) -> NDArray[np.int64]:
-    """(3,) int64, the whole number of voxels along each axis that comes closest to a length, at least 1."""
+    """(3,) int64, a length in whole voxels along each axis, rounded, at least 1."""
     return np.asarray(np.maximum(1, np.rint(grid.in_voxels(length_mm))), dtype=np.int64)
 
 
 def ball_offsets(grid: Grid, radius_mm: float, *, step: NDArray[np.int64] | int = 1) -> NDArray[np.int64]:
-    """(K, 3) int64, voxels no farther than a radius from a voxel: every `step`-th along each axis, itself included."""
+    """(K, 3) int64, offsets in voxels of a ball: every `step`-th along each axis, 0 included."""
     steps = np.broadcast_to(np.asarray(step, dtype=np.int64), (3,))
     sides = [np.arange(-n, n + 1) for n in np.floor(grid.in_voxels(radius_mm) / steps + 1e-6).astype(int)]
     ball = np.array(list(product(*sides)), dtype=np.int64) * steps
@@ -31,11 +31,11 @@ def box_within(grid: Grid, other: Grid) -> tuple[tuple[int, int, int], tuple[int
     """The voxels of a grid whose centres lie in the field of view of another with the same axes.
 
     Args:
-        grid: A resized, padded copy of the other.
+        grid: A resized and padded version of `other`.
         other: The grid of a scan.
 
     Returns:
-        First voxel and shape of the box, for `Grid.cropped`; along an axis where no centre lies inside, as with scans
+        First voxel and shape of the box, for `Grid.cropped`. Along an axis where no centre lies inside, as for scans
         thinner than a voxel, the voxel closest to the middle of `other`.
     """
     start, shape = [], []
@@ -54,15 +54,15 @@ def box_within(grid: Grid, other: Grid) -> tuple[tuple[int, int, int], tuple[int
 def windows_around(
     grid: Grid, positions: NDArray[np.float64], radius_mm: float
 ) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
-    """The smallest windows of one common shape that hold all voxels within a radius, shifted onto the grid.
+    """The smallest windows of one shape that contain all voxels within a radius, shifted to lie inside the grid.
 
     Args:
         grid: The grid.
         positions: (N, 3) float64, world RAS mm.
-        radius_mm: Of the ball.
+        radius_mm: Radius of the ball, mm.
 
     Returns:
-        (N, 3) int64 first voxels, and the common shape.
+        (N, 3) int64, the first voxel of each window, and their common shape.
     """
     reach = np.ceil(grid.in_voxels(radius_mm)).astype(np.int64)
     shape = np.minimum(2 * reach + 1, grid.shape)
@@ -72,15 +72,15 @@ def windows_around(
 
 
 def window_distances(grid: Grid, places: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """How far the voxels of windows are from one place in each window, mm.
+    """Distances of the voxels of windows from one point in each window.
 
     Args:
-        grid: The grid; its axes count as orthogonal.
-        places: (N, 3), voxels from the first one of each window.
-        shape: Voxels of every window.
+        grid: The grid, whose axes are taken as orthogonal.
+        places: (N, 3) float, position of the point in each window, voxels from its first voxel.
+        shape: Shape of all windows, voxels.
 
     Returns:
-        (N, n0, n1, n2) float32 on the device of the places.
+        (N, n0, n1, n2) float32, mm, on the device of `places`.
     """
     import torch
 
