@@ -78,7 +78,7 @@ def test_a_mirrored_mask_whose_lesions_lie_in_air_is_refused():
 
 
 def test_what_is_no_label_map_is_refused():
-    with pytest.raises(ImageError, match="other than whole numbers"):
+    with pytest.raises(ImageError, match="not whole numbers"):
         candidates_of_mask(Volume(np.full(GRID.shape, 0.4, np.float32), GRID), SCAN)
     with pytest.raises(ImageError, match="negative"):
         candidates_of_mask(Volume(np.full(GRID.shape, -3, np.int16), GRID), SCAN)

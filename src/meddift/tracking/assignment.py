@@ -1,7 +1,7 @@
-"""Which lesion of one scan is which of another: cost of each link, linear assignment, splits and merges.
+"""Assigning the lesions of one scan to those of another: cost of each link, linear assignment, splits and merges.
 
-Linear assignment on gated costs with dummies for lesions that went and came, as in Santoro-Fernandes et al. 2021
-(Phys Med Biol 66) and Huff et al. 2023 (Phys Med Biol 68 175031); the costs are ours.
+Linear assignment on gated costs, with dummies for lesions that disappear and appear, as in Santoro-Fernandes et al.
+2021 (Phys Med Biol 66) and Huff et al. 2023 (Phys Med Biol 68 175031); the costs are different.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from meddift.tracking.carried import Carried
 
 Floats = NDArray[np.float64]
 
-#: A link that costs more than this is none, mm.
+#: Largest cost of a link, mm.
 LIMIT_MM = 12.0
-#: What no overlap at all adds to a cost, and what a volume e times as large or small adds, mm.
+#: Cost of having no overlap, and cost of a ratio of volumes of e, mm.
 OVERLAP_MM, VOLUME_MM = 3.0, 1.0
-#: Volumes more different than e to this power are not held against a link any more.
+#: Largest absolute logarithm of the ratio of volumes that is counted.
 _MOST_VOLUME = 3.0
-#: Voxels closer than this to those of another lesion overlap with it, mm: about the error of the best matching.
+#: Voxels closer than this to those of another lesion count as overlapping, mm: about the error of matching.
 NEAR_MM = 2.0
-#: A lesion is part of another if so much of it lies where the other is expected (or the other way round).
+#: A lesion is part of another if at least this share of it lies where the other is expected, or vice versa.
 PART = 0.5
 
 
 @dataclass(frozen=True)
 class LinkCost:
-    """How well a lesion, as expected, fits one that was found.
+    """The cost of linking a lesion, at its expected position, to a candidate.
 
     Attributes:
-        cost_mm: All together; a link costs less than `LIMIT_MM`.
-        distance_mm: Between the middles.
-        gap_mm: From the middle of either to the closest voxel of the other.
-        overlap: Dice coefficient with `NEAR_MM` of tolerance, 0 to 1; NaN for points.
-        covered: Share of the lesion expected that lies on the one found; NaN for points.
-        covers: Share of the one found that lies where the lesion is expected; NaN for points.
+        cost_mm: Total cost, mm; a link costs less than `LIMIT_MM`.
+        distance_mm: Distance between the centres, mm.
+        gap_mm: Distance from either centre to the closest voxel of the other lesion, mm.
+        overlap: Dice coefficient with a tolerance of `NEAR_MM`, 0 to 1; NaN for points.
+        covered: Share of the expected lesion that lies on the candidate; NaN for points.
+        covers: Share of the candidate that lies on the expected lesion; NaN for points.
     """
 
     cost_mm: float
@@ -51,10 +51,18 @@ class LinkCost:
 
 
 def link_cost(expected: Carried, source: Candidate, found: Candidate) -> LinkCost | None:
-    """Cost of a link in mm, or None where the place is not known.
+    """Compute the cost of a link.
 
-    The distance counts as the mean of that between the middles and the gap: what is left of a large lesion may lie far
-    from its middle, but not far from the lesion.
+    The distance term is the mean of the distance between the centres and the gap, since the remainder of a large
+    lesion may lie far from its former centre, but not far from the lesion.
+
+    Args:
+        expected: The lesion at its expected position in the scan.
+        source: The same lesion in the scan in which it was marked.
+        found: A candidate of the scan.
+
+    Returns:
+        The cost; None if the expected position is unknown.
     """
     if expected.verdict == "outside" or np.isnan(expected.center).any():
         return None
@@ -79,14 +87,14 @@ def link_cost(expected: Carried, source: Candidate, found: Candidate) -> LinkCos
 
 
 def assign(costs: Floats, *, limit: float = LIMIT_MM) -> list[tuple[int, int]]:
-    """Pairs of rows and columns with the least sum, where leaving a pair apart costs `limit`.
+    """Find the set of links with the smallest total cost, where leaving a row and a column unlinked costs `limit`.
 
     Args:
-        costs: (R, C) float; NaN or infinite where there can be no link.
-        limit: A row and a column stay without partner rather than be linked at this cost or above.
+        costs: (R, C) float, mm; NaN or infinite where no link is possible.
+        limit: Links of this cost or more are not made, mm.
 
     Returns:
-        Row and column of each link, by row.
+        (row, column) of each link, ordered by row.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -97,7 +105,7 @@ def assign(costs: Floats, *, limit: float = LIMIT_MM) -> list[tuple[int, int]]:
     never = limit * (rows + columns + 1) * 10
     square = np.full((rows + columns, rows + columns), never)
     square[:rows, :columns] = np.where(allowed, costs, never)
-    # Each has a dummy of its own; dummies go with dummies for nothing.
+    # Each row and column has its own dummy; linking two dummies costs nothing.
     square[np.arange(rows), columns + np.arange(rows)] = limit / 2
     square[rows + np.arange(columns), np.arange(columns)] = limit / 2
     square[rows:, columns:] = 0.0
@@ -106,22 +114,25 @@ def assign(costs: Floats, *, limit: float = LIMIT_MM) -> list[tuple[int, int]]:
 
 
 def belongs(cost: LinkCost | None) -> bool:
-    """Whether one lesion is part of the other: it lies where the other is expected, or the other way round."""
+    """Whether one lesion is part of the other: at least the share `PART` of either lies on the other."""
     return cost is not None and (cost.covers >= PART or cost.covered >= PART)
 
 
 def parts_of(costs: Sequence[LinkCost | None], taken: set[int]) -> list[int]:
-    """Candidates, not taken yet, that lie where a lesion is expected: it has split.
+    """Further candidates that are parts of a lesion, which has split.
 
     Args:
-        costs: Of one lesion to every candidate.
-        taken: Candidates that are linked already.
+        costs: Cost of linking the lesion to each candidate.
+        taken: Numbers of the candidates that are linked already.
+
+    Returns:
+        Numbers of candidates.
     """
     return [j for j, cost in enumerate(costs) if j not in taken and cost is not None and cost.covers >= PART]
 
 
 def _nearest(places: Floats, among: Floats) -> Floats:
-    """(N,) distance of each place to the closest of others, mm."""
+    """(N,) distance of each of (N, 3) points to the closest of (M, 3) others, mm."""
     from scipy.spatial import cKDTree
 
     return np.asarray(cKDTree(among).query(places)[0])

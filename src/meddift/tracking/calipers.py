@@ -1,4 +1,4 @@
-"""Longest diameter and the diameter across it, of a set of pixels in a plane."""
+"""Longest diameter of a shape in a plane, and the longest diameter perpendicular to it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Diameters:
-    """Two diameters of a shape in a plane, at right angles.
+    """Two perpendicular diameters of a shape in a plane.
 
     Attributes:
         long: Length of the longest diameter, mm.
-        short: Length of the longest chord of the convex hull at right angles to it, mm.
-        long_ends: (2, 2) float64, its ends in the plane, mm.
-        short_ends: (2, 2) float64, those of the chord.
+        short: Length of the longest chord of the convex hull perpendicular to it, mm.
+        long_ends: (2, 2) float64, ends of the longest diameter in the plane, mm.
+        short_ends: (2, 2) float64, ends of the chord in the plane, mm.
     """
 
     long: float
@@ -28,17 +28,17 @@ class Diameters:
 
 
 def diameters_of(hull: Floats) -> Diameters:
-    """Longest diameter of a convex polygon, and the longest chord at right angles to it.
+    """Longest diameter of a convex polygon, and the longest chord perpendicular to it.
 
     Args:
-        hull: (N, 2) float, corners in order around the polygon, N >= 3.
+        hull: (N, 2) float, corners in order around the polygon, mm, N >= 3.
     """
     first, second = _farthest(hull)
     along = hull[second] - hull[first]
     length = float(np.hypot(*along))
     along = along / length
     across = np.array([-along[1], along[0]])
-    # The length of the chord is linear between corners: its greatest value stands at one of them.
+    # The length of the chord is linear between corners, so its maximum is at a corner.
     place, height = (hull - hull[first]) @ along, (hull - hull[first]) @ across
     low, high = _bounds_at(place, height, place)
     best = int(np.argmax(high - low))
@@ -62,7 +62,7 @@ def convex_hull(points: Floats) -> Floats:
 
 
 def _turn(first: Floats, second: Floats, third: Floats) -> float:
-    """Above 0 where the way first, second, third turns left."""
+    """Positive where the path first, second, third turns left."""
     return float((second[0] - first[0]) * (third[1] - first[1]) - (second[1] - first[1]) * (third[0] - first[0]))
 
 
@@ -80,7 +80,7 @@ def _farthest(hull: Floats) -> tuple[int, int]:
 
         while height(opposite + 1) > height(opposite):
             opposite += 1
-        # With parallel edges the next corner is opposite as well.
+        # With parallel edges the next corner is opposite too.
         for j in (opposite % count, (opposite + 1) % count):
             for corner in (i, following):
                 distance = float(np.hypot(*(hull[j] - hull[corner])))
@@ -90,7 +90,7 @@ def _farthest(hull: Floats) -> tuple[int, int]:
 
 
 def _bounds_at(place: Floats, height: Floats, wanted: Floats) -> tuple[Floats, Floats]:
-    """Least and greatest height of a convex polygon at some places along an axis."""
+    """Smallest and largest height of a convex polygon at given coordinates along an axis."""
     low, high = np.full(len(wanted), np.inf), np.full(len(wanted), -np.inf)
     for a, b in zip(range(len(place)), [*range(1, len(place)), 0], strict=True):
         left, right = min(place[a], place[b]), max(place[a], place[b])

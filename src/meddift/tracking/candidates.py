@@ -1,4 +1,4 @@
-"""Lesions as they were given for one scan: labels or components of a mask, points, or rows of a table."""
+"""Lesions given for one scan: labels or components of a mask, points, or rows of a table."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from meddift.tracking.measures import Measures, measure
 from meddift.volume import Volume
 
 Floats = NDArray[np.float64]
-#: How sizes came about: on the mask, by a person, by the 5 mm rule of RECIST, or not at all.
+#: How sizes were measured: on the mask, by a person, by the 5 mm rule of RECIST, or not at all.
 Measured = Literal["mask", "manual", "5mm_rule", "none"]
 
-#: More lesions in one scan than this are noise, or another task.
+#: Largest number of lesions in one scan; more are taken for noise.
 MOST_LESIONS = 150
-#: So many voxels stand for a large lesion where overlap is judged.
+#: Number of voxels of a large lesion that are used to compute overlap.
 _SAMPLE = 1500
-#: A lesion with a lower mean than this lies in air: the mask may be the wrong way round, HU.
+#: A lesion with a mean below this, HU, lies in air: the mask may be mirrored.
 _AIR_HU = -850.0
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One lesion in one scan, before it is known which lesion of other scans it is.
+    """One lesion in one scan, before it is linked to lesions of other scans.
 
     Attributes:
-        label: What the input calls it: number of its label or component, or name of its point.
-        center: (3,) float64, world RAS mm.
-        cloud: (N, 3) float64, places of its voxels (of at most some 1500 of them), world RAS mm; empty for a point.
-        voxels: (N, 3) int, all its voxels in the grid of the mask; empty for a point.
-        measures: Sizes; None for a point.
-        measured: How they came about.
-        kind: "target", "target_node", "non_target", "non_target_node", or "" where nobody said.
-        organ: In words, or "".
+        label: Its name in the input: number of the label or component, or name of the point.
+        center: (3,) float64, its centre, world RAS mm.
+        cloud: (N, 3) float64, centres of its voxels (a subset for large lesions), world RAS mm; empty for a point.
+        voxels: (N, 3) int64, indices of all its voxels in the grid of the mask; empty for a point.
+        measures: Its sizes; None for a point.
+        measured: How the sizes were measured.
+        kind: "target", "target_node", "non_target", "non_target_node", or "" if not specified.
+        organ: The organ in words, or "".
     """
 
     label: str
@@ -53,24 +53,24 @@ class Candidate:
 
     @property
     def volume_mm3(self) -> float:
-        """Volume, or NaN for a point."""
+        """Volume, mm^3; NaN for a point."""
         return float("nan") if self.measures is None else self.measures.volume_mm3
 
     @property
     def radius_mm(self) -> float:
-        """Of the sphere of the same volume, or 0 for a point."""
+        """Radius of the sphere with the same volume, mm; 0 for a point."""
         return 0.0 if self.measures is None else float((3 * self.volume_mm3 / (4 * np.pi)) ** (1 / 3))
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """All lesions of one scan.
+    """All lesions given for one scan.
 
     Attributes:
-        items: In order of their labels.
-        grid: Of the mask; None where there is none.
-        given: Whether anything was given at all: else nothing can be said to have disappeared.
-        notes: What a person should know, one sentence each.
+        items: The lesions, in the order of their labels.
+        grid: Grid of the mask; None without a mask.
+        given: Whether lesions were specified for this scan; if not, no lesion can be said to have disappeared.
+        notes: Remarks for the user, one sentence each.
     """
 
     items: tuple[Candidate, ...] = ()
@@ -91,21 +91,21 @@ def candidates_of_mask(
     components: bool = False,
     minimum_mm3: float = 0.0,
 ) -> Candidates:
-    """Lesions of a label map.
+    """Read lesions from a label map.
 
-    A map with several numbers has one lesion a number. In a map with only one number, every connected component is a
-    lesion (voxels connected by a face or an edge).
+    In a map with several labels each label is a lesion. In a map with a single label every connected component (voxels
+    that share a face or an edge) is a lesion.
 
     Args:
-        mask: (X, Y, Z) of whole numbers, 0 = no lesion; on the voxels of the scan, or on others in the same world.
-        scan: The scan on which it was drawn.
-        name: For messages: its path.
-        components: Whether every component is a lesion, also in a map with several numbers.
-        minimum_mm3: Smaller ones are left out, and counted in the notes.
+        mask: (X, Y, Z), whole numbers, 0 = no lesion; on the grid of the scan or another one in the same world.
+        scan: The scan on which the mask was drawn.
+        name: The mask's name in messages, such as its path.
+        components: Whether every component is a lesion in maps with several labels too.
+        minimum_mm3: Volume below which lesions are left out (the notes say how many), mm^3.
 
     Raises:
-        ImageError: if it holds other than whole numbers from 0 on, lies in air, or holds too many lesions.
-        GeometryError: if it has the voxels of the scan at another place, or lies outside the scan.
+        ImageError: if the mask has values other than whole numbers from 0, lies in air, or has too many lesions.
+        GeometryError: if the mask has the shape of the scan but another position, or lies outside the scan.
     """
     labels = _whole_numbers(mask, name)
     _check_place(mask, labels, scan, name)
@@ -140,10 +140,16 @@ def candidates_of_mask(
 
 
 def candidates_of_points(points: Points, scan: Volume, *, name: str = "the points") -> Candidates:
-    """Lesions of which only the place is known.
+    """Lesions of which only the position is known.
+
+    Args:
+        points: Their positions, world RAS mm.
+        scan: The scan on which they were set.
+        name: The points' name in messages, such as the path of their file.
 
     Raises:
         GeometryError: if none of them lies in the scan.
+        OptionsError: if two have the same name.
     """
     there = ~points.missing
     inside = scan.grid.contains(points.positions)
@@ -160,7 +166,7 @@ def candidates_of_points(points: Points, scan: Volume, *, name: str = "the point
 
 
 def joined(parts: Sequence[Candidates]) -> Candidates:
-    """Lesions that were given in several ways, such as a mask and points beside it.
+    """Combine lesions that were given in several ways, such as by a mask and by points.
 
     Raises:
         OptionsError: if two of them have the same label.
@@ -176,15 +182,15 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
 
 
 def with_kinds(found: Candidates, kinds: dict[str, tuple[str, str]], name: str) -> Candidates:
-    """Candidates with the kind and organ that somebody gave to labels.
+    """Assign kinds and organs to the lesions at baseline.
 
     Args:
-        found: Of the baseline.
+        found: The lesions at baseline.
         kinds: Label -> (kind, organ).
-        name: Of the table that says so.
+        name: Name of the table with the kinds, for messages.
 
     Raises:
-        OptionsError: if a label is not there.
+        OptionsError: if a label does not exist.
     """
     labels = {item.label for item in found.items}
     unknown = sorted(set(kinds) - labels)
@@ -202,19 +208,19 @@ def _whole_numbers(mask: Volume, name: str) -> NDArray[np.int64]:
     if data.ndim != 3:
         raise ImageError(f"{name} has several channels; a label map has one number a voxel")
     if data.dtype.kind == "f" and not (np.isfinite(data).all() and (data == np.rint(data)).all()):
-        raise ImageError(f"{name} holds other than whole numbers: it is no label map (cut probabilities first)")
+        raise ImageError(f"{name} holds values that are not whole numbers: it is not a label map (threshold it first)")
     if data.size and data.min() < 0:
         raise ImageError(f"{name} holds the negative number {data.min()}; 0 is no lesion, lesions are 1, 2, 3, ...")
     return data.astype(np.int64, copy=False)
 
 
 def _check_place(mask: Volume, labels: NDArray[np.int64], scan: Volume, name: str) -> None:
-    """Refuse a mask that lies elsewhere than the scan on which it was drawn."""
+    """Raise GeometryError if a mask does not lie where the scan lies on which it was drawn."""
     marked = np.argwhere(labels > 0)
     if not len(marked):
         return
     if sorted(mask.grid.shape) == sorted(scan.grid.shape):
-        # The same voxels, in whatever order of axes, must be at the same places.
+        # Grids of the same shape, in any order of axes, must have the same corners.
         ours, theirs = (np.sort(grid.reoriented("RAS")[0].corners, axis=0) for grid in (mask.grid, scan.grid))
         away = float(np.abs(ours - theirs).max())
         if away > 0.5 * float(scan.grid.spacing.max()) + 0.01:
@@ -243,7 +249,7 @@ def _components(labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> tuple[
 
 
 def _voxels_by_label(labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Number -> (N, 3) voxels."""
+    """Label -> (N, 3) int64 indices of its voxels."""
     marked = np.argwhere(labels > 0)
     values = labels[tuple(marked.T)]
     order = np.argsort(values, kind="stable")
@@ -253,7 +259,7 @@ def _voxels_by_label(labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> d
 
 
 def _check_air(items: Sequence[Candidate], scan: Volume, name: str, notes: list[str]) -> None:
-    """In a CT no lesion consists of air."""
+    """Refuse a mask whose lesions in a CT mostly lie in air, and add a note if some do."""
     if not items or scan.data.min() > -900:
         return
     airy = [item.label for item in items if item.measures is not None and item.measures.hu_mean < _AIR_HU]

@@ -1,4 +1,4 @@
-"""Where lesions of one scan are expected in another: the only thing that following them needs of the engine."""
+"""The interface by which lesions are mapped from one scan to another."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """A lesion taken to another scan.
+    """A lesion mapped to another scan.
 
-    Only its place is of use: what it measures there is measured on the mask that was drawn there.
+    Only its position is used: its size there is measured on the mask of that scan.
 
     Attributes:
-        center: (3,) float64, where its middle is expected, world RAS mm; NaN where the verdict is "outside".
-        cloud: (N, 3) float64, where its voxels are expected; empty for a point, or outside.
-        verdict: How sure the place is.
-        reason: Why it is not "ok".
+        center: (3,) float64, expected position of its centre, world RAS mm; NaN if the verdict is "outside".
+        cloud: (N, 3) float64, expected positions of its voxels, world RAS mm; empty for a point, or outside.
+        verdict: Reliability of the position, as for matches.
+        reason: Why the verdict is not "ok"; else "".
     """
 
     center: Floats
@@ -34,14 +34,17 @@ class Carried:
 
 
 class Carrier(Protocol):
-    """Takes lesions from scan to scan."""
+    """Maps lesions from one scan to another."""
 
     def carry(self, source: int, target: int, lesions: Sequence[Candidate]) -> list[Carried]:
-        """Where lesions of one time point are expected in another, one answer each.
+        """Map lesions of one time point to another.
 
         Args:
-            source: Number of the time point in which they were marked, in order of time.
-            target: Number of the one in which they are looked for.
+            source: Number of the time point in which the lesions were marked, in order of time from 0.
+            target: Number of the time point to which they are mapped.
             lesions: Lesions of the source.
+
+        Returns:
+            One entry for each lesion, in the same order.
         """
         ...

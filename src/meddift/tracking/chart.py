@@ -1,4 +1,4 @@
-"""Curves of size over time as SVG, readable in colour and without."""
+"""Curves of size over time as SVG, readable with and without colour."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from itertools import pairwise
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 92, 14, 40
-#: Dashes by which curves differ besides colour.
+#: Dash patterns that distinguish curves in addition to colour.
 DASHES = ("", "7 4", "2 4", "9 3 2 3")
 COLOURS = 8
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Sizes of one lesion.
+    """Sizes of one lesion over time.
 
     Attributes:
-        name: What stands at its end.
-        points: Time (any unit) and size in mm, earliest first.
+        name: Text at the end of the curve.
+        points: (time, size) pairs, earliest first; time in any unit, size in mm.
     """
 
     name: str
@@ -31,12 +31,12 @@ class DrawnCurve:
     """A curve in the coordinates of the picture.
 
     Attributes:
-        name: As above.
-        path: SVG path.
-        dots: Places of its points, with what they are in words.
-        label: Where its name stands.
-        colour: Number of its colour, from 0.
-        dash: `stroke-dasharray`.
+        name: Text at the end of the curve.
+        path: SVG path of the curve.
+        dots: x, y and description of each point.
+        label: Position of the name.
+        colour: Number of the colour, from 0.
+        dash: Value of `stroke-dasharray`.
     """
 
     name: str
@@ -49,12 +49,12 @@ class DrawnCurve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Everything that the page draws.
+    """The elements of a chart in the coordinates of the picture.
 
     Attributes:
-        curves: One a lesion.
-        ticks: Heights of horizontal lines and their numbers, mm.
-        days: Places of time points and their names.
+        curves: One for each lesion.
+        ticks: y of each horizontal line, with its text in mm.
+        days: x of each time point, with its name.
     """
 
     curves: tuple[DrawnCurve, ...]
@@ -63,11 +63,14 @@ class Chart:
 
 
 def draw(curves: Sequence[Curve], times: Sequence[tuple[float, str]]) -> Chart | None:
-    """Lay out curves; None where there is nothing to draw.
+    """Lay out a chart.
 
     Args:
-        curves: Of any number of lesions.
+        curves: The curves.
         times: Time of every time point, in the unit of the curves, and its name.
+
+    Returns:
+        The chart; None if there is nothing to draw.
     """
     values = [size for curve in curves for _, size in curve.points]
     if not values or len(times) < 2:
@@ -101,12 +104,12 @@ def draw(curves: Sequence[Curve], times: Sequence[tuple[float, str]]) -> Chart |
 
 
 def _apart(heights: Sequence[float], *, gap: float = 12.0) -> list[float]:
-    """Heights of labels, moved so that none stands on another; from the top downwards."""
+    """Vertical positions of labels, moved downwards so that none overlap."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     placed = list(heights)
     for before, after in pairwise(order):
         placed[after] = max(placed[after], placed[before] + gap)
-    # Back into the picture from below.
+    # Labels below the picture are moved up again.
     floor = float(HEIGHT - BOTTOM)
     for i in reversed(order):
         placed[i] = min(placed[i], floor)

@@ -1,4 +1,4 @@
-"""Small pictures of lesions: a cut through the scan with the outline of the mask."""
+"""Small pictures of lesions: a slice of the scan with the outline of the mask."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Floats = NDArray[np.float64]
 
 #: Pixels along each side of a picture.
 PIXELS = 112
-#: A picture is at least so wide, and shows so many times the longest diameter, mm.
+#: Smallest width of a picture, mm, and its width as a multiple of the longest diameter.
 LEAST_MM, AROUND = 48.0, 2.6
-#: Names of planes by the world axis that they are cut across, and the world axes that run right and down in the
-#: picture, with their signs: patient's right on the left, as radiologists look at them.
+#: For the world axis perpendicular to a plane: its name, and the world axes that run to the right and downwards in the
+#: picture with their signs. Radiological convention, patient's right at the left.
 _PLANES = {
     0: ("sagittal", (1, -1), (2, -1)),
     1: ("coronal", (0, -1), (2, -1)),
@@ -34,12 +34,12 @@ class Crop:
     """A picture of one lesion at one time point.
 
     Attributes:
-        png: `data:` address of the picture.
-        outline: SVG path in pixels of the picture; "" where there is no mask.
-        cross: Pixel of the place, for a mark where there is no mask; None where there is one.
+        png: The picture as a `data:` URL.
+        outline: SVG path of the mask's outline in pixels; "" without a mask.
+        cross: Pixel coordinates of a marker at the position, without a mask; None with one.
         plane: "axial", "coronal" or "sagittal".
-        width_mm: Width of the picture.
-        window: Grey values shown, in words.
+        width_mm: Width of the picture, mm.
+        window: The intensity window in words.
     """
 
     png: str
@@ -51,22 +51,22 @@ class Crop:
 
 
 def best_plane(grid: Grid) -> int:
-    """World axis across which a scan was acquired."""
+    """World axis (0, 1, 2) closest to the direction perpendicular to the slices of a scan."""
     return int(np.argmax(np.abs(grid.direction[:, slice_axis(grid)])))
 
 
 def crop(
     scan: Volume, place: Floats, *, axis: int, width_mm: float, parts: list[Candidate], mask: Grid | None
 ) -> Crop:
-    """Cut a scan through a place.
+    """Draw a slice of a scan through a point.
 
     Args:
         scan: The scan.
-        place: (3,) world RAS mm.
-        axis: World axis across which it is cut.
-        width_mm: Width and height.
-        parts: What the lesion is made of; empty where only its place is known.
-        mask: Grid of the mask that the parts are voxels of.
+        place: (3,) float64, the point, world RAS mm.
+        axis: World axis perpendicular to the slice.
+        width_mm: Width and height of the picture, mm.
+        parts: Parts of the lesion; empty if only its position is known.
+        mask: Grid of the parts' voxels; None without a mask.
     """
     name, right, down = _PLANES[axis]
     steps = (np.arange(PIXELS) - (PIXELS - 1) / 2) * (width_mm / PIXELS)
@@ -85,10 +85,10 @@ def crop(
 
 
 def _window(scan: Volume, values: Floats) -> tuple[float, float, str]:
-    """Lung where the picture is mostly lung, soft tissue elsewhere in a CT; else the range of the picture."""
+    """Lower and upper intensity and name of the window: for CT lung or soft tissue, else the range of the picture."""
     if not values.size:
         return 0.0, 1.0, ""
-    if scan.data.min() > -900:  # no air around: not HU
+    if scan.data.min() > -900:  # no air: not in Hounsfield units
         low, high = np.percentile(values, [1, 99])
         return float(low), float(max(high, low + 1)), "1st to 99th percentile"
     if np.median(values) < -400:
@@ -105,7 +105,7 @@ def _png(grey: Floats) -> str:
 
 
 def _outline(parts: list[Candidate], mask: Grid, flat: Floats) -> str:
-    """The border of the mask in the picture, as an SVG path."""
+    """Outline of the mask in the picture, as an SVG path."""
     from contourpy import contour_generator
 
     inside = np.zeros(mask.shape, dtype=bool)
@@ -125,7 +125,7 @@ def _outline(parts: list[Candidate], mask: Grid, flat: Floats) -> str:
 
 
 def place_of_cut(parts: list[Candidate], place: Floats) -> Floats:
-    """The middle of the longest diameter of the largest part, or the place where there is no mask."""
+    """(3,) world RAS mm: the middle of the longest diameter of the largest part, or `place` without a mask."""
     measured = [part for part in parts if part.measures is not None]
     if not measured:
         return place
@@ -134,5 +134,5 @@ def place_of_cut(parts: list[Candidate], place: Floats) -> Floats:
     ends = largest.measures.long_ends.mean(axis=0)
     if len(parts) == 1:
         return np.asarray(ends)
-    # Several parts: between them, at the height of the whole.
+    # With several parts, the centre of the whole.
     return place

@@ -1,4 +1,4 @@
-"""A follow-up as DICOM: one segmentation and one measurement report a study, with tracking identifiers."""
+"""A follow-up as DICOM: for each study a segmentation and a measurement report with tracking identifiers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from meddift.volume import Volume
 
 
 def check_dicom(points: Sequence[TimePoint]) -> None:
-    """Say before any work that DICOM objects cannot be written.
+    """Check before any other work that DICOM objects can be written.
 
     Raises:
         OptionsError: if highdicom is not installed, or no scan is a DICOM series with a mask.
@@ -29,17 +29,20 @@ def check_dicom(points: Sequence[TimePoint]) -> None:
 
 
 def dicom_writers(found: FollowUp, folder: Path) -> dict[Path, Callable[[Path], None]]:
-    """What writes `TIMEPOINT_lesions.dcm` (SEG) and `TIMEPOINT_sizes.dcm` (SR) for every DICOM series with a mask.
+    """Prepare writing `TIMEPOINT_lesions.dcm` (SEG) and `TIMEPOINT_sizes.dcm` (SR) for each DICOM series with a mask.
 
-    A lesion of which it is not sure which one it is has no tracking identifier: a new one would say that it is none
-    of those known.
+    A lesion of uncertain identity has no tracking identifier, since a new one would declare it a new lesion.
+
+    Args:
+        found: The follow-up.
+        folder: Folder of the files.
 
     Returns:
-        Path -> writer, the segmentation of a time point before its report, which refers to it. A writer raises
-        GeometryError if a mask does not lie on the voxels of its series.
+        Path -> function that writes this file; the segmentation of a time point comes before its report, which refers
+        to it. The functions raise GeometryError if a mask does not lie on the voxels of its series.
     """
     writers: dict[Path, Callable[[Path], None]] = {}
-    # The same patient has the same identifiers in every run, and another patient others.
+    # Identifiers are the same in every run for one patient, and differ between patients.
     patient = hashlib.sha256(f"{found.subject} {found.time_points[0].digest}".encode()).hexdigest()
     for k, point in enumerate(found.time_points):
         mask, series = relabelled(found, k), Path(point.scan)
@@ -71,7 +74,7 @@ def dicom_writers(found: FollowUp, folder: Path) -> dict[Path, Callable[[Path], 
 
 @dataclass
 class _Objects:
-    """The two objects of one time point; the second is made of the first as it was written."""
+    """The two objects of one time point; the report is made from the segmentation as it was written."""
 
     mask: Volume
     segments: tuple[Segment, ...]

@@ -1,4 +1,4 @@
-"""Lesions carried by the matching engine: places around each one, matched together, say where it is."""
+"""`MatchedCarrier`: mapping lesions to another scan by matching points in and around them."""
 
 from __future__ import annotations
 
@@ -16,35 +16,34 @@ from meddift.tracking.kept import Answers, Kept
 
 Floats = NDArray[np.float64]
 
-#: Places are asked so far outside the surface of a lesion, mm: tissue that stays when the lesion grows or goes.
+#: Distances of the matched points from the surface of a lesion, mm: tissue that remains when the lesion changes.
 AROUND_MM = (4.0, 8.0)
-#: And this far, where those do not tell the place for sure: what was compared there may have been the lesion itself.
+#: Distances of additional points, mm, used if the first ones do not determine the position reliably.
 FARTHER_MM = (14.0, 20.0)
-#: Residuals above this count less, in proportion, mm (Huber).
+#: Threshold of the Huber weights, mm.
 HUBER_MM = 2.0
-#: What an answer that is not sure weighs against one that is.
+#: Weight of an uncertain match relative to one with the verdict "ok".
 UNSURE = 0.15
-#: How much the displacement may differ from place to place: so strong is the pull towards a mere shift, mm2.
+#: Regularisation of the linear part of the displacement towards a translation, mm^2.
 PULL_MM2 = 400.0
-#: The place is sure if at least so many answers are, and they differ from what they say together by no more than
-#: this in the median, mm.
+#: A position is reliable if at least this many matches are "ok" and their median residual is at most this, mm.
 LEAST_SURE, LARGEST_SPREAD_MM = 4, 4.0
-#: Or if at least so many answers, looked for each on its own, agree to within this, sure or not.
+#: Or if at least this many matches that were searched one by one agree within this median residual, mm.
 MANY, CLOSE_MM = 10, 1.5
-#: A place that is not sure is outside the field of view if it lies beyond it by so many times the median residual.
+#: An unreliable position is "outside" if it lies outside the field of view by this multiple of the median residual.
 SLACK = 2.0
 
 
 class MatchedCarrier:
-    """Takes lesions from scan to scan by matching places in and around them.
+    """Maps lesions from one scan to another by matching points in and around them.
 
-    A lesion itself is a poor witness of its place in another scan: it may have grown, shrunk or gone. So its middle
-    and places around its surface are matched, and a smooth displacement is fitted to all answers, robustly.
+    A lesion may have grown, shrunk or disappeared. Therefore its centre and points around its surface are matched, and
+    a smooth displacement is fitted robustly to all matches.
 
     Args:
         pair: Gives the pair of two time points by their numbers, source first.
-        grids: Of the scans, by time point.
-        kept: Answers of an earlier run; None keeps nothing.
+        grids: Gives the grid of a time point's scan.
+        kept: Stored results of an earlier run; None = nothing is stored.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class MatchedCarrier:
         return carried
 
     def _ask(self, source: int, target: int, asked: Sequence[Floats]) -> list[Answers]:
-        """All places in one question; the answers to each part of it."""
+        """Match several sets of points together; the results of each set."""
         places = np.concatenate(asked)
         answers = None if self._kept is None else self._kept.get(source, target, places)
         if answers is None:
@@ -82,11 +81,14 @@ class MatchedCarrier:
 
 
 def places_around(lesion: Candidate, beyond_mm: tuple[float, float]) -> Floats:
-    """The middle of a lesion and places outside its surface: (N, 3) world RAS mm, the middle first.
+    """The centre of a lesion and points outside its surface.
 
     Args:
         lesion: The lesion.
-        beyond_mm: How far outside the eight diagonal and the six other places lie.
+        beyond_mm: Distances from the surface of the eight points along diagonals and of the six points along axes, mm.
+
+    Returns:
+        (N, 3) float64, world RAS mm, the centre first.
     """
     steps = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)], dtype=np.float64)
     faces = steps[np.abs(steps).sum(axis=1) == 1]
@@ -106,7 +108,7 @@ def _together(
     answers: Answers,
     grid: Grid,
 ) -> Carried:
-    """What the answers at all places say about the lesion."""
+    """Map a lesion by a displacement fitted to all matches, and give it a verdict."""
     found, verdicts, reasons = answers.positions, answers.verdict, answers.reason
     nowhere = np.full(3, np.nan)
     answered = ~np.isnan(found).any(axis=1)
@@ -126,7 +128,7 @@ def _together(
         doubts.append(f"only {int(sure.sum())} of {len(places)} places around it were found for sure")
     if spread > LARGEST_SPREAD_MM:
         doubts.append(f"places around it disagree by {spread:.1f} mm")
-    # Where answers near the border disagree, the place still is outside if it lies well beyond it.
+    # If matches near the border disagree, the position is "outside" only if it lies well beyond the border.
     slack = SLACK * spread if doubts else 0.0
     if not grid.contains(center, margin_mm=-slack):
         return Carried(nowhere, np.zeros((0, 3)), "outside", "its place lies outside the field of view of that scan")
@@ -134,15 +136,16 @@ def _together(
 
 
 def _smooth(away: Floats, displacement: Floats, weight: Floats) -> tuple[Floats, float]:
-    """A displacement that changes linearly from place to place, by iteratively reweighted least squares.
+    """Fit a displacement that is linear in position, by iteratively reweighted least squares.
 
     Args:
-        away: (N, 3) places, from the middle of the lesion.
-        displacement: (N, 3) mm.
-        weight: (N,) how much each counts.
+        away: (N, 3) float64, positions relative to the centre of the lesion, mm.
+        displacement: (N, 3) float64, mm.
+        weight: (N,) float64, weight of each.
 
     Returns:
-        (4, 3) displacement at the middle and its derivatives along the axes, and the weighted median of the residuals.
+        (4, 3) float64, the displacement at the centre in mm and its derivatives along the axes; and the weighted
+        median of the residuals, mm.
     """
     system = np.column_stack([np.ones(len(away)), away])
     pull = np.diag([0.0, 1.0, 1.0, 1.0]) * PULL_MM2
@@ -157,7 +160,7 @@ def _smooth(away: Floats, displacement: Floats, weight: Floats) -> tuple[Floats,
 
 
 def _weighted_median(values: Floats, weight: Floats) -> Floats:
-    """Column by column."""
+    """The weighted median of each column."""
     result = np.empty(values.shape[1])
     for column in range(values.shape[1]):
         order = np.argsort(values[:, column])

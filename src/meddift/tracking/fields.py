@@ -1,4 +1,4 @@
-"""Fields between the scans of one patient: each is found once, and helps to find the next."""
+"""Fields between the scans of one patient: each is fitted once and used as the prior of later ones."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ if TYPE_CHECKING:
 
 
 class MakePair(Protocol):
-    """Gives the pair of two time points by their numbers; see `Matcher.pair`."""
+    """A function that gives the pair of two time points by their numbers; see `Matcher.pair`."""
 
     def __call__(self, source: int, target: int, *, prior: Transform | None, back: KnownField | None) -> Pair:
-        """The pair, knowing what is said."""
+        """The pair, with this prior or the results of the exchanged pair."""
         ...
 
 
 class PatientFields:
-    """Asks pairs of scans of one patient, and tells each what earlier ones have found.
+    """Pairs of scans of one patient that share their results.
 
-    The way back lies under the inverse of the field that is known. Where fields lead from scan to scan by way of a
-    third one, they say where points are expected: the field itself is matched anew, so that it does not repeat their
-    errors.
+    For an exchanged pair the known field is inverted. If known fields can be composed by way of a third scan, the
+    composition is the prior of a new pair; its field is still fitted, so that errors do not accumulate.
 
     Args:
         make: Makes a pair.
@@ -40,10 +39,10 @@ class PatientFields:
         self._asked: tuple[tuple[int, int], Pair] | None = None
 
     def between(self, source: int, target: int) -> Asking:
-        """Two scans that can be asked; only the last ones asked stay in memory."""
+        """The pair of two time points; only the last pair stays in memory."""
         key = source, target
         if self._asked is None or self._asked[0] != key:
-            self._asked = None  # before others are read
+            self._asked = None  # frees the memory before other scans are read
             back = self._known.get((target, source))
             prior = None if back is not None else self._by_way_of_others(source, target)
             self._asked = key, self._make(source, target, prior=prior, back=back)
@@ -57,7 +56,7 @@ class PatientFields:
         return Asking(pair, keep)
 
     def _by_way_of_others(self, source: int, target: int) -> Transform | None:
-        """Two known fields after each other; the third scan as late as may be."""
+        """The composition of two known fields by way of the latest possible third scan."""
         for other in sorted({there for start, there in self._known if start == source}, reverse=True):
             if (other, target) in self._known:
                 ways = self._known[source, other], self._known[other, target]
@@ -66,7 +65,7 @@ class PatientFields:
 
 
 class Asking:
-    """A pair that is asked; what it finds out is kept."""
+    """A pair whose field is stored after matching."""
 
     def __init__(self, pair: Pair, keep: Callable[[], None]) -> None:
         self._pair, self._keep = pair, keep

@@ -13,7 +13,7 @@ from meddift.tracking.carried import Carrier
 from meddift.tracking.linking import Linking
 from meddift.tracking.observations import Course, Decision, Link, Observation, State
 
-#: A lesion whose place is empty is not called gone while another one without partner would fit at this cost, mm.
+#: A lesion without partner is not called disappeared while an unlinked candidate would fit at this cost, mm.
 RIVAL_MM = 20.0
 
 
@@ -24,17 +24,18 @@ def follow(
     names: Sequence[str],
     decisions: Sequence[Decision] = (),
 ) -> Course:
-    """Say of each lesion what became of it at every time point.
+    """Determine the state of each lesion at every time point.
 
     Args:
-        scans: In order of time: the lesions of each scan, or why it could not be read. The first one must be there.
-        carrier: Takes lesions from scan to scan.
-        names: Of the time points, for the reasons.
-        decisions: Rows of a table that a person has edited: what is confirmed or corrected is kept, numbers of lesions
-            stay as they are.
+        scans: In order of time the lesions of each scan, or the reason why it could not be used. The first scan must
+            be usable.
+        carrier: Maps lesions from one scan to another.
+        names: Names of the time points, for the reasons.
+        decisions: Rows of a table that a person has edited: confirmed and corrected rows are kept, and lesions keep
+            their numbers.
 
     Returns:
-        One observation for each lesion and time point, from where it was first seen.
+        One observation for each lesion and time point from its first appearance on.
     """
     course = Course(reserved={decision.lesion for decision in decisions})
     first = scans[0]
@@ -50,14 +51,14 @@ def follow(
         if row is None or isinstance(here, str):
             continue
         same = {here.items[j].label for j in row.parts} == set(decision.labels)
-        # What was rejected and is found again all the same, such as a lesion that is none, stays rejected.
+        # A row that was rejected as a whole (a finding that is not a lesion) stays rejected when it is found again.
         if same and (decision.timepoint == 0 or decision.review == "rejected"):
             course.rows[decision.lesion, decision.timepoint] = replace(row, review=decision.review)
     return course
 
 
 def names_at_baseline(first: Candidates) -> list[str]:
-    """The numbers of labels where all have one, else 1, 2, 3, ..."""
+    """Names of the lesions at baseline: their labels if all are numbers, else 1, 2, 3, ..."""
     labels = [item.label for item in first.items]
     if all(label.isdecimal() and int(label) > 0 and str(int(label)) == label for label in labels):
         return labels
@@ -65,10 +66,10 @@ def names_at_baseline(first: Candidates) -> list[str]:
 
 
 class _Step(Linking):
-    """One time point: what became of all lesions known so far, and what is new."""
+    """The work for one time point: the state of all lesions known so far, and new lesions."""
 
     def run(self) -> None:
-        """Fill in this time point."""
+        """Add the observations of this time point."""
         if self.failure:
             for name in list(self.course.order):
                 nowhere = np.full(3, np.nan)
@@ -144,7 +145,7 @@ class _Step(Linking):
         return next((self.names[way.source] for way in self.ways[name] if way.route == route), route)
 
     def _missing(self, name: str) -> None:
-        """No partner: gone, outside, or not to be said."""
+        """Add a lesion without partner: disappeared, outside the field of view, or uncertain."""
         ways, here = self.ways[name], self.names[self.k]
         sure = [way for way in ways if way.verdict == "ok"]
         row = self.open.index(name)
@@ -176,7 +177,7 @@ class _Step(Linking):
             self._add(name, "disappeared", (), way.center, "ok", reason)
 
     def _locate_only(self, name: str) -> None:
-        """A scan for which no lesions were given: only where they would be."""
+        """Add a lesion in a scan without given lesions: only its expected position."""
         ways = self.ways[name]
         best = next((way for way in ways if way.verdict == "ok"), None)
         reason = f"only located: no lesions were given for {self.names[self.k]}"
@@ -191,7 +192,7 @@ class _Step(Linking):
             self._add(name, "uncertain", (), np.full(3, np.nan), "uncertain", reason)
 
     def _known_name(self, j: int) -> str:
-        """The number that a newcomer has in the table that a person has edited, so that it stays the same."""
+        """The number that a new lesion has in the edited table; "" if it is not there."""
         label = self.found[j].label
         known = [d.lesion for d in self.decisions if label in d.labels and d.lesion not in self.course.order]
         return known[0] if known else ""

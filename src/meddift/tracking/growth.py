@@ -1,4 +1,4 @@
-"""Growth of one lesion between two scans, by Lung-RADS, Fleischner and volume; and when it may not be said."""
+"""Growth of one lesion between two scans by Lung-RADS, Fleischner criteria and volume, with reasons for doubt."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ LUNG_RADS_MM, LUNG_RADS_DAYS = 1.5, 365
 #: Bankier et al., Recommendations for measuring pulmonary nodules at CT: a statement from the Fleischner Society,
 #: Radiology 2017; 285: 584-600: an increase of the mean diameter of 2 mm or more.
 FLEISCHNER_MM = 2.0
-#: Change of volume from which on it counts (British Thoracic Society guidelines, Thorax 2015; 70 Suppl 2).
+#: Smallest relative change of volume that counts (British Thoracic Society guidelines, Thorax 2015; 70 Suppl 2).
 VOLUME_CHANGE = 0.25
 #: Sphere equivalents of -30 % and +20 % of a diameter: 0.7^3 and 1.2^3.
 VOLUME_PARTIAL, VOLUME_PROGRESSION = 0.343 - 1, 1.728 - 1
-#: Slices of more than this times the distance of the other scan's are another measurement (Goo et al. and others:
-#: 1.25 and 2.5 mm cannot be exchanged with 5 mm).
+#: Slice spacings that differ by more than this factor are not comparable (Goo et al. and others: 1.25 and 2.5 mm
+#: cannot be exchanged with 5 mm).
 SLICE_RATIO = 1.9
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of one lesion at one time point.
+    """The size of one lesion at one time point.
 
     Attributes:
-        date: When the scan was made; None where it is not known.
-        mean_mm: Mean of both diameters.
-        volume_mm3: Volume.
-        slice_mm: Distance of slices.
-        phase: Contrast phase in words; "" where it was not said.
-        at_border: Whether it reaches the border of the scan.
+        date: Date of the scan; None if unknown.
+        mean_mm: Mean of both diameters, mm.
+        volume_mm3: Volume, mm^3.
+        slice_mm: Slice spacing, mm.
+        phase: Contrast phase in words; "" if unknown.
+        at_border: Whether the lesion reaches the border of the scan.
     """
 
     date: datetime | None
@@ -44,17 +44,17 @@ class Size:
 
 @dataclass(frozen=True)
 class Growth:
-    """From an earlier size to a later one.
+    """The change between two sizes.
 
     Attributes:
-        days: Between the scans; None where a date is missing.
-        mean_mm: Change of the mean diameter, mm, rounded to 0.1 as Lung-RADS asks.
-        volume: Change of volume as a share of the earlier, e.g. 0.25.
-        doubling_days: Volume doubling time; negative where it halves; None where the change is below 25 %, or a date
-            is missing.
-        lung_rads: Whether it grew as Lung-RADS v2022 defines it; None where that cannot be said.
-        fleischner: The same by the Fleischner Society.
-        doubts: Why growth may not be said, one sentence each.
+        days: Days between the scans; None if a date is missing.
+        mean_mm: Change of the mean diameter, mm, rounded to 0.1 as in Lung-RADS.
+        volume: Relative change of volume, e.g. 0.25 for +25 %.
+        doubling_days: Volume doubling time, days; negative if the volume decreases; None if the change is below 25 %
+            or a date is missing.
+        lung_rads: Whether this is growth by Lung-RADS v2022; None if undetermined.
+        fleischner: Whether this is growth by the Fleischner Society; None if undetermined.
+        doubts: Reasons why growth cannot be determined, one sentence each.
     """
 
     days: float | None
@@ -81,16 +81,21 @@ def growth(earlier: Size, later: Size) -> Growth:
     if not doubts:
         fleischner = mean >= FLEISCHNER_MM
         if days is not None:
-            # More than a year apart: what grew by more may have done so within twelve months, or more slowly.
+            # More than a year apart: it is unknown whether larger growth happened within twelve months.
             grew = mean > LUNG_RADS_MM
             lung_rads = None if grew and days > LUNG_RADS_DAYS else grew
     return Growth(days, mean, volume, doubling, lung_rads, fleischner, doubts)
 
 
 def volume_doubling_days(first_mm3: float, second_mm3: float, days: float) -> float:
-    """Days in which the volume doubles at this pace: days * ln 2 / ln(second / first) (Schwartz 1961).
+    """Volume doubling time, days: days * ln 2 / ln(second / first) (Schwartz 1961).
 
-    Negative where it shrinks; infinite where it stays.
+    Negative if the volume decreases, infinite if it is constant.
+
+    Args:
+        first_mm3: Earlier volume, mm^3.
+        second_mm3: Later volume, mm^3.
+        days: Days between them.
     """
     if first_mm3 == second_mm3:
         return math.inf

@@ -1,4 +1,4 @@
-"""Answers of the engine, kept beside the results: a run that is begun again, or reviewed, asks nothing twice."""
+"""Matches stored beside the results, so that a resumed or reviewed run does not compute them again."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from meddift.system.atomic import write_json
 
 Floats = NDArray[np.float64]
 
-#: Raised whenever equal questions may have other answers than before.
+#: Version of the stored matches, increased whenever results for the same input may change.
 VERSION = 1
-#: Folder beside the results.
+#: Name of the folder of stored matches in the folder of results.
 FOLDER = "kept"
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Where places of one scan were found in another.
+    """Matches of N points.
 
     Attributes:
-        positions: (N, 3) float64, world RAS mm; NaN where there is no answer.
+        positions: (N, 3) float64, positions found, world RAS mm; NaN where the verdict is "outside".
         verdict: N of "ok", "uncertain", "outside".
-        reason: N sentences.
+        reason: N reasons in words, "" where the verdict is "ok".
     """
 
     positions: Floats
@@ -37,40 +37,40 @@ class Answers:
     reason: tuple[str, ...]
 
     def part(self, first: int, last: int) -> Answers:
-        """Rows from `first` up to `last`."""
+        """Rows from `first` up to but not including `last`."""
         return Answers(self.positions[first:last], self.verdict[first:last], self.reason[first:last])
 
     def and_also(self, more: Answers) -> Answers:
-        """These, then others."""
+        """These rows followed by others."""
         positions = np.concatenate([self.positions, more.positions])
         return Answers(positions, self.verdict + more.verdict, self.reason + more.reason)
 
 
 class Kept:
-    """Answers in a folder, by scans, settings and places.
+    """Matches in a folder, identified by scans, settings and points.
 
     Args:
-        folder: Made when the first answer is kept.
-        digests: sha256 of the scans, by time point.
-        settings: All else that decides an answer, ready for JSON.
+        folder: The folder; created when the first matches are stored.
+        digests: sha256 of the scan of each time point.
+        settings: Everything else that matches depend on, ready for JSON.
     """
 
     def __init__(self, folder: Path, digests: Sequence[str], settings: Mapping[str, Any]) -> None:
         self._folder, self._digests, self._settings = folder, digests, dict(settings)
 
     def get(self, source: int, target: int, places: Floats) -> Answers | None:
-        """Answers to the same question, or None."""
+        """Stored matches of (N, 3) points, world RAS mm, between two time points; None if there are none."""
         try:
             content = json.loads(self._path(source, target, places).read_text(encoding="utf-8"))
             found = [[np.nan] * 3 if row is None else row for row in content["positions"]]
             positions = np.array(found, dtype=np.float64).reshape(-1, 3)
             answers = Answers(positions, tuple(content["verdict"]), tuple(content["reason"]))
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # not there, or damaged: it is asked again
+            return None  # missing or damaged: computed again
         return answers if len(positions) == len(answers.verdict) == len(answers.reason) == len(places) else None
 
     def put(self, source: int, target: int, places: Floats, answers: Answers) -> None:
-        """Keep answers."""
+        """Store matches of (N, 3) points, world RAS mm, between two time points."""
         self._folder.mkdir(parents=True, exist_ok=True)
         content = {
             "positions": [None if np.isnan(row).any() else row.tolist() for row in answers.positions],

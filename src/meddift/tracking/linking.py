@@ -1,4 +1,4 @@
-"""Which lesion of a scan is which of those that are known: partners, parts, lesions that have become one."""
+"""Linking the candidates of a scan to known lesions: partners, parts of split lesions, merged lesions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from meddift.tracking.carried import Carrier
 from meddift.tracking.observations import Course, Decision, Link, Observation
 from meddift.tracking.routes import ways_to
 
-#: Where the place of a newcomer in the scan before is not sure, it is new only if no lesion without partner lies
-#: within this distance of where it may be, mm.
+#: A candidate whose position in the previous scan is uncertain is a new lesion only if no lesion without partner lies
+#: within this distance, mm.
 LONE_MM = 25.0
 
 
 class Linking:
-    """One time point: all lesions known so far, and which candidates of its scan are theirs.
+    """The links between the lesions known so far and the candidates of one time point.
 
     Attributes:
         links: Lesion -> numbers of its candidates, after `link`.
-        shared: Lesion -> those that have become one with it.
-        back: Lesions that were only found by looking from this scan back.
-        open: Lesions of which no person has said what they are.
+        shared: Lesion -> the lesions that have merged with it.
+        back: Lesions that were linked only by mapping candidates back to an earlier scan.
+        open: Lesions without a decision by a person.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Linking:
         self.settled: dict[str, Decision] = {}
 
     def link(self) -> bool:
-        """Find the partners of all lesions; False where no lesions were given for this scan."""
+        """Link all lesions; returns False if no lesions were given for this scan."""
         self._keep_decisions()
         self.open = [name for name in self.course.order if name not in self.settled]
         self.ways = ways_to(self.course, self.scans, self.carrier, self.k, self.open, self.found)
@@ -61,17 +61,17 @@ class Linking:
 
     @property
     def taken(self) -> set[int]:
-        """Numbers of the candidates that have an owner."""
+        """Numbers of the candidates that are linked."""
         return {j for parts in self.links.values() for j in parts}
 
     def _keep_decisions(self) -> None:
-        """What a person has confirmed or corrected stands."""
+        """Link what a person has confirmed or corrected."""
         for decision in self.decisions:
             if decision.review not in ("confirmed", "corrected"):
                 continue
             parts = tuple(self.label[label] for label in decision.labels if label in self.label)
             if len(parts) < len(decision.labels):
-                continue  # the mask was drawn anew; reading the table says so
+                continue  # the mask has changed, which is reported when the table is read
             self.settled[decision.lesion] = decision
             place = self.found[parts[0]].center if parts else np.full(3, np.nan)
             self.links[decision.lesion] = list(parts)
@@ -108,7 +108,7 @@ class Linking:
         )
 
     def _cost(self, name: str, j: int) -> float:
-        """Over both ways: those that are sure, if there are any; between their mean and the smaller one."""
+        """Cost of a link over both routes, reliable ones only if there are any: between their mean and minimum, mm."""
         if self._forbidden(name, j):
             return np.inf
         ways = [way for way in self.ways[name] if way.costs[j] is not None]
@@ -137,7 +137,7 @@ class Linking:
             self.alone[route] = {self.open[row]: j for row, j in assign(single)}
 
     def _split(self) -> None:
-        """Candidates without partner that lie where a linked lesion is expected are further parts of it."""
+        """Add unlinked candidates that lie where a linked lesion is expected, as further parts of this lesion."""
         wanted: dict[int, tuple[float, str]] = {}
         for name in self.open:
             if name not in self.links:
@@ -156,7 +156,7 @@ class Linking:
             self.links[name].append(j)
 
     def _merge(self) -> dict[str, tuple[str, ...]]:
-        """Lesions without partner that lie on a candidate of another are one with it."""
+        """Merge lesions without partner with the lesion on whose candidate they are expected."""
         joined: dict[int, set[str]] = {}
         for name in self.open:
             if name in self.links:
@@ -180,7 +180,7 @@ class Linking:
         }
 
     def _back(self) -> set[str]:
-        """Candidates without partner, carried back to the last scan that has lesions."""
+        """Link unlinked candidates by mapping them back to the last scan that has lesions."""
         self.origin: dict[int, tuple[int, str, str, str, bool]] = {}
         loose = [j for j in range(len(self.found)) if j not in self.taken]
         before = [s for s in range(self.k) if isinstance(here := self.scans[s], Candidates) and here.given]

@@ -1,4 +1,4 @@
-"""Reading what was given for each time point, and at most two scans in memory."""
+"""Reading the scan and lesions of each time point, with few scans in memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from meddift.volume import Volume
 
 
 def check_files(points: Sequence[TimePoint]) -> None:
-    """Say before any work which file is missing.
+    """Check before any other work that all files exist.
 
     Raises:
-        MissingFileError: if one is.
+        MissingFileError: if one does not.
     """
     for point in points:
         for path in point.files:
@@ -33,17 +33,23 @@ def check_files(points: Sequence[TimePoint]) -> None:
 
 
 def read_scan(point: TimePoint) -> Volume:
-    """The scan of a time point."""
+    """Read the scan of a time point."""
     from meddift.io import read_volume
 
     return point.scan if isinstance(point.scan, Volume) else read_volume(point.scan)
 
 
 def read_lesions(point: TimePoint, scan: Volume, *, components: bool, minimum_mm3: float) -> Candidates:
-    """All lesions that were given for a time point.
+    """Read all lesions of a time point.
+
+    Args:
+        point: The time point.
+        scan: Its scan.
+        components: See `candidates_of_mask`.
+        minimum_mm3: See `candidates_of_mask`.
 
     Raises:
-        MeddiftError: if something cannot be read, or does not belong to the scan.
+        MeddiftError: if a file cannot be read or does not belong to the scan.
     """
     parts = []
     if point.lesions is not None:
@@ -77,7 +83,7 @@ def _points(given: Path | Points, scan: Volume) -> Candidates:
 
 
 def _table(point: TimePoint, scan: Volume) -> Candidates:
-    """Places of lesions from a table of ours; sizes in it are taken from `--review`, places here."""
+    """Positions of lesions in a `lesions.tsv` written by meddift; its sizes are used only with `--review`."""
     path = point.lesion_table
     rows = [row for row in read_table(path or "") if row.get("timepoint", point.name) in (point.name, "")]
     needed = ("lesion_id", "x_ras", "y_ras", "z_ras")
@@ -87,11 +93,11 @@ def _table(point: TimePoint, scan: Volume) -> Candidates:
     for number, row in enumerate(rows, start=1):
         cells = [row[name] for name in needed[1:]]
         if not all(cells):
-            continue  # a lesion that is not there
+            continue  # a lesion that is absent at this time point
         try:
             place = [float(cell) for cell in cells]
         except ValueError as error:
-            raise OptionsError(f"{path}, row {number}: {', '.join(cells)} is no place in mm") from error
+            raise OptionsError(f"{path}, row {number}: {', '.join(cells)} is not a position in mm") from error
         if row.get("state", "matched") in ("disappeared", "outside"):
             continue
         items.append((row["lesion_id"], place, row.get("kind", ""), row.get("organ", "")))
@@ -106,12 +112,12 @@ def _table(point: TimePoint, scan: Volume) -> Candidates:
 
 
 class Encoded:
-    """Scans as the matcher wants them, only a few in memory at a time.
+    """Encoded scans, of which only a few are in memory at a time.
 
     Args:
-        points: Time points.
+        points: The time points.
         encode: Reads and encodes a scan.
-        most: So many are held: two, or three where encoding one again is dear.
+        most: Number of scans held in memory: two, or three if encoding is expensive to repeat.
     """
 
     def __init__(self, points: Sequence[TimePoint], encode: Callable[[Any], Any], *, most: int = 2) -> None:
@@ -119,7 +125,7 @@ class Encoded:
         self._held: dict[int, Any] = {}
 
     def get(self, number: int, *, beside: int) -> Any:
-        """The scan of a time point; the others but `beside` are let go, those not asked for longest first."""
+        """The encoded scan of a time point; frees others but `beside`, the least recently used first."""
         scan = self._held.pop(number, None)
         let_go = [k for k in self._held if k != beside]
         for k in let_go[: max(len(self._held) + 1 - self._most, 0)]:

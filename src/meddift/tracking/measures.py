@@ -1,4 +1,4 @@
-"""What is measured on the mask of a lesion: diameters in the plane of acquisition, volume, mean HU."""
+"""Measurements on the mask of a lesion: diameters in the plane of acquisition, volume, mean HU."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ Floats = NDArray[np.float64]
 
 #: Spacings that differ by less than this share count as equal.
 _SAME_SPACING = 0.02
-#: Where the border of a pixel is taken to be, as a share of it from its middle: halfway to its corner. The pixels that
-#: decide a longest diameter are those that happen to reach farthest; with whole pixels (0.5) every diameter
-#: comes out about one pixel too long, with their middles (0) too short.
+#: Half-width of a pixel for diameters, in pixels. With whole pixels (0.5) the longest diameter is about one pixel too
+#: long, since it is determined by the pixels that extend farthest; with pixel centres (0) it is too short.
 _REACH = 0.25
 
 
@@ -26,17 +25,17 @@ class Measures:
     """Sizes of one lesion in one scan.
 
     Attributes:
-        center: (3,) float64, middle of its voxels, world RAS mm.
-        long_mm: Longest diameter in the plane of acquisition, over all slices.
-        short_mm: Longest diameter at right angles to it, in the same slice.
-        volume_mm3: Number of voxels times the volume of one.
-        slice_mm: Distance of slices in the scan.
-        hu_mean: Mean of the scan inside, or NaN where the scan was not given.
+        center: (3,) float64, mean of its voxel centres, world RAS mm.
+        long_mm: Longest diameter in the plane of acquisition over all slices, mm.
+        short_mm: Longest diameter perpendicular to it in the same slice, mm.
+        volume_mm3: Number of voxels times the volume of a voxel, mm^3.
+        slice_mm: Slice spacing of the scan, mm.
+        hu_mean: Mean intensity of the scan inside the mask; NaN without a scan.
         voxels: Number of voxels.
         long_ends: (2, 3) float64, ends of the longest diameter, world RAS mm.
-        short_ends: (2, 3) float64, ends of the one across.
-        at_border: Whether the lesion reaches the border of the scan: it may go on outside.
-        one_slice: Whether it lies in a single slice.
+        short_ends: (2, 3) float64, ends of the perpendicular diameter, world RAS mm.
+        at_border: Whether the lesion reaches the border of the scan and may extend beyond it.
+        one_slice: Whether the lesion lies in a single slice.
     """
 
     center: Floats
@@ -58,9 +57,9 @@ class Measures:
 
 
 def slice_axis(grid: Grid) -> int:
-    """Which index axis runs from slice to slice.
+    """The index axis perpendicular to the slices.
 
-    The one whose spacing differs from that of both others; if all are equal, the one closest to the long axis of the
+    The axis whose spacing differs from that of both others; if all are equal, the one closest to the long axis of the
     body; if all differ, the one with the largest spacing.
     """
     spacing = grid.spacing
@@ -80,12 +79,12 @@ def measure(voxels: NDArray[np.int64], grid: Grid, *, scan: Volume | None = None
     """Measure a lesion on its own mask.
 
     Args:
-        voxels: (N, 3) int, indices of its voxels in `grid`, N >= 1.
-        grid: Of the mask.
-        scan: The scan it was drawn on, for the plane of acquisition, mean HU and its border; None = the mask's grid.
+        voxels: (N, 3) int64, indices of its voxels in `grid`, N >= 1.
+        grid: Grid of the mask.
+        scan: The scan, for the plane of acquisition, mean intensity and border; None = the grid of the mask is used.
 
     Returns:
-        The sizes. Where the axes of mask and scan are not parallel, slices are those of the mask.
+        The sizes. If the axes of mask and scan are not parallel, slices are those of the mask.
     """
     acquired = grid if scan is None else scan.grid
     axis = _axis_in(grid, acquired)
@@ -118,7 +117,7 @@ def measure(voxels: NDArray[np.int64], grid: Grid, *, scan: Volume | None = None
 
 
 def _axis_in(grid: Grid, acquired: Grid) -> int:
-    """Axis of a mask that runs along the slices of its scan."""
+    """Index axis of a mask that is perpendicular to the slices of its scan."""
     normal = acquired.direction[:, slice_axis(acquired)]
     cosines = np.abs(normal @ grid.direction)
     return int(np.argmax(cosines)) if cosines.max() > 0.99 else slice_axis(grid)
@@ -139,9 +138,9 @@ class _Plane:
         return cls(grid, axis, np.stack([first, second / np.linalg.norm(second)], axis=1))
 
     def diameters(self, voxels: NDArray[np.int64]) -> Diameters:
-        """Of the voxels of one slice."""
+        """Diameters of the voxels of one slice."""
         others = [a for a in range(3) if a != self.axis]
-        # Only the first and the last voxel of each row can be on the hull.
+        # Only the first and the last voxel of each row can lie on the convex hull.
         order = np.lexsort((voxels[:, others[1]], voxels[:, others[0]]))
         rows = voxels[order]
         change = np.flatnonzero(np.diff(rows[:, others[0]])) + 1
@@ -152,7 +151,7 @@ class _Plane:
         return diameters_of(convex_hull((corners - self.grid.origin) @ self.basis))
 
     def world(self, plane: Floats, number: int) -> Floats:
-        """Places (N, 2) in slice `number` as world RAS mm."""
+        """(N, 3) world RAS mm of (N, 2) coordinates in slice `number`."""
         start = np.zeros(3)
         start[self.axis] = number
         middle = self.grid.index_to_world(start)

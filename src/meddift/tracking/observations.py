@@ -1,4 +1,4 @@
-"""What is known about one lesion at one time point."""
+"""Observations: the state of one lesion at one time point."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-#: How a lesion stands at a time point; "split": seen here in several parts; "merged": seen here as one with others;
-#: "outside": its place is not in this field of view; "uncertain": cannot be said.
+#: State of a lesion at a time point. "split": in several parts; "merged": one mass together with other lesions;
+#: "outside": its position is outside the field of view; "uncertain": undetermined.
 State = Literal["baseline", "matched", "new", "disappeared", "split", "merged", "outside", "uncertain"]
-#: What a person has said about a row.
+#: Decision of a person about a row.
 Review = Literal["proposed", "confirmed", "corrected", "rejected"]
-#: From which scan a lesion was carried: the first in which it was seen, the last before this one, or this one back.
+#: How a lesion was linked: mapped from the first scan in which it was seen ("baseline") or from the last before this
+#: one ("previous"), mapped back from this scan ("back"), or by a person.
 Route = Literal["baseline", "previous", "back", "person"]
 
 
 @dataclass(frozen=True)
 class Link:
-    """From a lesion of an earlier scan to what was found in this one.
+    """A link from a lesion of an earlier scan to a candidate of this one.
 
     Attributes:
-        route: Which way it was found.
+        route: How the lesion was linked.
         source: Number of the earlier time point.
-        source_label: What the lesion is called there.
-        label: What it is called here.
-        cost_mm: Cost of the link, or NaN where a person made it.
-        distance_mm: Between the place expected and the middle found, or NaN.
-        overlap: Dice coefficient of expected and found, 2 mm tolerance, or NaN.
+        source_label: Label of the lesion in the earlier scan.
+        label: Label of the candidate in this scan.
+        cost_mm: Cost of the link, mm; NaN if a person made it.
+        distance_mm: Distance between expected position and centre of the candidate, mm, or NaN.
+        overlap: Dice coefficient of expected lesion and candidate with a tolerance of 2 mm, or NaN.
     """
 
     route: Route
@@ -45,16 +46,16 @@ class Observation:
     """One lesion at one time point.
 
     Attributes:
-        lesion: Its identity: a whole number as text, the same through time.
-        timepoint: Number of the time point, in order of time.
-        state: How it stands.
-        parts: Numbers of the candidates that it is made of; empty where none is.
-        place: (3,) float64, its middle, or where it would be; world RAS mm, NaN where that is not known.
-        verdict: How sure that is: "ok", "uncertain" or "outside".
-        reason: Why, in words.
-        links: Where it comes from.
-        shared_with: Other lesions with the same parts (merged); the first by number carries the sizes.
-        review: What a person has said.
+        lesion: Identity of the lesion: a whole number as text, the same at all time points.
+        timepoint: Number of the time point, in order of time from 0.
+        state: State of the lesion.
+        parts: Numbers of the candidates that the lesion consists of; empty if it is absent.
+        place: (3,) float64, its centre or expected position, world RAS mm; NaN if unknown.
+        verdict: Reliability of the position: "ok", "uncertain" or "outside".
+        reason: Reason for state and verdict, in words.
+        links: Links to earlier scans.
+        shared_with: Other lesions that consist of the same parts (merged); sizes count for the first by number.
+        review: Decision of a person.
     """
 
     lesion: str
@@ -70,21 +71,21 @@ class Observation:
 
     @property
     def carries_sizes(self) -> bool:
-        """Whether sizes of its parts count for it: of merged lesions only one counts."""
+        """Whether the sizes of its parts count for this lesion; of merged lesions they count for one only."""
         return bool(self.parts) and all(int(self.lesion) < int(other) for other in self.shared_with)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person has said about one lesion at one time point.
+    """The decision of a person about one lesion at one time point.
 
     Attributes:
-        lesion: Its identity.
+        lesion: Identity of the lesion.
         timepoint: Number of the time point.
-        labels: What it is called there; empty where it is not there.
-        state: As in the reviewed table.
-        review: "confirmed" or "corrected" are kept as they are; "rejected" forbids the link; "proposed" says nothing
-            but the number of the lesion.
+        labels: Its labels in that scan; empty if it is absent.
+        state: State in the reviewed table.
+        review: "confirmed" and "corrected" rows are kept; "rejected" forbids the link; "proposed" only keeps the
+            number of the lesion.
     """
 
     lesion: str
@@ -96,12 +97,12 @@ class Decision:
 
 @dataclass
 class Course:
-    """All observations, while they are being made.
+    """All observations of a patient, collected while lesions are followed.
 
     Attributes:
         rows: (lesion, time point) -> observation.
-        order: Lesions in the order in which they were first seen.
-        reserved: Numbers that are not given to lesions found anew.
+        order: Lesions in the order of their first appearance.
+        reserved: Numbers that must not be given to new lesions.
     """
 
     rows: dict[tuple[str, int], Observation] = field(default_factory=dict)
@@ -109,16 +110,16 @@ class Course:
     reserved: set[str] = field(default_factory=set)
 
     def add(self, row: Observation) -> None:
-        """Write down an observation; a later one of the same lesion and time point takes its place."""
+        """Add an observation; it replaces an earlier one of the same lesion and time point."""
         if row.lesion not in self.order:
             self.order.append(row.lesion)
         self.rows[row.lesion, row.timepoint] = row
 
     def seen(self, lesion: str, before: int) -> list[Observation]:
-        """Time points at which a lesion was there, in order."""
+        """Observations with parts of a lesion before a time point, in order of time."""
         found = [self.rows.get((lesion, k)) for k in range(before)]
         return [row for row in found if row is not None and row.parts]
 
     def next_name(self) -> str:
-        """A number that no lesion has yet."""
+        """A number for a new lesion: one more than the largest that is used or reserved."""
         return str(max((int(name) for name in (*self.order, *self.reserved)), default=0) + 1)

@@ -1,4 +1,4 @@
-"""Files of a follow-up: tables, JSON, masks with one number a lesion, points for 3D Slicer."""
+"""Output files of a follow-up: tables, JSON, masks labelled by lesion, points for 3D Slicer."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from meddift.volume import Volume
 
 
 def write_outputs(found: FollowUp, folder: Path, *, more: Mapping[Path, Callable[[Path], None]]) -> list[Path]:
-    """Write tables, masks and points, and what else belongs to them: all of it or nothing.
+    """Write tables, masks, points and further files; if one cannot be written, none is.
 
     Args:
-        found: Lesions over time.
-        folder: Made if it is not there.
-        more: Path -> what writes it, for further files.
+        found: The follow-up.
+        folder: Folder of the files; created if necessary.
+        more: Path -> function that writes it, for further files.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
-        OutputError: if one cannot be written.
+        OutputError: if a file cannot be written.
     """
     from meddift.io import write_points, write_volume
 
@@ -65,21 +65,26 @@ def write_outputs(found: FollowUp, folder: Path, *, more: Mapping[Path, Callable
             empty.append(folder / f"{point.name}.mrk.json")
     writers.update(more)
     write_together(writers)
-    for path in empty:  # of an earlier run
+    for path in empty:  # left by an earlier run
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     return list(writers)
 
 
 def is_follow_up(folder: Path) -> bool:
-    """Whether a folder holds the results of a follow-up, or what one that was stopped has found so far."""
+    """Whether a folder holds the results of a follow-up, complete or not."""
     return (folder / "lesions.json").is_file() or any((folder / FOLDER).glob("*.json"))
 
 
 def relabelled(found: FollowUp, k: int) -> Volume | None:
-    """The mask of a time point with the number of each lesion, int16; None where it has no mask.
+    """The mask of a time point, labelled by the numbers of lesions.
 
-    A mass of several lesions has the number of the first.
+    Args:
+        found: The follow-up.
+        k: Number of the time point.
+
+    Returns:
+        (X, Y, Z) int16 on the grid of the mask; merged lesions have the number of the first. None without a mask.
     """
     point = found.time_points[k]
     if not isinstance(point.lesions, Candidates) or point.lesions.grid is None:
@@ -93,7 +98,7 @@ def relabelled(found: FollowUp, k: int) -> Volume | None:
 
 
 def content(found: FollowUp) -> dict[str, Any]:
-    """Everything for JSON: the table lesion by lesion with its links, mappings, summary, provenance."""
+    """The follow-up ready for JSON: lesions with their links, mappings between labels, summary, provenance."""
     rows = {(row["lesion_id"], row["timepoint"]): row for row in lesion_rows(found)}
     names = [point.name for point in found.time_points]
     lesions = []

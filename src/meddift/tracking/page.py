@@ -1,4 +1,4 @@
-"""The report: one page that needs nothing else, to look through and to print."""
+"""The report of a follow-up: a single HTML page without external files, for screen and print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from meddift.tracking.result import NOTE, FollowUp
 from meddift.tracking.tables import lesion_rows, summary_rows
 from meddift.volume import Volume
 
-#: What states mean, for the page.
+#: Explanations of states for the page.
 STATES = {
     "baseline": "first scan",
     "matched": "found again",
@@ -31,11 +31,11 @@ STATES = {
 
 
 def page_text(found: FollowUp, read: Callable[[int], Volume]) -> str:
-    """What stands in `report.html`.
+    """The text of `report.html`.
 
     Args:
-        found: Lesions over time.
-        read: Reads the scan of a time point, for its pictures; one is read at a time.
+        found: The follow-up.
+        read: Reads the scan of a time point for its pictures; one scan is in memory at a time.
     """
     rows = lesion_rows(found)
     crops = _crops(found, read)
@@ -68,12 +68,12 @@ def page_text(found: FollowUp, read: Callable[[int], Volume]) -> str:
 
 
 def _look(row: dict[str, Any]) -> bool:
-    """Whether a person should look at a row."""
+    """Whether a person should check a row of the table."""
     return row["review"] == "proposed" and "uncertain" in (row["verdict"], row["state"])
 
 
 def _told(seen: list[dict[str, Any]]) -> str:
-    """The course of one lesion in one line."""
+    """A summary of one lesion in one line."""
     told = []
     for one in seen:
         size, state = one["row"]["long_mm"], one["row"]["state"]
@@ -84,10 +84,10 @@ def _told(seen: list[dict[str, Any]]) -> str:
 
 
 def _chart(found: FollowUp) -> Chart | None:
-    """Longest diameters over time."""
+    """The chart of longest diameters over time."""
     dates = [point.date for point in found.time_points]
     known = [date for date in dates if date is not None]
-    # Without dates the time points stand at equal distances.
+    # Without dates, time points are equally spaced.
     times = [float(k) for k in range(len(dates))]
     if len(known) == len(dates):
         times = [(date - known[0]).total_seconds() for date in known]
@@ -107,7 +107,7 @@ def _chart(found: FollowUp) -> Chart | None:
 
 
 def _crops(found: FollowUp, read: Callable[[int], Volume]) -> dict[tuple[str, int], Crop]:
-    """Pictures, scan by scan; all of one lesion in the same plane and of the same width."""
+    """(lesion, time point) -> picture; all pictures of one lesion have the same plane and width."""
     first = next((point.grid for point in found.time_points if point.grid is not None), None)
     axis = 2 if first is None else best_plane(first)
     widths = {}
@@ -122,7 +122,7 @@ def _crops(found: FollowUp, read: Callable[[int], Volume]) -> dict[tuple[str, in
             continue
         try:
             scan = read(k)
-        except MeddiftError:  # it was there when lesions were read
+        except MeddiftError:  # the scan has become unreadable since lesions were read
             continue
         for row in wanted:
             parts = [lesions.items[j] for j in row.parts]

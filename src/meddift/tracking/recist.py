@@ -1,8 +1,8 @@
-"""RECIST 1.1 as arithmetic on sizes that others have measured: sums, nadir, change, category.
+"""RECIST 1.1 as arithmetic on given sizes: sums, nadir, change, category.
 
 Eisenhauer et al., New response evaluation criteria in solid tumours: revised RECIST guideline (version 1.1),
-Eur J Cancer 2009; 45: 228-247, and the questions answered by the EORTC (recist.eortc.org). The categories are a
-calculation on the masks given. RECIST is not made for lymphoma, GIST under imatinib, hepatocellular carcinoma
+Eur J Cancer 2009; 45: 228-247, and the answers of the EORTC to questions (recist.eortc.org). The categories are
+calculated from the given masks. RECIST does not apply to lymphoma, GIST under imatinib, hepatocellular carcinoma
 (mRECIST), brain (RANO) and pleura.
 """
 
@@ -15,25 +15,25 @@ from typing import Literal
 from meddift.errors import OptionsError
 
 Category = Literal["CR", "PR", "SD", "PD", "NE"]
-#: How a target was seen. "too_small": there, but too small to be measured: it counts 5 mm. "merged": one with another
-#: target that carries the longest diameter of both: it counts 0 mm, but is not gone.
+#: How a target was assessed. "too_small": present, but too small to measure, counts 5 mm. "merged": merged with
+#: another target, for which the longest diameter of both counts; counts 0 mm, but is not absent.
 Seen = Literal["measured", "too_small", "merged", "absent", "not_assessed"]
-#: All lesions that are not targets, taken together.
+#: Assessment of all non-target lesions together.
 NonTargets = Literal["none", "absent", "present", "progressed", "not_assessed"]
 
-#: A target that is there but cannot be measured counts so many mm.
+#: Size of a target that is present but too small to measure, mm.
 TOO_SMALL_MM = 5.0
-#: A lymph node with a short axis below this is no longer pathological, mm.
+#: A lymph node with a short axis below this is not pathological, mm.
 NORMAL_NODE_MM = 10.0
 #: Smallest longest diameter of a target, and smallest short axis of a node, mm.
 MEASURABLE_MM, MEASURABLE_NODE_MM = 10.0, 15.0
-#: Partial response: at most this share of the sum at baseline.
+#: Partial response: the sum is at most this share of the sum at baseline.
 PARTIAL = 0.7
-#: Progression: at least this multiple of the smallest sum on study, and at least so many mm above it.
+#: Progression: the sum is at least this multiple of the smallest sum on study, and at least this many mm above it.
 PROGRESSION, PROGRESSION_MM = 1.2, 5.0
-#: At most so many targets, and so many in one organ.
+#: Largest number of targets, and of targets in one organ.
 MOST_TARGETS, MOST_IN_ORGAN = 5, 2
-#: Sums are rounded to this before they are compared, mm: 0.1 + 0.2 must not decide a category.
+#: Decimals to which sums in mm are rounded before comparison, so that rounding errors do not decide a category.
 _ROUNDING = 6
 
 
@@ -42,10 +42,13 @@ class Reading:
     """One target at one time point.
 
     Attributes:
-        lesion: Its identity.
-        size_mm: Longest diameter, of a lymph node the short axis; None unless it was measured.
-        node: Whether it is a lymph node.
-        seen: How it was seen.
+        lesion: Identity of the lesion.
+        size_mm: Longest diameter, for a lymph node the short axis, mm; None unless measured.
+        node: Whether the target is a lymph node.
+        seen: How the target was assessed.
+
+    Raises:
+        OptionsError: if size and assessment contradict each other, or the size is not positive.
     """
 
     lesion: str
@@ -62,14 +65,14 @@ class Reading:
 
     @property
     def counts_mm(self) -> float | None:
-        """What it adds to the sum, mm; None where it was not assessed."""
+        """Contribution to the sum, mm; None if not assessed."""
         if self.seen == "measured":
             return self.size_mm
         return {"too_small": TOO_SMALL_MM, "merged": 0.0, "absent": 0.0, "not_assessed": None}[self.seen]
 
     @property
     def gone(self) -> bool:
-        """Whether it counts as gone for a complete response: absent, or a node below 10 mm."""
+        """Whether it counts as absent for a complete response: absent, or a node below 10 mm."""
         if self.seen == "absent":
             return True
         counts = self.counts_mm
@@ -78,12 +81,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Visit:
-    """What was seen at one time point.
+    """The assessment of all lesions at one time point.
 
     Attributes:
         targets: One reading for each target.
-        non_targets: The other lesions together; "none" where there were none at baseline.
-        new_lesion: Whether there is an unequivocal new one.
+        non_targets: All non-target lesions together; "none" if there were none at baseline.
+        new_lesion: Whether there is an unequivocal new lesion.
     """
 
     targets: tuple[Reading, ...]
@@ -93,17 +96,17 @@ class Visit:
 
 @dataclass(frozen=True)
 class Assessment:
-    """One time point against the baseline and the smallest sum so far.
+    """The response at one time point.
 
     Attributes:
-        sum_mm: Sum of diameters; None where a target was not assessed.
-        nadir_mm: Smallest sum of this and all earlier time points, the baseline included.
-        from_baseline: Change of the sum as a share of that at baseline, e.g. -0.3; None where it cannot be told.
-        from_nadir: Change as a share of the smallest sum *before* this time point.
-        from_nadir_mm: The same in mm.
+        sum_mm: Sum of diameters, mm; None if a target was not assessed.
+        nadir_mm: Smallest sum of this and all earlier time points including baseline, mm.
+        from_baseline: Relative change of the sum since baseline, e.g. -0.3; None if undetermined.
+        from_nadir: Relative change since the smallest sum *before* this time point; None if undetermined.
+        from_nadir_mm: The same change in mm.
         target: Response of the targets alone; None at baseline.
-        overall: Response with non-targets and new lesions; None at baseline.
-        reason: Why, in words.
+        overall: Response including non-targets and new lesions; None at baseline.
+        reason: Reason for the response in words.
     """
 
     sum_mm: float | None
@@ -117,13 +120,16 @@ class Assessment:
 
 
 def assess(visits: Sequence[Visit]) -> list[Assessment]:
-    """Category of each time point, in order of time; the first one is the baseline.
+    """Assess the response at each time point.
 
     Args:
-        visits: All with the same targets.
+        visits: The time points in order, the first one is the baseline; all with the same targets.
+
+    Returns:
+        One assessment for each time point.
 
     Raises:
-        OptionsError: if targets differ between time points: they are chosen at baseline and kept.
+        OptionsError: if targets differ between time points; they are chosen at baseline.
     """
     names = {tuple(sorted(reading.lesion for reading in visit.targets)) for visit in visits}
     if len(names) > 1:
@@ -160,7 +166,7 @@ def assess(visits: Sequence[Visit]) -> list[Assessment]:
 
 
 def _sum(visit: Visit) -> float | None:
-    """Sum of diameters; None where there are no targets, or one was not assessed."""
+    """Sum of diameters, mm; None if there are no targets, or one was not assessed."""
     sizes = [reading.counts_mm for reading in visit.targets]
     if not sizes or any(size is None for size in sizes):
         return None
@@ -172,12 +178,12 @@ def _share(total: float | None, start: float | None) -> float | None:
 
 
 def _progressed(total: float, nadir: float) -> bool:
-    """Both conditions: 20 % and 5 mm above the smallest sum."""
+    """Whether a sum is at least 20 % and at least 5 mm above the nadir."""
     return round(total - PROGRESSION * nadir, _ROUNDING) >= 0 and round(total - nadir, _ROUNDING) >= PROGRESSION_MM
 
 
 def _target_response(visit: Visit, start: float | None, nadir: float | None) -> tuple[Category | None, str]:
-    """Response of the targets; None where there are none."""
+    """Response of the targets with its reason; None without targets."""
     if not visit.targets:
         return None, "no targets"
     known = sum(reading.counts_mm or 0.0 for reading in visit.targets)
@@ -199,21 +205,21 @@ def _target_response(visit: Visit, start: float | None, nadir: float | None) -> 
 
 
 def _reappeared(visit: Visit, found: Sequence[Assessment]) -> str:
-    """After a complete response a target that is there again is progression, whatever its size."""
+    """Targets that reappeared after a complete response, in words: progression whatever their size; else ""."""
     complete = any(assessment.target == "CR" for assessment in found)
     there = [reading.lesion for reading in visit.targets if not reading.node and reading.counts_mm]
     return f"target {', '.join(there)} is there again after a complete response" if complete and there else ""
 
 
 def _nodes_again(visit: Visit, earlier: Sequence[Visit]) -> str:
-    """Nodes that had become normal and no longer are: to be looked at, not progression by themselves (EORTC)."""
+    """Nodes that had become normal and are enlarged again, in words: a remark, not progression by itself (EORTC)."""
     normal = {r.lesion for past in earlier for r in past.targets if r.node and r.gone}
     again = [r.lesion for r in visit.targets if r.node and r.lesion in normal and not r.gone and r.counts_mm]
     return f"node {', '.join(again)} is 10 mm or more again: look at it" if again else ""
 
 
 def _overall(target: Category | None, visit: Visit) -> tuple[Category, str]:
-    """Tables 1 and 2 of the guideline: targets, non-targets and new lesions together."""
+    """Overall response with its reason from targets, non-targets and new lesions (tables 1 and 2 of the guideline)."""
     if visit.new_lesion:
         return "PD", "a new lesion"
     if target == "PD":
@@ -243,12 +249,12 @@ class Target:
     """A lesion chosen as a target at baseline.
 
     Attributes:
-        lesion: Its identity.
-        long_mm: Longest diameter at baseline.
-        short_mm: Short axis at baseline.
-        slice_mm: Distance of slices.
+        lesion: Identity of the lesion.
+        long_mm: Longest diameter at baseline, mm.
+        short_mm: Short axis at baseline, mm.
+        slice_mm: Slice spacing, mm.
         node: Whether it is a lymph node.
-        organ: In which organ, in words; "" where it was not said.
+        organ: The organ in words; "" if not specified.
     """
 
     lesion: str
@@ -260,11 +266,11 @@ class Target:
 
 
 def doubts_about_targets(targets: Sequence[Target]) -> list[str]:
-    """What RECIST 1.1 would object to in a choice of targets, one sentence each; the choice itself is kept."""
+    """Violations of RECIST 1.1 in a choice of targets, one sentence each; the choice itself is not changed."""
     doubts = []
     for target in targets:
         size = target.short_mm if target.node else target.long_mm
-        # Slices thicker than 5 mm: twice the distance of slices (10 mm at 5 mm).
+        # The smallest measurable size is at least twice the slice spacing (10 mm at 5 mm).
         needed = max(MEASURABLE_NODE_MM if target.node else MEASURABLE_MM, 2 * target.slice_mm)
         if round(size, 1) < needed:
             axis = "short axis" if target.node else "longest diameter"

@@ -24,7 +24,7 @@ from meddift.tracking.summary import (
     visits,
 )
 
-#: Stands at the head of everything that is written.
+#: First line of all output.
 NOTE = "Calculated from the masks given, for research; not a diagnosis and not a reading by a radiologist."
 
 
@@ -33,14 +33,14 @@ class SeenTimePoint:
     """One time point after its scan was read.
 
     Attributes:
-        name: As in the tables.
-        date: When it was made, or None.
-        day: The same as text.
-        phase: Contrast phase, in words.
-        scan: Where the scan came from.
-        lesions: What was found in it, or why it could not be used.
-        grid: Of the scan; None where it could not be read.
-        digest: sha256 of the scan, or "".
+        name: Name in tables.
+        date: Date of the scan; None if unknown.
+        day: The date as text.
+        phase: Contrast phase in words, or "".
+        scan: Path or description of the scan.
+        lesions: Its lesions, or the reason why the scan could not be used.
+        grid: Grid of the scan; None if it could not be read.
+        digest: sha256 of the scan; "" if it could not be read.
     """
 
     name: str
@@ -54,7 +54,7 @@ class SeenTimePoint:
 
     @property
     def failure(self) -> str:
-        """Why it could not be used, or ""."""
+        """Why the scan could not be used; else ""."""
         return self.lesions if isinstance(self.lesions, str) else ""
 
 
@@ -64,11 +64,11 @@ class FollowUp:
 
     Attributes:
         subject: The patient's name in tables.
-        time_points: In order of time.
-        course: One observation for each lesion and time point, from where it was first seen.
-        kinds: Lesion -> (kind, organ), as chosen.
-        given: (lesion, time point) -> sizes by a person.
-        provenance: What it was made with, ready for JSON.
+        time_points: The time points, in order of time.
+        course: One observation for each lesion and time point from its first appearance on.
+        kinds: Lesion -> (kind, organ) as chosen at baseline.
+        given: (lesion, time point) -> sizes entered by a person.
+        provenance: Scans, options and versions that the results depend on, ready for JSON.
     """
 
     subject: str
@@ -79,19 +79,19 @@ class FollowUp:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Counts of states at the last time point."""
+        """The number of lesions in each state at the last time point."""
         last = [row.state for row in self.at(len(self.time_points) - 1)]
         counts = ", ".join(f"{last.count(s)} {s}" for s in dict.fromkeys(last))
         return f"FollowUp({len(self.lesions)} lesions, {len(self.time_points)} time points; at the last: {counts})"
 
     @property
     def lesions(self) -> list[str]:
-        """Identities, in the order in which they were first seen."""
+        """Identities of all lesions, in the order of their first appearance."""
         return list(self.course.order)
 
     @property
     def scans(self) -> list[Candidates | str]:
-        """Lesions of each scan, or why it could not be used."""
+        """The lesions of each scan, or the reason why it could not be used."""
         return [point.lesions for point in self.time_points]
 
     @property
@@ -101,25 +101,25 @@ class FollowUp:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know besides the tables."""
+        """Remarks for the user in addition to the tables, one sentence each."""
         own = [note for scan in self.scans if isinstance(scan, Candidates) for note in scan.notes]
         return [*own, *self.doubts_about_targets]
 
     def at(self, k: int) -> list[Observation]:
-        """Observations of one time point."""
+        """Observations of time point `k`."""
         return [self.course.rows[name, k] for name in self.lesions if (name, k) in self.course.rows]
 
     def sizes(self, row: Observation) -> Sizes | None:
-        """Sizes of an observation, or None."""
+        """Sizes of an observation; None if there are none."""
         return sizes_of(row, self.scans[row.timepoint], self.given.get((row.lesion, row.timepoint)))
 
     def labels(self, row: Observation) -> str:
-        """What a lesion is called in the mask of that time point: "4", or "4+7" where it is in parts."""
+        """Labels of a lesion in the mask of that time point: "4", or "4+7" for several parts."""
         scan = self.scans[row.timepoint]
         return "" if isinstance(scan, str) else "+".join(scan.items[j].label for j in row.parts)
 
     def kind(self, row: Observation) -> str:
-        """What a lesion counts as."""
+        """The kind of a lesion for RECIST, or "new"; "" if none."""
         known = self.kinds.get(row.lesion, ("", ""))[0]
         return known or (
             "new" if self.course.seen(row.lesion, len(self.time_points))[:1] and self._is_new(row) else ""
@@ -130,14 +130,14 @@ class FollowUp:
 
     @cached_property
     def assessments(self) -> list[Assessment] | None:
-        """RECIST 1.1 of each time point; None where nobody has chosen targets."""
+        """Response by RECIST 1.1 at each time point; None if no targets were chosen."""
         if not any(kind for kind, _ in self.kinds.values()):
             return None
         return assess(visits(self.course, self.scans, self.kinds, self.given))
 
     @cached_property
     def doubts_about_targets(self) -> list[str]:
-        """What RECIST 1.1 would object to in the choice of targets."""
+        """Violations of RECIST 1.1 in the choice of targets, one sentence each."""
         first = self.scans[0]
         if not isinstance(first, Candidates):
             return []
@@ -145,14 +145,14 @@ class FollowUp:
 
     @cached_property
     def growths(self) -> list[GrowthRow]:
-        """Change of size from the first sight of each lesion, and from the one before."""
+        """Growth of each lesion since its first and since its previous measurement."""
         dates, phases = [p.date for p in self.time_points], [p.phase for p in self.time_points]
         return growths(self.course, self.scans, dates, phases, self.given)
 
     def mapping(self) -> dict[str, dict[str, list[str]]]:
-        """Labels of one scan to labels of another, many to many: {"T0>T1": {"1": ["4", "7"]}}.
+        """Mapping of labels between scans, many to many: {"T0>T1": {"1": ["4", "7"]}}.
 
-        From the first time point and from the one before to each later one; a lesion that is not there leads to [].
+        From the first and from the previous time point to each later one; a lesion that is absent maps to [].
         """
         result: dict[str, dict[str, list[str]]] = {}
         for later in range(1, len(self.time_points)):
@@ -169,16 +169,16 @@ class FollowUp:
         return result
 
     def save(self, folder: Path | str) -> list[Path]:
-        """Write tables, masks and points; the report needs the scans and is written by `meddift.track`.
+        """Write tables, masks and points. The report needs the scans and is written by `meddift.track`.
 
         Args:
-            folder: Made if it is not there.
+            folder: Folder of the files; created if necessary.
 
         Returns:
-            The files.
+            Paths of the files.
 
         Raises:
-            OutputError: if something cannot be written.
+            OutputError: if a file cannot be written.
         """
         from meddift.tracking.outputs import write_outputs
 

@@ -1,4 +1,4 @@
-"""The ways by which lesions come to a scan: from where they were first seen, and from where they were last seen."""
+"""Routes: lesions mapped to a scan from the scan in which they were first seen, and from the last before it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from meddift.tracking.observations import Course
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """One lesion, carried from one earlier scan.
+    """One lesion mapped from one earlier scan.
 
     Attributes:
-        route: "baseline" from where it was first seen, "previous" from where it was last seen, if that is another.
+        route: "baseline" from the scan in which it was first seen, "previous" from that in which it was last seen, if
+            another one.
         source: Number of the earlier time point.
-        labels: What the lesion is called there.
-        parts: Of how many parts it is made there.
-        center: (3,) where it is expected, world RAS mm; NaN outside.
-        verdict: How sure that is.
-        reason: Why it is not "ok".
-        costs: One for each candidate of the scan; None where there is none.
+        labels: Its labels in the earlier scan.
+        parts: Number of its parts in the earlier scan.
+        center: (3,) float64, expected position, world RAS mm; NaN if outside.
+        verdict: Reliability of the expected position.
+        reason: Why the verdict is not "ok"; else "".
+        costs: Cost of the link to each candidate of the scan; None where there is none.
     """
 
     route: Literal["baseline", "previous"]
@@ -48,9 +49,20 @@ def ways_to(
     lesions: Sequence[str],
     found: Sequence[Candidate],
 ) -> dict[str, list[Way]]:
-    """Carry lesions to time point k from the first and from the last scan in which each was seen.
+    """Map lesions to a time point from the first and from the last scan in which each was seen.
 
-    Every source scan is asked once, for all lesions that come from it.
+    All lesions of one source scan are mapped together.
+
+    Args:
+        course: All observations so far.
+        scans: The lesions of each scan, or the reason why it could not be used.
+        carrier: Maps lesions from one scan to another.
+        k: Number of the time point.
+        lesions: Identities of the lesions.
+        found: Candidates of the time point.
+
+    Returns:
+        Lesion -> its routes.
     """
     wanted: dict[str, list[tuple[Literal["baseline", "previous"], int]]] = {}
     sources: dict[int, list[int]] = {}
@@ -66,7 +78,7 @@ def ways_to(
             parts = course.rows[name, source].parts
             sources.setdefault(source, []).extend(part for part in parts if part not in sources.get(source, []))
     carried = {}
-    # The latest first: from there it is a short way, and the field by which a longer one is begun.
+    # The latest scan first: its field serves as the prior of fields from earlier scans.
     for source, numbers in sorted(sources.items(), reverse=True):
         items = _items(scans[source])
         answers = carrier.carry(source, k, [items[part] for part in numbers])
@@ -76,7 +88,7 @@ def ways_to(
         ways[name] = []
         for route, source in routes:
             items, parts = _items(scans[source]), course.rows[name, source].parts
-            # The largest part stands for the place of the whole.
+            # The largest part determines the position of the lesion.
             largest = max(parts, key=lambda part: (items[part].radius_mm, -part))
             expected = carried[source][largest]
             costs = [
@@ -97,7 +109,7 @@ def _items(scan: Candidates | str) -> tuple[Candidate, ...]:
 
 
 def _best(costs: Sequence[LinkCost | None]) -> LinkCost | None:
-    """The cheapest of several parts, with the best cover that any of them gives."""
+    """The smallest cost among several parts, with the largest cover among them."""
     known = [cost for cost in costs if cost is not None]
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""`track`: from the scans of one patient to a table of lesions over time."""
+"""`track`: following the lesions of one patient over time."""
 
 from __future__ import annotations
 
@@ -48,31 +48,32 @@ def track(
     dicom: bool = False,
     on_progress: Progress | None = None,
 ) -> FollowUp:
-    """Follow the lesions of one patient through two scans or more.
+    """Follow the lesions of one patient through two or more scans.
 
     Args:
-        time_points: A table (`read_time_points`), or time points.
-        out: Folder for tables, masks, points and report; None writes nothing. A run there is resumed: what the engine
-            has answered before with the same scans and settings is not asked again.
-        matcher: The engine; None makes one with its defaults.
+        time_points: Path of a table (see `read_time_points`), or time points.
+        out: Folder for tables, masks, points and report; None = nothing is written. A run in the same folder is
+            resumed: matches with the same scans and settings are not computed again.
+        matcher: The matcher; None = one with default settings.
         subject: The patient's name in tables.
-        components: Whether every connected component is a lesion, also in maps with several numbers.
-        minimum_mm3: Smaller lesions are left out.
-        targets: Which lesions at baseline count as what for RECIST: a table, or label -> (kind, organ).
-        review: An edited `lesions.tsv`: what is confirmed or corrected in it is kept, rejected links are not made.
-        report: Whether `report.html` is written.
-        dicom: Whether a DICOM segmentation and a measurement report are written for every scan that is a DICOM series
+        components: Whether every connected component of a mask is a lesion in maps with several labels too.
+        minimum_mm3: Volume below which lesions are left out, mm^3.
+        targets: Kinds of lesions at baseline for RECIST: path of a table (see `read_targets`), or label -> (kind,
+            organ).
+        review: Path of an edited `lesions.tsv`: confirmed and corrected rows are kept, rejected links are not made.
+        report: Whether to write `report.html`.
+        dicom: Whether to write a DICOM segmentation and a measurement report for every scan that is a DICOM series
             with a mask; needs the extra `dicom`.
-        on_progress: Called as work goes on.
+        on_progress: Called with the name of a stage and the fraction of the work that is done, 0 to 1.
 
     Returns:
-        Lesions over time; `FollowUp.failures` tells scans that could not be used.
+        The lesions over time; `FollowUp.failures` lists scans that could not be used.
 
     Raises:
-        OptionsError: if time points, targets or review make no sense.
-        MissingFileError: if a file is not there.
+        OptionsError: if time points, targets or review are invalid.
+        MissingFileError: if a file does not exist.
         OutputError: if results cannot be written.
-        MeddiftError: if the first scan cannot be used, or the model is not on this machine.
+        MeddiftError: if the first scan cannot be used, or the weights of the model are missing.
     """
     say = on_progress or silent
     points = read_time_points(time_points) if isinstance(time_points, Path | str) else in_order(time_points)
@@ -124,7 +125,7 @@ def track(
 
 
 def _read(points: Sequence[TimePoint], *, components: bool, minimum_mm3: float, say: Progress) -> list[SeenTimePoint]:
-    """Every scan once, one after the other, for its lesions; none is kept."""
+    """Read the lesions of every time point; one scan is in memory at a time."""
     seen = []
     for k, point in enumerate(points):
         say(f"reading {point.name}", 0.15 * k / len(points))
@@ -144,7 +145,7 @@ def _read(points: Sequence[TimePoint], *, components: bool, minimum_mm3: float, 
 def _with_kinds(
     seen: Sequence[SeenTimePoint], chosen: Mapping[str, tuple[str, str]], said: Reviewed, name: str
 ) -> tuple[list[SeenTimePoint], dict[str, tuple[str, str]]]:
-    """Kinds of lesions at baseline: from the table of targets, else from a reviewed table."""
+    """Assign kinds to lesions at baseline, from the table of targets or else from the reviewed table."""
     from meddift.tracking.follow import names_at_baseline
 
     first = seen[0].lesions
@@ -162,7 +163,7 @@ def _with_kinds(
 
 
 def _check_review(decisions: Sequence[Decision], seen: Sequence[SeenTimePoint], name: str) -> None:
-    """Refuse a review of other masks than these."""
+    """Raise OptionsError if a review refers to labels that are not in the masks."""
     for decision in decisions:
         scan = seen[decision.timepoint].lesions
         if isinstance(scan, str) or decision.review == "proposed":
@@ -185,11 +186,11 @@ def _carrier(
     def pair(source: int, target: int, *, prior: Transform | None, back: KnownField | None) -> Pair:
         nonlocal done
         done += 1
-        # Each follow-up is asked from the first scan, from the one before, and back.
+        # For each follow-up scan there are up to three pairs: from the first scan, from the previous one, and back.
         share = 0.15 + 0.75 * min(done / (3 * (len(points) - 1)), 1.0)
         say(f"from {points[source].name} to {points[target].name}", share)
         scans = encoded.get(source, beside=target), encoded.get(target, beside=source)
-        # Lesions are larger than what refining a field changes.
+        # Refinement changes fields by less than the size of lesions.
         return matcher.pair(*scans, prior=prior, back=back, refined=False)
 
     def grid(k: int) -> Any:

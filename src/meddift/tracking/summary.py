@@ -1,4 +1,4 @@
-"""From observations to visits of RECIST, and to growth."""
+"""Deriving RECIST visits and growth from observations."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from meddift.tracking.growth import Growth, Size, growth
 from meddift.tracking.observations import Course, Observation
 from meddift.tracking.recist import NonTargets, Reading, Seen, Target, Visit
 
-#: What a lesion can be for RECIST.
+#: Kinds of lesions for RECIST.
 KINDS = ("target", "target_node", "non_target", "non_target_node", "")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one lesion at one time point; of several parts, their sums.
+    """Sizes of one lesion at one time point, summed over its parts.
 
     Attributes:
-        long_mm: Longest diameter; diameters of parts are added up (RECIST 1.1 on lesions that fragment).
-        short_mm: Short axis.
-        volume_mm3: Volume; NaN where a person gave diameters only.
-        slice_mm: Distance of slices.
+        long_mm: Longest diameter, mm; for several parts the sum (RECIST 1.1 on fragmenting lesions).
+        short_mm: Short axis, mm.
+        volume_mm3: Volume, mm^3; NaN if a person entered diameters only.
+        slice_mm: Slice spacing, mm.
         hu_mean: Mean HU, or NaN.
-        measured: How they came about.
+        measured: How the sizes were measured.
         at_border: Whether a part reaches the border of the scan.
     """
 
@@ -45,11 +45,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class GivenSize:
-    """Diameters that a person has put in the place of those measured.
+    """Diameters entered by a person, which replace the measured ones.
 
     Attributes:
-        long_mm: Longest diameter; NaN for the 5 mm rule.
-        short_mm: Short axis.
+        long_mm: Longest diameter, mm; NaN for the 5 mm rule.
+        short_mm: Short axis, mm; NaN for the 5 mm rule.
         measured: "manual" or "5mm_rule".
     """
 
@@ -59,7 +59,7 @@ class GivenSize:
 
 
 def sizes_of(row: Observation, scan: Candidates | str, given: GivenSize | None = None) -> Sizes | None:
-    """Sizes of an observation; None where there are none, or another lesion of the same mass has them."""
+    """Sizes of an observation; None if there are none, or if they count for another lesion of the same mass."""
     if given is not None and given.measured == "manual":
         return Sizes(given.long_mm, given.short_mm, float("nan"), float("nan"), float("nan"), "manual", False)
     if isinstance(scan, str) or not row.carries_sizes:
@@ -86,13 +86,13 @@ def visits(
     kinds: Mapping[str, tuple[str, str]],
     given: Mapping[tuple[str, int], GivenSize],
 ) -> list[Visit]:
-    """What RECIST asks about every time point.
+    """The RECIST visit of every time point.
 
     Args:
         course: All observations.
-        scans: Lesions of each scan.
-        kinds: Lesion -> (kind, organ), as chosen at baseline.
-        given: Sizes by a person.
+        scans: The lesions of each scan, or the reason why it could not be used.
+        kinds: Lesion -> (kind, organ) as chosen at baseline.
+        given: (lesion, time point) -> sizes entered by a person.
     """
     targets = [name for name in course.order if kinds.get(name, ("", ""))[0].startswith("target")]
     others = [name for name in course.order if kinds.get(name, ("", ""))[0].startswith("non_target")]
@@ -107,12 +107,12 @@ def visits(
 
 
 def new_lesions(course: Course, k: int) -> list[str]:
-    """Lesions that count as new at a time point."""
+    """Identities of the lesions that count as new at time point `k`."""
     return [name for name in course.order if (name, k) in course.rows and _is_new(course, name, k)]
 
 
 def _is_new(course: Course, name: str, k: int) -> bool:
-    """There, and it was said to be new when it was first seen: not only that it may be."""
+    """Whether a lesion is present, and its state was "new" (not "uncertain") when it was first seen."""
     seen = course.seen(name, k + 1)
     return bool(seen and seen[0].state == "new" and seen[0].review != "rejected" and seen[-1].timepoint == k)
 
@@ -132,7 +132,7 @@ def _reading(
         return Reading(name, None, node, "too_small")
     if row.state == "disappeared":
         return Reading(name, None, node, "absent")
-    # Of targets that have become one, the first by number carries the size of the whole.
+    # For merged targets, the size of the whole counts for the first by number.
     shared = [other for other in row.shared_with if other in targets]
     if row.parts and any(int(other) < int(name) for other in shared):
         return Reading(name, None, node, "merged")
@@ -160,7 +160,7 @@ def _non_targets(
 def chosen_targets(
     course: Course, first: Candidates, kinds: Mapping[str, tuple[str, str]], given: Mapping[tuple[str, int], GivenSize]
 ) -> list[Target]:
-    """The targets as they were at baseline, for the objections of RECIST."""
+    """The targets at baseline, for `doubts_about_targets`."""
     found = []
     for name, (kind, organ) in kinds.items():
         if not kind.startswith("target") or (name, 0) not in course.rows:
@@ -177,10 +177,10 @@ class GrowthRow:
     """Growth of one lesion from one time point to another.
 
     Attributes:
-        lesion: Its identity.
+        lesion: Identity of the lesion.
         earlier: Number of the earlier time point.
-        later: Number of the later one.
-        growth: What changed.
+        later: Number of the later time point.
+        growth: The change.
     """
 
     lesion: str
@@ -196,7 +196,7 @@ def growths(
     phases: Sequence[str],
     given: Mapping[tuple[str, int], GivenSize],
 ) -> list[GrowthRow]:
-    """From the first sight of each lesion, and from the one before, to each later one."""
+    """Growth of each lesion to every time point since its first and since its previous measurement."""
     rows = []
     for name in course.order:
         known: list[tuple[int, Size]] = []

@@ -1,4 +1,4 @@
-"""Tables: lesions, summary, growth; and reading an edited table of lesions back."""
+"""Tables of lesions, summary and growth, and reading edited tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GROWTH_COLUMNS = (
 
 
 def lesion_rows(found: FollowUp) -> list[dict[str, Any]]:
-    """One row a lesion and time point; numbers, or None where there is none."""
+    """Rows of `lesions.tsv`: one for each lesion and time point; None for missing values."""
     rows = []
     for k, point in enumerate(found.time_points):
         for row in found.at(k):
@@ -73,12 +73,12 @@ def _measured(found: FollowUp, row: Observation) -> str:
 
 
 def _link_from(found: FollowUp, row: Observation) -> str:
-    """Where it comes from: "T0:3 T1:5"."""
+    """Links of an observation in text, such as "T0:3 T1:5"."""
     return " ".join(dict.fromkeys(f"{found.time_points[link.source].name}:{link.source_label}" for link in row.links))
 
 
 def summary_rows(found: FollowUp) -> list[dict[str, Any]]:
-    """One row a time point: counts, sums of the targets, RECIST category, volumes beside it."""
+    """Rows of the summary: for each time point counts, sums of the targets, RECIST category, and volumes."""
     rows = []
     assessments = found.assessments
     targets = [name for name, (kind, _) in found.kinds.items() if kind.startswith("target")]
@@ -125,14 +125,14 @@ def summary_rows(found: FollowUp) -> list[dict[str, Any]]:
 
 
 def _volume_category(change: float | None) -> str | None:
-    """What the change of volume would be by the sphere equivalents of -30 % and +20 %; beside RECIST, not instead."""
+    """Category of a change of volume by the sphere equivalents of -30 % and +20 %, in addition to RECIST."""
     if change is None:
         return None
     return "PR" if change <= VOLUME_PARTIAL else "PD" if change >= VOLUME_PROGRESSION else "SD"
 
 
 def growth_rows(found: FollowUp) -> list[dict[str, Any]]:
-    """One row for each lesion and two time points."""
+    """Rows of the table of growth: one for each lesion and pair of time points."""
     names = [point.name for point in found.time_points]
     return [
         {
@@ -167,7 +167,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def as_tsv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Tab-separated text: a line that says what it is, a header, rows; empty where there is no value."""
+    """Tab-separated text: a comment line with `NOTE`, a header, and rows; missing values are empty."""
     stream = io.StringIO()
     stream.write(f"# {NOTE}\n")
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
@@ -185,12 +185,12 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Reviewed:
-    """What a person says in an edited table.
+    """The content of an edited table of lesions.
 
     Attributes:
         decisions: One for each row.
-        kinds: Lesion -> (kind, organ), of its row at baseline.
-        given: (lesion, time point) -> sizes.
+        kinds: Lesion -> (kind, organ) in its row at baseline.
+        given: (lesion, time point) -> sizes entered by a person.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -199,11 +199,11 @@ class Reviewed:
 
 
 def read_table(path: Path | str) -> list[dict[str, str]]:
-    """Rows of a TSV or CSV; lines that begin with # are left out.
+    """Read the rows of a TSV or CSV file; lines that begin with # are skipped.
 
     Raises:
-        MissingFileError: if it is not there.
-        OptionsError: if it is no table.
+        MissingFileError: if the file does not exist.
+        OptionsError: if it is not a table in UTF-8.
     """
     path = Path(path)
     if not path.is_file():
@@ -225,15 +225,15 @@ def read_table(path: Path | str) -> list[dict[str, str]]:
 
 
 def read_review(path: Path | str, names: Sequence[str]) -> Reviewed:
-    """What a person has confirmed, corrected or rejected in a table of lesions.
+    """Read a table of lesions in which a person has confirmed, corrected or rejected rows.
 
     Args:
-        path: `lesions.tsv`, edited.
-        names: Of the time points.
+        path: The edited `lesions.tsv`.
+        names: Names of the time points, in order of time.
 
     Raises:
-        MissingFileError: if it is not there.
-        OptionsError: if a row cannot be understood.
+        MissingFileError: if the file does not exist.
+        OptionsError: if a row is invalid.
     """
     decisions, kinds, given = [], {}, {}
     rows = read_table(path)
@@ -284,14 +284,14 @@ def _given(row: Mapping[str, str], where: str) -> GivenSize:
 
 
 def read_targets(path: Path | str) -> dict[str, tuple[str, str]]:
-    """Which lesions count as what: a table with the columns `label` and `kind`, or `label`, `target` and `node`.
+    """Read the kinds of lesions: a table with the columns `label` and `kind`, or `label`, `target` and `node`.
 
     Returns:
         Label at baseline -> (kind, organ).
 
     Raises:
-        MissingFileError: if it is not there.
-        OptionsError: if it cannot be understood.
+        MissingFileError: if the file does not exist.
+        OptionsError: if a row is invalid.
     """
     kinds: dict[str, tuple[str, str]] = {}
     for number, row in enumerate(read_table(path), start=1):

@@ -1,4 +1,4 @@
-"""Time points of one patient: what was given for each, read from a table or from lists, in order of date."""
+"""Time points of one patient: scans and lesions given by the user or in a table, in order of date."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from meddift.errors import MissingFileError, OptionsError
 from meddift.points import Points
 from meddift.volume import Volume
 
-#: Columns of the table; scan is needed, and date for more than one row.
+#: Columns of the table; scan and date are required.
 COLUMNS = ("timepoint", "date", "scan", "lesions", "points", "lesion_table", "phase")
 
 
 @dataclass(frozen=True, eq=False)
 class TimePoint:
-    """One scan of the patient, and the lesions that someone found in it.
+    """One scan of a patient, with the lesions that were found in it.
+
+    Without `lesions`, `points` and `lesion_table`, lesions of other time points are only located in this scan.
 
     Attributes:
-        name: For tables and file names: letters, digits, `-` and `_`.
-        scan: Path of the scan, or the scan.
-        date: When it was made; None where only the order is known.
-        lesions: Label map (NIfTI, NRRD, MetaImage) or DICOM SEG, as a path or a Volume.
-        points: Landmark file, or points in world RAS mm: lesions of which only the place is known.
-        lesion_table: A table of ours: lesions of which place and sizes are known.
-        phase: Contrast phase, in words.
-
-    With none of `lesions`, `points` and `lesion_table` lesions of other time points are only located in this scan.
+        name: Name in tables and file names: letters, digits, `-` and `_`.
+        scan: The scan, or its path.
+        date: Date of the scan; None if only the order is known.
+        lesions: Label map (NIfTI, NRRD, MetaImage) or DICOM SEG: a path or a `Volume`.
+        points: Lesions of which only the position is known: a landmark file, or points in world RAS mm.
+        lesion_table: Path of a `lesions.tsv` written by meddift: lesions with known position and sizes.
+        phase: Contrast phase in words, or "".
     """
 
     name: str
@@ -43,13 +43,13 @@ class TimePoint:
 
     @property
     def files(self) -> list[Path]:
-        """Every file that it names."""
+        """All files that the time point names."""
         given = (self.scan, self.lesions, self.points, self.lesion_table)
         return [item for item in given if isinstance(item, Path)]
 
     @property
     def day(self) -> str:
-        """Date as YYYY-MM-DD, with the time where one was given; "" where it is not known."""
+        """Date as YYYY-MM-DD, with the time if one was given; "" if unknown."""
         if self.date is None:
             return ""
         return (
@@ -69,8 +69,8 @@ def read_time_points(path: Path | str) -> list[TimePoint]:
         Time points, earliest first.
 
     Raises:
-        MissingFileError: if the table is not there.
-        OptionsError: if it is malformed, a date is missing or given twice, or a name is.
+        MissingFileError: if the table does not exist.
+        OptionsError: if it is malformed, or a date or name is missing or given twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -112,16 +112,16 @@ def read_time_points(path: Path | str) -> list[TimePoint]:
 def in_order(
     points: Sequence[TimePoint], where: str = "the time points", *, dates_needed: bool = False
 ) -> list[TimePoint]:
-    """Time points by date, each with a name.
+    """Sort time points by date, and check their names.
 
     Args:
-        points: As given; without any date they stay in this order.
-        where: For messages.
-        dates_needed: Whether the order given says nothing, as in a table.
+        points: The time points; if none has a date they keep their order.
+        where: Name of their source, for messages.
+        dates_needed: Whether dates are required, as in a table.
 
     Raises:
-        OptionsError: if there are fewer than two, dates are missing or given twice, or a name is given twice or is no
-            part of a file name.
+        OptionsError: if there are fewer than two, a date is missing or given twice, or a name is given twice or cannot
+            be part of a file name.
     """
     if len(points) < 2:
         raise OptionsError(f"{where}: lesions are followed through two scans or more, got {len(points)}")
@@ -149,10 +149,17 @@ def in_order(
 
 
 def parse_date(text: str, where: str = "") -> datetime | None:
-    """A date, with or without a time of day; None for an empty text.
+    """Read a date, with or without a time of day.
+
+    Args:
+        text: `2024-03-01`, `20240301` or `2024-03-01T14:30`.
+        where: Name of its source, for messages.
+
+    Returns:
+        The date; None for an empty text.
 
     Raises:
-        OptionsError: if it is no date.
+        OptionsError: if it is not a date.
     """
     text = text.strip()
     if not text:
