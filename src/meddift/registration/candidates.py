@@ -1,4 +1,4 @@
-"""Dense matching from several starts by several kinds of descriptors; the candidate that fits best is kept."""
+"""Dense matching from several starts with several kinds of descriptors; the candidate that fits best is chosen."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from meddift.registration.support import Support, judge_support
 from meddift.system.progress import Progress
 from meddift.system.threads import side_by_side
 
-#: Nodes lie on every second voxel; each is looked for within so many voxels.
+#: Voxels between two nodes, and radius of the window in which each node is searched, voxels.
 STRIDE, RADIUS = 2, 3
-#: How smooth dense displacements are (see `Smoothness`).
+#: Smoothness of the dense displacements.
 DENSE = Smoothness(bending=0.3)
-#: With less of the body supported than this, the scans have nothing reliable in common.
+#: Smallest share of the body that must be supported; below it the scans have no reliable correspondence.
 LEAST_SUPPORT = 0.1
-#: Two starts, or two candidates, that differ by less than this in the median, mm, are one.
+#: Starts or candidates whose median difference is below this, mm, count as one.
 ALIKE_MM = 2.0
-#: Voxels at which candidates are compared.
+#: Number of voxels at which candidates are compared.
 COMPARED = 40_000
 
 
@@ -38,10 +38,10 @@ class Candidate:
     """A field found by dense matching.
 
     Attributes:
-        name: By which start and by which descriptors.
-        parts: Its field for each group of places.
+        name: Which start and which descriptors it comes from.
+        parts: Its field for each sliding group.
         affine: The affine part of its start.
-        support: Where the scans have something in common under it.
+        support: Where neighbouring nodes agree with it.
     """
 
     name: str
@@ -53,18 +53,18 @@ class Candidate:
 def match_densely(
     scans: ComparedScans, starts: Sequence[Start], report: Progress
 ) -> tuple[Candidate, dict[str, float]]:
-    """Match every node around where it is expected, coarse to fine; of all candidates the one that fits best.
+    """Match the nodes of a grid around their expected positions, coarse to fine, and choose the best candidate.
 
     Args:
         scans: The fixed and the moving scan.
-        starts: Where points are expected, found in one or several ways.
-        report: Told how far the work is.
+        starts: Initial transforms, found in one or several ways.
+        report: Called with stage and fraction as work goes on.
 
     Returns:
         The best candidate, and for each candidate by name the mean cosine of the finest level under it, best first.
 
     Raises:
-        NoCorrespondenceError: if matches do not agree with their neighbours.
+        NoCorrespondenceError: if too few matches agree with their neighbours.
     """
     begun: list[tuple[Start, Parts]] = []
     for start in starts:
@@ -82,7 +82,7 @@ def match_densely(
             best = Candidate(name, fine, start.affine, support)
     assert best is not None
     nodes = scans.mask_on(best.support.grid)
-    # A mask smaller than the distance of nodes says nothing about its share.
+    # If the mask is smaller than the node spacing, the share cannot be estimated.
     share = float(best.support.supported[nodes].float().mean()) if bool(nodes.any()) else 1.0
     if share < LEAST_SUPPORT:
         raise NoCorrespondenceError(
@@ -95,7 +95,7 @@ def match_densely(
 def _matched_coarsely(
     scans: ComparedScans, begun: Sequence[tuple[Start, Parts]], report: Progress
 ) -> list[tuple[str, Start, Parts]]:
-    """What each kind of descriptors makes of each start: its name, the start, and the field."""
+    """Coarse candidates from each start with each kind of descriptors: name, start, and field."""
     kinds = [(scans.fine, scans.coarse_maps())]
     if scans.semantic and not all(start.near for start, _ in begun):
         kinds.append(("network", fused_maps((scans.fixed.levels, scans.moving.levels), kinds[0][1], scans.semantic)))
@@ -112,7 +112,7 @@ def _matched_coarsely(
 
 
 def _apart(scans: ComparedScans, one: Parts, other: Parts) -> float:
-    """Median distance of two fields on one grid in the body, mm."""
+    """Median difference of two fields on the same grid in the body, mm."""
     world = one[0].grid.voxel_centers_on(scans.device)
     away = (scans.moved(one, world) - scans.moved(other, world)).norm(dim=-1)
     body = scans.mask_on(one[0].grid).reshape(-1)
@@ -120,7 +120,7 @@ def _apart(scans: ComparedScans, one: Parts, other: Parts) -> float:
 
 
 def _pass(scans: ComparedScans, current: Parts, maps: Maps) -> tuple[Parts, Support]:
-    """Match every node within a window around where a field puts it, on the grid of the fixed map."""
+    """Match every node of the fixed map's grid in a window around its position under a field, and smooth that."""
     fixed, moving = maps
     work = fixed.grid
     places = scans.moved(current, work.voxel_centers_on(scans.device))
@@ -128,7 +128,7 @@ def _pass(scans: ComparedScans, current: Parts, maps: Maps) -> tuple[Parts, Supp
     described = unit(moving.at(places)).reshape(*work.shape, -1) * shown[..., None]
     nodes = work.strided(STRIDE)
     wanted = scans.mask_on(nodes)
-    if not bool(wanted.any()):  # a mask smaller than the distance of nodes
+    if not bool(wanted.any()):  # the mask is smaller than the node spacing
         wanted = torch.ones_like(wanted)
     volume = cost_volume(fixed.values, described, shown.float(), wanted, radius=RADIUS, stride=STRIDE)
     centers = nodes.voxel_centers_on(scans.device)
@@ -144,7 +144,7 @@ def _pass(scans: ComparedScans, current: Parts, maps: Maps) -> tuple[Parts, Supp
 
 
 def _agreement(scans: ComparedScans, current: Parts) -> float:
-    """Mean cosine of the finest level at voxels of the body, under a field; 0 where nothing is shown."""
+    """Mean cosine of the finest level over voxels of the body under a field; 0 counts outside the moving scan."""
     fixed, moving = scans.maps
     rows = scans.mask_on(fixed.grid).reshape(-1).nonzero()[:, 0]
     rows = rows[:: max(1, len(rows) // COMPARED)]

@@ -1,4 +1,4 @@
-"""Points carried through the transform of a registration, each with what is known about it."""
+"""Mapping points by the transform of a registration, with a verdict for each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from meddift.registration.result import Registration
 
 
 def carry_points(registration: Registration, points: Points, fixed: Grid, moving: Grid) -> Matches:
-    """Take fixed points to the moving scan.
+    """Map fixed points to the moving scan.
 
     Args:
-        registration: Of the two scans.
-        points: On the fixed scan, world RAS mm.
+        registration: The registration of the two scans.
+        points: Points on the fixed scan, world RAS mm.
         fixed: Grid of the fixed scan.
         moving: Grid of the moving scan.
 
     Returns:
-        One row a point. Points outside either scan have no answer; similarity and margin are NaN, because single
-        points were not compared.
+        One match for each point. Points outside either scan have the verdict "outside"; similarity and margin are NaN,
+        since single points were not compared.
     """
     count = len(points)
     inside = fixed.contains(points.positions)

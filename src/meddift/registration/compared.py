@@ -1,4 +1,4 @@
-"""Two scans that are compared: their descriptors and masks on the device, and the groups of places that may slide."""
+"""`ComparedScans`: the descriptors and masks of two scans on the device, and the groups that may slide."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from meddift.registration.feature_map import DescribedScan, FeatureMap, fine_map
 from meddift.registration.field import TensorField
 from meddift.volume import DeviceVolume, Volume
 
-#: Voxels of the grids on which scans are compared densely, mm; one pass each.
+#: Voxel sizes of the grids of dense matching, mm, one for each pass.
 PASSES_MM = (8.0, 4.0)
-#: Voxels of the displacement field that comes out, mm.
+#: Voxel size of the resulting displacement field, mm.
 FIELD_MM = 4.0
-#: Semantic levels with voxels larger than this, mm, say too little about a place to be compared densely.
+#: Semantic levels with voxels larger than this, mm, are not used in dense matching.
 COARSEST_MM = 10.0
 
-#: One field for each group of places that may slide along the others.
+#: One field for each sliding group.
 Parts: TypeAlias = tuple[TensorField, ...]
-#: Descriptors of the fixed and of the moving scan on grids of one spacing.
+#: Descriptors of the fixed and the moving scan on grids of equal spacing.
 Maps: TypeAlias = tuple[FeatureMap, FeatureMap]
 
 
 @dataclass(eq=False)
 class ComparedScans:
-    """A fixed and a moving scan, on the device on which descriptors are.
+    """A fixed and a moving scan on the device of their descriptors.
 
     Args:
         fixed: The fixed scan.
         moving: The moving scan, on the same device.
-        fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is continued smoothly.
-        moving_mask: (X, Y, Z) bool, what of the moving scan counts.
-        sliding: (X, Y, Z) bool, what of the fixed scan may slide along the rest, such as the lungs along the wall of
-            the chest: fields are smooth on either side, and may jump between them. None = nothing.
+        fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is extrapolated smoothly.
+        moving_mask: (X, Y, Z) bool, where the moving scan may be matched.
+        sliding: (X, Y, Z) bool, region of the fixed scan that may slide along the rest, such as the lungs along the
+            chest wall: the field is smooth on either side and may be discontinuous between them. None = no sliding.
 
     Attributes:
-        device: Where descriptors are.
-        field_grid: Grid of the displacement field that comes out, over the field of view of the fixed scan.
+        device: Device of the descriptors.
+        field_grid: Grid of the resulting displacement field, over the field of view of the fixed scan.
         body: (X, Y, Z) bool, the mask of the fixed scan on `field_grid`.
         fine: Name of the level with the finest detail.
-        semantic: Names of the other levels that are fine enough to be compared densely.
+        semantic: Names of the other levels that are used in dense matching.
 
     Raises:
         NoCorrespondenceError: if the mask of the fixed scan is empty.
@@ -58,7 +58,7 @@ class ComparedScans:
     sliding: Volume | None = None
 
     def __post_init__(self) -> None:
-        """Grids, masks on the device, and levels."""
+        """Prepare grids, masks on the device, and names of levels."""
         self.device = self.fixed.device
         self.field_grid = self.grid_of(FIELD_MM)
         self._fixed_shown, self._moving_shown = (
@@ -75,16 +75,16 @@ class ComparedScans:
             raise NoCorrespondenceError("the mask of the scan is empty: there is nothing to register")
 
     def _sent(self, mask: Volume) -> torch.Tensor:
-        """(X, Y, Z, 1), a mask on the device."""
+        """(X, Y, Z, 1) bool, a mask on the device."""
         return DeviceVolume.sent(mask, self.device).tensor.contiguous()[..., None]
 
     def grid_of(self, spacing_mm: float, *, moving: bool = False) -> Grid:
-        """Over the field of view of a scan, along its axes."""
+        """A grid of this spacing over the field of view of a scan, along its axes in RAS order."""
         grid = (self.moving if moving else self.fixed).image_grid
         return grid.reoriented("RAS")[0].respaced(spacing_mm)
 
     def mask_on(self, grid: Grid, *, moving: bool = False) -> torch.Tensor:
-        """(X, Y, Z) bool, a mask on another grid: where a fourth of it or more is inside."""
+        """(X, Y, Z) bool, a mask on another grid: True where its interpolated value is at least a quarter."""
         mask = self.moving_mask.grid if moving else self.fixed_mask.grid
         values = sample(
             self._moving_shown if moving else self._fixed_shown,
@@ -95,17 +95,17 @@ class ComparedScans:
 
     @property
     def groups(self) -> int:
-        """How many groups of places may slide along each other."""
+        """Number of sliding groups."""
         return 1 if self.sliding is None else 2
 
     def group_of(self, positions: torch.Tensor) -> torch.Tensor:
-        """(N,) int64, to which group (N, 3) fixed positions belong."""
+        """(N,) int64, sliding group of (N, 3) fixed positions, world RAS mm."""
         if self.sliding is None or self._slides is None:
             return torch.zeros(len(positions), dtype=torch.int64, device=self.device)
         return nearest(self._slides, self.sliding.grid.world_to_index(positions))[:, 0].long()
 
     def moved(self, current: Parts, positions: torch.Tensor) -> torch.Tensor:
-        """Map (N, 3) fixed positions, each by the part to which it belongs."""
+        """Map (N, 3) fixed positions, world RAS mm, each by the field of its group."""
         moved = current[0].apply(positions)
         if len(current) > 1:
             rows = self.group_of(positions).nonzero()[:, 0]
@@ -113,7 +113,7 @@ class ComparedScans:
         return moved
 
     def counted(self, positions: torch.Tensor) -> torch.Tensor:
-        """(N,) bool, whether moving places lie in the field of view and the mask of the moving scan."""
+        """(N,) bool, whether (N, 3) moving world RAS mm lie in field of view and mask of the moving scan."""
         index = self.moving_mask.grid.world_to_index(positions)
         return self.moving.image_grid.contains(positions) & (nearest(self._moving_shown, index)[:, 0] > 0)
 
@@ -124,6 +124,6 @@ class ComparedScans:
         return fine_maps((self.fixed, self.moving), grids, self.fine)
 
     def coarse_maps(self) -> Maps:
-        """The same on the grids of the first pass."""
+        """The finest level of both scans on the grids of the first pass."""
         fixed, moving = self.maps
         return fixed.resampled(self.grid_of(PASSES_MM[0])), moving.resampled(self.grid_of(PASSES_MM[0], moving=True))

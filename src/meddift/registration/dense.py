@@ -1,9 +1,9 @@
-"""Dense matching on a coarse grid, made smooth: coupled convex optimisation with confidences.
+"""Smooth dense matching on a coarse grid: coupled convex optimisation with confidences.
 
 As in M. Heinrich, B. Papiez, J. Schnabel, H. Handels (Non-parametric discrete registration with convex optimisation,
-2014) and ConvexAdam (H. Siebert, C. Grossbroehmer, L. Hansen, M. Heinrich, 2024) the best displacement of every node
-and a smooth field are found in turns, each drawn to the other more and more strongly. Here nodes that can tell where
-they belong count more than others when the field is made smooth.
+2014) and ConvexAdam (H. Siebert, C. Grossbroehmer, L. Hansen, M. Heinrich, 2024), the best displacement of every node
+and a smooth field are optimised alternately under an increasingly strong coupling. Here nodes with a distinct minimum
+have a larger weight in the smooth field.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class DenseField:
     """Displacements at the nodes of a grid.
 
     Attributes:
-        displacements: For each group of nodes (a, b, c, 3) float32, smooth, voxels of the work grid.
-        own: (N, 3) float32, that of its own group at each node.
-        first: (N, 3) float32, the best displacement of each node by itself.
-        confidence: (N,) float32, about 1 for a node that can tell its place, 0 for one that cannot.
+        displacements: For each group (a, b, c, 3) float32, the smooth field, voxels of the matched grid.
+        own: (N, 3) float32, the smooth displacement of each node in its own group.
+        first: (N, 3) float32, the displacement with the smallest cost of each node.
+        confidence: (N,) float32, about 1 for a node with a distinct minimum, 0 for one without.
     """
 
     displacements: tuple[torch.Tensor, ...]
@@ -51,14 +51,18 @@ def couple(
     groups: int = 1,
     pulls: tuple[float, ...] = PULLS,
 ) -> DenseField:
-    """Find a smooth field of displacements of low cost; one of each group of nodes, where groups slide along another.
+    """Find smooth displacements of low cost, one field for each sliding group.
 
     Args:
-        volume: Costs of every node and offset; those of unseen places are settled in place.
+        volume: Costs of every node and offset; those outside the moving scan are changed in place, see
+            `settle_unseen`.
         smoothness: Penalty on the field, relative to a confidence of 1.
-        group: (N,) int64, below `groups`, to which each node belongs; None = all to one.
-        groups: How many there are.
+        group: (N,) int64, below `groups`, the group of each node; None = a single group.
+        groups: Number of groups.
         pulls: See `PULLS`.
+
+    Returns:
+        The displacements.
     """
     offsets = volume.offsets
     size = SLICE if offsets.device.type == "cpu" else max(1, len(volume.nodes))
@@ -77,7 +81,7 @@ def couple(
     first = best
     for number, pull in enumerate(pulls):
         for some in chunks(len(best), size=size):
-            # |offset - smooth|^2 without what is the same for all offsets of a node.
+            # |offset - smooth|^2 without the term that is the same for all offsets of a node.
             energy = torch.addmm(volume.cost[some] + pull * length, own[some], offsets.T, alpha=-2 * pull)
             place = energy.argmin(dim=1)
             best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
@@ -90,16 +94,16 @@ def couple(
 
 
 def settle_unseen(cost: torch.Tensor) -> torch.Tensor:
-    """Give places that the moving scan does not show the mean cost of the others, in place; say how much each shows.
+    """Replace costs outside the moving scan by the mean cost of the rest of the window, in place.
 
-    So they neither attract nor repel: a node whose counterpart lies beyond the field of view follows its neighbours
-    out of it, instead of being drawn to the border.
+    They then neither attract nor repel: a node whose counterpart lies outside the field of view follows its neighbours
+    there, instead of being drawn to the border.
 
     Args:
-        cost: (N, M) float32, 2 where nothing is shown.
+        cost: (N, M) float32, 2 outside the moving scan.
 
     Returns:
-        (N,) float32, share of the window of each node that the moving scan shows.
+        (N,) float32, share of the window of each node inside the moving scan.
     """
     seen = cost < UNSEEN
     count = seen.sum(dim=1)
@@ -109,11 +113,14 @@ def settle_unseen(cost: torch.Tensor) -> torch.Tensor:
 
 
 def node_confidence(cost: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """(N,) float32: how far the best place stands out, squared, relative to the median; at most 4.
+    """Confidence of nodes: how distinct the minimum of the cost is, squared, relative to the median.
 
     Args:
         cost: (N, M) float32.
-        seen: (N,) float32, share of the window that the moving scan shows.
+        seen: (N,) float32, share of the window inside the moving scan.
+
+    Returns:
+        (N,) float32, 0 to 4.
     """
     contrast = cost.mean(dim=1) - cost.min(dim=1).values
     among = seen > 0.5
@@ -122,7 +129,7 @@ def node_confidence(cost: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
 
 def _between(energy: torch.Tensor, place: torch.Tensor, width: int) -> torch.Tensor:
-    """(N, 3) offset of the minimum from the best place, voxels; 0 on the rim of the window."""
+    """(N, 3) sub-voxel offset of the minimum from the best voxel, voxels; 0 at the border of the window."""
     i, j, k = place // width**2, place // width % width, place % width
     rim = ((i == 0) | (i == width - 1)) | ((j == 0) | (j == width - 1)) | ((k == 0) | (k == width - 1))
     side = torch.arange(-1, 2, device=place.device)

@@ -1,7 +1,7 @@
-"""Velocity fields: smooth maps with a smooth inverse, by scaling and squaring, and their logarithm.
+"""Stationary velocity fields: exponential by scaling and squaring, and logarithm.
 
 V. Arsigny, O. Commowick, X. Pennec, N. Ayache: A log-Euclidean framework for statistics on diffeomorphisms (2006). The
-logarithm is found by `v <- v + (phi o exp(-v) - id)`: M. Bossa, M. Hernandez, S. Olmos (2007), to first order.
+logarithm is computed by `v <- v + (phi o exp(-v) - id)`: M. Bossa, M. Hernandez, S. Olmos (2007), to first order.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from meddift.geometry import Grid, Transform, sample
 from meddift.registration.field import TensorField, carried
 
-#: Velocities are halved until none is longer than this, voxels.
+#: Velocities are halved until the largest is at most this, voxels.
 LARGEST_STEP = 0.25
-#: Rounds of the logarithm.
+#: Iterations of the logarithm.
 ROUNDS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class VelocityField:
-    """A stationary velocity field on a grid; following it for a unit of time is a map with an inverse.
+    """A stationary velocity field on a grid, whose exponential is an invertible map.
 
     Attributes:
         velocity: (X, Y, Z, 3) float32, voxels of `grid`.
@@ -35,7 +35,13 @@ class VelocityField:
 
     @classmethod
     def of(cls, parts: Sequence[Transform | TensorField], grid: Grid, device: str = "cpu") -> VelocityField:
-        """The field that leads to transforms, one after the other, near the identity, or to one close by."""
+        """The logarithm of a composition of transforms that is near the identity, approximately.
+
+        Args:
+            parts: The transforms, in the order in which they are applied.
+            grid: Grid of the velocity field.
+            device: Device of the computation.
+        """
         moved = grid.voxel_centers_on(device)
         for part in parts:
             moved = carried(part, moved)
@@ -47,12 +53,12 @@ class VelocityField:
         return cls(velocity, grid)
 
     def flow(self, time: float = 1.0) -> TensorField:
-        """Where points are after following the field; `time` -1 is the inverse."""
+        """The exponential of `time` times the field; -1 gives the inverse."""
         moved = _exponential(self.velocity * time).double()
         return TensorField(self.grid.vectors_to_world(moved).float(), self.grid)
 
     def averaged(self, other: VelocityField) -> VelocityField:
-        """The mean of two fields on one grid."""
+        """The mean of two fields on the same grid."""
         return VelocityField((self.velocity + other.velocity) / 2, self.grid)
 
 
@@ -62,13 +68,13 @@ def _indices(shape: Sequence[int], device: str | torch.device) -> torch.Tensor:
 
 
 def _composed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Displacement of `second o first`; both (X, Y, Z, 3) in voxels of one grid."""
+    """(X, Y, Z, 3), displacement of `second o first`; all in voxels of the same grid."""
     here = _indices(first.shape[:3], first.device) + first
     return first + sample(second, here.reshape(-1, 3)).reshape(first.shape)
 
 
 def _exponential(velocity: torch.Tensor) -> torch.Tensor:
-    """Displacement after a unit of time: scaling and squaring."""
+    """(X, Y, Z, 3), displacement of the exponential, by scaling and squaring."""
     longest = float(velocity.norm(dim=-1).max()) if velocity.numel() else 0.0
     halvings = max(0, int(np.ceil(np.log2(max(longest, 1e-9) / LARGEST_STEP))))
     moved: torch.Tensor = velocity / 2**halvings

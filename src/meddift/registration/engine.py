@@ -1,9 +1,9 @@
-"""The displacement field between two scans: candidates are matched densely, the one that fits best is refined.
+"""Fitting the displacement field between two scans: dense matching of candidates, and refinement of the best.
 
-Where the scans lie to each other may have been found in several ways (by levels of the network, by MIND), and places
-may be compared by several kinds of descriptors. None is trusted for what it says of itself: a network that does not
-know a contrast agrees with itself and is wrong. Every candidate is matched coarsely, then finely by the level with
-the finest detail, and the candidate under which that level agrees best is kept.
+There may be several starts (from levels of the network, from MIND) and several kinds of descriptors. Self-consistency
+does not tell which of them to trust: a network that was not trained on a contrast can be consistent and wrong.
+Therefore every candidate is matched coarsely, then finely with the level with the finest detail, and the candidate
+under which this level agrees best is chosen.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from meddift.system.progress import Progress
 from meddift.system.threads import side_by_side
 from meddift.system.timing import timed
 
-#: Distance of the control points of the refinement, mm, and how smooth it is.
+#: Spacing of the control points of the refinement, mm, and its smoothness.
 CONTROL_MM = 8.0
 REFINED = Smoothness(bending=0.004, stretching=0.0001)
-#: Gauss-Newton steps on the coarse grid, then with the fine level as it is.
+#: Gauss-Newton steps on the coarse grid, and with the fine level at its own resolution.
 STEPS = (3, 5)
 
 
 @dataclass
 class FieldWork:
-    """One field under way.
+    """The fit of one field.
 
     Attributes:
         scans: The fixed and the moving scan.
-        report: Told how far the work is.
-        timing: Seconds of each stage so far.
+        report: Called with stage and fraction as work goes on.
+        timing: Name of a stage -> seconds spent so far.
     """
 
     scans: ComparedScans
@@ -51,10 +51,17 @@ class FieldWork:
     timing: dict[str, float] = field(default_factory=dict)
 
     def fitted(self, starts: Sequence[Start], stages: Sequence[str]) -> Field:
-        """The field, from the best of some starts.
+        """Fit the field.
+
+        Args:
+            starts: Initial transforms; without dense matching only the first one is used.
+            stages: Some of `register.STAGES`.
+
+        Returns:
+            The field; the affine of the first start if there is neither dense matching nor refinement.
 
         Raises:
-            NoCorrespondenceError: if matches do not agree with their neighbours.
+            NoCorrespondenceError: if too few matches agree with their neighbours.
         """
         scans, affine = self.scans, starts[0].affine
         if "dense" not in stages and "refine" not in stages:
@@ -78,7 +85,7 @@ class FieldWork:
         return Field(whole, parts, scans.sliding, affine, support, evidence, dict(self.timing))
 
     def _refined(self, current: Parts, affine: AffineTransform, support: Support | None) -> Parts:
-        """Bring descriptors into agreement between voxels, on either side of what slides."""
+        """Refine the field of each sliding group to sub-voxel accuracy."""
         scans = self.scans
         group = scans.group_of(scans.field_grid.voxel_centers_on(scans.device)).reshape(scans.field_grid.shape)
         self.report("refining", 0.7)
@@ -88,7 +95,7 @@ class FieldWork:
     def _refined_part(
         self, current: TensorField, where: torch.Tensor, affine: AffineTransform, support: Support | None
     ) -> TensorField:
-        """The same of one group of places: `where`, (X, Y, Z) bool on the grid of the field."""
+        """Refine the field of one sliding group: `where`, (X, Y, Z) bool on the grid of the field."""
         scans = self.scans
         control = ControlGrid.over(scans.field_grid, CONTROL_MM, device=scans.device)
         nodes = control.grid.voxel_centers_on(scans.device)
@@ -99,7 +106,7 @@ class FieldWork:
         if len(rows) == 0:
             return current.on(scans.field_grid)
         positions = scans.field_grid.voxel_centers_on(scans.device)[rows]
-        # Not where there is no counterpart.
+        # Voxels without a counterpart have no weight.
         weight = where.float() if support is None else support.supported_on(scans.field_grid).float()
         fine = scans.fixed.levels[scans.fine], scans.moving.levels[scans.fine]
         for maps, steps in ((scans.maps, STEPS[0]), (fine, STEPS[1])):

@@ -1,4 +1,4 @@
-"""Descriptors on one grid, made to be read at millions of places: what dense registration compares."""
+"""Descriptors on a grid as tensors, for dense registration."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class FeatureMap:
 
     Attributes:
         values: (X, Y, Z, C) float32, C-contiguous.
-        grid: The grid, world RAS mm.
-        whitening: What descriptors go through after they were read or averaged, which is the same as before since it
-            is linear, and spares a copy of a fine level; None = they are compared as they are.
+        grid: The grid, in world RAS mm.
+        whitening: Whitening that is applied after interpolation or averaging (with which it commutes), which saves a
+            whitened copy of a fine level; None = none.
     """
 
     values: torch.Tensor
@@ -35,27 +35,27 @@ class FeatureMap:
         return int(self.values.shape[3])
 
     def resampled(self, grid: Grid) -> FeatureMap:
-        """The same descriptors on a coarser, parallel grid: averaged, of length 1."""
+        """The descriptors averaged to a coarser, parallel grid and normalised to length 1."""
         return FeatureMap(unit(on_grid(self, grid)), grid)
 
     def at(self, positions: torch.Tensor) -> torch.Tensor:
-        """(N, C) float32 at (N, 3) world RAS mm: trilinear, clamped at the border."""
+        """(N, C) float32, whitened descriptors at (N, 3) world RAS mm: trilinear, clamped at the border."""
         return self.whitened(sample(self.values, self.grid.world_to_index(positions)))
 
     def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
-        """(..., C) float32, what was read from `values`, as it is compared."""
+        """Whiten (..., C) float32 descriptors that were read from `values`, if there is a whitening."""
         return descriptors if self.whitening is None else self.whitening.whiten(descriptors)
 
 
 @dataclass(frozen=True, eq=False)
 class DescribedScan:
-    """What registration has to know of a scan, on the device on which it computes.
+    """The descriptors of a scan on the device, for registration.
 
     Attributes:
-        levels: Name -> descriptors, comparable with those of the other scan; coarse to fine.
+        levels: Name of a level -> its descriptors, whitened jointly with the other scan; coarse to fine.
         image_grid: The scan's own grid.
-        average: Gives a level averaged on a parallel grid, before whitening, where that is kept for other pairs;
-            None = it is computed.
+        average: Gives a level averaged to a parallel grid before whitening, cached for other pairs; None = it is
+            computed.
     """
 
     levels: Mapping[str, FeatureMap]
@@ -64,17 +64,26 @@ class DescribedScan:
 
     @property
     def device(self) -> str:
-        """Where its descriptors are."""
+        """Device of the descriptors."""
         return str(next(iter(self.levels.values())).values.device)
 
     def averaged(self, name: str, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z, C) float32: a level read or averaged on a parallel grid."""
+        """(X, Y, Z, C) float32, a level resampled to a parallel grid (averaged where coarser), whitened."""
         level = self.levels[name]
         return on_grid(level, grid) if self.average is None else level.whitened(self.average(name, grid))
 
 
 def on_grid(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
-    """(X, Y, Z, C) float32: a level read or averaged on a parallel grid; with a basis, its unit descriptors."""
+    """Resample a level to a parallel grid, averaged where coarser.
+
+    Args:
+        level: The level.
+        grid: A parallel grid.
+        basis: (C, K) float32; the normalised descriptors are projected on it first. None = no projection.
+
+    Returns:
+        (X, Y, Z, C) float32, whitened; (X, Y, Z, K) with a basis.
+    """
     if basis is not None:
         projected: torch.Tensor = resample_axes(unit(level.whitened(level.values)) @ basis, level.grid, grid)
         return projected
@@ -84,16 +93,16 @@ def on_grid(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) ->
 def common_basis(
     scans: Sequence[Mapping[str, FeatureMap]], names: Sequence[str], places: Sequence[torch.Tensor], channels: int
 ) -> dict[str, torch.Tensor]:
-    """Directions that keep most of the dot products between concatenated levels of both scans.
+    """Principal directions that preserve most of the dot products between concatenated levels of both scans.
 
     Args:
-        scans: Levels of both.
-        names: Levels that are concatenated, each of length 1.
-        places: For each scan (N, 3) world RAS mm to learn from.
-        channels: How many directions.
+        scans: The levels of both scans.
+        names: Names of the levels that are concatenated, each normalised to length 1.
+        places: For each scan (N, 3) float64 positions from which the directions are computed, world RAS mm.
+        channels: Number of directions.
 
     Returns:
-        For each level (C, channels) float32.
+        Name of each level -> (C, channels) float32.
     """
     rows = []
     for levels, positions in zip(scans, places, strict=True):
@@ -108,7 +117,7 @@ def common_basis(
 def fine_maps(
     scans: tuple[DescribedScan, DescribedScan], grids: tuple[Grid, Grid], name: str
 ) -> tuple[FeatureMap, FeatureMap]:
-    """One level of the fixed and of the moving scan: unit descriptors on coarse grids parallel to it."""
+    """One level of the fixed and the moving scan as unit descriptors on coarser, parallel grids."""
     fixed, moving = side_by_side(
         zip(scans, grids, strict=True),
         lambda each: FeatureMap(unit(each[0].averaged(name, each[1])), each[1]),
@@ -126,15 +135,18 @@ def fused_maps(
     channels: int = 32,
     seed: int = 0,
 ) -> tuple[FeatureMap, FeatureMap]:
-    """Semantic levels, reduced to what both scans need, beside a fine one: unit descriptors on coarse grids.
+    """Semantic levels, reduced to few channels, concatenated with a fine level: unit descriptors on coarse grids.
 
     Args:
-        scans: Levels of the fixed and of the moving scan.
-        fine: The level of both that tells neighbours apart, as `fine_maps` makes it, on the grids that are wanted.
-        semantic: Names of the levels that say where in the body a place is.
-        fine_share: Share of the fine level in the dot product.
-        channels: How many directions are kept of the semantic levels.
-        seed: Of the places from which these are learnt.
+        scans: The levels of the fixed and the moving scan.
+        fine: The fine level of both scans on the wanted grids, as `fine_maps` makes it.
+        semantic: Names of the semantic levels.
+        fine_share: Share of the fine level in the dot product, 0 to 1.
+        channels: Number of channels to which the semantic levels are reduced.
+        seed: Seed of the random positions from which the reduction is computed.
+
+    Returns:
+        The descriptors of the fixed and the moving scan, of length 1.
     """
     generator = np.random.default_rng(seed)
     places = [

@@ -1,4 +1,4 @@
-"""Displacements on the device on which scans are registered."""
+"""Displacement fields as tensors on the device of a registration."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from meddift.geometry import AffineTransform, DisplacementField, Grid, Transform
 from meddift.geometry.sampling import constant
 from meddift.matching.prior import MatchedPrior
 
-#: Planes whose derivatives are worked out at a time on a processor.
+#: Planes whose derivatives are computed at a time on the CPU.
 SLAB = 16
 
 
 @dataclass(frozen=True, eq=False)
 class TensorField:
-    """Displacements on a grid, `T(x) = x + d(x)`: what `DisplacementField` is, as a tensor.
+    """Displacements on a grid, `T(x) = x + d(x)`: a `DisplacementField` as a tensor.
 
     Attributes:
-        values: (X, Y, Z, 3) float32, world RAS mm, C-contiguous, on the device.
+        values: (X, Y, Z, 3) float32, displacements in world RAS mm, C-contiguous, on the device.
         grid: Grid in the fixed world.
     """
 
@@ -30,7 +30,7 @@ class TensorField:
 
     @classmethod
     def sampled(cls, transform: Transform | TensorField, grid: Grid, device: str) -> TensorField:
-        """A transform at the voxels of a grid."""
+        """A transform sampled at the voxel centres of a grid."""
         if isinstance(transform, DisplacementField):
             transform = cls.of(transform, device)
         if isinstance(transform, TensorField) and transform.grid == grid:
@@ -40,13 +40,13 @@ class TensorField:
 
     @classmethod
     def of(cls, transform: DisplacementField, device: str, *, dtype: DTypeLike = np.float32) -> TensorField:
-        """A field in main memory, on a device."""
+        """A copy of a field on a device."""
         values = np.array(np.moveaxis(transform.displacement, 0, -1), dtype=dtype, order="C")
         return cls(torch.from_numpy(values).to(device), transform.grid)
 
     @classmethod
     def moving(cls, world: torch.Tensor, moved: torch.Tensor, grid: Grid) -> TensorField:
-        """The field that takes the voxel centres of a grid, (N, 3) world RAS mm, to other places, (N, 3) likewise."""
+        """The field that maps the voxel centres of a grid, (N, 3) world RAS mm, to given ones, (N, 3) likewise."""
         return cls((moved - world).float().reshape(*grid.shape, 3), grid)
 
     def apply(self, positions: torch.Tensor) -> torch.Tensor:
@@ -54,11 +54,11 @@ class TensorField:
         return positions + sample(self.values, self.grid.world_to_index(positions))
 
     def on(self, grid: Grid) -> TensorField:
-        """The same map on another grid."""
+        """The same map resampled to another grid."""
         return TensorField.sampled(self, grid, str(self.values.device))
 
     def then(self, affine: AffineTransform) -> TensorField:
-        """This map and then an affine, on the same grid."""
+        """The composition of this map and then an affine, on the same grid."""
         world = self.grid.voxel_centers_on(self.values.device)
         return TensorField.moving(world, affine.apply(self.apply(world)), self.grid)
 
@@ -70,7 +70,7 @@ class TensorField:
         inverse = constant(result, self.grid.inverse[:3, :3])
         for start in range(0, planes, size):
             stop = min(start + size, planes)
-            # A plane more on each side, where there is one: differences across the slab's faces are central too.
+            # One more plane on each side, where there is one, for central differences at the faces of the slab.
             low, high = max(0, start - 1), min(planes, stop + 1)
             part = self.values[low:high].double()
             slopes = [
@@ -83,12 +83,12 @@ class TensorField:
         return result
 
     def as_field(self) -> DisplacementField:
-        """The same in main memory."""
+        """The field in main memory."""
         return DisplacementField(np.ascontiguousarray(self.values.movedim(-1, 0).cpu().numpy()), self.grid)
 
 
 def carried(transform: Transform | TensorField, positions: torch.Tensor) -> torch.Tensor:
-    """Map (N, 3) float64 positions on a device; transforms of others compute in main memory."""
+    """Map (N, 3) float64 positions, world RAS mm, on their device; transforms without tensors use main memory."""
     if isinstance(transform, TensorField | AffineTransform | MatchedPrior):
         return transform.apply(positions)
     if isinstance(transform, DisplacementField):

@@ -1,4 +1,4 @@
-"""The displacement field that dense matching and refinement have fitted, with its evidence."""
+"""`Field`: the fitted transform between two scans, with its evidence."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from meddift.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """What dense stages have found.
+    """The result of dense matching and refinement.
 
     Attributes:
-        transform: Fixed to moving; a `DisplacementField` where anything was matched densely, else the affine.
-        parts: That of each group of places, on its own side and continued smoothly beyond; one where nothing slides.
-        sliding: (X, Y, Z) bool, the places of the second group; None where there is one.
-        affine: Its affine part.
-        support: Where the scans have something in common; None where nothing was matched densely.
-        evidence: Name of each candidate -> mean cosine of the finest level under it; the first was kept.
-        timing: Seconds of each stage.
+        transform: Fixed to moving; a `DisplacementField`, or the affine if there was no dense stage.
+        parts: The transform of each sliding group, extrapolated smoothly beyond its region; one without sliding.
+        sliding: (X, Y, Z) bool, region of the second group; None without sliding.
+        affine: The affine part.
+        support: Where neighbouring nodes agree; None without dense matching.
+        evidence: Name of each candidate -> mean cosine of the finest level under it; the first was chosen.
+        timing: Name of each stage -> seconds.
     """
 
     transform: Transform
@@ -35,13 +35,21 @@ class Field:
     timing: dict[str, float]
 
     def group_of(self, positions: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(N,) int64, to which of `parts` (N, 3) fixed world RAS mm belong."""
+        """(N,) int64, the sliding group (index of `parts`) of (N, 3) fixed positions, world RAS mm."""
         if self.sliding is None:
             return np.zeros(len(positions), dtype=np.int64)
         return np.asarray(nearest(self.sliding.data, self.sliding.grid.world_to_index(positions)), dtype=np.int64)
 
     def apply(self, positions: NDArray[np.float64], group: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
-        """Map (N, 3) fixed world RAS mm, each by the part to which it belongs: `group`, or what `group_of` says."""
+        """Map points, each by the transform of its sliding group.
+
+        Args:
+            positions: (N, 3) float64, fixed world RAS mm.
+            group: (N,) int64, group of each point; None = that of `group_of`.
+
+        Returns:
+            (N, 3) float64, moving world RAS mm.
+        """
         group = self.group_of(positions) if group is None else group
         result = np.empty((len(positions), 3))
         for number, part in enumerate(self.parts):

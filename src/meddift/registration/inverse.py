@@ -1,4 +1,4 @@
-"""The inverse of a registration on a grid, and how far it misses."""
+"""The inverse of a registration on a grid, and its inverse-consistency error."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from meddift.geometry.sampling import chunks, constant
 from meddift.registration.field import TensorField
 from meddift.system.threads import for_each
 
-#: Steps between two looks at which places are left, on a graphics card.
+#: Iterations between two checks of convergence on a GPU.
 PATIENCE = 5
 
 
 @dataclass(frozen=True)
 class InverseResidual:
-    """How far points end from their start after going there and back, mm.
+    """Inverse-consistency error: distance of points from their images under the transform and its inverse, mm.
 
     Attributes:
-        median: Of the points asked.
+        median: Median over the points.
         p95: 95th percentile.
-        max: Largest.
+        max: Maximum.
     """
 
     median: float
@@ -34,37 +34,40 @@ class InverseResidual:
 
     @classmethod
     def of(cls, transform: Transform, inverse: Transform, positions: NDArray[np.float64]) -> InverseResidual:
-        """Measured at (N, 3) fixed points, world RAS mm; NaN where there is none."""
+        """Measure the error at (N, 3) fixed points, world RAS mm; NaN without points."""
         if not len(positions):
             return cls(*[float("nan")] * 3)
         away = np.linalg.norm(inverse.apply(transform.apply(positions)) - positions, axis=1)
         return cls(float(np.median(away)), float(np.percentile(away, 95)), float(away.max()))
 
     def __str__(self) -> str:
-        """For people."""
+        """The error in words."""
         if np.isnan(self.median):
             return "the inverse was not checked: no place of the body has a counterpart"
         return f"inverse ends {self.median:.2f} mm from its start in the median, {self.p95:.2f} mm at 95 %"
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON, which has no NaN: None where nothing was measured."""
+        """The error ready for JSON; None in place of NaN."""
         return {name: None if np.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def invert(
     transform: TensorField, affine: AffineTransform, grid: Grid, device: str, *, tolerance_mm: float = 1e-3
 ) -> TensorField:
-    """The inverse as displacements on a grid in the moving scan; all places at a time, see `invert_points`.
+    """Compute the inverse of a field on a grid, with the iteration of `invert_points` on tensors.
 
     Args:
         transform: Fixed to moving.
         affine: Its affine part.
         grid: Grid in the moving scan.
-        device: Where it is computed.
-        tolerance_mm: Where to stop.
+        device: Device of the computation.
+        tolerance_mm: Error at which the iteration stops, mm.
+
+    Returns:
+        The inverse, moving to fixed, on `grid`.
     """
     back = constant(grid.voxel_centers_on(device), np.linalg.inv(affine.matrix[:3, :3]).T)
-    # Where the inverse on every second voxel has a place, few steps are left.
+    # Starting from the inverse on a grid of twice the spacing, few iterations are needed.
     coarse = grid.respaced((2 * grid.spacing).tolist())
     straight = affine.inverted().apply(coarse.voxel_centers_on(device))
     begin = TensorField.moving(
@@ -77,7 +80,7 @@ def invert(
 def _solved_all(
     transform: TensorField, back: torch.Tensor, grid: Grid, start: torch.Tensor, tolerance_mm: float
 ) -> torch.Tensor:
-    """(N, 3) places that a transform takes to the voxels of a grid; see `_solved`."""
+    """(N, 3) positions that a transform maps to the voxel centres of a grid; see `_solved`."""
     goal = grid.voxel_centers_on(start.device)
     found = torch.empty_like(goal)
 
@@ -94,13 +97,13 @@ def _solved_all(
 def _solved(
     transform: TensorField, back: torch.Tensor, goal: torch.Tensor, start: torch.Tensor, tolerance_mm: float
 ) -> torch.Tensor:
-    """(N, 3) places that a transform takes to (N, 3) goals; `back` is the transposed inverse of its linear part."""
+    """(N, 3) positions that a transform maps to (N, 3) goals; `back` is the transposed inverse of its linear part."""
     found = start.clone()
-    # What is under way: where each is, how far its image misses its goal, and how far it may step.
+    # The points that have not converged: position, residual and step size of each.
     rows, at, aim = torch.arange(len(goal), device=goal.device), start, goal
     error = transform.apply(start) - goal
     size, step = error.norm(dim=1), goal.new_ones(len(goal))
-    # A processor looks after each step which are left; a graphics card, which would have to be waited for, seldom.
+    # Convergence is checked after each step on the CPU, and rarely on a GPU, which would be synchronised by it.
     patience = 1 if goal.device.type == "cpu" else PATIENCE
     for number in range(ITERATIONS):
         going = (size > tolerance_mm) & (step > 1e-2)

@@ -1,4 +1,4 @@
-"""How a transform stretches volume: its Jacobian determinant, folding, and how uneven it is."""
+"""Jacobian determinant of a transform, folding, and standard deviation of its logarithm."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from numpy.typing import NDArray
 from meddift.geometry import DisplacementField, Grid, Transform
 from meddift.volume import Volume
 
-#: Determinants are clipped to these before the logarithm is taken, as the evaluation of Learn2Reg does.
+#: Range to which determinants are clipped before the logarithm, as in the evaluation of Learn2Reg.
 CLIP = (1e-9, 1e9)
 
 
 def jacobian_determinant(field: DisplacementField) -> Volume:
-    """Volume change by a displacement field: 1 keeps, 2 doubles, 0 or less folds.
+    """Jacobian determinant of a displacement field: 1 preserves volume, 2 doubles it, 0 or less folds.
 
     Central differences between neighbouring voxels, one-sided at the border.
 
     Args:
-        field: Displacements, world RAS mm.
+        field: The displacement field.
 
     Returns:
         (X, Y, Z) float64 on the grid of the field.
     """
     from meddift.registration.field import TensorField
 
-    # As exact as it was given: differences of values that were rounded to float32 would not be.
+    # In the precision of the input: differences of values rounded to float32 would be less accurate.
     exact = np.result_type(field.displacement, np.float32)
     return Volume(TensorField.of(field, "cpu", dtype=exact).determinant().numpy(), field.grid)
 
 
 def folding(determinant: NDArray[np.floating]) -> float:
-    """Share, 0 to 1, of determinants that are not above 0; NaN where there is none."""
+    """Share, 0 to 1, of determinants that are not above 0; NaN without determinants."""
     return float((determinant <= 0).mean()) if determinant.size else float("nan")
 
 
 def sd_log_jacobian(determinant: NDArray[np.floating], *, offset: float = 0.0) -> float:
-    """SDlogJ: standard deviation of the logarithm of determinants, clipped to 1e-9..1e9; NaN where there is none.
+    """SDlogJ: standard deviation of the logarithm of determinants clipped to `CLIP`; NaN without determinants.
 
     Args:
-        determinant: As of `jacobian_determinant`, any shape.
-        offset: What is added to them first: 0 is what most papers mean by SDlogJ, 3 what the evaluation of Learn2Reg
-            computes (github.com/MDL-UzL/L2R). The two must not be compared with each other.
+        determinant: Determinants of any shape, as by `jacobian_determinant`.
+        offset: Number that is added to them first: 0 in most papers, 3 in the evaluation of Learn2Reg
+            (github.com/MDL-UzL/L2R). The two are not comparable.
     """
     if not determinant.size:
         return float("nan")
@@ -49,7 +49,7 @@ def sd_log_jacobian(determinant: NDArray[np.floating], *, offset: float = 0.0) -
 
 
 def sampled(transform: Transform, grid: Grid) -> DisplacementField:
-    """A transform as displacements at the voxels of a grid; float32, plane by plane."""
+    """Sample a transform at the voxel centres of a grid as a float32 displacement field."""
     displacement = np.empty((3, *grid.shape), dtype=np.float32)
     for i, world in enumerate(grid.planes()):
         moved = transform.apply(world.reshape(-1, 3)).reshape(world.shape)
@@ -58,12 +58,12 @@ def sampled(transform: Transform, grid: Grid) -> DisplacementField:
 
 
 def working_grid(grid: Grid) -> Grid:
-    """A grid over the same field of view, not finer than what deformations of a body need (3 mm)."""
+    """A grid over the same field of view with voxels of at least 3 mm, fine enough for deformations of the body."""
     return grid.coarsened(3.0)
 
 
 def read_on(volume: Volume, grid: Grid) -> Volume:
-    """A map on another grid, float32: trilinear, plane by plane (all points at once would take a gigabyte)."""
+    """Resample a map to another grid by trilinear interpolation, plane by plane to limit memory; float32."""
     result = np.empty(grid.shape, dtype=np.float32)
     for i, world in enumerate(grid.planes()):
         result[i] = volume.at(world.reshape(-1, 3)).reshape(world.shape[:2])

@@ -1,8 +1,8 @@
-"""Bringing descriptors into agreement between voxels: Gauss-Newton on control points of a smooth displacement.
+"""Refinement of a displacement to sub-voxel accuracy: Gauss-Newton steps on the control points of a spline.
 
-The difference of two descriptors is linear in a small displacement, so the best one is the solution of a linear
-system; its data part is bounded by one that is diagonal in the control points (their weights at a voxel sum to one),
-which makes each step cheap and never an overshoot. Large differences count little (Geman and McClure).
+The difference of descriptors is linearised in the displacement, which gives a linear system for each step. Its data
+term is replaced by an upper bound that is diagonal in the control points (their weights at a voxel sum to one), which
+makes steps cheap and prevents overshooting. Large differences have small weights (Geman and McClure).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ ITERATIONS = 8
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where descriptors are compared.
+    """The voxels of the fixed scan at which descriptors are compared.
 
     Attributes:
         grid: A grid in the fixed scan.
-        rows: (N,) int64, the voxels that count, in the order of the flattened grid.
-        described: (N, C) float32, the fixed descriptors there, of length 1.
-        weight: (N,) float32, how much each counts.
+        rows: (N,) int64, flat indices of the voxels.
+        described: (N, C) float32, descriptors of the fixed scan at these voxels, of length 1.
+        weight: (N,) float32, weight of each voxel.
     """
 
     grid: Grid
@@ -57,20 +57,20 @@ def refine(
     *,
     steps: int,
 ) -> torch.Tensor:
-    """Improve the displacement beyond an affine.
+    """Refine the coefficients of `T(x) = affine(x) + spline(x)`.
 
     Args:
-        places: Where fixed descriptors are compared, and what they are.
+        places: Voxels of the fixed scan with their descriptors.
         moving: Descriptors of the moving scan.
-        moving_shown: (X, Y, Z, 1), 1 where the moving scan counts, else 0.
-        affine: Fixed to moving.
-        control: Control points; `T(x) = affine(x) + spline(x)`.
-        coefficients: (a, b, c, 3) float32 to begin with, world RAS mm.
+        moving_shown: (X, Y, Z, 1), 1 where the moving scan may be matched, else 0.
+        affine: The affine part, fixed to moving.
+        control: The control points of the spline.
+        coefficients: (a, b, c, 3) float32, initial coefficients, world RAS mm.
         smoothness: Penalty on the coefficients.
         steps: Number of Gauss-Newton steps.
 
     Returns:
-        (a, b, c, 3) float32.
+        (a, b, c, 3) float32, the refined coefficients, world RAS mm.
     """
     on_places = control.on(places.grid)
     base = affine.apply(places.grid.index_to_world(_indices(places)))
@@ -97,8 +97,8 @@ def _collected(control: ControlGrid, places: Places, values: torch.Tensor) -> to
 def _normal_equations(
     places: Places, moving: FeatureMap, shown: FeatureMap, base: torch.Tensor, shift: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, 6) and (N, 3): what each place asks of the displacement, world mm."""
-    # Slopes are by index; by mm they are these times a matrix, and products of two are by its products.
+    """(N, 6) upper triangle and (N, 3) right-hand side of the normal equations of each voxel, in world mm."""
+    # Gradients are by voxel index; these matrices convert gradients and their products to world mm.
     turn = moving.grid.inverse[:3, :3]
     inverse = constant(shift, turn)
     by_mm = constant(shift, np.stack([np.outer(turn[:, i], turn[:, j]).ravel() for i, j in _TRIANGLE], axis=1))
@@ -118,7 +118,7 @@ def _normal_equations(
     else:
         for rows in chunks(len(shift), size=DEVICE_CHUNK):
             ask(rows)
-    # Half of the places differ by less than the scale: they count nearly in full.
+    # Half of the voxels have a misfit below the scale and keep a weight near 1.
     scale = misfit.median().clamp(min=1e-6)
     robust = (1 + misfit / (2 * scale)).square().reciprocal_()[:, None]
     return hessian * robust, slope * robust
@@ -127,7 +127,7 @@ def _normal_equations(
 def _solve(
     hessian: torch.Tensor, slope: torch.Tensor, coefficients: torch.Tensor, smoothness: Smoothness
 ) -> torch.Tensor:
-    """The step: (diag(hessian) + smoothness) step = slope - smoothness(coefficients)."""
+    """Solve (diag(hessian) + smoothness) step = slope - smoothness(coefficients) for the step."""
     full, slope, known = (values.movedim(-1, 0).contiguous() for values in (hessian, slope, coefficients))
 
     def operator(values: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Registering two described scans: the field between them, its inverse, and how far to trust them."""
+"""Registration of two scans: the transform, its inverse, and measures of their reliability."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from meddift.registration.start import Start
 from meddift.system.progress import Progress, silent
 from meddift.volume import Volume
 
-#: What can be done, in this order.
+#: Stages of a registration, in order.
 STAGES = ("affine", "dense", "refine")
-#: What can be done instead: a rotation and a shift.
+#: The stages of a rigid registration.
 RIGID = ("rigid",)
-#: Points at which the inverse is checked.
+#: Number of points at which the inverse-consistency error is measured.
 CHECKED = 4000
 
 
@@ -47,23 +47,28 @@ def register_scans(
     """Fit one transform to two scans.
 
     Args:
-        fixed: The fixed scan; everything is computed on the device on which its descriptors are.
+        fixed: The fixed scan; its device is used.
         moving: The moving scan, on the same device.
-        starts: Where points are expected, fixed to moving, found in one or several ways.
-        fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is continued smoothly.
-        moving_mask: (X, Y, Z) bool, what of the moving scan counts.
-        stages: "affine", then "dense", then "refine"; or "rigid", and nothing after it.
-        diffeomorphic: Whether the result is the flow of a velocity field, which cannot fold; the inverse is the flow
-            backwards. Both are sampled every 4 mm, so the way there and back is no more exact than otherwise.
-        back: Where points are expected the other way, moving to fixed: then both directions are registered and the
-            mean of their velocities taken, so that exchanging the scans gives the inverse. Empty = one direction.
-        field: The field of these stages and masks, where it is known.
-        sliding: (X, Y, Z) bool, what of the fixed scan may slide along the rest; a diffeomorphic result cannot jump.
-        on_progress: Called as work goes on.
+        starts: Initial transforms, fixed to moving, found in one or several ways.
+        fixed_mask: (X, Y, Z) bool, where the fixed scan is compared; elsewhere the transform is extrapolated smoothly.
+        moving_mask: (X, Y, Z) bool, where the moving scan may be matched.
+        stages: "affine", then optionally "dense", then optionally "refine"; or "rigid" alone.
+        diffeomorphic: Whether the transform is the exponential of a stationary velocity field, which cannot fold; its
+            inverse is the exponential of the negative field. Both are sampled every 4 mm, so the inverse-consistency
+            error is not smaller than otherwise.
+        back: Initial transforms, moving to fixed; if there are any, both directions are registered and their velocity
+            fields averaged, so that exchanging the scans gives the inverse.
+        field: The field of these stages and masks, if it has been fitted already.
+        sliding: (X, Y, Z) bool, region of the fixed scan that may slide along the rest; ignored if the result is
+            diffeomorphic.
+        on_progress: Called with stage and fraction as work goes on.
+
+    Returns:
+        The registration.
 
     Raises:
-        OptionsError: if stages make no sense.
-        NoCorrespondenceError: if the masks are empty, or matches do not agree with their neighbours.
+        OptionsError: if the stages are invalid.
+        NoCorrespondenceError: if the mask of the fixed scan is empty, or too few matches agree with their neighbours.
     """
     check_stages(stages)
     report = on_progress or silent
@@ -110,14 +115,14 @@ def _finished(
     inverse: TensorField | None,
     stages: tuple[str, ...],
 ) -> Registration:
-    """Measure what came out; find the inverse where it is not known. Brings the answer into main memory."""
+    """Measure a transform, compute its inverse if it is None, and collect the results in main memory."""
     scans = work.scans
     work.report("inverting", 0.9)
     started = time.perf_counter()
     grid = scans.field_grid
     dense = TensorField.sampled(transform, grid, scans.device)
     world = grid.voxel_centers_on(scans.device)
-    # On its own grid a field needs no reading between voxels.
+    # On its own grid the field needs no interpolation.
     counted = scans.counted(world + dense.values.reshape(-1, 3))
     if isinstance(transform, TensorField) and inverse is None:
         inverse = invert(transform, field.affine, scans.grid_of(FIELD_MM, moving=True), scans.device)

@@ -1,4 +1,4 @@
-"""`Registration`: the transform of a pair of scans, with everything that says how far to trust it."""
+"""`Registration`: the transform between two scans, with measures of its reliability."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """What registering two scans gives.
+    """The result of registering two scans.
 
     Attributes:
-        transform: Fixed world points to moving world points: a displacement field, or an affine or rigid
-            motion if no more was asked.
-        inverse: Moving world points to fixed world points, found numerically.
-        inverse_residual: How far fixed points of the body end from their start after going there and back, mm.
-        affine: What a robust fit of an affine gives, fixed to moving; a rigid motion where only that was asked for.
-        determinant: (X, Y, Z) float32, volume change; on a grid over the fixed scan.
-        uncertainty: (X, Y, Z) float32, how far off the transform may be, mm (about the 70th percentile of the error);
-            on the same grid.
-        supported: (X, Y, Z) bool, where in the body the moving scan shows a counterpart; on the same grid.
-        body: (X, Y, Z) bool, where scans were compared; on the same grid.
-        folding: Share, 0 to 1, of the body where the transform folds.
+        transform: Maps fixed to moving world points: a displacement field, or an affine (rigid) transform if only that
+            stage was run.
+        inverse: Maps moving to fixed world points.
+        inverse_residual: Inverse-consistency error of fixed points in the body, mm.
+        affine: The affine (rigid) part, fixed to moving, from a robust fit.
+        determinant: (X, Y, Z) float32, Jacobian determinant, on a grid over the fixed scan.
+        uncertainty: (X, Y, Z) float32, expected error of the transform, mm (about the 70th percentile); NaN without
+            dense matching. On the same grid, as are the two following.
+        supported: (X, Y, Z) bool, where in the body the moving scan has a counterpart.
+        body: (X, Y, Z) bool, where scans were compared.
+        folding: Share, 0 to 1, of the body in which the transform folds.
         sd_log_jacobian: Standard deviation of the logarithm of the determinant in the body.
-        stages: What was done, in order.
-        timing: Seconds each stage has taken.
-        provenance: What it was made with, ready for JSON.
-        scans: The fixed and the moving scan; None where it was made of features alone.
-        drawing: Draws it beside the scans, where those are known; see `plot`.
+        stages: The stages that were run, in order.
+        timing: Name of each stage -> seconds.
+        provenance: Scans, model, options and versions that the result depends on, ready for JSON.
+        scans: The fixed and the moving scan; None if unknown.
+        drawing: Draws the registration together with the scans; None if they are unknown. See `plot`.
     """
 
     transform: Transform
@@ -77,13 +77,16 @@ class Registration:
         return float(self.supported.data[inside].mean()) if inside.any() else 0.0
 
     def apply(self, points: Points | ArrayLike) -> Matches:
-        """Take points of the fixed scan to the moving scan.
+        """Map points of the fixed scan to the moving scan.
 
         Args:
-            points: Points, or (N, 3) or (3,) numbers, world RAS mm.
+            points: `Points`, or an array of (N, 3) or (3,), world RAS mm.
 
         Returns:
-            One row a point, with a verdict. Points outside either scan have no answer.
+            One match for each point, in the same order. Points outside either scan have the verdict "outside".
+
+        Raises:
+            OptionsError: if the scans are unknown.
         """
         from meddift.registration.carrying import carry_points
 
@@ -91,11 +94,18 @@ class Registration:
         return carry_points(self, as_points(points), fixed.grid, moving.grid)
 
     def warp(self, volume: Any = None, *, fill: float | None = None) -> Volume:
-        """An image of the moving scan's world on the voxels of the fixed scan, trilinear.
+        """Resample an image in the world of the moving scan to the grid of the fixed scan, trilinearly.
 
         Args:
-            volume: A path, Volume or image; None = the moving scan.
-            fill: What stands where the image shows nothing; None = its least value.
+            volume: A path, `Volume` or image; None = the moving scan.
+            fill: Value outside the image; None = its smallest value.
+
+        Returns:
+            Volume on the grid of the fixed scan, of the type of the image.
+
+        Raises:
+            GeometryError: if the type of the image cannot hold `fill`.
+            OptionsError: if the scans are unknown.
         """
         from meddift.io import as_volume
         from meddift.registration.warping import warp_volume
@@ -105,14 +115,19 @@ class Registration:
         return warp_volume(source, self.transform, fixed.grid, fill=fill)
 
     def warp_labels(self, labels: Any, *, fill: float = 0) -> Volume:
-        """A label map of the moving scan's world on the voxels of the fixed scan; every label stays what it is.
+        """Resample a label map in the world of the moving scan to the grid of the fixed scan (nearest neighbour).
 
         Args:
-            labels: A path, Volume or image of whole numbers.
-            fill: What stands where it shows nothing.
+            labels: A path, `Volume` or image of whole numbers.
+            fill: Value outside the label map.
+
+        Returns:
+            Volume on the grid of the fixed scan, of the type of the label map.
 
         Raises:
-            ImageError: if it is no label map.
+            ImageError: if it is not a label map.
+            GeometryError: if its type cannot hold `fill`.
+            OptionsError: if the scans are unknown.
         """
         from meddift.io import as_volume
         from meddift.registration.warping import warp_labels
@@ -120,14 +135,14 @@ class Registration:
         return warp_labels(as_volume(labels, check=False), self.transform, self._scans()[0].grid, fill=fill)
 
     def save(self, path: Path | str, *, inverse: bool = False) -> None:
-        """Write the transform for ITK, 3D Slicer and ANTs, and beside it a `.transform.json` that says what it is.
+        """Write the transform for ITK, 3D Slicer and ANTs, with a `.transform.json` that describes it.
 
         Args:
-            path: `.h5`, `.nii.gz`, `.nrrd`, `.mha`, or `.tfm` for an affine; see `write_transform`.
+            path: The file: `.h5`, `.nii.gz`, `.nrrd`, `.mha`, or `.tfm` for an affine; see `write_transform`.
             inverse: Whether to write the inverse instead.
 
         Raises:
-            TransformError: if the format cannot hold it.
+            TransformError: if the format cannot hold the transform.
             OutputError: if a file cannot be written.
         """
         from meddift.io import write_transform
@@ -144,10 +159,10 @@ class Registration:
             write_sidecar(transform_sidecar(*self.scans, inverse=inverse, more=more), sidecar_path(path))
 
     def plot(self) -> Figure:
-        """A matplotlib Figure: both scans before and after, and how space is bent.
+        """Draw both scans before and after registration and the deformation, as a matplotlib Figure.
 
         Raises:
-            OptionsError: if nothing is known of the scans.
+            OptionsError: if the scans are unknown.
         """
         if self.drawing is None:
             raise OptionsError("this registration does not know its scans: make it by pair.register()")
@@ -159,17 +174,17 @@ class Registration:
         return self.scans
 
     def determinant_on(self, grid: Grid) -> Volume:
-        """The determinant on another grid, such as that of the fixed scan; float32."""
+        """The determinant resampled to another grid, such as that of the fixed scan; float32."""
         return read_on(self.determinant, grid)
 
     def uncertainty_on(self, grid: Grid) -> Volume:
-        """The uncertainty on another grid, mm, float32; NaN where there is no counterpart."""
+        """The uncertainty resampled to another grid, mm, float32; NaN where there is no counterpart."""
         supported = read_on(Volume(self.supported.data.astype(np.float32), self.supported.grid), grid)
         values = read_on(self.uncertainty, grid).data
         return Volume(np.where(supported.data >= 0.5, values, np.float32(np.nan)), grid)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the maps, ready for JSON."""
+        """All results but the maps, ready for JSON."""
         uncertain = self.uncertainty.data[self.supported.data]
         median = float(np.median(uncertain)) if uncertain.size else float("nan")
         shape = self.transform.grid if isinstance(self.transform, DisplacementField) else None

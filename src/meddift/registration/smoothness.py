@@ -1,7 +1,7 @@
-"""What a smooth displacement is, and the smoothest one that agrees with weighted measurements.
+"""Smoothness penalties on displacements, and smoothing of weighted measurements.
 
-Vectors lie at the nodes of a grid, components first: (K, a, b, c). Before them may stand an axis of fields that have
-nothing to do with each other, (G, K, a, b, c): what is done to all of them together takes fewer operations.
+Vectors lie at the nodes of a grid, components first: (K, a, b, c). A further axis of independent fields may come
+first, (G, K, a, b, c), so that all of them are processed together.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from functools import lru_cache
 
 import torch
 
-#: Of the mean weight, what the preconditioner puts in place of weights that vary from node to node.
+#: Share of the mean weight by which the preconditioner replaces varying weights.
 _USUAL_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
 class Smoothness:
-    """A penalty on vectors at the nodes of a grid, in units of its nodes.
+    """A penalty on vectors at the nodes of a grid; distances are in nodes.
 
-    The bending part is the sum of squared second differences (thin plate: affine displacements are free), the
-    stretching part that of first differences.
+    The bending term is the sum of squared second differences (thin plate: affine displacements have no cost), the
+    stretching term that of squared first differences.
 
     Attributes:
         bending: Weight of second differences.
@@ -35,10 +35,10 @@ class Smoothness:
     def gradient(self, values: torch.Tensor) -> torch.Tensor:
         """Half the derivative of the penalty by (..., a, b, c) values: a symmetric, positive semidefinite operator.
 
-        The square of the Laplacian holds all second differences of the thin plate, and the squares of the first
-        differences at both ends of each line, which the thin plate leaves free.
+        The squared Laplacian contains all second differences of the thin plate, and in addition squares of the first
+        differences at both ends of each line, which are subtracted.
         """
-        # Differences of neighbours are read in place by a processor; for a graphics card a product is one operation.
+        # The CPU computes differences in place; on a GPU one matrix product is a single operation.
         return self._by_differences(values) if values.device.type == "cpu" else self._by_products(values)
 
     def _by_differences(self, values: torch.Tensor) -> torch.Tensor:
@@ -61,12 +61,12 @@ class Smoothness:
     def preconditioner(self, weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """An approximate inverse of `values -> weight * values + gradient(values)`, for conjugate gradients.
 
-        With one weight everywhere, and but for the ends of lines, the operator is diagonal in cosines (the DCT-II
-        diagonalises the Laplacian with mirrored ends; G. Strang, The discrete cosine transform, 1999). Weights that
-        vary are taken out by a scale at each node.
+        For a constant weight and apart from the ends of lines, the operator is diagonalised by the DCT-II, as is the
+        Laplacian with mirrored ends (G. Strang, The discrete cosine transform, 1999). Varying weights are removed by
+        scaling each node.
 
         Args:
-            weight: (a, b, c) float32, at least 0; of several fields (G, 1, a, b, c).
+            weight: (a, b, c) float32, at least 0; for several fields (G, 1, a, b, c).
         """
         space = (-3, -2, -1)
         usual = (weight > 0).sum(dim=space, keepdim=True).clamp(min=1)
@@ -81,7 +81,7 @@ class Smoothness:
 
 
 def _laplacian(values: torch.Tensor) -> torch.Tensor:
-    """(..., a, b, c): the sum of what each value exceeds its neighbours by."""
+    """(..., a, b, c), negative Laplacian: the sum of the differences of each value to its neighbours."""
     result = values * 6.0
     for axis in range(-3, 0):
         count = values.shape[axis]
@@ -96,7 +96,7 @@ def _laplacian(values: torch.Tensor) -> torch.Tensor:
 def _lines(
     smoothness: Smoothness, count: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(count, count) each, of one line: its Laplacian, that times bending, and all that is not its square."""
+    """Matrices (count, count) of one line: its Laplacian, this times bending, and the terms beside its square."""
     step = torch.eye(count, dtype=torch.float64).diff(dim=0)
     ends = step[[0, -1]] if count > 1 else step
     laplacian = step.T @ step
@@ -106,7 +106,7 @@ def _lines(
 
 
 def _added(total: torch.Tensor | None, values: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
-    """The sum of (..., a, b, c) values multiplied by a symmetric matrix along each axis, added to a total."""
+    """Add to a total the (..., a, b, c) values multiplied by a symmetric matrix along each axis."""
     first, second, third = matrices
     *_, a, b, c = values.shape
     flat = values.reshape(-1, c)
@@ -119,7 +119,7 @@ def _added(total: torch.Tensor | None, values: torch.Tensor, matrices: list[torc
 
 @lru_cache(maxsize=256)
 def _cosines(count: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(count, count), the orthonormal DCT-II: a row a frequency; its transpose; the eigenvalues of the Laplacian."""
+    """(count, count) orthonormal DCT-II, one row for each frequency; its transpose; eigenvalues of the Laplacian."""
     place = torch.arange(count, dtype=torch.float64)
     basis = torch.cos(math.pi / count * (place + 0.5) * place[:, None]) * math.sqrt(2 / count)
     basis[0] /= math.sqrt(2)
@@ -129,7 +129,7 @@ def _cosines(count: int, dtype: torch.dtype, device: torch.device) -> tuple[torc
 
 
 def _along_axes(values: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
-    """(..., a, b, c), each line along each of the three axes multiplied by a matrix."""
+    """Multiply (..., a, b, c) values by a matrix along each of the three axes."""
     first, second, third = matrices
     values = second @ (values @ third.T)
     return (first @ values.flatten(-2)).reshape(values.shape)
@@ -144,9 +144,18 @@ def conjugate_gradient(
     iterations: int,
     tolerance: float = 1e-3,
 ) -> torch.Tensor:
-    """Solve `operator(x) = right` for a symmetric positive operator (Hestenes and Stiefel 1952), preconditioned.
+    """Solve `operator(x) = right` by preconditioned conjugate gradients (Hestenes and Stiefel 1952).
 
-    Of several fields, (G, K, a, b, c), each is solved for on its own, and all together.
+    Args:
+        operator: A symmetric positive operator.
+        right: (K, a, b, c) right-hand side, or (G, K, a, b, c) of independent fields, which are solved together.
+        precondition: An approximate inverse of the operator.
+        start: Initial x; None = 0.
+        iterations: Largest number of iterations.
+        tolerance: Relative residual at which to stop.
+
+    Returns:
+        x, of the shape of `right`.
     """
 
     def dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -163,7 +172,7 @@ def conjugate_gradient(
         image = operator(direction)
         curvature = dot(direction, image)
         going &= (product > goal) & (curvature > 0)
-        # Only a processor can look without waiting whether it is done; elsewhere the steps that are left do nothing.
+        # Only the CPU checks for convergence, which would synchronise a GPU; there the remaining steps change nothing.
         if going.device.type == "cpu" and not going.any():
             break
         length = torch.where(going, product / curvature, 0.0)
@@ -177,11 +186,11 @@ def conjugate_gradient(
 
 
 class Smoother:
-    """Finds the vectors that differ least from weighted measurements and are smooth.
+    """Smooths weighted measurements: minimises weighted squared differences plus a smoothness penalty.
 
     Args:
-        weight: (a, b, c) float32, 0 where nothing was measured; of several fields (G, 1, a, b, c).
-        smoothness: Penalty.
+        weight: (a, b, c) float32, 0 where nothing was measured; for several fields (G, 1, a, b, c).
+        smoothness: The penalty.
     """
 
     def __init__(self, weight: torch.Tensor, smoothness: Smoothness) -> None:
@@ -192,12 +201,15 @@ class Smoother:
         return self._smoothness.gradient(values).addcmul_(self._weight, values)
 
     def to(self, measured: torch.Tensor, *, start: torch.Tensor | None = None, iterations: int = 8) -> torch.Tensor:
-        """The smooth vectors closest to measurements.
+        """Smooth measurements.
 
         Args:
             measured: (3, a, b, c) float32, broadcast to all fields.
-            start: A first guess.
-            iterations: At most so many.
+            start: Initial solution; None = 0.
+            iterations: Largest number of iterations.
+
+        Returns:
+            (3, a, b, c) float32; for several fields (G, 3, a, b, c).
         """
         right = self._weight * measured
         return conjugate_gradient(self._operator, right, self._precondition, start=start, iterations=iterations)

@@ -1,4 +1,4 @@
-"""Where points are expected before two scans are matched densely."""
+"""`Start`: an initial transform of two scans before dense matching."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from meddift.geometry import AffineTransform, Transform
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where points are expected, before anything was matched densely.
+    """An initial transform of two scans.
 
     Attributes:
-        name: Which levels found it; for reports.
+        name: How it was found, for reports.
         transform: Fixed to moving.
         affine: Its affine part.
-        near: Whether it is known to within some mm: then the level with the finest detail alone looks around it.
+        near: Whether it is correct to within a few mm, so that dense matching needs only the finest level.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where the two scans have something in common, and how far off the transform may be."""
+"""Support of a field by agreeing neighbours, and an estimate of its error."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from meddift.matching.cost_volume import CostVolume
 from meddift.registration.dense import DenseField
 from meddift.registration.spline import apply_along_axes
 
-#: Neighbouring nodes speak for each other within about so many nodes (standard deviation of a Gaussian).
+#: Standard deviation of the Gaussian over which disagreement is averaged, nodes.
 NEIGHBOURHOOD_NODES = 1.5
-#: Where nodes differ from their neighbours by more than this on average, mm, there is no counterpart.
+#: Largest mean disagreement of supported nodes, mm; beyond it there is no counterpart.
 LARGEST_DISAGREEMENT_MM = 7.0
-#: Least error, and how it grows with the disagreement of neighbours; measured, see the tests.
+#: Expected error without disagreement, mm, and its increase with disagreement, mm for each mm; see the tests.
 BASE_MM, PER_DISAGREEMENT = 0.25, 0.42
 
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """What dense matching says about its own answers, at the nodes of a grid.
+    """The reliability of a field, at the nodes of dense matching.
 
     Attributes:
         grid: The grid of nodes.
-        disagreement_mm: (a, b, c) float32, how far the places that nodes find by themselves lie from the smooth
-            field, averaged over neighbours; large where nothing is known.
-        supported: (a, b, c) bool.
+        disagreement_mm: (a, b, c) float32, distance between the best displacement of each node alone and the smooth
+            field, averaged over neighbours, mm; large where nothing was matched.
+        supported: (a, b, c) bool, whether neighbours agree and the position lies inside the moving scan.
     """
 
     grid: Grid
@@ -35,20 +35,20 @@ class Support:
     supported: torch.Tensor
 
     def on(self, device: str) -> Support:
-        """The same on a device."""
+        """A copy on a device."""
         return Support(self.grid, self.disagreement_mm.to(device), self.supported.to(device))
 
     def supported_on(self, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z) bool on a grid."""
+        """(X, Y, Z) bool, support at the voxels of a grid."""
         return self.supported_at(grid.voxel_centers_on(self.supported.device)).reshape(grid.shape)
 
     def uncertainty_at(self, positions: torch.Tensor) -> torch.Tensor:
-        """(N,) float32, mm, at (N, 3) fixed world RAS mm."""
+        """(N,) float32, expected error in mm at (N, 3) fixed positions, world RAS mm."""
         error = torch.hypot(torch.full_like(self.disagreement_mm, BASE_MM), PER_DISAGREEMENT * self.disagreement_mm)
         return self._read(error, positions)
 
     def supported_at(self, positions: torch.Tensor) -> torch.Tensor:
-        """(N,) bool at (N, 3) fixed world RAS mm."""
+        """(N,) bool, support at (N, 3) fixed positions, world RAS mm."""
         return self._read(self.supported.float(), positions) >= 0.5
 
     def _read(self, values: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -57,22 +57,22 @@ class Support:
 
 
 def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torch.Tensor) -> Support:
-    """Find out where matches of neighbours agree.
+    """Determine where neighbouring nodes agree.
 
     Args:
-        volume: Costs that were compared.
-        field: What came of them.
+        volume: The cost volume.
+        field: The displacements found with it.
         grid: The grid of nodes.
-        shown: (a, b, c) bool, where the moving scan shows what the transform puts there.
+        shown: (a, b, c) bool, whether the position of each node lies inside the moving scan.
     """
     at = volume.nodes.unbind(dim=1)
-    # Displacements are told in voxels of the compared grid, of which every so many are nodes.
+    # Displacements are in voxels of the matched grid; this converts them to nodes.
     apart = (field.first - field.own).double() / volume.stride
     seen = shown.float()
     total, weight = torch.zeros_like(seen), torch.zeros_like(seen)
     weight[at] = seen[at]
     total[at] = grid.vectors_to_world(apart).norm(dim=1).float() * seen[at]
-    # One unseen node that knows nothing stands in for what lies far from all nodes.
+    # A node of small weight with large disagreement is added everywhere, for positions far from all nodes.
     unknown = 2.0 * LARGEST_DISAGREEMENT_MM
     matrices = tuple(_blur(n).to(seen.device) for n in volume.shape)
     blurred, share = apply_along_axes(torch.stack([total, weight], dim=-1), matrices).unbind(dim=-1)
@@ -81,7 +81,7 @@ def judge_support(volume: CostVolume, field: DenseField, grid: Grid, shown: torc
 
 
 def _blur(count: int) -> torch.Tensor:
-    """(count, count) float32, a Gaussian cut off at four standard deviations; nothing lies beyond the ends."""
+    """(count, count) float32, a Gaussian filter truncated at four standard deviations, with zeros beyond the ends."""
     reach = int(4 * NEIGHBOURHOOD_NODES + 0.5)
     place = torch.arange(-reach, reach + 1, dtype=torch.float64)
     whole = torch.exp(-0.5 * (place / NEIGHBOURHOOD_NODES) ** 2).sum()

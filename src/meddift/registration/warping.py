@@ -1,4 +1,4 @@
-"""Carrying images and label maps through a transform."""
+"""Resampling images and label maps through a transform."""
 
 from __future__ import annotations
 
@@ -23,17 +23,20 @@ def warp(
     labels: bool = False,
     fill: float | None = None,
 ) -> Volume:
-    """An image, or a label map, as it looks from the other scan, in one line.
+    """Resample an image or label map to the grid of another scan.
 
     Args:
-        image: A path, Volume or image in the world that `transform` leads to: the moving scan.
-        transform: Takes points of `onto` to points of `image`, or the file of such a transform.
-        onto: A Grid, or the scan on whose voxels values are wanted: the fixed scan.
-        labels: Whether it is a label map, whose labels stay what they are.
-        fill: What stands where the image shows nothing; None = its least value, or 0 for labels.
+        image: A path, `Volume` or image in the world to which `transform` maps: the moving scan.
+        transform: A transform from points of `onto` to points of `image`, or the path of its file.
+        onto: A `Grid`, or a scan whose grid is used: the fixed scan.
+        labels: Whether `image` is a label map (nearest-neighbour interpolation).
+        fill: Value outside the image; None = its smallest value, or 0 for labels.
+
+    Returns:
+        Volume on the grid of `onto`, of the type of `image`.
 
     Raises:
-        MeddiftError: if a file cannot be read, or `image` is no label map.
+        MeddiftError: if a file cannot be read, or `image` is not a label map although `labels` is set.
     """
     from meddift.io import as_volume, read_transform
 
@@ -53,22 +56,22 @@ def warp_volume(
     fill: float | None = None,
     interpolation: Literal["linear", "nearest"] = "linear",
 ) -> Volume:
-    """An image as it looks from the other scan: at every voxel of `grid` what lies where the transform takes it.
+    """Resample an image through a transform.
 
     Args:
-        volume: (X, Y, Z) image in the world that `transform` leads to.
-        transform: Takes points of the world of `grid` to points of the world of `volume`. To bring the moving scan
-            onto the fixed one, that is the transform of a registration itself; for the other way its inverse.
-        grid: Where values are wanted.
-        fill: What stands where `volume` shows nothing; None = its least value (air, in CT).
-        interpolation: Between voxels: trilinear, or the value of the nearest voxel.
+        volume: (X, Y, Z) image in the world to which `transform` maps.
+        transform: A transform from the world of `grid` to the world of `volume`. To resample the moving scan on the
+            grid of the fixed scan, this is the transform of a registration; for the opposite direction its inverse.
+        grid: Grid of the result.
+        fill: Value outside `volume`; None = its smallest value (air in CT).
+        interpolation: "linear" (trilinear), or "nearest".
 
     Returns:
-        Volume on `grid`, of the type of `volume`: rounded and clipped for integers.
+        Volume on `grid`, of the type of `volume`; integers are rounded and clipped.
 
     Raises:
         GeometryError: if the type of `volume` cannot hold `fill`.
-        OptionsError: if there is no such interpolation.
+        OptionsError: if the interpolation is unknown.
     """
     if interpolation not in ("linear", "nearest"):
         raise OptionsError(f"interpolation is linear or nearest, got {interpolation!r}")
@@ -77,17 +80,20 @@ def warp_volume(
 
 
 def warp_labels(volume: Volume, transform: Transform, grid: Grid, *, fill: float = 0) -> Volume:
-    """A label map as it looks from the other scan; every label stays what it is (nearest neighbour).
+    """Resample a label map through a transform with nearest-neighbour interpolation.
 
     Args:
-        volume: (X, Y, Z) of integers, or of floats that are whole numbers.
+        volume: (X, Y, Z), integers, or floats that are whole numbers.
         transform: As for `warp_volume`.
-        grid: Where labels are wanted.
-        fill: What stands where `volume` shows nothing.
+        grid: Grid of the result.
+        fill: Value outside `volume`.
+
+    Returns:
+        Volume on `grid`, of the type of `volume`.
 
     Raises:
-        ImageError: if `volume` is no label map but an image of intensities.
-        GeometryError: if `fill` is no whole number, or the type of `volume` cannot hold it.
+        ImageError: if `volume` is not a label map but an image of intensities.
+        GeometryError: if `fill` is not a whole number, or the type of `volume` cannot hold it.
     """
     require_labels(volume)
     check_fill(fill, volume.data.dtype if np.issubdtype(volume.data.dtype, np.integer) else np.int64)
@@ -95,11 +101,11 @@ def warp_labels(volume: Volume, transform: Transform, grid: Grid, *, fill: float
 
 
 def require_labels(volume: Volume, name: str = "this image") -> None:
-    """Refuse an image of intensities where a label map is wanted.
+    """Check that a volume is a label map.
 
     Args:
-        volume: The image.
-        name: What to call it in the message, such as its file.
+        volume: The volume.
+        name: Its name in the message, such as its path.
 
     Raises:
         ImageError: if its values are not those of a label map.
