@@ -92,24 +92,24 @@ def _common(
         bool, typer.Option("--debug", envvar="MEDDIFT_DEBUG", help="Show the traceback of an error.")
     ] = False,
 ) -> None:
-    """Options that stand before the command; `invoke` reads them."""
+    """Options before the command; `invoke` reads them."""
 
 
-#: Command -> (module, what the list of commands says of it at 80 columns).
+#: Command -> (module, summary in the list of commands at 80 columns).
 _COMMANDS: dict[str, tuple[ModuleType, str]] = {
     "match": (match, "Find points of one scan in another."),
     "register": (register, "Fit one transform between two scans."),
     "track": (track, "Follow lesions through the scans of a patient."),
-    "warp": (warp, "Carry points or images through a transform."),
-    "view": (view, "Look and correct, two scans side by side."),
+    "warp": (warp, "Map points or images by a transform."),
+    "view": (view, "Review and correct, two scans side by side."),
     "convert-points": (convert_points, "Convert points between file formats."),
     "info": (info, "Describe a scan, points or a model."),
-    "demo": (demo, "See it work on a drawn chest."),
+    "demo": (demo, "Try it on a simulated chest."),
 }
 for name, (module, short) in _COMMANDS.items():
     function = getattr(module, name.replace("-", "_"))
     app.command(name, cls=Command, epilog=module.EXAMPLES, short_help=short)(function)
-app.add_typer(cohort.app, name="cohort", short_help="Do all of that for many cases, resumable.")
+app.add_typer(cohort.app, name="cohort", short_help="Process many cases, resumable.")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
 app.add_typer(evaluate.app, name="evaluate")

@@ -23,12 +23,12 @@ def convert_points(
     *,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A points file.", show_default=False)],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Where to write; the suffix decides the format.", show_default=False)
+        Path, typer.Argument(metavar="OUT", help="File to write; its ending decides the format.", show_default=False)
     ],
     points_space: PointsSpace = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", metavar="FILE", help="The image in which voxel indices are counted."),
+        typer.Option("--image", metavar="FILE", help="The image of voxel indices."),
     ] = None,
     points_format: PointsFormat = None,
     to_space: ToSpace = None,

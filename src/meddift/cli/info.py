@@ -41,7 +41,7 @@ def info(
     points_space: PointsSpace = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", metavar="FILE", help="For points: the scan they belong to."),
+        typer.Option("--image", metavar="FILE", help="The scan to which points belong."),
     ] = None,
     reading: ImageReading,
 ) -> None:

@@ -25,7 +25,7 @@ def match(
         Path, typer.Argument(metavar="FIXED", help="The scan in which the points are given.", show_default=False)
     ],
     moving: Annotated[
-        Path, typer.Argument(metavar="MOVING", help="The scan in which they are looked for.", show_default=False)
+        Path, typer.Argument(metavar="MOVING", help="The scan in which they are searched.", show_default=False)
     ],
     points: Annotated[
         Path,
@@ -35,15 +35,15 @@ def match(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Where the points found go; the suffix decides the format."),
+        typer.Option("--out", "-o", metavar="FILE", help="File for the points found; its ending decides the format."),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="FILE.png", help="Draw some points in three planes of both scans."),
+        typer.Option("--picture", metavar="FILE.png", help="Picture of some points in three planes of both scans."),
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", metavar="FILE", help="True places on the moving scan, to report errors in mm."),
+        typer.Option("--truth", metavar="FILE", help="True positions on the moving scan, to report errors in mm."),
     ] = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
@@ -56,8 +56,8 @@ def match(
 ) -> None:
     """Find points of the fixed scan in the moving scan.
 
-    Every point gets a verdict: ok, uncertain, or outside (it has no counterpart in the moving scan); uncertain and
-    outside come with the reason. Nothing is written unless everything went well.
+    Every point gets a verdict: ok, uncertain, or outside (no counterpart in the moving scan); for uncertain and
+    outside the reason is given. Files are written only if the whole run succeeds.
     """
     from meddift.cli.match_report import MatchReport, write
     from meddift.cli.outputs import PICTURES, Outputs, check_suffix

@@ -1,4 +1,4 @@
-"""The options that commands share, each defined once: what computes, how files are read, what is printed."""
+"""Options that several commands share: computation, reading of files, and output."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Modality = Literal["ct", "mr", "other"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done and how much memory it takes; do nothing.")
+    bool, typer.Option("--dry-run", help="Describe the work and the memory it needs, without doing it.")
 ]
 WeightsFolder = Annotated[
     Path | None,
@@ -50,7 +50,7 @@ PointsFormat = Annotated[
     reading(
         "--points-format",
         case_sensitive=False,
-        help="Format of the points that are written, where the suffix does not say it.",
+        help="Format of the points that are written, if the file's ending does not tell.",
     ),
 ]
 ToSpace = Annotated[
@@ -58,29 +58,27 @@ ToSpace = Annotated[
     reading(
         "--to-space",
         case_sensitive=False,
-        help="Frame of the points that are written, where the format leaves a choice.",
+        help="Frame of the points that are written, if the format allows several.",
     ),
 ]
 Series = Annotated[
     str | None,
-    reading("--series", metavar="UID", help="Which series of a DICOM folder."),
+    reading("--series", metavar="UID", help="Series to read of a DICOM folder with several."),
 ]
 NiftiFormOption = Annotated[
     NiftiForm | None,
-    reading(
-        "--nifti-form", case_sensitive=False, help="Which one to believe where a NIfTI file states two geometries."
-    ),
+    reading("--nifti-form", case_sensitive=False, help="Geometry to use if those of a NIfTI file differ."),
 ]
 AssumeGeometry = Annotated[
     bool,
-    reading("--assume-geometry", help="Accept images that do not state where they lie in space."),
+    reading("--assume-geometry", help="Accept images without a position in space."),
 ]
 
 # ---------------------------------------------------------------------- groups
 
 
 class Geometry(TypedDict):
-    """What is said about the geometry of a file."""
+    """Options for the geometry of a file."""
 
     nifti_form: NiftiForm | None
     assume_geometry: bool
@@ -88,7 +86,7 @@ class Geometry(TypedDict):
 
 @dataclass(frozen=True)
 class ImageReading:
-    """How one image is read."""
+    """Options for reading one image."""
 
     series: Series = None
     nifti_form: NiftiFormOption = None
@@ -101,7 +99,7 @@ class ImageReading:
         return read_volume(path, series=self.series, check=check, **self.geometry())
 
     def geometry(self) -> Geometry:
-        """What is said about the geometry of files, as the readers of images, label maps and fields take it."""
+        """Options for the geometry of files, as keywords of the readers."""
         return {"nifti_form": self.nifti_form, "assume_geometry": self.assume_geometry}
 
     def grid(self, path: Path) -> Grid:
@@ -120,86 +118,92 @@ class ImageReading:
 
 @dataclass(frozen=True)
 class PairReading:
-    """How images of the fixed and of the moving scan are read."""
+    """Options for reading images of the fixed and of the moving scan."""
 
     fixed_series: Annotated[
         str | None,
-        reading("--fixed-series", metavar="UID", help="Which series of the fixed DICOM folder."),
+        reading("--fixed-series", metavar="UID", help="Series to read of the fixed DICOM folder."),
     ] = None
     moving_series: Annotated[
         str | None,
-        reading("--moving-series", metavar="UID", help="Which series of the moving DICOM folder."),
+        reading("--moving-series", metavar="UID", help="Series to read of the moving DICOM folder."),
     ] = None
     nifti_form: NiftiFormOption = None
     fixed_nifti_form: Annotated[
         NiftiForm | None,
-        reading("--fixed-nifti-form", case_sensitive=False, help="The same for images of the fixed scan alone."),
+        reading(
+            "--fixed-nifti-form", case_sensitive=False, help="As --nifti-form, for images of the fixed scan only."
+        ),
     ] = None
     moving_nifti_form: Annotated[
         NiftiForm | None,
-        reading("--moving-nifti-form", case_sensitive=False, help="The same for images of the moving scan alone."),
+        reading(
+            "--moving-nifti-form", case_sensitive=False, help="As --nifti-form, for images of the moving scan only."
+        ),
     ] = None
     assume_geometry: AssumeGeometry = False
 
     @property
     def fixed(self) -> ImageReading:
-        """How images of the fixed scan are read."""
+        """Options for images of the fixed scan."""
         return ImageReading(self.fixed_series, self.fixed_nifti_form or self.nifti_form, self.assume_geometry)
 
     @property
     def moving(self) -> ImageReading:
-        """How images of the moving scan are read."""
+        """Options for images of the moving scan."""
         return ImageReading(self.moving_series, self.moving_nifti_form or self.nifti_form, self.assume_geometry)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What computes: the model, where points are expected, and on what device."""
+    """Options of the matcher: model, prior and device."""
 
     prior: Annotated[
         str | None,
         typer.Option(
             "--prior",
             metavar="none|identity|affine|FILE",
-            help="Where points are expected: anywhere, at the same place, after an affine found automatically (the "
-            "default), or after the transform in a file.",
+            help="Where points are expected: anywhere (none), at the same world position (identity), by an affine "
+            "found automatically (default), or by a transform file.",
         ),
     ] = None
     search_radius: Annotated[
         float | None,
-        typer.Option("--search-radius", metavar="MM", help="How far from the expected place to look."),
+        typer.Option("--search-radius", metavar="MM", help="Radius of the search around the expected position."),
     ] = None
     modality: Annotated[
         Modality | None,
         typer.Option(
             "--modality",
             case_sensitive=False,
-            help="What both scans are, where files and values do not tell: ct is shown to the model in Hounsfield "
-            "units, anything else is spread over its range.",
+            help="Modality of both scans, if files and values do not tell. ct uses a window in Hounsfield units, all "
+            "others their own range of intensities.",
         ),
     ] = None
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N|mps", help="Where to compute.")] = "auto"
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda:N|mps", help="Device to compute on.")] = (
+        "auto"
+    )
     threads: Annotated[
         int | None,
-        advanced("--threads", metavar="N", min=1, help="Processors to use; all of them unless said otherwise."),
+        advanced("--threads", metavar="N", min=1, help="Number of processor cores to use; default: all."),
     ] = None
     precision: Annotated[
         Precision,
         advanced(
             "--precision",
             case_sensitive=False,
-            help="Of the network: float32 gives the same answers on every machine; bfloat16 is faster where the "
-            "processor computes in it, which auto finds out.",
+            help="Precision of the network. float32 gives the same results on every machine; bfloat16 is faster on "
+            "devices that support it, where auto selects it.",
         ),
     ] = "auto"
     model: Annotated[
         str,
-        advanced("--model", metavar="NAME", help="A model of `meddift models list`, or a .toml file."),
+        advanced("--model", metavar="NAME", help="Name of a model (meddift models list), or a .toml file."),
     ] = "builtin"
     weights: WeightsFolder = None
     preset: Annotated[
         Preset,
-        advanced("--preset", case_sensitive=False, help="default: what measures best. paper: as published."),
+        advanced("--preset", case_sensitive=False, help="paper reproduces the published method."),
     ] = "default"
     levels: Annotated[
         str | None,
@@ -209,11 +213,11 @@ class Engine:
     ] = None
     timestep: Annotated[
         int | None,
-        advanced("--timestep", metavar="N", min=0, help="Noise level the network is shown."),
+        advanced("--timestep", metavar="N", min=0, help="Timestep of the diffusion model."),
     ] = None
     noise_samples: Annotated[
         int | None,
-        advanced("--noise-samples", metavar="K", min=0, help="Noise draws to average; 0 adds no noise."),
+        advanced("--noise-samples", metavar="K", min=0, help="Noise samples to average; 0 adds no noise."),
     ] = None
     latent: Annotated[
         Latent | None,
@@ -221,12 +225,12 @@ class Engine:
     ] = None
     whiten: Annotated[
         bool | None,
-        advanced("--whiten/--no-whiten", help="Whiten features, or not; by default as the model says."),
+        advanced("--whiten/--no-whiten", help="Whether to whiten features; default: as the model."),
     ] = None
-    seed: Annotated[int, advanced("--seed", metavar="S", min=0, help="Decides every random draw.")] = 0
+    seed: Annotated[int, advanced("--seed", metavar="S", min=0, help="Seed of random numbers.")] = 0
     store: Annotated[
         bool,
-        advanced(" /--no-store", help="Keep no features on disk, which make the next question quick."),
+        advanced(" /--no-store", help="Do not store features on disk for later runs."),
     ] = True
 
     def inputs(self) -> list[Path]:
@@ -237,14 +241,14 @@ class Engine:
     def matcher(
         self, on_progress: Callable[[str, float], None] | None = None, *, reading: ImageReading | None = None
     ) -> Matcher:
-        """Set up the engine; options that make no sense are said before anything is read.
+        """Set up the matcher; invalid options are reported before any file is read.
 
         Args:
-            on_progress: Told how far the work is.
+            on_progress: Called with stage and fraction as work goes on.
             reading: How images of the fixed scan are read: a prior may be a displacement field on its voxels.
 
         Raises:
-            OptionsError: if an option makes no sense.
+            OptionsError: if an option is invalid.
             ModelError: if the model is unknown.
         """
         import meddift
@@ -257,10 +261,10 @@ class Engine:
         return meddift.Matcher(**chosen, store=self.store, threads=self.threads, on_progress=on_progress)
 
     def keywords(self) -> dict[str, Any]:
-        """What was chosen of how scans are matched, as keywords of `Matcher`.
+        """The options of matching as keywords of `Matcher`.
 
         Raises:
-            OptionsError: if an option makes no sense.
+            OptionsError: if an option is invalid.
         """
         if self.search_radius is not None and not self.search_radius > 0:
             raise OptionsError(f"--search-radius is a distance in mm above 0, got {self.search_radius:g}")

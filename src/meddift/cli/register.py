@@ -28,10 +28,10 @@ def register(
     *,
     fixed: Annotated[
         Path,
-        typer.Argument(metavar="FIXED", help="The scan whose points are taken to the other.", show_default=False),
+        typer.Argument(metavar="FIXED", help="The scan whose points are mapped.", show_default=False),
     ],
     moving: Annotated[
-        Path, typer.Argument(metavar="MOVING", help="The scan to which they are taken.", show_default=False)
+        Path, typer.Argument(metavar="MOVING", help="The scan to which they are mapped.", show_default=False)
     ],
     out: Annotated[
         Path | None,
@@ -45,43 +45,45 @@ def register(
     ] = None,
     inverse: Annotated[
         Path | None,
-        typer.Option("--inverse", metavar="FILE", help="The inverse, in the same formats."),
+        typer.Option("--inverse", metavar="FILE", help="File for the inverse, in the same formats."),
     ] = None,
     affine: Annotated[
         Path | None,
         typer.Option(
             "--affine",
             metavar="FILE.tfm",
-            help="The affine part alone. Where nothing else is asked for, no more than that is done.",
+            help="File for the affine part. Without other outputs only the affine is fitted.",
         ),
     ] = None,
     points: Annotated[
         Path | None,
-        typer.Option("--points", "-p", metavar="FILE", help="Points on the fixed scan to take along."),
+        typer.Option("--points", "-p", metavar="FILE", help="Points on the fixed scan to map to the moving scan."),
     ] = None,
     points_out: Annotated[
         Path | None,
-        typer.Option("--points-out", metavar="FILE", help="Where they go; the suffix decides the format."),
+        typer.Option(
+            "--points-out", metavar="FILE", help="File for the mapped points; its ending decides the format."
+        ),
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", metavar="FILE", help="Their true places, to report errors in mm."),
+        typer.Option("--truth", metavar="FILE", help="True positions of the points, to report errors in mm."),
     ] = None,
     warped: Annotated[
         Path | None,
-        typer.Option("--warped", metavar="FILE", help="The moving scan on the voxels of the fixed one."),
+        typer.Option("--warped", metavar="FILE", help="File for the moving scan on the grid of the fixed scan."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE", help="Label map of the moving scan to take along."),
+        typer.Option("--labels", metavar="FILE", help="Label map of the moving scan to resample."),
     ] = None,
     labels_out: Annotated[
         Path | None,
-        typer.Option("--labels-out", metavar="FILE", help="Its labels on the voxels of the fixed scan."),
+        typer.Option("--labels-out", metavar="FILE", help="File for the labels on the grid of the fixed scan."),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="FILE.png", help="Checkerboard, difference before and after, grid."),
+        typer.Option("--picture", metavar="FILE.png", help="Picture: checkerboard, differences, deformed grid."),
     ] = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
@@ -90,32 +92,32 @@ def register(
         str,
         advanced("--stages", metavar="NAME[,...]", help="rigid, affine, affine,dense or affine,dense,refine."),
     ] = "affine,dense,refine",
-    diffeomorphic: Annotated[bool, advanced("--diffeomorphic", help="A transform that cannot fold.")] = False,
+    diffeomorphic: Annotated[
+        bool, advanced("--diffeomorphic", help="Fit a diffeomorphic transform, which cannot fold.")
+    ] = False,
     symmetric: Annotated[
         bool,
-        advanced("--symmetric", help="Exchanging the scans gives the inverse; twice the time."),
+        advanced("--symmetric", help="Symmetric: exchanging the scans gives the inverse; twice the time."),
     ] = False,
     fixed_mask: Annotated[
         Path | None,
-        advanced("--fixed-mask", metavar="FILE", help="Compare the scans where this is above 0."),
+        advanced("--fixed-mask", metavar="FILE", help="Mask of the fixed scan: compare where it is above 0."),
     ] = None,
     moving_mask: Annotated[
         Path | None,
-        advanced("--moving-mask", metavar="FILE", help="What of the moving scan counts."),
+        advanced("--moving-mask", metavar="FILE", help="Mask of the moving scan: match where it is above 0."),
     ] = None,
     jacobian: Annotated[
         Path | None,
-        advanced("--jacobian", metavar="FILE", help="Volume change (determinant), fixed voxels."),
+        advanced("--jacobian", metavar="FILE", help="File for the Jacobian determinant, fixed grid."),
     ] = None,
     uncertainty: Annotated[
         Path | None,
-        advanced(
-            "--uncertainty", metavar="FILE", help="How far off the transform may be, mm; NaN without counterpart."
-        ),
+        advanced("--uncertainty", metavar="FILE", help="File for the expected error, mm; NaN without counterpart."),
     ] = None,
     learn2reg: Annotated[
         Path | None,
-        advanced("--learn2reg", metavar="FILE.nii.gz", help="Displacements in voxels, as Learn2Reg wants them."),
+        advanced("--learn2reg", metavar="FILE.nii.gz", help="File for displacements in voxels, Learn2Reg format."),
     ] = None,
     engine: Engine,
     points_space: PointsSpace = None,
@@ -123,10 +125,10 @@ def register(
     to_space: ToSpace = None,
     reading: PairReading,
 ) -> None:
-    """Register two scans: fit one transform, and carry points, images and label maps through it.
+    """Register two scans: fit a transform, and map points, images and label maps by it.
 
-    The transform takes points of the fixed scan to the moving scan; used for resampling, the same file pulls the
-    moving image onto the fixed one. If the scans have nothing reliable in common, that is said and nothing is written.
+    The transform maps points of the fixed scan to the moving scan; used for resampling, it brings the moving image to
+    the grid of the fixed one. Scans without reliable correspondence are an error, and nothing is written.
     """
     from meddift.cli.match import show_plan
     from meddift.cli.outputs import Outputs
@@ -196,7 +198,7 @@ def register(
 
 
 def _checked_mask(mask: Volume, path: Path) -> Volume:
-    """A mask of ones is a mask; one of zeros is a mistake."""
+    """The mask; raises ImageError if no voxel of it is above 0."""
     if not (mask.data > 0).any():
         raise ImageError(f"{path} is empty: no voxel of this mask is above 0")
     return mask

@@ -41,7 +41,7 @@ def track(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder for tables, masks and report; a run there is resumed."
+            "--out", "-o", metavar="DIR", help="Folder for tables, masks and report; an earlier run there is resumed."
         ),
     ],
     lesions: Annotated[
@@ -49,7 +49,7 @@ def track(
         typer.Option(
             "--lesions",
             metavar="FILE",
-            help="Label map of a scan, in the order of the scans; - for a scan without. With one number in it, every "
+            help="Label map of a scan, in the order of the scans; - for none. In a map with one label, every "
             "connected component is a lesion.",
             show_default=False,
         ),
@@ -59,7 +59,7 @@ def track(
         typer.Option(
             "--points",
             metavar="FILE",
-            help="Lesions as points, in the order of the scans; - for a scan without.",
+            help="Lesions as points, in the order of the scans; - for none.",
             show_default=False,
         ),
     ] = None,
@@ -82,8 +82,7 @@ def track(
         typer.Option(
             "--review",
             metavar="TABLE.tsv",
-            help="An edited lesions.tsv: rows that are confirmed or corrected stay as they are, rejected links are "
-            "not made again.",
+            help="An edited lesions.tsv: confirmed and corrected rows are kept, rejected links are not made again.",
             show_default=False,
         ),
     ] = None,
@@ -91,10 +90,10 @@ def track(
         str, typer.Option("--subject", metavar="NAME", help="The patient's name in tables.")
     ] = "patient",
     components: Annotated[
-        bool, typer.Option("--components", help="Every connected component is a lesion, whatever its number.")
+        bool, typer.Option("--components", help="Every connected component is a lesion, whatever its label.")
     ] = False,
     minimum_mm3: Annotated[
-        float, typer.Option("--minimum-mm3", metavar="V", min=0.0, help="Leave smaller lesions out.")
+        float, typer.Option("--minimum-mm3", metavar="V", min=0.0, help="Leave out lesions below this volume.")
     ] = 0.0,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html with pictures.", rich_help_panel=ADVANCED)
@@ -112,10 +111,10 @@ def track(
     quiet: Quiet = False,
     engine: Engine,
 ) -> None:
-    """Follow the lesions of one patient: which is which, what grew, what went, what is new.
+    """Follow the lesions of one patient over time: identity, growth, disappearance, new lesions.
 
-    Lesions are given as masks or points for each scan. Each is looked for from the first scan and from the one before;
-    sizes are measured on the mask of each scan. For research: categories are a calculation on the masks given.
+    Lesions are given as masks or points for each scan. Each is mapped from the first scan and from the previous one;
+    sizes are measured on the mask of each scan. For research: categories are calculated from the given masks.
     """
     from meddift.cli.outputs import check_output_folder
     from meddift.cli.terminal import progress_display, write_json_to_stdout

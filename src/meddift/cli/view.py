@@ -32,44 +32,38 @@ def view(
         typer.Argument(metavar="FIXED", help="The scan in which points are usually given.", show_default=False),
     ] = None,
     moving: Annotated[
-        Path | None, typer.Argument(metavar="MOVING", help="The scan beside it.", show_default=False)
+        Path | None, typer.Argument(metavar="MOVING", help="The other scan.", show_default=False)
     ] = None,
     points: Annotated[
         Path | None,
-        typer.Option("--points", "-p", metavar="FILE", help="Points on the fixed scan, to be looked through."),
+        typer.Option("--points", "-p", metavar="FILE", help="Points on the fixed scan to review."),
     ] = None,
     registration: Annotated[
         Path | None,
-        typer.Option(
-            "--registration", metavar="T.h5", help="Transform from fixed to moving, to scroll in step from the start."
-        ),
+        typer.Option("--registration", metavar="T.h5", help="Transform from fixed to moving, for linked scrolling."),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder in which the page saves points.")
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for points that are saved on the page.")
     ] = Path("meddift-view"),
     follow_up: Annotated[
         Path | None,
-        typer.Option(
-            "--follow-up", metavar="DIR", help="Result of `meddift track`: look at lesions, confirm or correct links."
-        ),
+        typer.Option("--follow-up", metavar="DIR", help="Result of `meddift track`: review lesions and their links."),
     ] = None,
-    recent: Annotated[bool, typer.Option("--store", help="Choose among the pairs that were opened lately.")] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Forget which pairs were opened, and end.")] = False,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the browser, or only print the address.")
-    ] = True,
+    recent: Annotated[bool, typer.Option("--store", help="Choose one of the pairs opened last.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Clear the list of opened pairs, and exit.")] = False,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open the browser.")] = True,
     quiet: Quiet = False,
     host: Annotated[
         str,
         typer.Option(
             "--host",
             metavar="NAME",
-            help="Where to listen. Beyond 127.0.0.1 scans travel over the network, unencrypted.",
+            help="Address to listen on. Except on 127.0.0.1, scans are sent unencrypted.",
             rich_help_panel=ADVANCED,
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.", rich_help_panel=ADVANCED)
+        int, typer.Option("--port", min=0, max=65535, help="Port; 0 = any free one.", rich_help_panel=ADVANCED)
     ] = 0,
     engine: Engine,
     points_space: PointsSpace = None,

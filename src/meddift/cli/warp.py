@@ -46,22 +46,22 @@ def warp(
     image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="An image of the moving scan.")] = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE", help="A label map of it; every label stays what it is."),
+        typer.Option("--labels", metavar="FILE", help="A label map of the moving scan (nearest neighbour)."),
     ] = None,
     onto: Annotated[
         Path | None,
-        typer.Option("--onto", metavar="FILE", help="The fixed scan, or any image with the voxels that are wanted."),
+        typer.Option("--onto", metavar="FILE", help="The fixed scan, or any image with the wanted grid."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Where the image, labels or points go."),
+        typer.Option("--out", "-o", metavar="FILE", help="File for the result."),
     ] = None,
     inverse: Annotated[
         bool,
         typer.Option(
             "--inverse",
-            help="The other way: points of the moving scan to the fixed one, images of the fixed scan onto the moving "
-            "one. The transform is inverted numerically, and how well is said.",
+            help="Opposite direction: points from the moving to the fixed scan, images from the fixed to the moving "
+            "scan. The transform is inverted numerically; the error is reported.",
         ),
     ] = False,
     fill: Annotated[
@@ -69,16 +69,16 @@ def warp(
         typer.Option(
             "--fill",
             metavar="VALUE",
-            help="Value outside the field of view; by default the least value of the image, labels 0.",
+            help="Value outside the field of view; default: smallest value of an image, 0 for labels.",
         ),
     ] = None,
     interpolation: Annotated[
         Literal["linear", "nearest"],
-        typer.Option("--interpolation", case_sensitive=False, help="How --image is read between voxels."),
+        typer.Option("--interpolation", case_sensitive=False, help="Interpolation of --image."),
     ] = "linear",
     jacobian: Annotated[
         Path | None,
-        typer.Option("--jacobian", metavar="FILE", help="Volume change (determinant) at the voxels of --onto."),
+        typer.Option("--jacobian", metavar="FILE", help="File for the Jacobian determinant on the grid of --onto."),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -87,11 +87,10 @@ def warp(
     to_space: ToSpace = None,
     reading: PairReading,
 ) -> None:
-    """Carry one image, label map or set of points through a transform.
+    """Map one image, label map or set of points by a transform.
 
-    The transform takes fixed points to moving points, as `meddift register` writes it and as ITK resamples with it:
-    points go from the fixed to the moving scan, images from the moving onto the fixed scan. --inverse turns both
-    around.
+    The transform maps fixed points to moving points, as `meddift register` writes it and ITK resamples with it: points
+    go from the fixed to the moving scan, images from the moving to the fixed scan. --inverse reverses both.
     """
     from meddift.cli.failures import warn
     from meddift.cli.outputs import IMAGES, Outputs, check_suffix
