@@ -1,4 +1,4 @@
-"""What is known about a scan at every place: feature maps, how they are made, whitened and kept.
+"""Feature maps of scans: extraction, whitening, storage on disk.
 
 Names are loaded on first use (PEP 562); nothing here takes torch until features are computed.
 """

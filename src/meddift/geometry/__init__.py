@@ -1,4 +1,4 @@
-"""Grids, frames, transforms and the sampler. Everything that knows about spacing, flips and half voxels."""
+"""Grids, frames, transforms and interpolation: all code that depends on spacing, flips and half voxels."""
 
 from meddift.geometry.axes import AxisReading, read_axes, resample_axes, spline_matrix
 from meddift.geometry.frames import flip_affine_ras_lps, flip_ras_lps

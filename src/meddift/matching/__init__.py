@@ -1,4 +1,4 @@
-"""Where is this point in the other scan? Similarity, exact search, prior, sub-voxel, confidence.
+"""Matching of points: similarity, exact search, prior, sub-voxel alignment, verdicts.
 
 Names are loaded on first use (PEP 562): `Matches` takes no torch.
 """

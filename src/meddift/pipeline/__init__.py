@@ -1,4 +1,4 @@
-"""One pair of scans. Set a model and options once, set two scans, then ask.
+"""Matching and registration of pairs of scans: `Matcher`, `EncodedScan`, `Pair` and their options.
 
 Names are loaded on first use (PEP 562).
 """

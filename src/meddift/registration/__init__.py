@@ -1,4 +1,4 @@
-"""From correspondences to one transform. Robust affine, dense matching, refinement, inverse, warping.
+"""Registration of two scans: dense matching, refinement, inverse, warping.
 
 Names are loaded on first use (PEP 562): importing this package takes no torch.
 """

@@ -1,4 +1,4 @@
-"""Lesions of one patient over time: which is which, what grew, what went, what is new.
+"""Lesions of one patient over time: identity, growth, disappearance, new lesions.
 
     follow_up = meddift.track("patient.csv", "results")
 
