@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from meddift.features import ExtractionOptions, FeatureStore, Level, Pyramid, ex
 from meddift.features.describe_stored import describe_stored
 from meddift.features.extraction import pyramid_key
 from meddift.geometry import Grid
+from meddift.volume import Volume
 
 SCAN = make_scan()
 OPTIONS = ExtractionOptions(levels=("up0", "up1", "mind"))
@@ -64,11 +66,43 @@ def test_rounded_features_take_half_the_space_and_come_back_bit_by_bit(tmp_path)
     assert made.nbytes / 2 < stored_file(store, made.digest).stat().st_size < made.nbytes / 2 + moments + 10_000
 
 
-def test_what_float16_does_not_reach_stays_float32(tmp_path):
-    large = small(1)
-    features = large.levels[0].features * np.float32(1e5)
-    level = Level("up0", features, large.image_grid).rounded()
-    np.testing.assert_array_equal(level.features, features)
+def test_what_float16_does_not_reach_stays_float32():
+    class Loud(FakeModel):
+        def level(self, latent, name, noise_seed):
+            quiet = super().level(latent, name, noise_seed)
+            return Volume(quiet.data * np.float32(1e5 if name == "up1" else 1), quiet.grid)
+
+    whole, rounded = (
+        extract_pyramid(SCAN, Loud(), ExtractionOptions(levels=("up0", "up1"), numbers=numbers))
+        for numbers in ("float32", "float16")
+    )
+    np.testing.assert_array_equal(rounded.level("up1").features, whole.level("up1").features)
+    assert not np.array_equal(rounded.level("up0").features, whole.level("up0").features)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux tells the peak of a stage")
+def test_rounding_takes_no_memory_of_its_own(monkeypatch):
+    grid = Grid((96, 96, 96), np.diag([2.0, 2.0, 2.0, 1.0]))
+    scan = Volume(np.zeros(grid.shape, np.int16), grid)
+    monkeypatch.setattr(
+        "meddift.features.extraction.mind_level",
+        lambda volume, name: Level(name, torch.rand(*grid.shape, 24), volume.grid),
+    )
+
+    def beyond(numbers: str) -> int:
+        """Most memory that the features of the scan take, bytes."""
+        Path("/proc/self/clear_refs").write_text("5")
+        before = peak()
+        made = extract_pyramid(scan, None, ExtractionOptions(levels=("mind",), numbers=numbers))
+        assert made.nbytes == 4 * 24 * grid.size
+        return peak() - before
+
+    def peak() -> int:
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+
+    beyond("float16")  # what is kept from the first time on
+    assert beyond("float16") < beyond("float32") + 4 * 24 * grid.size / 4
 
 
 def test_a_pyramid_comes_back_bit_by_bit(tmp_path):

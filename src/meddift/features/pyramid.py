@@ -93,25 +93,6 @@ class Level:
         """(X*Y*Z, C) float32 view, one row for each voxel, the last spatial axis running fastest."""
         return self.features.reshape(-1, self.features.shape[3])
 
-    def rounded(self) -> Level:
-        """The level with features rounded to float16; unchanged if they exceed the range of float16.
-
-        The relative error is at most 2^-11 down to 6e-5; smaller values are rounded to multiples of 6e-8.
-        """
-        import torch
-
-        with torch.inference_mode():
-            features = self.tensor
-            low, high = torch.stack(torch.aminmax(features)).tolist()
-            if max(-low, high) > torch.finfo(torch.float16).max:
-                return self
-            if features.device.type != "cpu":
-                return replace(self, values=features.half().float())
-            rounded = torch.empty_like(features)
-            for plane, result in zip(features, rounded, strict=True):  # a plane stays in the cache
-                result.copy_(plane.half())
-            return replace(self, values=rounded.numpy())
-
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:

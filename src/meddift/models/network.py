@@ -194,10 +194,11 @@ class DiffusionModel:
                 timesteps=torch.tensor([int(timestep)], device=self.device),
                 **self._conditions(latent, spacing),
             )
-        return {
-            name: DeviceVolume(tensor[0].float(), latent.grid.resized(tensor.shape[2:]))
-            for name, tensor in maps.items()
-        }
+        found = {}
+        for name in list(maps):
+            tensor = maps.pop(name)  # frees a map in reduced precision before the next is converted
+            found[name] = DeviceVolume(tensor[0].float(), latent.grid.resized(tensor.shape[2:]))
+        return found
 
     # ------------------------------------------------------------------ noise in words that all schedules share
 
