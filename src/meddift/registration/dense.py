@@ -17,11 +17,12 @@ from meddift.geometry.sampling import chunks
 from meddift.matching.cost_volume import CostVolume
 from meddift.matching.subvoxel import peak_offsets
 from meddift.registration.smoothness import Smoother, Smoothness
+from meddift.system.threads import for_each
 
 #: How strongly the best displacement is drawn to the smooth field, a round each, cost a voxel squared.
 PULLS = (0.0, 0.004, 0.01, 0.025, 0.06, 0.15)
 #: Nodes that are worked on at a time on a processor, so that their costs stay in its cache.
-SLICE = 32_768
+SLICE = 8192
 #: Costs from here on mean that the moving scan shows nothing there; those of unit descriptors are below 2.
 UNSEEN = 1.999
 
@@ -64,27 +65,40 @@ def couple(
     Returns:
         The displacements.
     """
-    offsets = volume.offsets
-    size = SLICE if offsets.device.type == "cpu" else max(1, len(volume.nodes))
+    offsets, cost, kind = volume.offsets, volume.cost, volume.cost.device.type
+    parts = list(chunks(len(cost), size=SLICE if kind == "cpu" else max(1, len(cost))))
     x, y, z = volume.nodes.unbind(dim=1)
     cells = (x * volume.shape[1] + y) * volume.shape[2] + z
     group = torch.zeros_like(cells) if group is None else group
-    confidence = node_confidence(volume.cost, settle_unseen(volume.cost))
+    seen, contrast = cost.new_empty(len(cost)), cost.new_empty(len(cost))
+
+    def settle(some: slice) -> None:
+        seen[some] = settle_unseen(cost[some])
+        contrast[some] = cost[some].mean(dim=1) - cost[some].amin(dim=1)
+
+    for_each(parts, settle, device=kind)
+    confidence = node_confidence(contrast, seen)
     weight = offsets.new_zeros((groups, math.prod(volume.shape)))
     weight[group, cells] = confidence
     smoother = Smoother(weight.reshape(groups, 1, *volume.shape), smoothness)
-    length = offsets.square().sum(dim=1)
     smooth = offsets.new_zeros((groups, 3, *volume.shape))
     own = offsets.new_zeros((len(cells), 3))
     measured = offsets.new_zeros((3, *volume.shape))
     best = offsets.new_zeros((len(cells), 3))
     first = best
     for number, pull in enumerate(pulls):
-        for some in chunks(len(best), size=size):
-            # |offset - smooth|^2 without the term that is the same for all offsets of a node.
-            energy = torch.addmm(volume.cost[some] + pull * length, own[some], offsets.T, alpha=-2 * pull)
+        # |offset - smooth|^2 without the term that is the same for all offsets of a node, as one product.
+        columns = torch.cat([-2 * pull * offsets.T, pull * offsets.square().sum(dim=1)[None]])
+        drawn = torch.nn.functional.pad(own, (0, 1), value=1.0)
+
+        def choose(
+            some: slice, *, pull: float = pull, drawn: torch.Tensor = drawn, columns: torch.Tensor = columns
+        ) -> None:
+            energy = torch.addmm(cost[some], drawn[some], columns) if pull else cost[some]
             place = energy.argmin(dim=1)
             best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
+
+        for_each(parts, choose, device=kind)
         if number == 0:
             first = best.clone()
         measured.flatten(1)[:, cells] = best.T
@@ -112,17 +126,16 @@ def settle_unseen(cost: torch.Tensor) -> torch.Tensor:
     return count / cost.shape[1]
 
 
-def node_confidence(cost: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def node_confidence(contrast: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """Confidence of nodes: how distinct the minimum of the cost is, squared, relative to the median.
 
     Args:
-        cost: (N, M) float32.
+        contrast: (N,) float32, mean minus minimum of the costs of each node.
         seen: (N,) float32, share of the window inside the moving scan.
 
     Returns:
         (N,) float32, 0 to 4.
     """
-    contrast = cost.mean(dim=1) - cost.min(dim=1).values
     among = seen > 0.5
     usual = torch.where(among.any(), contrast.masked_fill(~among, torch.nan).nanmedian(), contrast.median())
     return (contrast / usual.clamp(min=1e-6)).square().clamp_(max=4.0) * seen.square()
