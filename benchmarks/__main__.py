@@ -6,6 +6,7 @@ python -m benchmarks --keep             only rows that were never measured
 python -m benchmarks --only search      rows whose name begins so
 python -m benchmarks --only device      a pair on the device: seconds, floors, how busy it was, and with what
 python -m benchmarks --only device.pair the same without networks of MAISI's size
+python -m benchmarks --only device.maisi networks of MAISI's size: encoding, and a search over 256^3 voxels
 python -m benchmarks --only register    a transform, cold and from stored features
 python -m benchmarks --only track       lesions at five time points, from stored features
 python -m benchmarks --only viewer      the viewer in headless Chromium: from a click to the answer

@@ -70,17 +70,30 @@ def pair(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def maisi(told: dict[str, Any]) -> dict[str, Any]:
-    """Encode and match a drawn chest with networks of MAISI's size and random weights."""
-    matcher = Matcher("maisi-ct-ddpm", store=False, device=told.get("device", "auto"))
+    """Encode a drawn chest with networks of MAISI's size and random weights, and search everywhere for points.
+
+    Args:
+        told: `shape`, `points` and `preset`; optionally `device`, and `model`, another one with such networks.
+    """
+    matcher = Matcher(
+        told.get("model", "maisi-ct-ddpm"), told["preset"], store=False, device=told.get("device", "auto")
+    )
     settings = matcher.settings
     # A checkpoint that is made here: what it costs does not depend on what it has learnt.
     settings.__dict__["model"] = _random_model(matcher)
     settings.__dict__["weights_hash"] = "0" * 64
     scans = _chest(told["shape"])
-    points = Points(np.asarray(textured_points(prepare_volume(scans[0], settings.spec), 100, within=scans[0].grid)))
-    stages: Stages = {"encode": lambda asked: asked.encode(), "match": lambda asked: asked.match(points)}
+    prepared = prepare_volume(scans[0], settings.spec)
+    positions = np.asarray(textured_points(prepared, told["points"], within=scans[0].grid, distance_mm=6.0))
+    there: list[Any] = []
+    stages: Stages = {
+        "encode": lambda asked: asked.encode(),
+        "index": lambda asked: asked.sides,
+        "search": lambda asked: there.append(asked.direction.locate(positions)),
+        "back": lambda asked: asked.direction.reversed().locate(there[-1].positions),
+    }
     found = _measured(matcher, scans, stages)
-    return {**found, "match_seconds": sum(found["seconds_of"].values())}
+    return {**found, "match_seconds": sum(found["seconds_of"].values()), "points": len(positions)}
 
 
 def _chest(shape: list[int]) -> list[Volume]:
@@ -147,7 +160,11 @@ def _measured(matcher: Matcher, scans: list[Volume], stages: Stages) -> dict[str
         _wait(device)
         seconds[name], processor[name] = time.perf_counter() - wall, time.process_time() - used
     parts = dict(asked.timing)
-    _told("timed")
+    # Said at once, for whoever cannot wait for the profiles.
+    most = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    _told(
+        f"timed, {most:,} bytes on the device: {', '.join(f'{name} {took:.3f} s' for name, took in seconds.items())}"
+    )
     asked = matcher.pair(*scans)
     profiled = {name: _profiled(lambda work=work, asked=asked: work(asked), device) for name, work in stages.items()}
     _told("profiled")
@@ -171,7 +188,7 @@ def _measured(matcher: Matcher, scans: list[Volume], stages: Stages) -> dict[str
         "processor_seconds": sum(processor.values()),
         "before_bytes": before,
         "peak_bytes": peak_bytes(),
-        "device_peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+        "device_peak_bytes": most,
     }
 
 

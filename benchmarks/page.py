@@ -137,6 +137,24 @@ def _device(found: Found) -> list[str]:
         "",
         *(f"- {line}" for line in device_lines(row)),
         "",
+        *_maisi(found),
+    ]
+
+
+def _maisi(found: Found) -> list[str]:
+    """The same with networks of MAISI's size."""
+    row = found.get(rows.MAISI.key)
+    if row is None:
+        return []
+    return [
+        "`python -m benchmarks --only device.maisi`: networks of MAISI's layout (CT, DDPM) with random weights, "
+        f"preset `{row['told']['preset']}`, a drawn chest of {' x '.join(map(str, row['told']['shape']))} voxels, "
+        f"{row['points']} points; the second round in one process. *search*: all voxels of the moving scan, *back*: "
+        "from there all voxels of the fixed scan. "
+        f"Most memory on the device: {_gb(row['device_peak_bytes'])}. Load before: {row['load_before']}.{_code(row)}",
+        "",
+        *(f"- {line}" for line in device_lines(row)),
+        "",
     ]
 
 

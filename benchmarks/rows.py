@@ -63,7 +63,7 @@ TRACK = Row("track.patient", {"times": 5, "more": 9}, quick=False)
 #: A process that asks once and again, on the device that `--device auto` takes.
 DEVICE = Row("device.pair", {"shape": [180, 180, 170], "points": 300})
 #: Networks of MAISI's size, on a graphics card alone: on a processor a pair takes many minutes.
-MAISI = Row("device.maisi", {"shape": cube(256)}, quick=False)
+MAISI = Row("device.maisi", {"shape": cube(256), "points": 512, "preset": "paper"}, quick=False)
 
 #: The viewer in headless Chromium, which draws with the processor.
 VIEWER = Row("viewer.page", {"shape": [180, 180, 170], "clicks": 50}, quick=False)
