@@ -137,13 +137,15 @@ class _LevelWindows:
 
 def _boxes(values: torch.Tensor, corners: NDArray[np.int64], shape: Sequence[int]) -> torch.Tensor:
     """(n, k0, k1, k2, ...), copies of boxes of (X, Y, Z, ...) values whose first voxels are (n, 3) corners."""
-    if values.device.type == "cpu":
-        boxes = [tuple(slice(s, s + n) for s, n in zip(corner, shape, strict=True)) for corner in corners.tolist()]
-        return torch.stack([values[box] for box in boxes])
-    # One gather for all boxes: slicing each box would take thousands of calls.
+    values = values.contiguous()
+    _, y, z, *channels = values.shape
+    length = int(np.prod(channels))
+    # A box consists of lines, each of which lies in one piece: one gather of all lines of all boxes.
+    lines = values.as_strided((values.numel() // length - shape[2] + 1, shape[2] * length), (length, 1))
     first = torch.from_numpy(corners).to(values.device)
-    x, y, z = (first[:, axis, None] + torch.arange(n, device=values.device) for axis, n in enumerate(shape))
-    return values[x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]]
+    i, j = (first[:, axis, None] + torch.arange(shape[axis], device=values.device) for axis in (0, 1))
+    rows = (i[:, :, None] * y + j[:, None, :]) * z + first[:, 2, None, None]
+    return lines.index_select(0, rows.reshape(-1)).reshape(len(corners), *shape, *channels)
 
 
 def _read(values: torch.Tensor, weights: list[torch.Tensor | None], rows: slice) -> torch.Tensor:

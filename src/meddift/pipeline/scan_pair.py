@@ -281,8 +281,9 @@ class ScanPair:
     def body_places(self) -> NDArray[np.float64]:
         """(N, 3) float64, world RAS mm: about 2000 voxels of the body of the fixed scan, evenly sampled."""
         body = self.fixed.body
-        voxels = np.argwhere(body.data)
-        return body.grid.index_to_world(voxels[:: max(1, len(voxels) // 2000)])
+        voxels = np.flatnonzero(body.data)
+        some = np.unravel_index(voxels[:: max(1, len(voxels) // 2000)], body.data.shape)
+        return body.grid.index_to_world(np.column_stack(some))
 
     def free(self) -> None:
         """Free the memory on the device; data are copied there again when needed."""
