@@ -1,4 +1,6 @@
-"""Many pairs of scans, or many patients: each scan encoded once, resumable, on one machine or on Ray.
+"""Process many pairs of scans or many patients: each scan is encoded once, and a stopped run can be resumed.
+
+Cases run in processes of this machine, or as actors of a Ray cluster.
 
     from meddift import cohort
 

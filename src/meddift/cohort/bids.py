@@ -1,4 +1,4 @@
-"""Reading a BIDS data set: which scans a patient has, in which order, and what was marked in them."""
+"""Read a BIDS data set: the scans of each patient in order of time, with their lesion masks and points."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from meddift.errors import OptionsError
 from meddift.tracking.tables import read_table
 from meddift.tracking.timepoints import parse_date
 
-#: Folder -> suffixes of scans in it. BIDS has no rules for CT yet; both spellings occur, and both folders.
+#: Folder -> suffixes of scans in it. BIDS has no rules for CT yet; both folders and both suffixes are in use.
 FOLDERS = {"ct": ("ct", "CT"), "anat": ("CT", "ct", "T1w", "T2w", "FLAIR", "PDw", "T1map")}
 #: Where masks of lesions and points are looked for beside the scans.
 _LESIONS = re.compile(r"_(label|desc)-(lesions?|tumou?rs?|nodules?)(_|$)", re.IGNORECASE)
 
 
 def read_bids(root: Path, steps: Sequence[str], *, suffix: str | None = None) -> list[Case]:
-    """Find the cases of a BIDS data set: of each patient the first scan with every later one.
+    """Find the cases of a BIDS data set: the first scan of each patient paired with every later one.
 
     Scans lie in `sub-X/[ses-Y/]ct` or `anat`; sessions are ordered by `acq_time` of `sub-X_sessions.tsv`, else by
     their names. Masks of lesions (`*_label-lesion_mask`, `*_desc-lesions_dseg`, ...) and points
@@ -28,20 +28,20 @@ def read_bids(root: Path, steps: Sequence[str], *, suffix: str | None = None) ->
 
     Args:
         root: Folder with the `sub-` folders.
-        steps: What shall be done.
-        suffix: Kind of scans, such as "ct" or "T1w"; None = CT, or the only kind that there is.
+        steps: Steps to be done, names of `cases.STEPS`.
+        suffix: BIDS suffix of the scans, such as "ct" or "T1w"; None = CT, or the only suffix in the data set.
 
     Returns:
-        Cases in the order of the names of the patients; those of which nothing can be made are refused.
+        Cases, sorted by the names of the patients. A case that cannot be done says why in `Case.refusal`.
 
     Raises:
-        OptionsError: if there is no patient, or it is not clear which kind of scans is meant.
+        OptionsError: if there is no patient, or there are several kinds of scans and `suffix` is None.
     """
     subjects = sorted(path for path in root.glob("sub-*") if path.is_dir())
     if not subjects:
         raise OptionsError(f"{root} holds no folder sub-*: it is no BIDS data set; give one, or a table")
     kind = suffix or _kind(root, subjects)
-    # What we found ourselves is no input.
+    # Results of meddift are no input.
     others = [path for path in (root / "derivatives").glob("*") if path.is_dir() and not (path / PLAN).is_file()]
     marked = [root, *sorted(others)]
     cases: list[Case] = []
@@ -51,7 +51,7 @@ def read_bids(root: Path, steps: Sequence[str], *, suffix: str | None = None) ->
 
 
 def _kind(root: Path, subjects: Sequence[Path]) -> str:
-    """The suffix of the scans, if there is only one, or CT."""
+    """The BIDS suffix of the scans: CT if there is any, else the only one."""
     found = {name.lower(): name for subject in subjects for name in _scans(subject, None)}
     if "ct" in found:
         return "ct"
@@ -65,7 +65,7 @@ def _kind(root: Path, subjects: Sequence[Path]) -> str:
 
 
 def _scans(session: Path, kind: str | None) -> dict[str, list[Path]]:
-    """Suffix -> scans of a session, or of a patient with all sessions."""
+    """BIDS suffix -> scans of a session; for the folder of a patient, scans of all sessions."""
     found: dict[str, list[Path]] = {}
     for folder, suffixes in FOLDERS.items():
         for place in (session / folder, *sorted(session.glob(f"ses-*/{folder}"))):
@@ -107,7 +107,7 @@ def _patient(folder: Path, kind: str, steps: Sequence[str], marked: Sequence[Pat
 
 
 def _dates(folder: Path) -> tuple[dict[str, str], str]:
-    """Session -> date as ISO text, from the table of sessions; and why it cannot be used."""
+    """Session -> date as ISO 8601 text, from the table of sessions; and why the table cannot be used, or ""."""
     path = folder / f"{folder.name}_sessions.tsv"
     if not path.is_file():
         return {}, ""
@@ -124,7 +124,7 @@ def _dates(folder: Path) -> tuple[dict[str, str], str]:
 
 
 def _marks(scan: Path, marked: Sequence[Path]) -> dict[str, str]:
-    """Masks of lesions and points of a scan."""
+    """Paths of the lesion mask and of the points of a scan, by column of a table of time points."""
     session, subject = scan.parent.parent, scan.parent.parent.parent
     stem = f"{subject.name}_{session.name}"
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""`Case`: one row of the results, which is one pair of scans or one patient."""
+"""`Case`: one unit of work and one row of the results, which is a pair of scans or a patient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from meddift.errors import OptionsError
 
-#: What can be done with a case, in this order.
+#: Steps that can be done with a case, in this order.
 STEPS = ("match", "register", "track")
 #: Files of a pair beside its two scans.
 PAIR_FILES = ("points", "truth", "fixed_mask", "moving_mask", "labels", "prior")
@@ -21,15 +21,15 @@ TIME_POINT_FILES = ("scan", "lesions", "points", "lesion_table")
 
 @dataclass(frozen=True)
 class Labels:
-    """What BIDS calls the files of a case.
+    """BIDS entities from which the names of the files of a case are built.
 
     Attributes:
-        subject: Letters and digits, without `sub-`.
-        session: That of the moving scan, without `ses-`; "" where there are no sessions.
-        fixed: What the fixed scan is called in `from-` and `to-`.
-        moving: The same of the moving scan.
-        folder: `ct` or `anat`.
-        suffix: Of the scans, such as `ct` or `T1w`.
+        subject: Label of the patient, letters and digits, without `sub-`.
+        session: Session of the moving scan, without `ses-`; "" where there are no sessions.
+        fixed: Label of the fixed scan in `from-` and `to-`.
+        moving: Label of the moving scan in `from-` and `to-`.
+        folder: Folder of the data type, `ct` or `anat`.
+        suffix: BIDS suffix of the scans, such as `ct` or `T1w`.
     """
 
     subject: str
@@ -41,12 +41,12 @@ class Labels:
 
     @property
     def stem(self) -> str:
-        """What the names of its files begin with."""
+        """Beginning of all file names: `sub-X` or `sub-X_ses-Y`."""
         return f"sub-{self.subject}" + (f"_ses-{self.session}" if self.session else "")
 
     @property
     def place(self) -> Path:
-        """Folder of its files in a derivative."""
+        """Folder of the files, relative to the derivative."""
         return Path(f"sub-{self.subject}", *([f"ses-{self.session}"] if self.session else []), self.folder)
 
 
@@ -55,12 +55,12 @@ class Case:
     """One pair of scans, or the scans of one patient.
 
     Attributes:
-        name: Of the row and of the folder with its result.
-        steps: What is done with it, of `STEPS`.
-        labels: What BIDS calls its files.
-        files: What a file is for ("fixed", "moving", or one of `PAIR_FILES`) -> absolute path; for a pair.
-        time_points: Columns of a table of time points with absolute paths; for a patient.
-        refusal: Why nothing can be done with it; "" if something can.
+        name: Name of the row and of the folder with the result.
+        steps: Steps to be done, a subset of `STEPS`.
+        labels: BIDS entities for the names of the files.
+        files: For a pair: role of a file ("fixed", "moving", or one of `PAIR_FILES`) -> absolute path.
+        time_points: For a patient: rows of a table of time points (see `meddift.lesions`) with absolute paths.
+        refusal: Why the case cannot be done, in one sentence; "" if it can.
     """
 
     name: str
@@ -72,23 +72,23 @@ class Case:
 
     @property
     def scans(self) -> tuple[str, ...]:
-        """Paths of the scans that are encoded for it, each once."""
+        """Paths of the scans that are encoded for this case, without duplicates."""
         paths = [self.files[role] for role in ("fixed", "moving") if role in self.files]
         return tuple(dict.fromkeys(paths + [point["scan"] for point in self.time_points]))
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Paths of all files that are read for it, each once."""
+        """Paths of all files that are read for this case, without duplicates."""
         others = [point[key] for point in self.time_points for key in TIME_POINT_FILES if point.get(key)]
         return tuple(dict.fromkeys([*self.files.values(), *others]))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All fields, ready for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Case:
-        """The way back."""
+        """Restore a case from what `as_dict` returned."""
         return cls(
             content["name"], tuple(content["steps"]), Labels(**content["labels"]), dict(content["files"]),
             tuple(content["time_points"]), content["refusal"],
@@ -96,15 +96,19 @@ class Case:
 
 
 def alphanumeric(text: str) -> str:
-    """Text as a label of BIDS, which has letters and digits only."""
+    """Remove all characters that a BIDS label must not contain: all but letters and digits."""
     return re.sub(r"[^A-Za-z0-9]", "", text)
 
 
 def check_names(cases: Sequence[Case], source: Path) -> None:
-    """Refuse cases that would write to the same place.
+    """Check that no two cases would write to the same files.
+
+    Args:
+        cases: All cases of a plan.
+        source: The table or folder they come from, for messages.
 
     Raises:
-        OptionsError: if a name is given twice, is no part of a file name, or two are the same label of BIDS.
+        OptionsError: if a name occurs twice or cannot be part of a file name, or if two cases have equal BIDS labels.
     """
     names: set[str] = set()
     places: dict[str, str] = {}
@@ -114,7 +118,7 @@ def check_names(cases: Sequence[Case], source: Path) -> None:
                 f"{source}: {case.name!r} cannot be the name of a case; use letters, digits, '.', '-' and '_', and "
                 f"begin with a letter or a digit"
             )
-        # Some file systems do not tell large letters from small ones.
+        # Some file systems ignore the case of letters.
         if case.name.casefold() in names:
             raise OptionsError(f"{source}: the case {case.name!r} is given twice; give each a name of its own")
         names.add(case.name.casefold())
@@ -129,7 +133,7 @@ def check_names(cases: Sequence[Case], source: Path) -> None:
 
 
 def with_one_spelling(cases: Iterable[Case]) -> list[Case]:
-    """The same cases with one path for each scan, so that it is encoded once however it is spelled or linked."""
+    """Replace different paths of one file, such as links, by one path, so that each scan is encoded once."""
     spelled: dict[tuple[int, int], str] = {}
     known: dict[str, str] = {}
 
@@ -139,7 +143,7 @@ def with_one_spelling(cases: Iterable[Case]) -> list[Case]:
             try:
                 status = os.stat(place)  # noqa: PTH116 - a string in, and a million of them
             except OSError:
-                known[path] = place  # the case is refused for it
+                known[path] = place  # a missing file: the case is refused later
             else:
                 known[path] = spelled.setdefault((status.st_dev, status.st_ino), place) if status.st_ino else place
         return known[path]

@@ -1,4 +1,4 @@
-"""What a worker does with scans and cases: the engine of meddift."""
+"""`PairEngine`: encodes scans, matches and registers pairs and tracks lesions inside a worker."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Encoded scans that a worker holds: those of a case, and the one of the next that is likely to be the same.
+#: Number of encoded scans that a worker keeps in memory: two of a case, and one that the next case may share.
 _HELD = 2
 
 
 class _Store(FeatureStore):
-    """A store without a budget, as the loop removes what is needed no more; counts what was computed for it.
+    """A feature store without a size limit: the loop removes features that no case needs any more.
+
+    It also counts how many pyramids were computed and stored.
 
     Args:
-        folder: Where features are kept.
+        folder: Folder of the stored features.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,10 +44,10 @@ class _Store(FeatureStore):
         self.made = 0
 
     def put(self, pyramid: Pyramid) -> bool:
-        """Keep a pyramid.
+        """Store a feature pyramid.
 
         Raises:
-            OutputError: if it cannot be kept: every case would encode its scans anew.
+            OutputError: if it cannot be written. The run stops, since every case would encode its scans again.
         """
         self.made += 1
         if not super().put(pyramid):
@@ -54,10 +56,11 @@ class _Store(FeatureStore):
 
 
 class PairEngine:
-    """Encodes scans, matches and registers pairs, follows lesions; see `worker.Engine`.
+    """Encodes scans, matches and registers pairs and tracks lesions; implements `worker.Engine`.
 
     Args:
-        settings: "matcher" (keywords of `Matcher`), "store", "out", "files", "points_space" and "threads".
+        settings: Dictionary, ready for JSON, with "matcher" (keywords of `Matcher`), "store" and "out" (folders),
+            "files" (see `plan.Files`), "points_space" (frame of points files) and "threads".
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -71,25 +74,25 @@ class PairEngine:
         return Matcher(**told, store=self._store, threads=self._settings["threads"], on_progress=_log)
 
     def versions(self) -> Mapping[str, str]:
-        """Digests of the code and of the weights, which all workers must have in common."""
+        """Digests of code and weights, which must be equal in all workers."""
         parts = ("geometry", "models", "io", "features", "matching", "registration", "pipeline", "tracking", "cohort")
         return {"code": code_digest(*parts), "weights": "+".join(self._matcher.weights_hashes.values())}
 
     def needs(self, cases: Sequence[Case]) -> Needs:
-        """Memory and time for some cases."""
+        """Estimate memory and time for some cases."""
         from meddift.cohort.estimate import estimate
 
         return estimate(cases, self._matcher)
 
     def encode(self, scan: str) -> dict[str, Any]:
-        """Encode a scan into the store."""
+        """Encode the scan at a path and store its features."""
         before = self._store.made
         encoded = self._scan(scan)
         key = encoded.settings.key(encoded.digest, modality=encoded.volume.modality)
         return {"made": self._store.made > before, "sha256": content_digest(scan), "store_key": key}
 
     def run(self, case: Case) -> dict[str, Any]:
-        """Do a case and write its files."""
+        """Process a case and write its files."""
         place = Derivative(case, Path(self._settings["out"]))
         make_folder(place.folder)
         sweep_tree(place.lesions if case.time_points else place.folder)
@@ -99,7 +102,7 @@ class PairEngine:
         return {**found, "peak_bytes": _peak()}
 
     def _scan(self, path: str) -> EncodedScan:
-        """A scan with its features; those that were not used longest ago are let go."""
+        """A scan with its features; the least recently used scan is dropped from memory."""
         scan = self._held.pop(path, None)
         while len(self._held) >= _HELD:
             del self._held[next(iter(self._held))]
@@ -107,7 +110,7 @@ class PairEngine:
         return self._held[path]
 
     def _pair(self, case: Case, place: Derivative) -> dict[str, Any]:
-        """Match and register two scans."""
+        """Match and register the two scans of a case."""
         from meddift.cohort.pair_files import PairResult
         from meddift.pipeline.points_files import read_points_on, read_truth
 
@@ -140,11 +143,11 @@ class PairEngine:
         }
 
     def _track(self, case: Case, place: Derivative) -> dict[str, Any]:
-        """Follow the lesions of a patient."""
+        """Track the lesions of a patient."""
         from meddift.cohort.lesion_files import lesion_row, time_points, write_lesion_table
         from meddift.tracking import track
 
-        self._held.clear()  # the follow-up holds scans of its own
+        self._held.clear()  # lesion tracking keeps scans of its own in memory
         found = track(
             time_points(case), place.lesions, matcher=self._matcher, subject=case.labels.subject, on_progress=_log
         )
@@ -158,7 +161,7 @@ class PairEngine:
 
 
 def make(settings: Mapping[str, Any]) -> PairEngine:
-    """Make the engine of a worker."""
+    """Create the engine of a worker; see `PairEngine` for the settings."""
     return PairEngine(settings)
 
 

@@ -1,4 +1,4 @@
-"""How much memory and time cases take, from the headers of their scans."""
+"""Estimate memory and time of cases from the headers of their scans."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ if TYPE_CHECKING:
     from meddift.geometry import Grid
     from meddift.pipeline import Matcher
 
-#: So many points are counted with; they take little beside the features.
+#: Number of points assumed in the estimate; points take little memory beside the features.
 _POINTS = 300
-#: Processor seconds for a million voxels of the network's grid: encoding with the network, the hand-made level, and
-#: a pair (docs/scaling.md).
+#: Processor seconds per million voxels of the network's grid, for encoding with the network, for the hand-crafted
+#: level (MIND), and for a pair (measured, see docs/scaling.md).
 _ENCODE_S, _MIND_S, _PAIR_S = 1.5, 0.4, 6.1
 
 
 def estimate(cases: Sequence[Case], matcher: Matcher) -> Needs:
-    """Memory and time for some cases; scans whose headers cannot be read do not count.
+    """Estimate memory and time for some cases; scans whose headers cannot be read are left out.
 
     Args:
-        cases: What is to be done.
-        matcher: With what.
+        cases: Cases to be done.
+        matcher: Matcher with the model and options that will be used.
+
+    Returns:
+        Memory in bytes of one worker, and processor seconds of all scans and of all cases.
     """
     from meddift.io.images import read_header
 
@@ -59,7 +62,7 @@ def estimate(cases: Sequence[Case], matcher: Matcher) -> Needs:
 
 
 def _pairs(cases: Sequence[Case], grids: dict[str, Grid]) -> set[tuple[str, str]]:
-    """The two largest scans of every case, as far as they can be read."""
+    """Paths of the two largest readable scans of every case."""
     found = set()
     for case in cases:
         known = sorted((scan for scan in case.scans if scan in grids), key=lambda scan: -grids[scan].size)[:2]
@@ -69,7 +72,7 @@ def _pairs(cases: Sequence[Case], grids: dict[str, Grid]) -> set[tuple[str, str]
 
 
 def _devices(matcher: Matcher) -> tuple[str, ...]:
-    """Numbers of the CUDA devices that are there; none where the processor computes."""
+    """Indices of the CUDA devices; empty if computation runs on the CPU."""
     if matcher.device == "cpu":
         return ()
     import torch

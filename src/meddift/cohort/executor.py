@@ -1,4 +1,4 @@
-"""What the loop needs of whoever runs tasks: spawned processes, or actors of Ray."""
+"""`Executor`: the interface through which the loop runs tasks, in spawned processes or in actors of Ray."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from meddift.errors import MeddiftError
 
 
 class ExecutorError(MeddiftError, RuntimeError):
-    """Workers cannot be started, or differ from this program."""
+    """Workers cannot be started, or run another version of meddift or of its weights than this program."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a worker is made; the same for all.
+    """How workers are created; the same for all workers of a run.
 
     Attributes:
-        factory: `module:function` that makes the engine.
-        settings: What the function is given, ready for JSON.
-        threads: Threads of each worker.
-        devices: Of CUDA, by number; one for each worker, or none.
-        versions: What a worker must agree with: of the package and of its code.
+        factory: `module:function` that creates the engine.
+        settings: Argument of that function, ready for JSON.
+        threads: Number of threads of each worker.
+        devices: Indices of CUDA devices, one for each worker; empty on the CPU.
+        versions: Version of the package and digests of code and weights, which must be equal in all workers.
     """
 
     factory: str
@@ -34,12 +34,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Done:
-    """A task that is finished, one way or the other.
+    """A task that has ended: with an answer, or because its worker died.
 
     Attributes:
-        task: Its number.
-        answer: What the worker answered; None if it died.
-        death: How it died.
+        task: Number of the task.
+        answer: Answer of the worker; None if it died.
+        death: How the worker died, in words; "" if it did not.
     """
 
     task: int
@@ -50,37 +50,48 @@ class Done:
 class Executor(Protocol):
     """Runs tasks, each in one of several workers that live as long as it does.
 
-    A worker that dies is replaced; what it was doing is told as `Done` without an answer. All methods are called from
-    one thread.
+    A worker that dies is replaced, and its task is returned as `Done` without an answer. All methods must be called
+    from one thread.
     """
 
     def free(self) -> int:
-        """How many tasks can be submitted now."""
+        """Number of tasks that can be submitted now."""
 
     def submit(self, task: int, content: Mapping[str, Any]) -> None:
-        """Begin a task.
+        """Start a task.
 
         Args:
-            task: Its number.
-            content: Ready for JSON, small.
+            task: Number of the task, unique in this run.
+            content: Description of the task, small and ready for JSON; see `worker.Worker.do`.
         """
 
     def next_done(self, timeout_s: float) -> Done | None:
-        """The next task that is finished; None if none is within the time, or a worker became free.
+        """Wait for the next task that ends.
+
+        Args:
+            timeout_s: Longest time to wait, s.
+
+        Returns:
+            The task; None if none has ended within the time, or if a worker became free meanwhile.
 
         Raises:
-            ExecutorError: if workers cannot be started, or are not those that were asked for.
+            ExecutorError: if workers cannot be started, or have other code or weights than this program.
         """
 
     def close(self, *, at_once: bool) -> None:
-        """End all workers: those that work too, if `at_once`."""
+        """End all workers; with `at_once`, also those that are running a task."""
 
 
 def check_versions(wanted: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
-    """Refuse a worker with other code or weights.
+    """Check that a worker has the same code and weights as this program.
+
+    Args:
+        wanted: Name -> version in this program.
+        found: Name -> version in the worker.
+        where: Machine of the worker, for the message.
 
     Raises:
-        ExecutorError: if it has.
+        ExecutorError: if a version differs.
     """
     for name, value in wanted.items():
         if found.get(name) != value:

@@ -1,19 +1,19 @@
-"""What a person should look at: rules with numbers, said by a word in the table."""
+"""Flags: words in the table that mark results which a person should check, set by fixed thresholds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: Flag -> what it means, for the report.
+#: Flag -> its meaning, for the report.
 FLAGS = {
     "few_ok": "fewer than half of the points have the verdict ok",
-    "nothing_in_common": "the scans agree nowhere: no point can be trusted",
+    "nothing_in_common": "the scans agree nowhere: no match can be trusted",
     "folding": "the transform folds in more than 0.1 % of the body",
     "field_of_view": "less than half of the body, or of the points, has a counterpart in the moving scan",
-    "inverse": "the transform and its inverse do not belong together: more than 1 mm apart at 95 %",
-    "far_from_truth": "half of the points are more than 10 mm from their true places",
-    "lesions_uncertain": "of a lesion nothing certain can be said in some scan",
+    "inverse": "the residual of transform and inverse is above 1 mm at its 95th percentile",
+    "far_from_truth": "the median distance of points from their true positions is above 10 mm",
+    "lesions_uncertain": "a lesion is uncertain in at least one scan",
 }
 
 _OK, _FOLDING, _SEEN, _INVERSE_MM, _TRUTH_MM = 0.5, 0.001, 0.5, 1.0, 10.0
@@ -23,7 +23,7 @@ def flags_of(row: Mapping[str, Any]) -> list[str]:
     """Flags of a row of the table, in the order of `FLAGS`.
 
     Args:
-        row: Cells by column; what is not known may be missing.
+        row: Column -> value, see `table`; unknown values may be missing or None.
     """
 
     def above(name: str, limit: float) -> bool:

@@ -1,4 +1,4 @@
-"""The folder of a cohort: a BIDS derivative that is filled by one plan only."""
+"""The output folder of a cohort: a BIDS derivative that holds results of one plan only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from meddift.system.atomic import write_json, write_text
 from meddift.system.folders import check_folder, make_folder
 from meddift.system.temporary import is_left_over
 
-#: The file by which a folder is known.
+#: Name of the file that marks a folder as the output of a cohort.
 PLAN = "plan.json"
-#: Raised when results of older code cannot be read any more.
+#: Format version of the folder, increased when older results can no longer be read.
 LAYOUT = 1
 
-#: What BIDS has no rules for (yet): CT, transforms, and what says how a run went.
+#: Content of `.bidsignore`: files without a BIDS rule, which are CT, transforms and records of the run.
 _IGNORED = (
     "cases", "work", "manifest*.jsonl", PLAN, "cohort.*", "report.html", "**/ct", "**/lesions", "**/*_xfm.*",
     "**/*_points.*", "**/*_table.*", "**/*_desc-warped_*", "**/*_desc-jacobian_*",
@@ -37,15 +37,15 @@ For research; not a medical device.
 
 
 def check_out(out: Path, settings: Mapping[str, Any], *, source: Path) -> None:
-    """Refuse a folder that this plan may not fill; makes nothing.
+    """Check that this plan may write to a folder, without creating anything.
 
     Args:
-        out: Absolute.
-        settings: All that decides results.
-        source: Table or folder that is read.
+        out: Output folder, absolute.
+        settings: All settings on which the results depend, ready for JSON.
+        source: Table or BIDS folder that is read.
 
     Raises:
-        OutputError: if it cannot be written to, or holds other files.
+        OutputError: if the folder cannot be written to, or holds files that meddift has not made.
         OptionsError: if it holds results of another plan, or the source lies in it.
     """
     if source.resolve().is_relative_to(out.resolve()):
@@ -65,10 +65,16 @@ def check_out(out: Path, settings: Mapping[str, Any], *, source: Path) -> None:
 
 
 def write_frame(out: Path, settings: Mapping[str, Any], *, source: Path, cases: int) -> None:
-    """Make the folder a BIDS derivative, and write the plan.
+    """Write the plan and the files that make the folder a BIDS derivative.
+
+    Args:
+        out: Output folder, absolute.
+        settings: All settings on which the results depend, ready for JSON.
+        source: Table or BIDS folder that is read.
+        cases: Number of cases of the plan.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if a file cannot be written.
     """
     make_folder(out)
     for path in out.glob(".tmp-*"):
@@ -90,10 +96,10 @@ def write_frame(out: Path, settings: Mapping[str, Any], *, source: Path, cases: 
 
 
 def planned(out: Path) -> dict[str, Any]:
-    """What `plan.json` says.
+    """Read `plan.json` of an output folder.
 
     Raises:
-        MissingFileError: if there is no cohort in the folder.
+        MissingFileError: if the folder holds no cohort.
     """
     known = _known(out)
     if known is None:

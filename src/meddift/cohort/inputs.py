@@ -1,4 +1,4 @@
-"""What was read for a case: told apart cheaply by size and time, and for certain by content."""
+"""Digests of input files: a fast one of sizes and modification times, and an exact one of the contents."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from meddift.cohort.cases import Case
 
 
 def stamp(paths: Iterable[str]) -> str:
-    """Digest of size and time of change of files; changes whenever one of them may have other content.
+    """Digest of sizes and modification times of files; it changes whenever a content may have changed.
 
     Args:
-        paths: Files, or folders whose files count.
+        paths: Files, or folders, of which all files are included.
+
+    Returns:
+        Digest as hexadecimal text. A file that cannot be read is included as missing.
     """
     listed = []
     for path in paths:
@@ -30,7 +33,7 @@ def stamp(paths: Iterable[str]) -> str:
 
 
 def content_digest(path: str) -> str:
-    """sha256 of a file, or of names and contents of the files of a folder, 64 hexadecimal digits."""
+    """SHA-256 of a file, or of names and contents of all files of a folder, as 64 hexadecimal digits."""
     if not Path(path).is_dir():
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -38,11 +41,11 @@ def content_digest(path: str) -> str:
 
 
 def case_key(case: Case, settings: Mapping[str, Any]) -> str:
-    """Digest of all that decides a result but the content of files.
+    """Digest of everything that determines a result, except the contents of the files.
 
     Args:
-        case: What is done.
-        settings: How; the same for all cases of a plan.
+        case: The case.
+        settings: Settings of the plan, the same for all its cases, ready for JSON.
     """
     told = {"case": {**case.as_dict(), "refusal": ""}, "settings": settings}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What comes out of the follow-up of a patient's lesions: a row of the table, and the table of BIDS."""
+"""Outputs of lesion tracking of one patient: the row of the cohort's table, and a BIDS table of the lesions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meddift.tracking.timepoints import parse_date
 
 
 def time_points(case: Case) -> list[TimePoint]:
-    """The scans of a case as the follow-up wants them."""
+    """The scans of a case as `TimePoint` objects."""
     found = []
     for point in case.time_points:
         files = {name: Path(point[name]) for name in TIME_POINT_FILES[1:] if point.get(name)}
@@ -24,7 +24,7 @@ def time_points(case: Case) -> list[TimePoint]:
 
 
 def lesion_row(found: FollowUp) -> dict[str, Any]:
-    """Cells of the cohort's table."""
+    """Column of the cohort's table -> value."""
     states = [row["state"] for row in lesion_rows(found)]
     return {
         "lesions": len(found.lesions),
@@ -35,13 +35,13 @@ def lesion_row(found: FollowUp) -> dict[str, Any]:
 
 
 def write_lesion_table(found: FollowUp, place: Derivative) -> list[Path]:
-    """Write the table of lesions under its name of BIDS, beside the folder of the follow-up.
+    """Write the table of lesions under its BIDS name, with its description in JSON.
 
     Returns:
-        Files of both.
+        Paths of the table, of its description, and of all files of the lesion tracking.
     """
     path = place.lesion_table()
-    # A table of BIDS begins with its header.
+    # A BIDS table begins with its header; comment lines are removed.
     write_text(as_tsv(lesion_rows(found), LESION_COLUMNS).partition("\n")[2], path)
     about = {"Description": "Lesions by scan; world RAS mm; a calculation on the masks given, for research."}
     write_json(about, place.lesion_table(".json"))

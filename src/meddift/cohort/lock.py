@@ -1,4 +1,4 @@
-"""One program at a time on one part of a cohort, on shared disks too."""
+"""Lock file that lets only one program at a time work on a shard of a cohort, also on shared disks."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path
 from meddift.errors import OutputError
 from meddift.system.atomic import reason_of
 
-#: Seconds after which a lock that nobody renews belongs to nobody, and how often it is renewed.
+#: Age in seconds after which a lock that was not renewed is ignored, and seconds between renewals.
 STALE_S, RENEW_S = 600.0, 60.0
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[Callable[[], None]]:
-    """Hold a lock file for the block.
+    """Hold a lock file inside a `with` block.
 
-    Made by `link`, which is atomic on NFS too. One of a process of this machine that has ended, or that was not
-    renewed for ten minutes, is taken over.
+    The file is created by `link`, which is atomic on NFS too. An existing lock is taken over if it belongs to a
+    process of this machine that has ended, or if it was not renewed for ten minutes.
 
     Args:
         path: The lock file.
 
     Yields:
-        To be called now and then: renews the lock.
+        Function that renews the lock; to be called at least every few minutes.
 
     Raises:
-        OutputError: if another program holds it, or it cannot be made.
+        OutputError: if another program holds the lock, or the file cannot be written.
     """
     own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
@@ -73,13 +73,13 @@ def _take(path: Path, own: Path) -> None:
                 f"{path}"
             )
         path.unlink(missing_ok=True)
-    raise OutputError(f"{path} is taken by other programs again and again")
+    raise OutputError(f"cannot take the lock {path}: other programs take it first each time; start the run again")
 
 
 def _holder(path: Path, *, now: float) -> str:
-    """Who holds a lock, in words; "" if nobody does any more."""
+    """The holder of a lock, in words; "" if it is no longer held."""
     try:
-        age = now - path.stat().st_mtime  # both by the clock of the disk
+        age = now - path.stat().st_mtime  # both times are those of the file system
         content = json.loads(path.read_text(encoding="utf-8"))
         host, process = str(content["host"]), int(content["process"])
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def _is_running(process: int, *, before: Path) -> bool:
     import psutil
 
     try:
-        # Numbers are given out again: one that began after the lock was made is another program.
+        # Process numbers are reused: a process that started after the lock was made is another program.
         return bool(psutil.Process(process).create_time() < before.stat().st_mtime + 60.0)
     except (psutil.NoSuchProcess, OSError):
         return False

@@ -1,4 +1,4 @@
-"""The loop that does all cases: one for all executors."""
+"""`Loop`: gives scans and cases to an executor and records the results."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from meddift.cohort.worker import write_result
 from meddift.system.folders import make_folder
 from meddift.system.progress import Progress
 
-#: A task that a worker has died on is tried so often.
+#: How often a task is tried if its worker dies.
 TRIES = 2
-#: Seconds after which the loop looks whether it shall stop.
+#: Longest wait for a task, s; then the loop checks whether it was asked to stop.
 _LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
 class Todo:
-    """A case that is to be done, and by what its result is known again.
+    """A case to be done, with the digests by which a later run recognises its result.
 
     Attributes:
-        case: What.
-        key: `case_key`.
-        stamp: `stamp` of its inputs.
+        case: The case.
+        key: Digest of case and settings, see `inputs.case_key`.
+        stamp: Digest of sizes and times of its input files, see `inputs.stamp`.
     """
 
     case: Case
@@ -40,18 +40,21 @@ class Todo:
 
 
 class Loop:
-    """Does cases until all are over or it shall stop.
+    """Runs cases until all have ended or the run is stopped.
 
     Args:
-        todo: What is to be done, in order.
-        executor: Who does it.
-        out: Folder of the cohort.
-        manifest: Where each result is noted.
-        stopping: Whether it shall stop: no task is begun any more, and those that have begun are finished.
-        renew: Called now and then; keeps a lock.
-        release: Called with what an engine answered for a scan that no case needs any more.
-        pace: Counts, and tells how long it will take.
-        on_progress: Called after every task.
+        todo: Cases to be done, in order.
+        executor: Runs the tasks.
+        out: Output folder of the cohort.
+        manifest: File to which each result is added.
+        stopping: Returns whether to stop. Then no task is started any more, and running tasks are finished.
+        renew: Called after every task; keeps the lock.
+        release: Called with the engine's answer for a scan that no case needs any more.
+        pace: Counts cases and estimates the time left.
+        on_progress: Called after every task with counts in words and the share of cases that have ended, 0 to 1.
+
+    Attributes:
+        stopped_by: Why no result can be written any more, such as a full disk; "" if results can be written.
     """
 
     def __init__(
@@ -75,14 +78,13 @@ class Loop:
         self._flying: dict[int, Case | str] = {}
         self._deaths: Counter[str] = Counter()
         self._scans: dict[str, Mapping[str, Any]] = {}
-        #: Why nothing can be written any more; "" while it can.
         self.stopped_by = ""
 
     def run(self) -> None:
-        """Do everything.
+        """Run all cases.
 
         Raises:
-            ExecutorError: if there are no workers to do it.
+            ExecutorError: if workers cannot be started.
             OutputError: if the manifest cannot be written.
         """
         self._report(str(self._pace), self._pace.share)
@@ -102,7 +104,7 @@ class Loop:
                 self._report(str(self._pace), self._pace.share)
 
     def _content(self, work: Case | str) -> dict[str, Any]:
-        """What a worker is told."""
+        """Description of a task for a worker."""
         if isinstance(work, str):
             return {"scan": work}
         item = self._todo[work.name]
@@ -111,7 +113,7 @@ class Loop:
         return {"case": work.as_dict(), "folder": folder, "key": item.key, "stamp": item.stamp, "scans": digests}
 
     def _take(self, work: Case | str, done: Done) -> None:
-        """One task is over."""
+        """Handle a task that has ended."""
         name = work if isinstance(work, str) else work.name
         answer = done.answer
         if answer is None:
@@ -119,11 +121,11 @@ class Loop:
             if self._deaths[name] < TRIES:
                 self._schedule.again(work)
                 return
-            # The same words whoever did it: Ray does not tell how an actor died.
+            # The reason is the same for all executors: Ray does not tell how an actor died.
             reason = f"the worker died {TRIES} times while it did this, as when memory runs out; see its log"
             answer = {"state": "failed", "reason": reason, "death": done.death}
         if "stop" in answer:
-            # Nobody's fault but the disk's: it is not a result, and is done when there is room again.
+            # Nothing can be written. The case has no result, and is done again in the next run.
             self.stopped_by = answer["stop"]
         elif isinstance(work, str):
             self._manifest.add({"scan": work, "at": time.time(), **answer})
@@ -140,7 +142,7 @@ class Loop:
             self._note(work, answer)
 
     def _write(self, case: Case, answer: Mapping[str, Any]) -> None:
-        """Write the result of a case that no worker could write."""
+        """Write the result of a case whose worker died or whose scan cannot be encoded."""
         item, folder = self._todo[case.name], case_folder(self._out, case.name)
         make_folder(folder)
         told = {name: answer[name] for name in ("state", "reason", "death") if name in answer}
@@ -148,7 +150,7 @@ class Loop:
         self._note(case, told)
 
     def _note(self, case: Case, answer: Mapping[str, Any]) -> None:
-        """A case is over."""
+        """Add the result of a case to the manifest and release scans that are not needed any more."""
         item = self._todo.pop(case.name)
         self._manifest.add(manifest_line(item, answer))
         self._pace.case(answer.get("seconds"), failed=answer["state"] != "done")
@@ -158,12 +160,12 @@ class Loop:
 
 
 def case_folder(out: Path, name: str) -> Path:
-    """Where result, log and picture of a case lie."""
+    """Folder with result, log and picture of a case."""
     return out / "cases" / name
 
 
 def manifest_line(item: Todo, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest says of a case that is over."""
+    """Line of the manifest for a case that has ended."""
     kept = {name: answer[name] for name in ("state", "reason", "row", "outputs", "timing", "seconds", "cpu_seconds",
                                             "peak_bytes", "death") if name in answer}  # fmt: skip
     labels = item.case.labels

@@ -1,4 +1,4 @@
-"""`manifest.jsonl`: a line for everything that was finished, only ever added to."""
+"""Manifest: an append-only file of JSON lines, one for each finished scan or case."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from meddift.system.atomic import reason_of
 
 
 def manifest_name(number: int, count: int) -> str:
-    """Name of the manifest of a part of the cohort; every part has its own, as shared disks have no safe locks."""
+    """Name of the manifest of shard `number` of `count`; each shard has its own, as shared disks lack safe locks."""
     return "manifest.jsonl" if count == 1 else f"manifest-{number:04d}-of-{count:04d}.jsonl"
 
 
 class Manifest:
-    """A file of JSON lines, added to by one process.
+    """A file of JSON lines to which one process appends.
 
     Args:
-        path: The file; made if it is not there.
+        path: The file; created if it does not exist.
 
     Raises:
         OutputError: if it cannot be written to.
@@ -35,13 +35,16 @@ class Manifest:
             size = os.fstat(self._file).st_size
             if size:
                 os.lseek(self._file, size - 1, os.SEEK_SET)
-                if os.read(self._file, 1) != b"\n":  # whoever wrote it was killed within a line, or the disk was full
+                if os.read(self._file, 1) != b"\n":  # the last line is incomplete: a killed process or a full disk
                     os.write(self._file, b"\n")
         except OSError as error:
             raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
 
     def add(self, content: Mapping[str, Any]) -> None:
-        """Add a line.
+        """Append a line.
+
+        Args:
+            content: The line, ready for JSON.
 
         Raises:
             OutputError: if it cannot be written.
@@ -54,7 +57,7 @@ class Manifest:
             raise OutputError(f"cannot write {self._path}: {reason_of(error)}") from error
 
     def __enter__(self) -> Self:
-        """The manifest."""
+        """Return the manifest itself."""
         return self
 
     def __exit__(
@@ -65,10 +68,10 @@ class Manifest:
 
 
 def read_manifests(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of all manifests of a folder; what is no whole line is left out.
+    """Yield the lines of all manifests of a folder; incomplete lines are skipped.
 
     Raises:
-        OutputError: if one cannot be read.
+        OutputError: if a manifest cannot be read.
     """
     for path in sorted(folder.glob("manifest*.jsonl")):
         try:
@@ -85,7 +88,7 @@ def read_manifests(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def latest_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Name of each case -> the newest line about it, over all manifests of a folder."""
+    """Name of each case -> its newest line in all manifests of a folder."""
     found: dict[str, dict[str, Any]] = {}
     for line in read_manifests(folder):
         name = line.get("case")

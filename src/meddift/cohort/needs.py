@@ -1,4 +1,4 @@
-"""Memory and time that a run takes, said before it starts, and how many workers there is room for."""
+"""Memory and time that a run needs, estimated before it starts, and the number of workers that fit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from meddift.system.memory import available_memory
 
 @dataclass(frozen=True)
 class Needs:
-    """What an engine takes.
+    """Estimated memory and time.
 
     Attributes:
-        memory_bytes: The most that one worker holds.
-        scan_s: Seconds of one processor for encoding all scans.
-        case_s: The same for all cases.
-        devices: Numbers of the CUDA devices that are used; none on processors.
-        store_bytes: Features of one scan on disk.
+        memory_bytes: Peak memory of one worker, bytes.
+        scan_s: Time to encode all scans on one processor core, s.
+        case_s: Time to process all cases on one processor core, s.
+        devices: Indices of the CUDA devices; empty on the CPU.
+        store_bytes: Size of the features of one scan on disk, bytes.
     """
 
     memory_bytes: int = 0
@@ -33,15 +33,15 @@ class Needs:
 
 @dataclass(frozen=True)
 class Crew:
-    """Who does the work.
+    """Number of workers and threads, and what they need.
 
     Attributes:
-        workers: How many.
-        threads: Of each.
-        needs: What they take.
-        left_bytes: Memory that is there; None where it is not known, as on a cluster.
-        cases: Number of cases that are to be done.
-        scans: Number of scans that are to be encoded.
+        workers: Number of workers.
+        threads: Number of threads of each worker.
+        needs: Memory and time; the memory is that of one worker.
+        left_bytes: Free memory, bytes; None if unknown, as on a cluster.
+        cases: Number of cases to be done.
+        scans: Number of scans to be encoded.
     """
 
     workers: int
@@ -53,7 +53,7 @@ class Crew:
 
     @property
     def seconds(self) -> float:
-        """About how long it will take."""
+        """Estimated duration of the run, s."""
         return (self.needs.scan_s + self.needs.case_s) / (self.workers * (1 if self.needs.devices else self.threads))
 
     def sentences(self) -> list[str]:
@@ -71,11 +71,11 @@ class Crew:
                 f"features of a scan take {self.needs.store_bytes / 1e6:.0f} MB on disk while they are needed"
             )
         if self.seconds:
-            lines.append(f"about {duration(self.seconds)}, very roughly; a better number comes with the first cases")
+            lines.append(f"about {duration(self.seconds)}, a rough estimate; it becomes better with the first cases")
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All numbers, ready for JSON."""
         return {
             "workers": self.workers, "threads": self.threads, "cases": self.cases, "scans": self.scans,
             "worker_memory_bytes": self.needs.memory_bytes, "free_memory_bytes": self.left_bytes,
@@ -85,16 +85,16 @@ class Crew:
 
 
 def choose_crew(plan: Plan, needs: Needs, *, cases: int, scans: int) -> Crew:
-    """Decide on workers and threads.
+    """Choose the number of workers and of their threads.
 
     Args:
-        plan: What was asked for.
-        needs: Of one worker.
-        cases: How many are to be done.
-        scans: How many are to be encoded.
+        plan: The plan; its `workers` and `threads` are kept if given.
+        needs: Memory of one worker, and time.
+        cases: Number of cases to be done.
+        scans: Number of scans to be encoded.
 
     Raises:
-        MemoryLimitError: if the workers that were asked for, or even one, do not fit into memory.
+        MemoryLimitError: if the workers asked for, or a single one, do not fit into the free memory.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     elsewhere = plan.ray not in (None, "local")

@@ -1,4 +1,4 @@
-"""In which order cases are done, so that each scan is needed for a short time; and parts for several machines."""
+"""Order of cases, so that each scan is kept for a short time only, and shards for several machines."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from meddift.cohort.cases import Case
 
 
 def by_shared_scans(cases: Sequence[Case]) -> list[Case]:
-    """Cases ordered so that those with a scan in common stand together.
+    """Order cases so that those with a common scan follow each other.
 
-    Scan by scan, beginning with the first of the table: all cases of a scan, then those of the scans met on the way.
+    This is a breadth-first search over scans that begins with the first case of the table: all cases of a scan, then
+    all cases of the other scans of these.
 
     Args:
         cases: In the order of the table.
@@ -43,11 +44,11 @@ def by_shared_scans(cases: Sequence[Case]) -> list[Case]:
 
 
 def part(ordered: Sequence[Case], number: int, count: int) -> list[Case]:
-    """One of several equal parts that together are the whole; few scans are in two of them.
+    """One of `count` consecutive parts of nearly equal size; few scans occur in two parts.
 
     Args:
-        ordered: What `by_shared_scans` returns.
-        number: Which, from 1.
-        count: How many.
+        ordered: Cases in the order of `by_shared_scans`.
+        number: Number of the part, counted from 1.
+        count: Number of parts.
     """
     return list(ordered[len(ordered) * (number - 1) // count : len(ordered) * number // count])

@@ -1,4 +1,4 @@
-"""`Pace`: how many cases are over, how fast, and how long the rest will take."""
+"""`Pace`: number of finished cases, cases per minute, and time left."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 
 
 class Pace:
-    """Counts what a run does.
+    """Counts finished scans and cases of a run; as text, a line of progress.
 
     Args:
         cases: Number of all cases of this run.
         scans: Number of scans to encode.
-        over: Cases that were over before.
-        workers: How many work at a time.
+        over: Number of cases that an earlier run has finished.
+        workers: Number of workers.
     """
 
     def __init__(self, cases: int, scans: int, *, over: int, workers: int) -> None:
@@ -22,23 +22,23 @@ class Pace:
         self._started = time.monotonic()
 
     def scan(self, seconds: float | None) -> None:
-        """A scan was encoded, or cannot be."""
+        """Count a scan that was encoded or has failed, and the seconds it took."""
         self._encoded += 1
         self._seconds["scan"] += seconds or 0.0
 
     def case(self, seconds: float | None, *, failed: bool) -> None:
-        """A case is over."""
+        """Count a case that is done or has failed, and the seconds it took."""
         self._done += 1
         self._failed += failed
         self._seconds["case"] += seconds or 0.0
 
     @property
     def share(self) -> float:
-        """Share of the cases, 0 to 1, that are over."""
+        """Share of finished cases, 0 to 1."""
         return (self._over + self._done) / max(self._cases, 1)
 
     def left_s(self) -> float | None:
-        """Seconds that the rest will take, from what was done so far; None while nothing is known."""
+        """Estimated time left, s, from the mean times so far; None before the first case is finished."""
         if not self._done:
             return None
         case, scan = self._seconds["case"] / self._done, self._seconds["scan"] / max(self._encoded, 1)
@@ -62,7 +62,7 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: 45 s, 12 min, 3.5 h, 2.1 days."""
+    """A duration in s as text in a suitable unit: 45 s, 12 min, 3.5 h, 2.1 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

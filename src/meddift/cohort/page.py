@@ -1,4 +1,4 @@
-"""`report.html`: what came of a cohort, what to look at first, and why cases failed."""
+"""`report.html`: summary of a cohort, cases to check first, and reasons of failures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from meddift.cohort.table import table_row
 from meddift.system.atomic import write_text
 from meddift.system.pages import render_page
 
-#: So many cases are shown with pictures, and so many names stand in a list.
+#: Largest number of cases shown with pictures, and of names in a list.
 PICTURES, NAMES = 9, 30
-#: Columns whose spread is told: heading, unit, digits, and whether a large value is the bad end.
+#: Columns whose distribution is shown: heading, unit, decimals, and whether large values are bad.
 _SPREADS = {
     "ok_share": ("points with the verdict ok", "%", 0, False),
     "tre_median_mm": ("distance to the truth, median of a case", "mm", 2, True),
@@ -33,13 +33,13 @@ def write_page(folder: Path, results: Mapping[str, Mapping[str, Any]], plan: Map
     """Write the report.
 
     Args:
-        folder: Of the cohort.
-        results: `latest_results` of it.
-        plan: `plan.json`.
-        total: Number of all cases.
+        folder: Output folder of the cohort.
+        results: Name of a case -> line of the manifest, from `manifest.latest_results`.
+        plan: Content of `plan.json`.
+        total: Number of all cases of the plan.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if the file cannot be written.
     """
     rows = [_with_share(table_row(results[name])) for name in sorted(results)]
     states = [row["state"] for row in rows]
@@ -60,10 +60,10 @@ def write_page(folder: Path, results: Mapping[str, Mapping[str, Any]], plan: Map
 
 
 def worst_first(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Finished cases: most flags first, then the worst distance to the truth, then the smallest shares.
+    """Sort finished cases: most flags first, then largest TRE, then smallest shares, then most folding.
 
     Args:
-        rows: Of the table, with "ok_share".
+        rows: Rows of the table, with the additional column "ok_share".
     """
 
     def badness(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -80,7 +80,7 @@ def _with_share(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flagged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Flags that stand in the table, with their meaning and cases."""
+    """Flags that occur in the table, with their meaning and their cases."""
     found: dict[str, list[str]] = {flag: [] for flag in FLAGS}
     for row in rows:
         for flag in str(row["flags"] or "").split():
@@ -89,7 +89,7 @@ def _flagged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any] | None:
-    """How a column is spread over the cases, in words."""
+    """Distribution of a column over the cases, as text; None if it has no value."""
     import numpy as np
 
     heading, unit, digits, large_is_bad = _SPREADS[column]
@@ -109,7 +109,7 @@ def _spread(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, Any] | 
 
 
 def _card(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A case with its picture and its numbers in words."""
+    """A case with its picture and its numbers as text."""
     told = []
     if row["points"]:
         told.append(f"{row['ok']} of {row['points']} points ok")
@@ -131,7 +131,7 @@ def _card(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _failures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Reasons, the most frequent first, with their cases."""
+    """Reasons of failures, the most frequent first, with their cases."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["state"] != "done":
@@ -141,7 +141,7 @@ def _failures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _times(folder: Path, results: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Seconds of scans, cases and their stages."""
+    """Times of scans, cases and the stages of cases, as text."""
     seconds: dict[str, list[float]] = {}
     for line in read_manifests(folder):
         if "scan" in line and line.get("made"):

@@ -1,4 +1,4 @@
-"""What comes out of one pair: a row of the table, and files."""
+"""`PairResult`: the outputs of one pair, which are a row of the table and files."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 Writer = Callable[[Path], None]
 
-#: Column of the table of points -> what it says.
+#: Column of the table of points -> its description.
 _POINT_COLUMNS = {
-    "label": "Label of the point, as it was given.",
+    "label": "Label of the point, as given.",
     **{f"fixed_{axis}": f"World {axis} in the fixed scan, RAS, mm." for axis in "xyz"},
-    **{f"moving_{axis}": f"World {axis} in the moving scan, RAS, mm; n/a without an answer." for axis in "xyz"},
-    "similarity": "Mean cosine of the descriptors.",
-    "inverse_error_mm": "How far the way back ends from the point.",
+    **{f"moving_{axis}": f"World {axis} in the moving scan, RAS, mm; n/a if no match was found." for axis in "xyz"},
+    "similarity": "Cosine similarity of the descriptors, weighted mean over levels, -1 to 1.",
+    "inverse_error_mm": "Inverse-consistency error, mm: distance of the point from the match of its match in the fixed scan.",
     "verdict": "ok, uncertain, or outside: no counterpart in the moving scan.",
-    "reason": "Why it is not ok.",
+    "reason": "Why the verdict is not ok.",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class PairResult:
-    """What was found out about a pair.
+    """Results of one pair.
 
     Attributes:
         case: The case.
         pair: The two scans.
-        matches: Points; None where none were asked for.
-        truth: Their true places, where they are known.
-        registration: The transform; None where none was asked for.
+        matches: The matched points; None if "match" is no step of the case.
+        truth: True positions of the points on the moving scan, world RAS mm; None if unknown.
+        registration: The registration; None if "register" is no step of the case.
     """
 
     case: Case
@@ -56,7 +56,7 @@ class PairResult:
     registration: Registration | None
 
     def row(self) -> dict[str, Any]:
-        """Cells of the table that are known."""
+        """Column of the cohort's table -> value, for all columns that are known."""
         row: dict[str, Any] = {}
         found, matches = self.registration, self.matches
         if found is not None:
@@ -81,11 +81,14 @@ class PairResult:
         return row
 
     def writers(self, place: Derivative, files: Mapping[str, bool]) -> dict[Path, Writer]:
-        """Path -> what writes it.
+        """The files to write.
 
         Args:
-            place: Names of the files.
-            files: Which are wanted; see `plan.Files`.
+            place: Paths of the files.
+            files: Optional files by name, and whether to write each; see `plan.Files`.
+
+        Returns:
+            Path -> function that writes the file.
         """
         writers: dict[Path, Writer] = {}
         if self.matches is not None:
@@ -142,7 +145,7 @@ class PairResult:
 
 
 def _points_table(matches: Matches) -> str:
-    """Tab-separated text, `n/a` where there is no answer."""
+    """The matched points as tab-separated text; missing values are `n/a`, as BIDS requires."""
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     writer.writerow(_POINT_COLUMNS)

@@ -1,4 +1,4 @@
-"""`Plan`: what is to be done with which scans, and how."""
+"""`Plan`: input, output, steps and settings of a cohort run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, Literal
 from meddift.cohort.cases import STEPS
 from meddift.errors import OptionsError
 
-#: Makes the engine in each worker.
+#: Function that creates the engine in each worker.
 ENGINE = "meddift.cohort.engine:make"
 
 
 @dataclass(frozen=True)
 class Files:
-    """What is written for each pair beside the transform and the table of points.
+    """Files written for each pair in addition to the transform and the table of points.
 
     Attributes:
-        inverse: The inverse transform.
-        warped: The moving scan on the voxels of the fixed one.
-        jacobian: Volume change.
-        pictures: A picture, for the report.
+        inverse: Whether to write the inverse transform.
+        warped: Whether to write the moving scan resampled onto the grid of the fixed scan.
+        jacobian: Whether to write the map of the Jacobian determinant.
+        pictures: Whether to draw a picture for the report.
     """
 
     inverse: bool = False
@@ -33,26 +33,26 @@ class Files:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a cohort run does.
+    """Input, output, steps and settings of a cohort run.
 
     Attributes:
         source: A table (`meddift.cohort.tables.read_cases`) or a BIDS folder.
-        out: Folder of the results, which becomes a BIDS derivative; a run there is resumed.
-        do: What is done with each case: any of "match", "register", "track".
+        out: Output folder, which becomes a BIDS derivative. A run that was begun there is resumed.
+        do: Steps done with each case: any of "match", "register", "track".
         matcher: Keywords of `Matcher`, ready for JSON.
-        files: What is written.
+        files: Which optional files to write.
         points_space: Frame of points files that do not name it: "lps", "ras", "voxel" or "voxel1".
-        suffix: Of a BIDS folder, the kind of scans, such as "ct" or "T1w"; None = the only one, or CT.
-        workers: How many cases are done at a time; None = as many as processors, devices and memory allow.
-        threads: Of each worker; None = processors divided by workers.
-        shard: Which of how many parts: (1, 1) is all.
-        ray: None: processes of this machine; "local": Ray on this machine; else the address of a Ray cluster.
-        retry_failed: Whether what failed or was refused before is tried again.
-        store: Folder for features; None = within `out`, where they are removed when no case needs them any more.
-        engine: `module:function` that makes what does the work.
+        suffix: BIDS suffix of the scans of a BIDS folder, such as "ct" or "T1w"; None = CT, or the only suffix.
+        workers: Number of cases processed at a time; None = as many as processors, devices and memory allow.
+        threads: Number of threads of each worker; None = number of processors divided by `workers`.
+        shard: Number of this part, counted from 1, and number of parts; (1, 1) is the whole cohort.
+        ray: None = processes of this machine; "local" = Ray on this machine; else the address of a Ray cluster.
+        retry_failed: Whether cases that failed or were refused in an earlier run are tried again.
+        store: Folder for features; None = inside `out`, where features are removed once no case needs them.
+        engine: `module:function` that creates the engine, see `worker.Engine`.
 
     Raises:
-        OptionsError: if a value makes no sense.
+        OptionsError: if a value is invalid.
     """
 
     source: Path | str
@@ -74,7 +74,7 @@ class Plan:
         """Validate."""
         unknown = [step for step in self.do if step not in STEPS]
         if unknown or not self.do:
-            raise OptionsError(f"what is done is any of {', '.join(STEPS)}; got {', '.join(self.do) or 'nothing'}")
+            raise OptionsError(f"steps are any of {', '.join(STEPS)}; got {', '.join(self.do) or 'none'}")
         for name in ("workers", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -88,22 +88,22 @@ class Plan:
 
     @property
     def source_path(self) -> Path:
-        """The table or folder, absolute."""
+        """Absolute path of the table or BIDS folder."""
         return Path(self.source).absolute()
 
     @property
     def out_path(self) -> Path:
-        """The folder of results, absolute."""
+        """Absolute path of the output folder."""
         return Path(self.out).absolute()
 
     @property
     def work_path(self) -> Path:
-        """Folder for what is not a result: features, logs of workers, locks."""
+        """Folder for working files: features, logs of workers, locks."""
         return self.out_path / "work"
 
     @property
     def store_path(self) -> Path:
-        """Folder of the features; every shard has its own, so that it can tell what is needed no more."""
+        """Folder of the features; each shard has its own, so that it knows which features are no longer needed."""
         number, count = self.shard
         own = "features" if count == 1 else f"features-{number:04d}-of-{count:04d}"
         return self.work_path / own if self.store is None else Path(self.store).absolute()

@@ -1,4 +1,4 @@
-"""`prepare`: what a plan comes to, found out before anything is done."""
+"""`prepare`: check a plan, its input files and its earlier results, before anything is computed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from meddift.errors import MissingFileError
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that was looked at: nothing was done yet.
+    """A plan after all checks; nothing has been computed or written.
 
     Attributes:
-        plan: As given.
+        plan: The plan.
         total: Number of all cases, over all shards.
         mine: Cases of this shard, in order.
-        todo: Those of them that are to be done.
-        refused: Those of them that cannot be done.
-        found: Those whose results are there, but not in a manifest, as after a kill.
-        settings: All that decides results.
-        crew: Who does it.
-        worker: How workers are made.
+        todo: Cases of this shard that are to be done.
+        refused: Cases of this shard that cannot be done.
+        found: Cases of this shard with a result that no manifest lists, as after a kill.
+        settings: All settings on which the results depend, ready for JSON.
+        crew: Number of workers and threads, with memory and time.
+        setup: How workers are created.
     """
 
     plan: Plan
@@ -50,13 +50,18 @@ class Prepared:
 
 
 def prepare(plan: Plan) -> Prepared:
-    """Read the table, look at every file and at what was done before, and count memory and time; writes nothing.
+    """Read the table, check all input files and earlier results, and estimate memory and time.
+
+    Nothing is written.
+
+    Args:
+        plan: The plan.
 
     Raises:
-        MissingFileError: if the table is not there, or none of the files that it names.
-        OptionsError: if the table is malformed, or the folder holds results of another plan.
-        MemoryLimitError: if it does not fit into memory.
-        OutputError: if the folder cannot be written to.
+        MissingFileError: if the table does not exist, or no case has all of its files.
+        OptionsError: if the table is malformed, or the output folder holds results of another plan.
+        MemoryLimitError: if the run does not fit into memory.
+        OutputError: if the output folder cannot be written to.
     """
     source = plan.source_path
     cases = with_one_spelling(_cases(plan))
@@ -112,13 +117,13 @@ def _setup(plan: Plan) -> Setup:
 
 
 def _devices(crew: Crew) -> tuple[str, ...]:
-    """The device of each worker."""
+    """The CUDA device of each worker."""
     devices = crew.needs.devices
     return tuple(devices[number % len(devices)] for number in range(crew.workers)) if devices else ()
 
 
 def _checked(case: Case) -> Case:
-    """The case, refused if a file of it is not there."""
+    """The case, with a refusal if one of its files does not exist."""
     if case.refusal:
         return case
     lacking = [path for path in case.inputs if not Path(path).exists()]
@@ -126,7 +131,7 @@ def _checked(case: Case) -> Case:
 
 
 def _state(plan: Plan, item: Todo, line: Mapping[str, Any] | None) -> str:
-    """Whether a case is "over", is "todo", or was "found" done without a line in a manifest."""
+    """State of a case: "over", "todo", or "found" if its result exists but no manifest lists it."""
     if line is None or line.get("key") != item.key:
         kept = read_result(plan.out_path, item.case.name)
         same = kept is not None and kept.get("key") == item.key and kept.get("state") == "done"
@@ -139,7 +144,7 @@ def _state(plan: Plan, item: Todo, line: Mapping[str, Any] | None) -> str:
 
 
 def _same_inputs(item: Todo, result: Mapping[str, Any]) -> bool:
-    """Whether files are those that were read, by time and size or else by content: copies have another time."""
+    """Whether input files are unchanged, by size and time, or else by content, since copies have other times."""
     if result.get("stamp") == item.stamp:
         return True
     inputs = result.get("inputs")
@@ -150,7 +155,7 @@ def _same_inputs(item: Todo, result: Mapping[str, Any]) -> bool:
 
 
 def read_result(out: Path, name: str) -> dict[str, Any] | None:
-    """`result.json` of a case; None if there is none that can be read."""
+    """Content of `result.json` of a case; None if it does not exist or cannot be read."""
     try:
         content = json.loads((case_folder(out, name) / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, each told what to do by lines of JSON."""
+"""`Processes`: workers as processes of this machine, which receive tasks as lines of JSON."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import Any
 from meddift.cohort.executor import Done, ExecutorError, Setup, check_versions
 from meddift.system.children import child_environment
 
-#: So many workers in a row that end before they can work mean that none ever will.
+#: The run fails when this many workers in a row end before they are ready.
 _MOST_FAILED_STARTS = 3
 
 
 class _Process:
-    """One worker and what it is doing."""
+    """One worker process and its current task."""
 
     def __init__(self, number: int, setup: Setup, log: Path, said: queue.SimpleQueue[tuple[_Process, Any]]) -> None:
         self.number, self.log, self.task, self.ready = number, log, -1, False
         environment = child_environment(setup.threads)
         if setup.devices:
-            # Within the worker its only device is the first one.
+            # Inside the worker its only device has index 0.
             environment["CUDA_VISIBLE_DEVICES"] = setup.devices[number]
         with log.open("ab") as stream:
-            # A session of its own: Ctrl-C of the terminal is for this process, which then decides.
+            # A session of its own, so that Ctrl-C in the terminal reaches this process only, which then ends workers.
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "meddift.cohort.worker"],
                 stdin=subprocess.PIPE,
@@ -45,7 +45,7 @@ class _Process:
         self.say({"parent": os.getpid(), "factory": setup.factory, "settings": dict(setup.settings)})
 
     def say(self, content: Mapping[str, Any]) -> None:
-        """Send a line; one that has died is noticed by its silence."""
+        """Send a line of JSON; a worker that has died is noticed when its output ends."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.write(json.dumps(content).encode() + b"\n")
@@ -55,18 +55,18 @@ class _Process:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
-                with contextlib.suppress(ValueError):  # half a line of one that was killed
+                with contextlib.suppress(ValueError):  # an incomplete line of a worker that was killed
                     said.put((self, json.loads(line)))
         said.put((self, None))
 
     def hang_up(self) -> None:
-        """Say that there is nothing more to do."""
+        """Close the input of the worker, which then ends."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
 
     def wait(self) -> int:
-        """Exit code, once it has ended; one that does not is killed."""
+        """Wait for the end and return the exit code; a worker that does not end is killed."""
         self.hang_up()
         try:
             code = self.process.wait(timeout=30)
@@ -78,12 +78,12 @@ class _Process:
 
 
 class Processes:
-    """Spawned processes; see `Executor`.
+    """Spawned processes; implements `Executor`.
 
     Args:
-        count: How many.
-        setup: How each is made.
-        logs: Folder for what they say when they are not on a case.
+        count: Number of workers.
+        setup: How each worker is created.
+        logs: Folder for the output of workers outside of cases.
     """
 
     def __init__(self, count: int, setup: Setup, logs: Path) -> None:
@@ -96,17 +96,17 @@ class Processes:
         return _Process(number, self._setup, self._logs / f"worker-{number}.log", self._said)
 
     def free(self) -> int:
-        """How many tasks can be submitted now."""
+        """Number of tasks that can be submitted now."""
         return sum(worker.ready and worker.task < 0 for worker in self._workers)
 
     def submit(self, task: int, content: Mapping[str, Any]) -> None:
-        """Begin a task in the first worker that is free."""
+        """Start a task in the first free worker."""
         worker = next(worker for worker in self._workers if worker.ready and worker.task < 0)
         worker.task = task
         worker.say({"task": task, **content})
 
     def next_done(self, timeout_s: float) -> Done | None:
-        """The next task that is finished; see `Executor.next_done`."""
+        """Wait for the next task that ends; see `Executor.next_done`."""
         try:
             worker, said = self._said.get(timeout=timeout_s)
         except queue.Empty:
@@ -123,7 +123,7 @@ class Processes:
         return Done(int(said["task"]), said["answer"])
 
     def _died(self, worker: _Process) -> Done | None:
-        """Put a new worker into the place of one that ended without being asked to."""
+        """Replace a worker that ended unexpectedly."""
         code = worker.wait()
         if not worker.ready:
             self._failed_starts += 1
@@ -137,7 +137,7 @@ class Processes:
         return Done(worker.task, death=_how(code)) if worker.task >= 0 else None
 
     def close(self, *, at_once: bool) -> None:
-        """End all workers."""
+        """End all workers; see `Executor.close`."""
         for worker in self._workers:
             if at_once or worker.task >= 0:
                 worker.process.kill()

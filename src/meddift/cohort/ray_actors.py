@@ -1,4 +1,4 @@
-"""Workers as actors of Ray, on this machine or on a cluster that shares its disk."""
+"""`RayActors`: workers as actors of Ray, on this machine or on a cluster with a shared disk."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from meddift.cohort.worker import Worker
 from meddift.system.children import child_environment
 from meddift.system.signals import STOP_SIGNALS
 
-#: Seconds to wait for an actor to begin: with no processor or device free, Ray waits for ever without a word.
+#: Longest wait for a first actor, s: without a free processor or device, Ray waits for ever without a message.
 _PENDING_S = 120.0
-#: How often starting Ray on this machine is tried: it gives up after 30 s, which a busy machine may need and more.
+#: How often starting Ray on this machine is tried: Ray gives up after 30 s, but a busy machine may need longer.
 _STARTS = 3
-#: Seconds within which a machine answers that it listens.
+#: Longest wait for a connection to the address of a cluster, s.
 _LISTENING_S = 10.0
-#: Shared memory of Ray, bytes: nothing but paths and small JSON goes through it.
+#: Size of the shared memory of Ray, bytes: only paths and small JSON pass through it.
 _OBJECT_STORE_BYTES = 100_000_000
 
 
 @dataclass
 class _Actor:
-    """One actor, what it was asked last, and what it is doing."""
+    """One actor, its last request and its current task."""
 
     handle: Any
     asked: Any
@@ -38,20 +38,20 @@ class _Actor:
 
 
 class RayActors:
-    """Actors of Ray; see `Executor`.
+    """Actors of Ray; implements `Executor`.
 
     Args:
-        count: How many.
-        setup: How each is made.
-        address: "local" starts Ray on this machine alone; else where a cluster is.
-        memory_bytes: What each takes; Ray places it where so much is free.
+        count: Number of workers.
+        setup: How each worker is created.
+        address: "local" starts Ray on this machine; else the address of a cluster.
+        memory_bytes: Memory of each worker, bytes; Ray places an actor on a machine with this much free memory.
 
     Raises:
         ExecutorError: if Ray is not installed or cannot be reached.
     """
 
     def __init__(self, count: int, setup: Setup, *, address: str, memory_bytes: int) -> None:
-        # Nobody without the token may send code; nothing is sent to anybody.
+        # Only clients with the token may send code, and usage statistics are off.
         if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ:
             raise ExecutorError(
                 "Ray was imported before it was told to ask for a token; set RAY_AUTH_MODE=token before that"
@@ -67,7 +67,7 @@ class RayActors:
         try:
             self._connect(address, count)
         finally:
-            # Ray takes signals for itself; ours let running cases finish.
+            # Ray replaces signal handlers; ours let running cases finish.
             for number, handler in handlers.items():
                 if handler is not None:
                     signal.signal(number, handler)
@@ -76,7 +76,7 @@ class RayActors:
             num_cpus=setup.threads,
             num_gpus=1 if setup.devices else 0,
             memory=memory_bytes or None,
-            max_restarts=0,  # we put new ones in their places, and count tries
+            max_restarts=0,  # this class replaces actors itself and counts tries
             max_task_retries=0,
             runtime_env={"env_vars": environment},
         )(RayWorker)
@@ -84,10 +84,10 @@ class RayActors:
         self._actors = [self._start() for _ in range(count)]
 
     def _connect(self, address: str, count: int) -> None:
-        """Reach Ray, or start it here.
+        """Connect to a Ray cluster, or start Ray on this machine.
 
         Raises:
-            ExecutorError: if that is not possible.
+            ExecutorError: if that fails.
         """
         if not self._local:
             _check_listening(address)
@@ -97,15 +97,15 @@ class RayActors:
                 self._ray.init(
                     address=address, log_to_driver=False, logging_level="warning", **self._only_local(count)
                 )
-            except Exception as error:  # Ray raises bare ones where it cannot start
-                self._ray.shutdown()  # what had begun
+            except Exception as error:  # Ray raises plain `Exception` if it cannot start
+                self._ray.shutdown()  # processes that were already started
                 if left == 0 or "timed out" not in str(error):
                     raise ExecutorError(f"Ray cannot be reached at {address}: {error}") from error
             else:
                 return
 
     def _only_local(self, count: int) -> dict[str, Any]:
-        """What can be said only of a cluster that is started here."""
+        """Arguments of `ray.init` for a cluster that is started on this machine."""
         if not self._local:
             return {}
         return {
@@ -119,16 +119,16 @@ class RayActors:
         return _Actor(handle, handle.versions.remote(), time.monotonic())
 
     def free(self) -> int:
-        """How many tasks can be submitted now."""
+        """Number of tasks that can be submitted now."""
         return sum(actor.ready and actor.task < 0 for actor in self._actors)
 
     def submit(self, task: int, content: Mapping[str, Any]) -> None:
-        """Begin a task in the first actor that is free."""
+        """Start a task in the first free actor."""
         actor = next(actor for actor in self._actors if actor.ready and actor.task < 0)
         actor.task, actor.asked = task, actor.handle.do.remote(dict(content))
 
     def next_done(self, timeout_s: float) -> Done | None:
-        """The next task that is finished; see `Executor.next_done`."""
+        """Wait for the next task that ends; see `Executor.next_done`."""
         waiting = {actor.asked: actor for actor in self._actors if actor.asked is not None}
         found, _ = self._ray.wait(list(waiting), num_returns=1, timeout=timeout_s) if waiting else ([], [])
         if not found:
@@ -150,7 +150,7 @@ class RayActors:
         return Done(task, answer)
 
     def _check_pending(self) -> None:
-        """Say why actors do not begin, if none of all has for long."""
+        """Raise an error that says why, if no actor has started within the longest wait."""
         if any(actor.ready for actor in self._actors):
             return
         if time.monotonic() - min(actor.since for actor in self._actors) > _PENDING_S:
@@ -162,7 +162,7 @@ class RayActors:
             )
 
     def _died(self, actor: _Actor, error: Exception) -> Done | None:
-        """Put a new actor into the place of one that died."""
+        """Replace an actor that died."""
         if not actor.ready:
             self._failed_starts += 1
             if self._failed_starts >= 3:
@@ -171,40 +171,40 @@ class RayActors:
         return Done(actor.task, death=_how(error)) if actor.task >= 0 else None
 
     def close(self, *, at_once: bool) -> None:
-        """End all actors, and Ray if it was started here."""
+        """End all actors, and Ray if it was started on this machine."""
         for actor in self._actors:
             self._ray.kill(actor.handle)
         self._ray.shutdown()
 
 
 class RayWorker:
-    """A `Worker` that says where it is.
+    """A `Worker` inside an actor, which also reports its machine.
 
     Args:
-        factory: `module:function` that makes the engine.
-        settings: What the function is given.
+        factory: `module:function` that creates the engine.
+        settings: Argument of that function.
     """
 
     def __init__(self, factory: str, settings: Mapping[str, Any]) -> None:
         self._worker = Worker(factory, settings)
 
     def versions(self) -> dict[str, Any]:
-        """What all workers must agree in."""
+        """Versions, which must be equal in all workers, and the name of the machine."""
         return {"host": socket.gethostname(), "versions": dict(self._worker.engine.versions())}
 
     def do(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """Do a task."""
+        """Do a task; see `Worker.do`."""
         return self._worker.do(task)
 
 
 def _check_listening(address: str) -> None:
-    """Whether anybody listens at an address of the form [ray://]host:port; Ray itself finds out in some minutes.
+    """Check that a server listens at an address of the form [ray://]host:port; Ray itself needs minutes for this.
 
     Raises:
-        ExecutorError: if not.
+        ExecutorError: if no connection is possible.
     """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():  # a name that Ray knows, such as "auto"
+    if not colon or not port.isdigit():  # a name known to Ray, such as "auto"
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENING_S).close()
@@ -213,11 +213,11 @@ def _check_listening(address: str) -> None:
 
 
 def _needed(name: str) -> bool:
-    """Whether a variable goes along to the workers: those of ours and of threads; machines differ in the rest."""
+    """Whether an environment variable is passed to workers: those of meddift and of thread counts."""
     return name.endswith("_THREADS") or name.startswith(("MEDDIFT_", "OMP_")) or name == "PYTHONPATH"
 
 
 def _how(error: Exception) -> str:
-    """How an actor died, without names that differ from run to run."""
+    """How an actor died, in words that are equal in all runs."""
     text = str(error)
     return "killed by SIGKILL; the system does this when memory runs out" if "SIGKILL" in text else "it ended"

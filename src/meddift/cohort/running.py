@@ -1,4 +1,4 @@
-"""`run`: a cohort from its plan to its table."""
+"""`run` does the cases of a plan; `report` writes table and report from all results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from meddift.system.temporary import sweep_tree
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """State of a cohort after a run.
 
     Attributes:
-        out: Folder of the cohort.
+        out: Output folder of the cohort.
         total: Number of all cases of the plan, over all shards.
-        counts: State -> number of cases.
-        stopped: Whether it was asked to stop before all was done.
-        table: `cohort.tsv`; None where other shards are to be waited for.
+        counts: State ("done", "failed" or "refused") -> number of cases.
+        stopped: Whether the run was asked to stop before all cases were done.
+        table: Path of `cohort.tsv`; None if results of other shards are still missing.
     """
 
     out: Path
@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def left(self) -> int:
-        """Number of cases that nothing was done about yet."""
+        """Number of cases without a result."""
         return self.total - sum(self.counts.values())
 
     @property
@@ -58,21 +58,22 @@ class Outcome:
 def run(plan: Plan, *, on_progress: Progress | None = None, prepared: Prepared | None = None) -> Outcome:
     """Do all cases of a plan that are not done yet.
 
-    May be killed at any moment and called again: what is finished is not done again. The first signal that asks to
-    stop lets the cases in flight come to their end; the second raises KeyboardInterrupt.
+    The run may be killed at any moment and called again: finished cases are not repeated. After a first signal that
+    asks to stop, running cases are finished; a second one raises KeyboardInterrupt.
 
     Args:
-        plan: What and how.
-        on_progress: Called after every task with counts, rate and time left in words, and the share that is done.
-        prepared: What `prepare` returned for this plan, if it was called.
+        plan: The plan.
+        on_progress: Called after every task with counts, rate and time left as text, and the share of finished cases,
+            0 to 1.
+        prepared: Result of `prepare` for this plan, if it was called before.
 
     Returns:
-        How it ended; cases that failed are rows of the table.
+        State of the cohort. Cases that failed are rows of the table with the reason.
 
     Raises:
         ExecutorError: if workers cannot be started.
-        OutputError: if nothing can be written any more; what is finished is kept.
-        MeddiftError: as `prepare`.
+        OutputError: if results can no longer be written; finished cases are kept.
+        MeddiftError: if `prepare` raises one.
     """
     ready = prepared or prepare(plan)
     out, work = plan.out_path, plan.work_path
@@ -101,17 +102,20 @@ def run(plan: Plan, *, on_progress: Progress | None = None, prepared: Prepared |
 
 
 def report(out: Path | str) -> Outcome:
-    """Write the table and the report anew from what is there, of all shards.
+    """Write table and report again from the results of all shards.
+
+    Args:
+        out: Output folder of the cohort.
 
     Raises:
-        MissingFileError: if there is no cohort in the folder.
-        OutputError: if they cannot be written.
+        MissingFileError: if the folder holds no cohort.
+        OutputError: if a file cannot be written.
     """
     from meddift.cohort.page import write_page
 
     folder = Path(out).absolute()
     content = planned(folder)
-    # What a killed run left is removed when its case is done anew; one that was still ending then is met here.
+    # Remove files of killed runs that were not removed when their case was repeated.
     sweep_tree(folder)
     results = latest_results(folder)
     total = max(int(content["cases"]), len(results))
@@ -138,7 +142,7 @@ def _do(
     renew: Callable[[], None],
     on_progress: Progress,
 ) -> None:
-    """Do what is to be done, with workers that are ended whatever happens."""
+    """Run the cases; workers are ended in any case."""
     executor = _executor(ready)
     finished = False
     try:
@@ -167,7 +171,7 @@ def _executor(ready: Prepared) -> Executor:
 
 
 def _release(plan: Plan) -> Callable[[Mapping[str, Any]], None]:
-    """Removes features that no case needs any more, from a store that is ours."""
+    """Function that removes features of a scan that no case needs, if the store lies inside the output folder."""
     if plan.store is not None:
         return lambda answer: None
 

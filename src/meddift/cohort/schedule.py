@@ -1,4 +1,4 @@
-"""`Schedule`: what to do next, so that every scan is encoded once and no case waits that could be done."""
+"""`Schedule`: the next task, so that each scan is encoded once and no case waits without need."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from meddift.cohort.cases import Case
 
 
 class Schedule:
-    """Which scans and cases are left. Cases whose scans are encoded come first, then the next scan in order.
+    """Scans and cases that are left. Cases whose scans are encoded come first, then the next scan in order.
 
     Args:
-        cases: What is to be done, in order.
+        cases: Cases to be done, in order.
     """
 
     def __init__(self, cases: Sequence[Case]) -> None:
@@ -28,40 +28,40 @@ class Schedule:
                 self._left[scan] += 1
 
     def next(self) -> Case | str | None:
-        """A case to do, or the path of a scan to encode; None if there is nothing to do now."""
+        """The next case to do, or the path of the next scan to encode; None if no task is ready."""
         if self._ready:
             return self._ready.popleft()
         while self._scans:
             scan = self._scans.popleft()
-            if self._left[scan]:  # else all its cases have failed for another scan
+            if self._left[scan]:  # otherwise all its cases have failed because of another scan
                 return scan
         return None
 
     def again(self, work: Case | str) -> None:
-        """Do something once more, before all else."""
+        """Put a task back, to be done before all others."""
         if isinstance(work, str):
             self._scans.appendleft(work)
         else:
             self._ready.appendleft(work)
 
     def encoded(self, scan: str) -> None:
-        """A scan was encoded."""
+        """Note that a scan was encoded."""
         for case in self._waiting.pop(scan):
             self._lacking[case.name] -= 1
             if not self._lacking[case.name]:
                 self._ready.append(case)
 
     def lost(self, scan: str) -> list[Case]:
-        """A scan cannot be encoded; returns the cases that are lost with it, none of them twice."""
+        """Note that a scan cannot be encoded, and return the cases that need it and have not failed yet."""
         lost = []
         for case in self._waiting.pop(scan):
             if self._lacking[case.name] > 0:
-                self._lacking[case.name] = -1  # never ready, whatever other scans do
+                self._lacking[case.name] = -1  # never ready, even if its other scans are encoded
                 lost.append(case)
         return lost
 
     def finished(self, case: Case) -> list[str]:
-        """A case is over; returns the scans that no case needs any more."""
+        """Note that a case has ended, and return the scans that no case needs any more."""
         over = []
         for scan in case.scans:
             self._left[scan] -= 1

@@ -1,4 +1,4 @@
-"""`cohort.tsv`: a row a case, the same bytes whoever did the cases, in whichever order."""
+"""`cohort.tsv`: one row per case. Its bytes do not depend on the executor or on the order of computation."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
-#: Column -> what it says, for the description that BIDS wants beside a table.
+#: Column -> its description, for the JSON file that BIDS requires beside a table.
 COLUMNS = {
     "case": "Name of the case.",
     "subject": "The patient, as in sub-.",
     "fixed": "The fixed scan.",
     "moving": "The moving scan.",
-    "state": "done; failed: an error while it was done; refused: it could not be begun.",
-    "reason": "Why it failed or was refused.",
-    "flags": "What a person should look at, separated by blanks; see the report.",
-    "points": "Points that were looked for.",
-    "ok": "Points with the verdict ok.",
-    "uncertain": "Points with the verdict uncertain.",
-    "outside": "Points with the verdict outside.",
-    "tre_mean_mm": "Mean distance to the true places, mm, where they are known.",
-    "tre_median_mm": "Median of the same.",
-    "tre_max_mm": "Largest of the same.",
-    "within_5mm": "Share, 0 to 1, of the points found within 5 mm of the truth.",
+    "state": "done; failed: an error occurred; refused: it could not be started.",
+    "reason": "Why the case failed or was refused.",
+    "flags": "What a person should check, separated by blanks; meanings are in the report.",
+    "points": "Number of points of the fixed scan to be matched.",
+    "ok": "Number of points with the verdict ok.",
+    "uncertain": "Number of points with the verdict uncertain.",
+    "outside": "Number of points with the verdict outside.",
+    "tre_mean_mm": "Mean distance of points from their true positions, mm; n/a if these are unknown.",
+    "tre_median_mm": "Median distance of points from their true positions, mm.",
+    "tre_max_mm": "Largest distance of a point from its true position, mm.",
+    "within_5mm": "Share, 0 to 1, of points within 5 mm of their true positions.",
     "supported_share": "Share, 0 to 1, of the body of the fixed scan with a counterpart in the moving scan.",
     "folding": "Share, 0 to 1, of the body where the transform folds.",
     "sd_log_jacobian": "Standard deviation of the logarithm of the Jacobian determinant in the body.",
-    "inverse_residual_mm": "How far points end from their start after the transform and its inverse, 95th percentile.",
-    "lesions": "Lesions that were followed.",
-    "new": "New lesions, over all scans.",
-    "disappeared": "Lesions that disappeared, over all scans.",
-    "lesions_uncertain": "Observations of lesions of which nothing certain can be said.",
+    "inverse_residual_mm": "Residual of transform and inverse, mm: distance of a point from its start, 95th percentile.",
+    "lesions": "Number of tracked lesions.",
+    "new": "Number of new lesions, over all scans.",
+    "disappeared": "Number of lesions that disappeared, over all scans.",
+    "lesions_uncertain": "Number of observations of lesions with the state uncertain.",
 }
 
 
 def table_row(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the table, from a line of the manifest."""
+    """Column -> value of one row, from a line of the manifest."""
     files = line.get("files", {})
     told = {name: line.get(name, "") for name in ("case", "subject", "state", "reason")}
     names = {role: PurePath(files[role]).name for role in ("fixed", "moving") if role in files}
@@ -45,7 +45,7 @@ def table_row(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Tab-separated text with a header; `n/a` where there is no value, as BIDS wants it."""
+    """Tab-separated text with a header; missing values are `n/a`, as BIDS requires."""
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -55,7 +55,7 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def described() -> dict[str, Any]:
-    """`cohort.json`: what the columns are."""
+    """Content of `cohort.json`: descriptions of the columns."""
     return {name: {"Description": words} for name, words in COLUMNS.items()}
 
 

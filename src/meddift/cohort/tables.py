@@ -1,4 +1,4 @@
-"""Reading a table of pairs of scans, or of the scans of patients."""
+"""Read a table of pairs of scans, or of scans of patients."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from meddift.errors import OptionsError
 from meddift.tracking.tables import read_table
 from meddift.tracking.timepoints import COLUMNS, TimePoint, in_order, parse_date
 
-#: Columns of the two kinds of tables; of the first three of each kind, all are needed.
+#: Columns of the two kinds of tables; the first three of each are required.
 PAIR_COLUMNS = ("case", "fixed", "moving", *PAIR_FILES)
 PATIENT_COLUMNS = ("subject", "scan", "date", *(name for name in COLUMNS if name not in ("scan", "date")))
 
 
 def read_cases(path: Path, steps: Sequence[str]) -> list[Case]:
-    """Read a table (CSV or TSV, UTF-8); paths in it are relative to the table.
+    """Read a table (CSV or TSV, UTF-8). Relative paths in it start from the folder of the table.
 
-    Pairs: `case,fixed,moving` and any of `points,truth,fixed_mask,moving_mask,labels,prior`, a row a pair. Patients:
-    `subject,scan,date` and any of `timepoint,lesions,points,lesion_table,phase`, a row a scan; the first scan of a
-    patient is the fixed one of a pair with every later one.
+    A table of pairs has one row per pair, with the columns `case,fixed,moving` and optionally
+    `points,truth,fixed_mask,moving_mask,labels,prior`. A table of patients has one row per scan, with the columns
+    `subject,scan,date` and optionally `timepoint,lesions,points,lesion_table,phase`; the first scan of a patient is
+    the fixed scan of a pair with every later one.
 
     Args:
         path: The table.
-        steps: What shall be done, of `STEPS`.
+        steps: Steps to be done, names of `STEPS`.
 
     Returns:
-        Cases in the order of the table; of patients, pairs first.
+        Cases in the order of the table; for each patient, pairs come before lesion tracking.
 
     Raises:
-        MissingFileError: if there is no table.
-        OptionsError: if it is malformed, or what shall be done needs another kind of table.
+        MissingFileError: if the table does not exist.
+        OptionsError: if the table is malformed, or a step needs the other kind of table.
     """
     try:
         rows = read_table(path)
@@ -75,11 +76,11 @@ def _pairs(path: Path, rows: Sequence[Mapping[str, str]], steps: Sequence[str]) 
 
 @dataclass(frozen=True)
 class Session:
-    """One scan of a patient and what belongs to it.
+    """One scan of a patient with its masks and points.
 
     Attributes:
-        label: What BIDS calls it in `ses-`; letters and digits.
-        columns: As in a table of time points, with absolute paths; "scan" and perhaps "date", "timepoint" and others.
+        label: BIDS label of the session, letters and digits, without `ses-`.
+        columns: Column of a table of time points -> value, with absolute paths; at least "scan".
     """
 
     label: str
@@ -117,21 +118,22 @@ def _patients(path: Path, rows: Sequence[Mapping[str, str]], steps: Sequence[str
 
 
 def lonely(subject: str, labels: Labels) -> Case:
-    """The row of a patient who has no second scan."""
+    """The case of a patient with a single scan, which cannot be done."""
     return Case(subject, (), labels, {}, refusal="there is only one scan, and nothing to compare it with")
 
 
 def cases_of_patient(subject: str, sessions: Sequence[Session], steps: Sequence[str], labels: Labels) -> list[Case]:
-    """What is done with the scans of one patient.
+    """Make the cases of one patient.
 
     Args:
         subject: Name of the patient.
         sessions: Scans, the earliest first.
-        steps: What shall be done.
-        labels: What BIDS calls the patient and the kind of scans.
+        steps: Steps to be done.
+        labels: BIDS entities of the patient, data type and suffix.
 
     Returns:
-        For "match" and "register" the first scan with every later one; for "track" one case of all of them.
+        For "match" and "register", one case for the first scan with each later one; for "track", one case with all
+        scans.
     """
     cases = []
     first = sessions[0]

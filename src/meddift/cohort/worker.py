@@ -1,4 +1,4 @@
-"""The process that does tasks: `python -m meddift.cohort.worker`, told what to do on stdin, a line of JSON a task."""
+"""Worker process, `python -m meddift.cohort.worker`, which reads tasks from stdin, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -23,36 +23,50 @@ from meddift.system.atomic import reason_of, write_json
 from meddift.system.folders import make_folder
 from meddift.system.temporary import sweep_tree
 
-#: No case is at fault where nothing can be written.
+#: Error numbers that mean that nothing can be written; they stop the run and do not fail the case.
 _NO_ROOM = (errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class Engine(Protocol):
-    """What is done with scans and cases."""
+    """Interface of the code that processes scans and cases."""
 
     def versions(self) -> Mapping[str, str]:
-        """What all workers must agree in."""
+        """Name -> digest of code or weights, which must be equal in all workers."""
 
     def needs(self, cases: Sequence[Case]) -> Needs:
-        """What one worker takes for some cases."""
+        """Estimate memory and time of one worker for some cases."""
 
     def encode(self, scan: str) -> dict[str, Any]:
-        """Encode a scan into the shared store; returns small JSON, with "made": whether it had to be computed."""
+        """Encode a scan and store its features.
 
-    def run(self, case: Case) -> dict[str, Any]:
-        """Do a case and write its files.
+        Args:
+            scan: Path of the scan.
 
         Returns:
-            "row" (cells of the table), "outputs" (paths), "timing", and anything else for `result.json`.
+            Small dictionary, ready for JSON; "made" says whether the features had to be computed.
+        """
+
+    def run(self, case: Case) -> dict[str, Any]:
+        """Process a case and write its files.
+
+        Args:
+            case: The case.
+
+        Returns:
+            Dictionary, ready for JSON, with "row" (columns of the table), "outputs" (paths), "timing" (seconds by
+            stage) and further entries for `result.json`.
         """
 
 
 class Worker:
-    """Does tasks with one engine; shared by processes and actors.
+    """Does tasks with one engine; used by processes and by Ray actors.
 
     Args:
-        factory: `module:function` that makes the engine.
-        settings: What the function is given.
+        factory: `module:function` that creates the engine.
+        settings: Argument of that function.
+
+    Attributes:
+        engine: The engine.
     """
 
     def __init__(self, factory: str, settings: Mapping[str, Any]) -> None:
@@ -60,14 +74,14 @@ class Worker:
         self.engine: Engine = getattr(importlib.import_module(module), function)(settings)
 
     def do(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """Do a task; whatever goes wrong is an answer.
+        """Do a task; errors become part of the answer.
 
         Args:
-            task: {"scan": path}, or {"case", "folder", "key", "stamp", "scans"}.
+            task: {"scan": path} to encode a scan, or {"case", "folder", "key", "stamp", "scans"} to process a case.
 
         Returns:
-            "state" ("done" or "failed"), "reason", "seconds", "cpu_seconds", and what the engine returned; with "stop"
-            where nothing can be written, which is no fault of the case.
+            Dictionary, ready for JSON, with "state" ("done" or "failed"), "reason", "seconds", "cpu_seconds" and the
+            answer of the engine. If nothing can be written, "stop" says why; the case is then not at fault.
         """
         started, used = time.perf_counter(), time.process_time()
         answer = self._encode(task) if "scan" in task else self._run(task, started)
@@ -102,8 +116,13 @@ class Worker:
 def write_result(folder: Path, task: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
     """Write `result.json`, the last file of a case.
 
+    Args:
+        folder: Folder of the case.
+        task: The task, see `Worker.do`.
+        answer: Answer of the worker.
+
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if the file cannot be written.
     """
     told = {name: task[name] for name in ("key", "stamp")}
     write_json({"case": task["case"]["name"], **told, **answer}, folder / "result.json")
@@ -119,7 +138,7 @@ def _digest(path: str) -> str:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """An error as an answer."""
+    """The answer for a task that raised an error."""
     text = " ".join(str(error).split()) or type(error).__name__
     reason = text if isinstance(error, MeddiftError) else f"{type(error).__name__}: {text}"
     answer = {"state": "failed", "reason": reason[:2000]}
@@ -132,7 +151,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Within the block, all that this process writes to stdout and stderr goes to a file, libraries in C included."""
+    """Send stdout and stderr of this process to a file inside a `with` block, output of C libraries included."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -159,9 +178,9 @@ def logged(path: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    """Do what stdin says until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this process
-    # Libraries print: what goes to stdout from here on goes to stderr, and answers go their own way.
+    """Do the tasks that arrive on stdin until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the process that started this one
+    # Libraries may print to stdout. From here on stdout is sent to stderr, and answers use a separate stream.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     setup = json.loads(sys.stdin.readline())
