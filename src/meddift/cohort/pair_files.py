@@ -31,7 +31,7 @@ _POINT_COLUMNS = {
     **{f"fixed_{axis}": f"World {axis} in the fixed scan, RAS, mm." for axis in "xyz"},
     **{f"moving_{axis}": f"World {axis} in the moving scan, RAS, mm; n/a if no match was found." for axis in "xyz"},
     "similarity": "Cosine similarity of the descriptors, weighted mean over levels, -1 to 1.",
-    "inverse_error_mm": "Inverse-consistency error, mm: distance of the point from the match of its match in the fixed scan.",
+    "inverse_error_mm": "Inverse-consistency error, mm: from the point to where its match leads back.",
     "verdict": "ok, uncertain, or outside: no counterpart in the moving scan.",
     "reason": "Why the verdict is not ok.",
 }

@@ -28,7 +28,7 @@ COLUMNS = {
     "supported_share": "Share, 0 to 1, of the body of the fixed scan with a counterpart in the moving scan.",
     "folding": "Share, 0 to 1, of the body where the transform folds.",
     "sd_log_jacobian": "Standard deviation of the logarithm of the Jacobian determinant in the body.",
-    "inverse_residual_mm": "Residual of transform and inverse, mm: distance of a point from its start, 95th percentile.",
+    "inverse_residual_mm": "95th percentile of the residual of transform and inverse, mm.",
     "lesions": "Number of tracked lesions.",
     "new": "Number of new lesions, over all scans.",
     "disappeared": "Number of lesions that disappeared, over all scans.",
