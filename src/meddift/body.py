@@ -1,4 +1,4 @@
-"""Where a CT shows the patient and the lungs."""
+"""Masks of the patient and of the lungs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-#: Voxels on which masks, and the box around the patient, are computed, mm: fine enough and fast.
+#: Spacing of the voxels on which masks, and the box around the patient, are computed, mm.
 MASK_MM, BOX_MM = 2.0, 4.0
-#: Between air and soft tissue.
+#: Threshold between air and soft tissue, HU.
 TISSUE_HU = -500.0
-#: What is less than this and apart from the body is no arm.
+#: Smallest component apart from the trunk that counts as part of the body, such as an arm, mm^3.
 SMALLEST_PART_MM3 = 100_000.0
-#: Air in the body that is less than this is not a lung, but a windpipe or a loop of bowel.
+#: Smallest component of air in the body that counts as a lung; trachea and bowel gas are smaller, mm^3.
 SMALLEST_LUNG_MM3 = 50_000.0
 
 
 def body_mask(volume: Volume, *, threshold_hu: float = TISSUE_HU) -> DeviceVolume:
-    """The patient without air around and without the table.
+    """The patient without the surrounding air and without the table.
 
-    Above the threshold, opened by a few mm (which cuts clothes and table off), the largest component,
-    holes filled slice by slice (which takes in the lungs).
+    Voxels above the threshold are opened by a few mm, which removes clothes and table. The largest component is kept
+    and its holes are filled slice by slice, which includes the lungs.
 
     Args:
-        volume: CT in HU, any orientation; computed is on the device on which it is.
-        threshold_hu: Between air and soft tissue.
+        volume: CT in HU, any orientation. The mask is computed on its device.
+        threshold_hu: Threshold between air and soft tissue, HU.
 
     Returns:
         Volume of bool on the grid of `volume`; all False if nothing is above the threshold.
@@ -46,15 +46,15 @@ def body_mask(volume: Volume, *, threshold_hu: float = TISSUE_HU) -> DeviceVolum
 def lung_mask(volume: Volume, *, threshold_hu: float = -400.0, body: Volume | None = None) -> DeviceVolume:
     """Both lungs with the vessels inside them, without the chest wall.
 
-    Air inside the body, its two largest components (one, if the second has less than a tenth of the
-    first: airways often join both lungs), closed by 4 mm and filled slice by slice. Where a tight field
-    of view cuts through the side of a lung, that lung counts as outside air and is missing. Pieces below
-    50 ml are not lungs; bowel with more gas than that may be taken for one in scans of the abdomen.
+    The two largest components of air inside the body are closed by 4 mm and filled slice by slice. The second one is
+    dropped if it has less than a tenth of the volume of the first, because airways often join both lungs. A lung that
+    the border of the field of view cuts at its side counts as outside air and is missing. Components below
+    `SMALLEST_LUNG_MM3` are not lungs; larger amounts of bowel gas may be taken for a lung in scans of the abdomen.
 
     Args:
-        volume: CT in HU, any orientation; computed is on the device on which it is.
-        threshold_hu: Between lung and soft tissue.
-        body: Result of `body_mask`, if at hand.
+        volume: CT in HU, any orientation. The mask is computed on its device.
+        threshold_hu: Threshold between lung and soft tissue, HU.
+        body: Result of `body_mask`; computed if None.
 
     Returns:
         Volume of bool on the grid of `volume`; all False if there is no air inside the body.
@@ -70,11 +70,11 @@ def lung_mask(volume: Volume, *, threshold_hu: float = -400.0, body: Volume | No
 def body_of(volume: Volume) -> DeviceVolume:
     """The patient in a CT, lungs included, without the table and the air around.
 
-    A field of view that cuts through a lung opens it to the side: there the border counts as skin wherever the body
-    reaches it.
+    If the field of view cuts through a lung, that lung is open to the side. The border of the field of view therefore
+    counts as skin between the places where the body reaches it.
 
     Args:
-        volume: CT in HU, any orientation; computed is on the device on which it is.
+        volume: CT in HU, any orientation. The mask is computed on its device.
 
     Returns:
         (X, Y, Z) bool in RAS order; everything, if no body is found.
@@ -85,18 +85,18 @@ def body_of(volume: Volume) -> DeviceVolume:
 
 
 def body_box(volume: Volume, margin_mm: float) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The box around the patient in a CT, arms included, some mm wider where the scan is.
+    """The box around the patient in a CT, arms included, with a margin as far as the scan reaches.
 
     Args:
-        volume: CT in HU, in RAS order; computed is on the device on which it is.
-        margin_mm: How far beyond the patient it reaches.
+        volume: CT in HU, in RAS order. The box is computed on its device.
+        margin_mm: Width of the margin, mm.
 
     Returns:
-        First voxel and shape, for `Volume.cropped`; all of the scan if no body is found.
+        Index of the first voxel and shape, for `Volume.cropped`; the whole scan if no body is found.
     """
     import torch
 
-    # Coarse is enough: the margin is wider. Clothes and the shell of the table are thinner than what is opened away.
+    # Coarse voxels suffice, because the margin is wider. The opening removes clothes and the shell of the table.
     steps, thinned = steps_of(volume.grid, BOX_MM), _thinned_out(volume, BOX_MM)
     labels = components(opened(thinned.tensor > TISSUE_HU, thinned.grid, 5.0))
     large = torch.bincount(labels.reshape(-1)) * thinned.grid.voxel_volume >= SMALLEST_PART_MM3
@@ -114,13 +114,13 @@ def body_box(volume: Volume, margin_mm: float) -> tuple[tuple[int, int, int], tu
 
 
 def foreground_of(volume: Volume) -> DeviceVolume:
-    """The patient in a scan without units: what is brighter than air, with its holes.
+    """The patient in a scan without units, such as MR: what is brighter than air, with holes filled.
 
-    Above a tenth of the range between air and the brightest tissue once noise is smoothed away, opened by 3 mm, the
-    largest components, closed by 9 mm and filled slice by slice.
+    The smoothed scan is thresholded at a tenth of the range between air and the brightest tissue and opened by 3 mm.
+    The two largest components are closed by 9 mm and filled slice by slice.
 
     Args:
-        volume: Any scan in which air is dark, any orientation; computed is on the device on which it is.
+        volume: Any scan in which air is dark, any orientation. The mask is computed on its device.
 
     Returns:
         (X, Y, Z) bool in RAS order; everything, if no body is found.
@@ -142,12 +142,12 @@ def foreground_of(volume: Volume) -> DeviceVolume:
 
 
 def _body(thinned: DeviceVolume, threshold_hu: float) -> Tensor:
-    """The mask of `body_mask` on the thinned-out grid."""
+    """The mask of `body_mask` on the subsampled grid."""
     return filled_slices(largest(opened(thinned.tensor > threshold_hu, thinned.grid, 4.0), 1))
 
 
 def _walled(body: Tensor) -> Tensor:
-    """Holes of axial slices filled, also those that lie between the body and a border that it reaches."""
+    """Fill holes of axial slices, including those between the body and a border that it reaches."""
     import torch
 
     walled = torch.nn.functional.pad(body, (0, 0, 1, 1, 1, 1))
@@ -159,7 +159,7 @@ def _walled(body: Tensor) -> Tensor:
 
 
 def _thinned_out(volume: Volume, spacing_mm: float = MASK_MM) -> DeviceVolume:
-    """The volume upright, and only every so many voxels of it."""
+    """The volume in RAS order, subsampled to a spacing near `spacing_mm`, without smoothing."""
     upright = volume.reoriented("RAS")
     thinned = upright.strided(steps_of(upright.grid, spacing_mm).tolist())
     device = volume.tensor.device if isinstance(volume, DeviceVolume) else "cpu"
@@ -167,17 +167,17 @@ def _thinned_out(volume: Volume, spacing_mm: float = MASK_MM) -> DeviceVolume:
 
 
 def _spread_out(mask: Tensor, like: Volume) -> DeviceVolume:
-    """A mask computed on the upright, thinned-out grid, on the grid of the original."""
+    """Bring a mask from the subsampled grid in RAS order to the grid of the original."""
     upright, _, _ = like.grid.reoriented("RAS")
     full = _spread(mask, upright.shape, steps_of(upright, MASK_MM))
     return DeviceVolume(DeviceVolume(full, upright).reoriented(like.grid.orientation).tensor, like.grid)
 
 
 def _spread(mask: Tensor, shape: tuple[int, int, int], steps: NDArray[np.int64]) -> Tensor:
-    """A mask of every so many voxels on all of them."""
+    """Bring a mask from the subsampled grid to `shape`, by nearest neighbour; `steps` are those of the subsampling."""
     import torch
 
-    # The kept voxel stands for the block around it, not for the block after it.
+    # A kept voxel represents the block centred on it, not the block that begins at it.
     for axis, (n, step) in enumerate(zip(shape, steps.tolist(), strict=True)):
         pick = ((torch.arange(n, device=mask.device) + step // 2) // step).clamp_(max=mask.shape[axis] - 1)
         mask = mask.index_select(axis, pick)

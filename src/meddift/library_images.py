@@ -1,4 +1,4 @@
-"""Voxels with their grid as images of SimpleITK and nibabel, which files are written with as well."""
+"""Conversion of voxels with their grid to images of SimpleITK and nibabel, in memory and for writing files."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def sitk_image(data: NDArray[Any], grid: Grid) -> Any:
     image.SetSpacing(grid.spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     direction = affine[:3, :3] / grid.spacing
-    # ITK 5.4 inverts directions with entries below some 1e-290 wrongly, and says so on the error stream only.
+    # ITK 5.4 inverts directions with entries below about 1e-290 wrongly, and reports this on the error stream only.
     direction[np.abs(direction) < 1e-15] = 0.0
     image.SetDirection(direction.ravel().tolist())
     return image

@@ -1,4 +1,4 @@
-"""`Points`: labelled positions in the world. There is no other kind of coordinate inside meddift."""
+"""`Points`: labelled positions in world RAS mm, the only coordinates of points inside meddift."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from meddift.errors import PointsError
 from meddift.geometry import Grid
 
-#: More labels than any segmentation has; a scan has thousands of grey values.
+#: An image with more distinct values than this is a scan, not a label map.
 _MOST_LABELS = 2000
-#: From so many different values on, neighbours are asked whether they are alike.
+#: With more distinct values than this, an image counts as a label map only if neighbouring voxels are alike.
 _FEW_LABELS = 100
 
 
@@ -28,7 +28,7 @@ class LabelMap(Protocol):
 
     @property
     def grid(self) -> Grid:
-        """Where they lie."""
+        """The grid on which the numbers lie."""
         ...
 
 
@@ -39,7 +39,7 @@ class Points:
     Attributes:
         positions: (N, 3) float64, world RAS mm; a row of NaN is a point that has a label but no position.
         labels: N strings; `"1"`, `"2"`, ... where none are given.
-        columns: What else is known of each point, N strings by name: further columns of a table, descriptions.
+        columns: Further properties of the points, such as columns of a table: name -> N strings.
 
     Raises:
         PointsError: if the shape is not (N, 3), a coordinate is infinite, a row is NaN in part only,
@@ -88,7 +88,13 @@ class Points:
 
     @classmethod
     def from_voxels(cls, indices: ArrayLike, grid: Grid, labels: Sequence[str] = ()) -> Points:
-        """Points given as (N, 3) continuous zero-based voxel indices of `grid`."""
+        """Points from voxel indices.
+
+        Args:
+            indices: (N, 3) float, continuous zero-based voxel indices of `grid`.
+            grid: The grid on which they were measured.
+            labels: N strings; numbered if empty.
+        """
         index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
         return cls(grid.index_to_world(index), tuple(labels))
 
@@ -101,7 +107,7 @@ class Points:
             name: What it is called in messages.
 
         Raises:
-            PointsError: if it holds no label, or no few whole numbers from 0 on.
+            PointsError: if it holds no label, or its values are not those of a label map (see `holds_labels`).
         """
         data = np.asarray(label_map.data)
         if data.min(initial=0) < 0 or not holds_labels(data):
@@ -114,7 +120,7 @@ class Points:
         values = values[values > 0]
         if not len(values):
             raise PointsError(f"{name} is a label map without any label: all of its voxels are 0")
-        # Sums over the voxels of each label: labels may be far apart in number, so they are counted through first.
+        # Sums over the voxels of each label. Labels may be far apart, so they are renumbered from 0 first.
         place = np.nonzero(whole)
         which = np.searchsorted(values, whole[place])
         count = np.bincount(which)
@@ -150,8 +156,8 @@ class Points:
         return np.asarray(np.isnan(self.positions).any(axis=1))
 
     def subset(self, keep: NDArray[np.bool_] | NDArray[np.integer] | Sequence[int]) -> Points:
-        """The points picked by a mask or by row numbers."""
-        # Nothing picked is a list without a type.
+        """The points selected by an (N,) bool mask or by row numbers."""
+        # An empty list has no integer type of its own.
         rows = np.arange(len(self))[np.asarray(keep) if len(keep) else np.zeros(0, dtype=np.int64)]
         return Points(
             self.positions[rows],
@@ -161,7 +167,7 @@ class Points:
 
 
 def as_points(points: Points | ArrayLike) -> Points:
-    """Points as they are, or made of (N, 3) or (3,) numbers, world RAS mm.
+    """Points unchanged, or points made from (N, 3) or (3,) numbers in world RAS mm.
 
     Raises:
         PointsError: if they are neither.
@@ -179,10 +185,10 @@ def as_points(points: Points | ArrayLike) -> Points:
 
 
 def holds_labels(data: NDArray[Any]) -> bool:
-    """Whether the values of an image can be those of a label map: whole numbers, and not as mixed as grey values.
+    """Whether the values of an image can be those of a label map: whole numbers that vary less than grey values do.
 
-    Of a label map with many labels that fill space, most neighbouring voxels have the same label; of a scan, outside
-    of its background, few have the same value. Maps with a few voxels a label, such as points, are left alone.
+    An image with many distinct values is a label map if most pairs of neighbouring voxels outside the background have
+    the same value. Maps with only a few voxels for each label, such as marked points, are accepted without this test.
 
     Args:
         data: (X, Y, Z) numbers.

@@ -27,7 +27,7 @@ class Volume:
         data: (..., X, Y, Z) array; the last three axes are those of `grid`, leading axes are channels.
         grid: The grid in world RAS mm.
         notes: Sentences about what reading changed or left out, for provenance: "the gantry was tilted by ...".
-        modality: What it was recorded with, in DICOM's words ("CT", "MR", ...); "" where nothing says it.
+        modality: How it was acquired, as DICOM names it ("CT", "MR", ...); "" if unknown.
 
     Raises:
         GeometryError: if the last three axes of `data` are not `grid.shape`.
@@ -63,23 +63,30 @@ class Volume:
         direction: ArrayLike | None = None,
         modality: str = "",
     ) -> Volume:
-        """An array with its place in space said in parts.
+        """A volume from an array, with its geometry given as spacing, origin and direction.
 
         Args:
             data: (X, Y, Z) array.
-            spacing: Of the voxels along each axis, mm.
-            origin: Centre of voxel (0, 0, 0), world RAS mm. (ITK says LPS: negate x and y.)
+            spacing: Distance between voxel centres along each axis, mm.
+            origin: Centre of voxel (0, 0, 0), world RAS mm. (ITK uses LPS: negate x and y.)
             direction: (3, 3), columns are the unit vectors along which the axes run, world RAS; None = R, A, S.
-            modality: As above.
+            modality: As for the class.
 
         Raises:
-            GeometryError: if they make no grid.
+            GeometryError: if `data` does not have three axes, or the parts do not define a grid.
         """
         array = np.asarray(data)
         return cls(array, Grid.from_parts(array.shape[-3:], spacing, origin, direction), modality=modality)
 
     def reoriented(self, orientation: str = "RAS") -> Volume:
-        """The same voxels with axes permuted and flipped; no value and no world position changes."""
+        """The same voxels with axes permuted and flipped; no value and no world position changes.
+
+        Args:
+            orientation: Directions in which the axes run: three letters, one of each pair L/R, P/A, I/S.
+
+        Raises:
+            GeometryError: if `orientation` is not such three letters.
+        """
         grid, axes, flips = self.grid.reoriented(orientation)
         lead = self.data.ndim - 3
         data = self.data.transpose(*range(lead), *(lead + a for a in axes))
@@ -88,7 +95,13 @@ class Volume:
         return Volume(turned, grid, modality=self.modality)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int], *, fill: float = 0.0) -> Volume:
-        """Cut out a box of voxels; where it reaches beyond the border, it holds `fill`."""
+        """Cut out a box of voxels.
+
+        Args:
+            start: (3,) integers, index of the first voxel; may be negative.
+            shape: (3,) integers, size of the box in voxels.
+            fill: Value of voxels of the box that lie outside this volume.
+        """
         grid = self.grid.cropped(start, shape)
         data = np.full((*self.data.shape[:-3], *grid.shape), fill, dtype=self.data.dtype)
         source, target = [], []
@@ -102,12 +115,16 @@ class Volume:
         return Volume(data, grid, modality=self.modality)
 
     def strided(self, steps: Sequence[int]) -> Volume:
-        """Every so many voxels along each axis, the first among them; a view."""
+        """Every n-th voxel along each axis, from the first on; the data are a view.
+
+        Args:
+            steps: (3,) integers n, at least 1.
+        """
         x, y, z = (slice(None, None, int(step)) for step in steps)
         return Volume(self.data[..., x, y, z], self.grid.strided(steps), modality=self.modality)
 
     def resampled_along_axes(self, grid: Grid) -> Volume:
-        """Read this volume on another grid whose axes run in the same directions.
+        """Resample to another grid whose axes run in the same directions.
 
         Separable linear interpolation, antialiased where the new grid is coarser; beyond the border
         the border value is repeated.
@@ -142,7 +159,7 @@ class Volume:
         Booleans become uint8, float16 becomes float32, and 64-bit integers become int32 where they fit.
 
         Raises:
-            ImageError: if there are several channels, or values of a type that no image holds.
+            ImageError: if there are several channels, or values of a type that image files do not hold.
             GeometryError: if the axes of the grid are not orthogonal.
         """
         return sitk_image(storable_array(self.data, self.grid, "a SimpleITK image"), self.grid)
@@ -159,7 +176,7 @@ class Volume:
         state = hashlib.sha256()
         state.update(repr((self.data.dtype.str, self.data.shape)).encode())
         state.update(np.ascontiguousarray(self.data).view(np.uint8).data)
-        # Plus zero: a zero with a sign is the same place and must be the same bytes.
+        # Adding 0 turns -0.0 into 0.0: the same place must give the same bytes.
         state.update((np.round(self.grid.affine, 6) + 0.0).tobytes())
         return state.hexdigest()
 
@@ -189,7 +206,12 @@ class DeviceVolume(Volume):
 
     @classmethod
     def sent(cls, volume: Volume, device: Any) -> DeviceVolume:
-        """A volume on a device; on a processor it shares the memory."""
+        """Copy a volume to a device; on the CPU the memory is shared where possible.
+
+        Args:
+            volume: Any volume; types that PyTorch lacks become float32.
+            device: A `torch.device` or its name.
+        """
         import torch
 
         if isinstance(volume, DeviceVolume):
@@ -201,7 +223,7 @@ class DeviceVolume(Volume):
 
     @once
     def data(self) -> NDArray[Any]:
-        """(..., X, Y, Z) array in main memory; on a processor it shares the memory of the tensor."""
+        """(..., X, Y, Z) array in main memory; on the CPU it shares the memory of the tensor."""
         found: NDArray[Any] = self.tensor.cpu().numpy()
         return found
 
@@ -242,5 +264,5 @@ class DeviceVolume(Volume):
         return DeviceVolume(resample_axes(values, self.grid, grid, first_axis=values.ndim - 3), grid, self.modality)
 
 
-#: Types of arrays that PyTorch takes as they are, and computes with on every device.
+#: Types of arrays that PyTorch accepts without conversion and computes with on every device.
 _TENSOR_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float32", "float64")

@@ -1,3 +1,3 @@
-"""What the operating system gives. Files written whole, memory, threads, devices, names loaded late."""
+"""Services of the operating system: atomic files, memory limits, threads, devices and lazy imports."""
 
 __all__: list[str] = []

@@ -114,7 +114,7 @@ def write_json(content: Any, path: Path | str) -> None:
 
     Raises:
         OutputError: if it cannot be written.
-        ValueError: if a number is NaN or infinite: JSON has no word for them.
+        ValueError: if a number is NaN or infinite, which JSON cannot express.
     """
     write_text(json_text(content), path)
 
@@ -161,9 +161,9 @@ class _Staged:
     """A file that is being written under a temporary name.
 
     Attributes:
-        target: Where it goes.
-        temporary: Where it is.
-        mode: The permissions that it shall have.
+        target: The output that it becomes.
+        temporary: Its present path.
+        mode: The permissions that it gets.
     """
 
     target: Target
@@ -173,7 +173,7 @@ class _Staged:
 
 @contextmanager
 def _staged(path: Path, suffix: str = "", *, make_folder: bool = False) -> Iterator[_Staged]:
-    """A temporary path; whatever goes wrong, in the block too, is said with the path that the user knows."""
+    """Yield a file to write; all errors, also those of the block, name the path that the user gave."""
     temporary: Path | None = None
     try:
         if make_folder:
@@ -203,7 +203,7 @@ def _staged(path: Path, suffix: str = "", *, make_folder: bool = False) -> Itera
 
 
 def _permissions(target: Target, temporary: Path) -> int:
-    """Those of the file that is replaced, else of a new file in this folder.
+    """Permissions of the file that is replaced, else those of a new file in this folder.
 
     Some libraries write files that only their owner can read, which is wrong in a folder that a group shares.
     """
@@ -217,7 +217,7 @@ def _permissions(target: Target, temporary: Path) -> int:
 
 
 def _complete(staged: _Staged) -> None:
-    """See to it that the temporary file is there, on the disk, and readable for whom it shall be."""
+    """Check that the temporary file exists, flush it to the disk and set its permissions."""
     if not staged.temporary.exists():
         raise OutputError(f"cannot write {staged.target.asked}: the writer finished without creating a file")
     # Only when the data is on the disk is replacing the old file safe against a power cut.
@@ -228,7 +228,7 @@ def _complete(staged: _Staged) -> None:
 
 
 def _commit(every: Sequence[_Staged], done: Callable[[], None] | None = None) -> None:
-    """Let complete files take their places: all of them, or none."""
+    """Move all completed files to their final paths; if one fails, restore the old files and raise OutputError."""
     for staged in every:
         if staged.target.stream:
             staged.target.send(staged.temporary)

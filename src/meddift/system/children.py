@@ -21,10 +21,10 @@ THREAD_VARIABLES = (
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """Our environment, with the number of threads, without waiting threads that spin, and with this same code.
+    """Environment for a child process: this one, with a number of threads, no spinning, and the same code of meddift.
 
     Args:
-        threads: Of the child.
+        threads: Number of threads that libraries use in the child.
     """
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,7 +36,7 @@ def child_environment(threads: int) -> dict[str, str]:
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone, even if that was killed: nobody waits any more.
+    """End this process as soon as the process that started it has ended, even if that one was killed.
 
     Args:
         parent: Number of the process that started this one.

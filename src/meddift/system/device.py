@@ -1,4 +1,4 @@
-"""Where tensors are computed: said by name, checked before anything depends on it."""
+"""The choice of the device and of the precision in which tensors are computed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,27 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def before_torch() -> None:
-    """Set what PyTorch reads from the environment when it is loaded; whoever has said something else keeps it.
+    """Set environment variables that PyTorch reads when it is loaded; values that the user has set are kept.
 
-    Where PyTorch is loaded already this changes nothing.
+    Without effect if PyTorch is already loaded.
     """
-    # Threads that wait for each other by spinning make everything several times slower as soon as another program
-    # wants a core (the demo on two busy cores: 194 s spinning, 79 s sleeping; on idle ones 23 and 25 s).
+    # Threads that spin while they wait make everything several times slower as soon as another program needs a core;
+    # on idle cores sleeping costs little.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A few microseconds of spinning bridge the gap between two operations, which waking a sleeping thread does not.
+    # A few microseconds of spinning bridge the gap between two operations; waking a sleeping thread takes longer.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Large tensors on large pages: a third of the time of memory-bound layers went into page faults (Linux).
+    # Put large tensors on large pages: page faults take much of the time of memory-bound layers (Linux).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def check_device_name(wanted: str) -> str:
-    """A device by name, without looking whether it is there (that would load torch).
+    """Check the name of a device, but not whether the device exists (that would load torch).
+
+    Args:
+        wanted: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
+    Returns:
+        The same name.
 
     Raises:
         OptionsError: if it is none of "auto", "cpu", "cuda", "cuda:N" and "mps".
@@ -40,7 +46,7 @@ def choose_device(wanted: str = "auto") -> str:
     """The device to compute on.
 
     Args:
-        wanted: "auto" (CUDA where it works, else the CPU), "cpu", "cuda", "cuda:N", or "mps" (a GPU of Apple's).
+        wanted: "auto" (CUDA where it works, else the CPU), "cpu", "cuda", "cuda:N", or "mps" (Apple's GPU).
 
     Returns:
         "cpu", "cuda:N" or "mps".
@@ -70,7 +76,7 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def beside_network(device: str) -> str:
-    """Where all but the network is computed: on its device, but for Apple's GPUs, which lack double precision.
+    """The device for everything but the network: the same, or the CPU where it is Apple's GPU (no float64).
 
     Args:
         device: Where the network computes, as `choose_device` returns it.
@@ -99,8 +105,11 @@ def choose_precision(wanted: str, device: str) -> Literal["float32", "bfloat16"]
             emulated, and far slower than float32.
         device: As `choose_device` returns it.
 
+    Returns:
+        "float32" or "bfloat16".
+
     Raises:
-        OptionsError: if the precision has no such name.
+        OptionsError: if `wanted` is none of the three.
     """
     if wanted == "float32":
         return "float32"

@@ -1,4 +1,4 @@
-"""Folders that a command fills with files of its own names: never one in which the user keeps other things."""
+"""Output folders of commands: new, empty, or filled by the same command; other files are never overwritten."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def check_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
 
     Args:
         folder: The folder; it need not exist.
-        is_ours: Whether what is in a folder that is not empty was made by the same command.
+        is_ours: Tells whether the content of a folder that is not empty was written by the same command.
 
     Raises:
-        OutputError: if it is a file, cannot be written to, or belongs to somebody else.
+        OutputError: if it is a file, cannot be written to, or holds other files.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"cannot write to {folder}: it is a file; give the name of a folder")

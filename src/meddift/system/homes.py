@@ -1,4 +1,4 @@
-"""Folders that meddift keeps things in: weights and data sets, and what can be computed again."""
+"""Folders of meddift on this machine: data (weights, data sets), cache, and state of the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOME_VARIABLE, CACHE_VARIABLE, STATE_VARIABLE = "MEDDIFT_HOME", "MEDDIFT_CACHE",
 
 
 def data_folder() -> Path:
-    """What people have fetched or imported, weights and data sets: MEDDIFT_HOME, or the user's data folder.
+    """Folder of weights and data sets that were downloaded or imported: MEDDIFT_HOME, or the user's data folder.
 
     Raises:
         OutputError: if the variable is not set and this user has no home directory.
@@ -21,7 +21,7 @@ def data_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """What can be computed again, such as features: MEDDIFT_CACHE, or the user's cache folder.
+    """Folder of what can be computed again, such as features: MEDDIFT_CACHE, or the user's cache folder.
 
     Raises:
         OutputError: if the variable is not set and this user has no home directory.
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 
 def state_folder() -> Path:
-    """What one user did lately, never shared with others: MEDDIFT_STATE, or the user's state folder.
+    """Folder of what one user did recently, never shared with others: MEDDIFT_STATE, or the user's state folder.
 
     Raises:
         OutputError: if the variable is not set and this user has no home directory.
@@ -39,7 +39,7 @@ def state_folder() -> Path:
 
 
 def _chosen(variable: str, usual: str) -> Path:
-    """The folder that a variable names, else the usual one of this system; never relative to where one happens to be.
+    """The folder that an environment variable names, else the usual one of this system; always an absolute path.
 
     Users without a home directory are common in containers. The system then leaves `~` as it is, and a folder
     of this name would be made.

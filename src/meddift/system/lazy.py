@@ -1,4 +1,4 @@
-"""Names of a package that are loaded on first use (PEP 562): what makes `import meddift` light."""
+"""Names of a package that are imported on first use (PEP 562), so that `import meddift` is fast."""
 
 from __future__ import annotations
 

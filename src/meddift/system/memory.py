@@ -1,4 +1,4 @@
-"""How much memory is left, so that what does not fit is refused before it is begun; and how much was taken."""
+"""Memory that is available, memory that was used, and refusal of work that does not fit before it begins."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def require_memory(needed: int, purpose: str) -> None:
 
 @contextmanager
 def memory_for(purpose: str) -> Iterator[None]:
-    """Say in words that memory was used up in a block, be it that of the machine or that of a graphics card.
+    """Turn errors of a full main or graphics memory within the block into a MemoryLimitError that says what to do.
 
     Args:
         purpose: What the memory is for, as it shall stand in the message: "encoding scan.nii.gz".
@@ -78,10 +78,13 @@ def memory_for(purpose: str) -> Iterator[None]:
 
 
 def unless_card_is_full(work: Callable[[], Result]) -> Result | None:
-    """What some work returns, or None where the memory of a graphics card did not suffice; what it held is free then.
+    """Do some work; None if the memory of a graphics card did not suffice, with all that the work held freed.
 
     Args:
         work: Called without arguments.
+
+    Returns:
+        The result of `work`, or None.
     """
     try:
         return work()
@@ -89,7 +92,7 @@ def unless_card_is_full(work: Callable[[], Result]) -> Result | None:
         torch = sys.modules.get("torch")
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
-    # Outside of the handler: the error holds on to the tensors of the frames that it went through.
+    # Outside of the handler, because the error keeps the tensors of all frames that it passed through alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
@@ -107,7 +110,7 @@ def _card_memory(torch: Any) -> str:
 def peak_memory_bytes() -> int | None:
     """The most memory that this process has held so far, bytes; None where the system does not tell.
 
-    On a graphics card, its memory is added if torch was used there.
+    The peak memory of a graphics card is added if torch was used there.
     """
     peak = _host_peak()
     torch = sys.modules.get("torch")

@@ -1,4 +1,4 @@
-"""What containers, batch systems and `ulimit` leave to this process. All of it is read from files of Linux."""
+"""Memory that containers, batch systems and `ulimit` leave to this process, as files of Linux state it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ _NO_LIMIT = 1 << 60
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a version of control groups names its files: limits, what is used, and what of that can be given back."""
+    """Names of the files of one version of control groups.
+
+    Attributes:
+        limits: Files with limits, bytes.
+        used: File with the memory in use, bytes.
+        reclaimable: Entry of `memory.stat`: the part of it that the kernel frees when memory is short, bytes.
+    """
 
     limits: tuple[str, ...]
     used: str

@@ -13,9 +13,9 @@ class once(Generic[Value]):  # noqa: N801 - used as a decorator, as functools.ca
     """A method of no arguments as a property whose value is computed when it is first asked for, and kept.
 
     As `functools.cached_property`, but threads that ask at the same time wait for the first of them instead of
-    computing the same anew. If the computation fails, the next who asks tries again.
+    computing the same value again. If the computation fails, the next access tries again.
 
-    What computes the value must not hand work to other threads which ask for the same value: they would wait for it.
+    The computation must not wait for other threads that ask for the same value: neither would ever end.
     """
 
     def __init__(self, compute: Callable[[Any], Value]) -> None:
@@ -52,5 +52,5 @@ def known(instance: object, name: str) -> bool:
 
 
 def forget(instance: object, name: str) -> None:
-    """Let go of a value; it is computed anew when it is asked for again."""
+    """Delete a computed value; it is computed again at the next access."""
     instance.__dict__.pop(name, None)

@@ -1,4 +1,4 @@
-"""Telling how far work has come."""
+"""Reports of progress."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ Progress = Callable[[str, float], None]
 
 
 def silent(stage: str, fraction: float) -> None:
-    """Tell nobody."""
+    """Ignore the report; a `Progress` for callers that want none."""

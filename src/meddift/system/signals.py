@@ -1,4 +1,8 @@
-"""Signals that ask a program to stop: as an interruption, twice as an end, held back while files take their places."""
+"""Signals that ask a program to stop.
+
+The first signal interrupts the program, the second one ends it at once. Both wait while finished files replace old
+ones.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: Ctrl-C, what schedulers and `kill` send, and a terminal that was closed; Windows has not all of them.
+#: Sent by Ctrl-C, by schedulers and `kill`, and by a terminal that is closed; not all of them exist on Windows.
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 )
 
-#: Held while files take their places; an end without return waits for it.
+#: Held while finished files replace old ones; a process that ends at once waits for it.
 committing = threading.RLock()
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold signals that ask to stop back until the block has ended; the first of them is then raised anew.
+    """Delay signals that ask to stop until the block has ended; the first of them is handled then.
 
-    Python hands signals to the main thread only, so there is nothing to hold back in any other.
+    Python handles signals in the main thread only, so there is nothing to delay in any other.
     """
     if threading.current_thread() is not threading.main_thread():
         with committing:
@@ -58,8 +62,8 @@ def signals_held() -> Iterator[None]:
 def stop_signals(leave: Callable[[], None]) -> Iterator[list[int]]:
     """Turn the signals that ask to stop into KeyboardInterrupt; the second one leaves at once.
 
-    Python handles signals between two of its own instructions. A second one is noticed by a thread of its own, so
-    that nobody has to wait for a long computation in a library. It still waits for files that take their places.
+    Python handles signals between two of its own instructions. The second signal is noticed by a separate thread, so
+    that nobody has to wait for a long computation in a library. It still waits while files replace old ones.
 
     Args:
         leave: Ends the process; called on the second signal, from any thread.
@@ -103,7 +107,7 @@ def _watch(numbers: socket.socket, leave: Callable[[], None]) -> None:
 
 @contextmanager
 def noted_stop_signals() -> Iterator[list[int]]:
-    """Only note the first signal that asks to stop, so that what has begun can be finished; the second one interrupts.
+    """Record the first signal that asks to stop, so that work in progress can be finished; the second one interrupts.
 
     Within `stop_signals` the second one leaves at once, as everywhere.
 

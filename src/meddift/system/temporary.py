@@ -18,7 +18,7 @@ from pathlib import Path
 
 from meddift.errors import OutputError
 
-#: `.tmp-`, six digits of the machine, eight of the process, ten drawn. Twelve drawn ones are what version 0.1 wrote.
+#: `.tmp-`, six digits of the machine, eight of the process, ten random ones. Version 0.1 wrote twelve random ones.
 _NAME = re.compile(r"\.tmp-(?:([0-9a-f]{6})([0-9a-f]{8})[0-9a-f]{10}|[0-9a-f]{12})-")
 
 #: Seconds after which a file is left over: of a process of this machine that has ended, and of any other.
@@ -56,16 +56,16 @@ def discard(path: Path) -> None:
 
 
 def remove_all_in_use() -> None:
-    """Remove all temporary files of this process: for an end without return."""
+    """Remove all temporary files of this process, before it ends without returning."""
     for path in list(_in_use):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs of meddift left in a folder: old, and written by no process that is still there.
+    """Remove temporary files of killed runs from a folder: those that are old and whose process has ended.
 
-    Files with other names are never touched. Each folder is looked through once in the life of a process.
+    Files with other names are never touched. Each process searches each folder once.
     """
     with _lock:
         if folder in _swept:
@@ -78,7 +78,7 @@ def sweep(folder: Path) -> None:
 
 
 def sweep_tree(folder: Path) -> None:
-    """The same for a folder of ours and all folders in it, as soon as the process that wrote a file has ended."""
+    """Remove temporary files from one of meddift's own folders and all below it once their process has ended."""
     for path in folder.rglob(".tmp-*"):
         if path.is_file() and is_left_over(path, after_end=0.0):
             path.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def is_left_over(path: Path, *, after_end: float = _STALE_AFTER_END) -> bool:
 
 
 def _was_running(process: int, when: float) -> bool:
-    """Whether the process of this number is the one that was there at a time: numbers are given out again."""
+    """Whether the running process with this number was there at a given time; systems reuse process numbers."""
     import psutil
 
     try:
@@ -130,13 +130,13 @@ def _was_running(process: int, when: float) -> bool:
 
 @cache
 def _machine() -> str:
-    """Six digits for this machine, or this container."""
+    """Six hexadecimal digits that stand for this machine or container: from the sha256 of its host name."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 @contextlib.contextmanager
 def temporary_folder(purpose: str, inside: Path | None = None) -> Iterator[Path]:
-    """A folder that is removed at the end of the block; those that killed runs left for the same purpose go too.
+    """A folder that is removed at the end of the block; folders of killed runs with the same purpose are removed too.
 
     Args:
         purpose: A word for its name.

@@ -1,10 +1,10 @@
-"""Many small pieces of work on several processors: one thread a piece, instead of all threads on every operation.
+"""Many small pieces of work in parallel: one thread for each piece, instead of all threads for every operation.
 
-An operation on what fits into a processor's cache takes less time than it takes to wake up and gather threads for it.
+An operation on data that fits into a processor's cache takes less time than waking up several threads for it.
 
-How many threads an operation of PyTorch takes is kept by each thread for itself, and taken over from the whole program
-when a thread computes for the first time. So it is never changed in a thread that calls us: there are threads of our
-own, made once, that have said "one" and are used by all callers in turn.
+PyTorch keeps the number of threads of an operation for each calling thread. A new thread starts with the number that
+was set last in the program. That number is never changed in the caller's thread: the work runs in pools of threads,
+which are created once, set to one thread for each operation, and shared by all callers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
-#: Threads of our own, by how many they are.
+#: Pools of threads by their size.
 _pools: dict[int, ThreadPoolExecutor] = {}
 _making = threading.Lock()
 
@@ -29,7 +29,7 @@ _making = threading.Lock()
 def for_each(pieces: Iterable[Piece], work: Callable[[Piece], None], *, device: str = "cpu") -> None:
     """Do independent work on each piece, on as many processors as PyTorch may use in the thread that calls.
 
-    PyTorch computes on a single thread within the work, so what it computes does not depend on their number, nor on
+    PyTorch computes on a single thread within the work, so results depend neither on the number of threads nor on
     what other threads of the program do. May be called from any number of threads, which then share the processors.
 
     Args:
@@ -39,7 +39,7 @@ def for_each(pieces: Iterable[Piece], work: Callable[[Piece], None], *, device: 
             the other in the thread that calls.
 
     Raises:
-        Exception: what `work` raises; pieces that were not begun by then are left.
+        Exception: what `work` raises; pieces that have not begun by then are skipped.
     """
     count = torch.get_num_threads()
     todo = list(pieces)
@@ -57,12 +57,12 @@ def for_each(pieces: Iterable[Piece], work: Callable[[Piece], None], *, device: 
 
 
 def side_by_side(pieces: Iterable[Piece], work: Callable[[Piece], Result], *, device: str = "cpu") -> list[Result]:
-    """Do the same with a few large, independent pieces of work, as `for_each` does small ones.
+    """Do a few large, independent pieces of work in parallel and return their results.
 
     Args:
-        pieces: What to work on; a single one is done where it is, on as many threads as there are.
+        pieces: What to work on; a single one is done in the calling thread, with all threads of PyTorch.
         work: Called with each piece.
-        device: Where is computed: other devices than a processor are kept busy by one thread, one piece after another.
+        device: Where the work is computed; on other devices than the CPU, pieces are done one after the other.
 
     Returns:
         What `work` returns, in the order of the pieces.
@@ -80,7 +80,7 @@ def side_by_side(pieces: Iterable[Piece], work: Callable[[Piece], Result], *, de
 
 
 def _pool(count: int) -> ThreadPoolExecutor:
-    """So many threads in which PyTorch computes on one each."""
+    """A pool of `count` threads, in each of which PyTorch computes on one thread."""
     with _making:
         if count not in _pools:
             pool = ThreadPoolExecutor(count, thread_name_prefix="meddift")
@@ -92,24 +92,24 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 
 def _alone(gate: threading.Barrier) -> int:
-    """Make PyTorch compute on one thread in this one from now on; returns what it would have taken otherwise."""
+    """Set PyTorch to one thread within the calling thread; returns the number before."""
     usual = torch.get_num_threads()
-    gate.wait()  # all have asked before the first says anything
+    gate.wait()  # every thread reads the old number before one of them sets the new one
     torch.set_num_threads(1)
     return usual
 
 
 def _put_back(usual: int) -> None:
-    """What a thread says of itself is also what threads yet to come take over: one of no further use undoes that."""
+    """Restore the number that new threads start with: the one set last, here by a thread that ends at once."""
     last = threading.Thread(target=torch.set_num_threads, args=(usual,))
     last.start()
     last.join()
 
 
 def on_threads(count: int, work: Callable[[], Result]) -> Result:
-    """Do some work with PyTorch computing on so many threads, whatever it takes elsewhere in the program.
+    """Do some work with PyTorch computing on `count` threads, whatever is set elsewhere in the program.
 
-    The work is done in a thread of its own, in which alone that number holds.
+    The work is done in a separate thread; the number holds only there.
 
     Args:
         count: At least 1.
@@ -137,7 +137,7 @@ def on_threads(count: int, work: Callable[[], Result]) -> Result:
 
 
 def _begin_anew() -> None:
-    """A child process has none of its parent's threads, and none of them holds a lock."""
+    """Forget pools and locks after a fork: a child process has none of its parent's threads."""
     global _making
     _pools.clear()
     _making = threading.Lock()

@@ -15,8 +15,8 @@ def timed(seconds: MutableMapping[str, float], stage: str) -> Iterator[None]:
     """Add the time that a block takes, also one that fails, to `seconds[stage]`; several threads may share `seconds`.
 
     Args:
-        seconds: Stage -> seconds by the clock; changed.
-        stage: The name of this one.
+        seconds: Stage -> elapsed wall-clock seconds; modified in place.
+        stage: Name of the stage that the block belongs to.
     """
     started = time.perf_counter()
     try:
