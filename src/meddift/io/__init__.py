@@ -1,6 +1,6 @@
 """Files in and out: images, points and transforms. LPS and voxel indices exist only here and in `library_images`.
 
-Nothing heavy is loaded until it is used: importing this package takes neither SimpleITK nor nibabel.
+Modules are imported on first use: importing this package loads neither SimpleITK nor nibabel.
 """
 
 from __future__ import annotations

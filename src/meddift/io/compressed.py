@@ -1,4 +1,4 @@
-"""Files that may be compressed, read so that damage is noticed and no size is believed that a file cannot hold."""
+"""Reading of files that may be compressed; damage is detected, and sizes that a file cannot hold are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Compression = Literal["none", "gzip", "zlib", "bzip2"]
 #: of 900 kB into some 40 bytes.
 _LARGEST_RATIO = {"none": 1, "gzip": 1032, "zlib": 1032, "bzip2": 50_000}
 
-#: What may follow the voxels. More is no padding, and a few kB of compressed zeros could take minutes to read.
+#: Largest number of bytes after the voxels. More is not padding, and a few kB of compressed zeros could take minutes.
 _LARGEST_REST = 1 << 24
 
 #: What to do about a damaged file.
@@ -102,7 +102,7 @@ def read_voxels(
         MemoryLimitError: if the voxels do not fit into memory.
     """
     size = dtype.itemsize
-    for length in shape:  # Python's integers: dimensions from a damaged header overflow any other
+    for length in shape:  # Python's integers do not overflow, whatever a damaged header says
         size *= int(length)
     start = 0
     if compression is None:
@@ -139,7 +139,7 @@ def require_room(path: Path, size: int, *, offset: int = 0, compression: Compres
         compression: As for `opened`.
 
     Raises:
-        ImageError: if that cannot be.
+        ImageError: if the file is too small for `size` bytes.
     """
     with opened(path, offset=offset, compression=compression) as stream:
         _require_room(stream, path, offset, size)
@@ -189,7 +189,7 @@ def _compression_of(stream: Any) -> Compression:
 
 
 def _skip(stream: IO[bytes], count: int) -> None:
-    """Read and forget, so that nothing is built of a length that a header only claims."""
+    """Read and discard bytes piece by piece, so that no memory is allocated for a length that a header only claims."""
     if _compression_of(stream) == "none":
         stream.seek(count, io.SEEK_CUR)
         return

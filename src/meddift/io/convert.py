@@ -1,4 +1,4 @@
-"""Scans that are in memory already, as objects of other libraries."""
+"""Conversion of scans in memory, as objects of other libraries, to volumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_volume(
     series: str | None = None,
     check: bool = True,
 ) -> Volume:
-    """Take a scan in whatever form the caller has it.
+    """Convert a scan from any supported form to a volume.
 
     Args:
         scan: A path (see `read_volume`), a Volume, a SimpleITK.Image, a nibabel image, a TorchIO image, or a
@@ -70,7 +70,7 @@ def as_volume(
 
 
 def from_sitk(image: Any, *, check: bool = True) -> Volume:
-    """Take a SimpleITK.Image (its world is LPS mm).
+    """Convert a SimpleITK.Image, whose world is LPS mm.
 
     Args:
         image: 3D, scalar.
@@ -101,7 +101,7 @@ def _is_nibabel_image(scan: Any) -> bool:
 
 
 def _from_nibabel(image: Any, *, nifti_form: NiftiForm | None, assume_geometry: bool, check: bool) -> Volume:
-    """Take a nibabel image; a NIfTI header is judged as that of a file."""
+    """Convert a nibabel image; its NIfTI header is checked like that of a file."""
     import nibabel
 
     from meddift.io.nifti_geometry import TOLERANCE_MM, corner_distance, nifti_affine
@@ -135,7 +135,7 @@ def _from_nibabel(image: Any, *, nifti_form: NiftiForm | None, assume_geometry: 
 
 
 def _from_metatensor(tensor: Any, *, check: bool) -> Volume:
-    """Take a MONAI MetaTensor; its world is RAS unless its metadata says LPS."""
+    """Convert a MONAI MetaTensor; its world is RAS unless its metadata says LPS."""
     name = "the MetaTensor"
     data = tensor.detach().cpu().numpy()
     if data.ndim == 4 and data.shape[0] == 1:
@@ -151,7 +151,7 @@ def _from_metatensor(tensor: Any, *, check: bool) -> Volume:
 
 
 def _from_torchio(image: Any, *, check: bool) -> Volume:
-    """Take an image of TorchIO: a tensor of (1, X, Y, Z) with an affine to world RAS mm."""
+    """Convert an image of TorchIO: a tensor of (1, X, Y, Z) with an affine to world RAS mm."""
     name = "the TorchIO image"
     data = np.asarray(image.data)
     if data.ndim == 4 and data.shape[0] == 1:
@@ -161,7 +161,7 @@ def _from_torchio(image: Any, *, check: bool) -> Volume:
 
 
 def _finished(data: NDArray[Any], affine: NDArray[np.float64], name: str, *, check: bool) -> Volume:
-    """The last steps that are the same for all."""
+    """Last steps, common to all libraries: checks of content and geometry, type of the values."""
     from meddift.geometry import Grid
 
     shape = (data.shape[0], data.shape[1], data.shape[2])

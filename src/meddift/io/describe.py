@@ -1,4 +1,4 @@
-"""What an image says about itself, told without reading its voxels."""
+"""Description of an image from its header, without reading its voxels."""
 
 from __future__ import annotations
 

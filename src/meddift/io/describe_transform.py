@@ -1,4 +1,4 @@
-"""What a transform file holds, told in numbers that people can check."""
+"""Description of a transform file in numbers that a user can check."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def holds_displacements(path: Path) -> bool:
     if not is_field_name(path):
         return False
     try:
-        # Where it lies makes no difference to what it is.
+        # Whether it is a displacement field does not depend on its geometry.
         read_field_header(path, nifti_form=None, assume_geometry=True)
     except (TransformError, MissingFileError):
         return False
@@ -67,7 +67,7 @@ def holds_displacements(path: Path) -> bool:
 
 
 def _direction(sidecar: dict[str, Any] | None) -> str:
-    """By the sidecar, which knows the inverse; else as every program reads the file."""
+    """Direction of the transform: from the sidecar, which knows inverses, else as every program reads the file."""
     told = sidecar.get("direction") if sidecar is not None else None
     if isinstance(told, dict) and set(told) >= {"points", "images"}:
         return f"points: {told['points']}; images: {told['images']}"
@@ -75,14 +75,14 @@ def _direction(sidecar: dict[str, Any] | None) -> str:
 
 
 def _flat(transform: Transform) -> list[Transform]:
-    """Parts of parts, in the order of application."""
+    """All parts, with nested compositions resolved, in the order of application."""
     if isinstance(transform, CompositeTransform):
         return [inner for part in transform.parts for inner in _flat(part)]
     return [transform]
 
 
 def _part(part: Transform) -> dict[str, Any]:
-    """One part."""
+    """Entries that describe one part."""
     if isinstance(part, AffineTransform):
         # The rotation of the polar decomposition: Higham 1986, doi:10.1137/0907079.
         left, _, right = np.linalg.svd(part.matrix[:3, :3])

@@ -2,7 +2,7 @@
 
 The grid is built from where each slice says it lies (`dicom_grid`). A series whose slices do not lie on one
 even grid is refused: a missing slice or a second time point would shift points. Slices of a tilted gantry are
-resampled onto orthogonal axes, and it is said.
+resampled onto orthogonal axes, and a note says so.
 """
 
 from __future__ import annotations

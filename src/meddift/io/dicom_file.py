@@ -32,7 +32,7 @@ _NOT_IMAGES = (
     "1.2.840.10008.5.1.4.1.1.104.",
     "1.2.840.10008.5.1.4.1.1.9.",
 )
-#: CT, MR and PET, classic and enhanced: such an object without pixels is a damaged file.
+#: SOP classes of CT, MR and PET, classic and enhanced: such an object without pixels is a damaged file.
 _SCANS = tuple(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "2.1", "4", "4.1", "128", "130"))
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -42,14 +42,14 @@ _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 
 
 _MOST_FRAMES = 100_000
-#: The header of an image stands in its first bytes; tables of a vendor behind it do not matter here.
+#: Bytes that are searched for identifiers; private data of a vendor after them does not matter here.
 _LARGEST_HEAD = 1 << 16
 _quiet = threading.Lock()
 
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Read without pydicom's remarks about values: odd values are judged here, once, by what they mean."""
+    """Suppress pydicom's warnings about values within the block; meddift checks the values itself."""
     from pydicom import config
 
     with _quiet, warnings.catch_warnings(), config.disable_value_validation():
@@ -98,7 +98,7 @@ def read_slices(path: Path) -> list[DicomSlice] | None:
 
 
 def series_named_in(path: Path) -> frozenset[str]:
-    """Every SeriesInstanceUID that is to be found in the first bytes of a file that cannot be read."""
+    """Every SeriesInstanceUID in the first bytes of a file that cannot be read."""
     try:
         with path.open("rb") as stream:
             start = stream.read(_LARGEST_HEAD)
@@ -208,7 +208,7 @@ def _pixel_format(header: DicomValues, syntax: str, offset: int, tag: int, datas
 
 
 def _problem(header: DicomValues, pixels: PixelFormat) -> str:
-    """What a header says that cannot be used, as a clause; "" if there is nothing."""
+    """Why an image cannot be used according to its header, as a clause; "" if it can."""
     if pixels.dtype.kind == "V":
         return f"pixels are stored in {header.integer('allocated')} bits each"
     if not (np.isfinite(pixels.slope) and np.isfinite(pixels.intercept)) or pixels.slope == 0:
@@ -227,7 +227,7 @@ def _problem(header: DicomValues, pixels: PixelFormat) -> str:
 
 
 def _place(header: DicomValues) -> dict[str, Any]:
-    """Where an image lies, and what tells it apart from others at the same place."""
+    """Fields of `DicomSlice` for the place of an image, and for telling it from others at the same place."""
     orientation = header.numbers("orientation", 6)
     return {
         "position": header.numbers("position", 3),

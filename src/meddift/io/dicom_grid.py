@@ -1,4 +1,4 @@
-"""From DICOM slices to one grid, or to a sentence that says why they lie on none.
+"""The grid of DICOM slices, or an error that says why they do not lie on one.
 
 The grid is built from where each slice says it lies (ImagePositionPatient, DICOM PS3.3 C.7.6.2), not from slice
 thickness, instance numbers or file names.
@@ -19,14 +19,14 @@ from meddift.io.dicom_slice import DicomSlice
 
 _SEPARATE = "Put the slices of one scan into a folder of their own."
 
-#: Distance from its place on the grid, in voxels, up to which a slice is read there. Beyond it, a point on that
-#: slice would be told at a place that is wrong by more than people notice.
+#: Largest distance of a slice from its place on the grid, in voxels. Beyond it, points on that slice would be
+#: misplaced noticeably.
 _ROUNDING_VOXELS = 0.1
 
-#: Distances that nobody needs to hear of, mm: decimal strings of DICOM are rounded by less.
+#: Distances from the grid up to this are not reported, mm; the rounding of DICOM's decimal strings causes them.
 _UNSAID_MM = 1e-3
 
-#: No gantry is tilted further; beyond it an orientation is wrong.
+#: Largest tilt of a gantry; beyond it an orientation must be wrong.
 _LARGEST_TILT_DEGREES = 45.0
 
 
@@ -37,9 +37,9 @@ class SliceLayout:
     Attributes:
         slices: In order along their normal.
         grid: The grid: that of the slices, or, where the gantry was tilted, an orthogonal one around them.
-        tilt_degrees: Angle between the normal of the slices and the way from one to the next; 0 where it is none.
-        shift: (2,) float64, how far each slice lies beyond the one before, in columns and rows; zeros without tilt.
-        first: (2,) int, column and row of the first slice that voxel (0, 0, 0) of `grid` is.
+        tilt_degrees: Angle between the normal of the slices and the line from one slice to the next; 0 without tilt.
+        shift: (2,) float64, in-plane shift from each slice to the next, in columns and rows; zeros without tilt.
+        first: (2,) int, column and row of the first slice at which voxel (0, 0, 0) of `grid` lies.
         notes: Sentences about rounding and resampling.
     """
 
@@ -54,7 +54,7 @@ class SliceLayout:
 def grid_of_slices(slices: Sequence[DicomSlice], name: str) -> SliceLayout:
     """Order slices along their normal and lay a grid through the places that they state.
 
-    First place and step are those of the straight line with the smallest squared distances from all of them.
+    First position and step are those of the straight line that fits all positions with least squares.
 
     Args:
         slices: At least two slices of one series, in any order.
@@ -121,7 +121,7 @@ def heights(slices: Sequence[DicomSlice]) -> NDArray[np.float64]:
 
 
 def _require_one_plane(slices: Sequence[DicomSlice], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Refuse slices that do not belong together, or say too little; the unit vectors along rows and columns."""
+    """Check that slices have one orientation, size and spacing; returns the unit vectors along rows and columns."""
     first = slices[0]
     for item in slices:
         if not item.placed:
@@ -164,7 +164,7 @@ def _explain(
     voxel: NDArray[np.float64],
     name: str,
 ) -> None:
-    """Say why slices lie on no even grid; always raises."""
+    """Raise the error that says why slices do not lie on an evenly spaced grid; never returns."""
     unit = _rounded_to(ordered, placed)
     if unit is not None:
         raise GeometryError(

@@ -1,4 +1,4 @@
-"""Which slices of a DICOM series make one scan: scouts and captures apart, acquisitions of one place apart."""
+"""Grouping of a DICOM series into scans: scouts, captures and repeated acquisitions are separated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DicomSeries:
         size: Columns and rows of its first slice.
         slices: Its slices, in the order of their files.
         part: What tells this acquisition from the others of its series, or "".
-        rank: 0 for a 3D scan, 1 for what may be one (two slices, a localizer, captures), 2 for what is none.
+        rank: 0 for a 3D scan, 1 for a possible one (two slices, a localizer, captures), 2 for anything else.
     """
 
     uid: str
@@ -57,12 +57,12 @@ class DicomSeries:
 
 
 def series_of(group: list[DicomSlice], others: Counter[str]) -> list[DicomSeries]:
-    """What one SeriesInstanceUID stands for: mostly one scan, sometimes with a scout, sometimes several scans."""
+    """Scans under one SeriesInstanceUID: usually one, sometimes with a scout, sometimes several."""
     usable = [item for item in group if item.kind == "scalar" and item.placed]
     if not usable:
         return [_series(group, rank=2)]
     rest = len(group) - len(usable)
-    # Some slices without a place, or with words where numbers belong, are damage in the scan itself, not leftovers.
+    # A few slices without a position, or with text in place of numbers, are damaged slices of the scan itself.
     captures = [item for item in group if item not in usable and (item.captured or item.kind != "scalar")]
     if rest > len(captures):
         return [_series([item for item in group if item not in captures], rank=0)]
@@ -90,14 +90,14 @@ def series_of(group: list[DicomSlice], others: Counter[str]) -> list[DicomSeries
 
 
 def _series(slices: Sequence[DicomSlice], *, rank: int, number: int | None = None, part: str = "") -> DicomSeries:
-    """The public face of a group of slices."""
+    """A `DicomSeries` made from a group of slices."""
     first = slices[0]
     uid = first.uid if number is None else f"{first.uid}:{number}"
     return DicomSeries(uid, first.description, first.modality, first.size, tuple(slices), part, rank)
 
 
 def _rank(slices: Sequence[DicomSlice]) -> int:
-    """How much of a 3D scan it is."""
+    """`DicomSeries.rank` of a group of slices."""
     if len(slices) < 2:
         return 2
     if len(slices) < 3 or all(item.localizer or item.captured for item in slices):
@@ -106,7 +106,7 @@ def _rank(slices: Sequence[DicomSlice]) -> int:
 
 
 def _by_orientation(slices: Sequence[DicomSlice]) -> list[list[DicomSlice]]:
-    """Slices whose planes are parallel, together."""
+    """Slices in groups of parallel planes."""
     groups: list[list[DicomSlice]] = []
     for item in slices:
         axes = np.concatenate([item.row, item.column])

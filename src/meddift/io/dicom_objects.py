@@ -31,8 +31,8 @@ class Segment:
     Attributes:
         number: Its number in the mask.
         name: For people, such as "lesion 3".
-        tracking: What decides its tracking UID: the same for the same lesion in every study; None where it is not
-            known which lesion it is, because an identifier of its own would say that it is another one.
+        tracking: Text from which its tracking UID is made, the same for the same lesion in every study; None if it is
+            not known which lesion it is, because a new UID would declare it a different one.
         organ: Finding site in words, or "".
         measurements: Name ("long", "short", "volume") -> value in mm or mm3.
     """
@@ -206,7 +206,7 @@ def is_segmentation(path: Path) -> bool:
 
 
 def tracking_uid(name: str) -> str:
-    """The same UID for the same name, for ever: of a name-based UUID (PS3.5 B.2; RFC 4122, version 5)."""
+    """A UID that depends on the name only: that of a name-based UUID (PS3.5 B.2; RFC 4122, version 5)."""
     import uuid
 
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'https://github.com/meddift/meddift/{name}').int}"
@@ -237,7 +237,7 @@ def _described(hd: Any, place: int, segment: Segment) -> Any:
 
 
 def _without_tracking_uid(group: Any) -> None:
-    """Take out the identifier that highdicom makes up: it would say that this is another lesion than all others."""
+    """Remove the tracking UID that highdicom generates: it would declare this lesion different from all others."""
     items = group[0].ContentSequence
     for number in reversed(range(len(items))):
         # (112040, DCM): tracking unique identifier.

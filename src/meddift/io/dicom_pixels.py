@@ -18,7 +18,7 @@ _TOGETHER = 32
 
 
 def read_values(layout: SliceLayout, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Values of all slices after rescaling, which is what they mean (HU in CT).
+    """Read the values of all slices and rescale them to their unit (HU in CT).
 
     MONOCHROME1 says how a viewer shows an image, not what its values mean; it changes nothing here.
 
@@ -70,7 +70,7 @@ def _native(item: DicomSlice) -> NDArray[Any]:
     bits = 8 * pixels.dtype.itemsize
     if pixels.dtype.kind == "f" or pixels.stored == bits:
         return values
-    # Unused bits may hold anything, such as overlays: shift them out, and the sign in.
+    # Unused bits may hold anything, such as overlays: shifting up and down removes them and extends the sign.
     values = values.astype(values.dtype.newbyteorder("="))
     return (values << (bits - 1 - pixels.high)) >> (bits - pixels.stored)
 

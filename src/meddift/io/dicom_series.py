@@ -1,7 +1,7 @@
-"""Which of the many things in a folder of DICOM files is the scan.
+"""Selection of the scan among the files of a DICOM folder.
 
 Folders come as archives export them: nested by patient, study and series, with scouts, secondary captures, reports
-and vendors' objects beside the scan. The one 3D series is taken, and what was left out is said.
+and vendors' objects beside the scan. The only 3D series is taken, and a note lists what was left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FolderContent:
 
     Attributes:
         series: Series of images, 3D scans first, then by number of slices.
-        others: How many files were left out before, by what they are.
+        others: Number of files that belong to no series, by their kind in words.
         damaged: DICOM files that cannot be read.
         strangers: Files that are no DICOM files.
     """
@@ -43,9 +43,9 @@ class FolderContent:
     strangers: tuple[Path, ...] = ()
 
     def damage_in(self, chosen: DicomSeries) -> ImageError | None:
-        """Why a series is not whole: a damaged file says that it belongs to it, or says nothing and is named like it.
+        """Why a series may be incomplete: a damaged file names this series, or names none and has a similar file name.
 
-        The last slice of a scan leaves no gap when it is lost.
+        Without this check a lost last slice would not be noticed, because it leaves no gap.
         """
         like = {(path.parent, _pattern(path)) for path in chosen.files}
         belongs = f"is one of the slices of the DICOM series {one_line(chosen.slices[0].uid)}"
@@ -239,12 +239,12 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _pattern(path: Path) -> str:
-    """A name without its numbers: slices of one scan have it in common."""
+    """A file name without its digits, which is the same for all slices of most scans."""
     return re.sub(r"\d+", "#", path.name)
 
 
 def _where(one: DicomSeries, folder: Path) -> str:
-    """In which folder a series lies, where all of it lies in one below."""
+    """Name of the subfolder that holds a whole series, for messages; "" if there is none."""
     places = {path.parent for path in one.files}
     if len(places) != 1:
         return ""

@@ -1,4 +1,4 @@
-"""One DICOM image as its header tells it: where it lies, how its pixels are stored, what it belongs to."""
+"""The header of one DICOM image: its geometry, the storage of its pixels, and its series."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Header values that tell apart what was recorded at the same place twice: one scan has one value of each, or values
-#: that change from one range of slices to the next.
+#: Header values that distinguish repeated acquisitions of the same place. A scan has one value of each, or values that
+#: change from one range of slices to the next.
 TELLING_APART = (
     ("acquisition", "acquisition"), ("temporal", "time point"), ("echo", "echo"), ("echo_time", "echo time"),
     ("b_value", "b-value"), ("kvp", "tube voltage"), ("kernel", "kernel"), ("trigger", "trigger time"),

@@ -1,7 +1,7 @@
 """Compressed pixels of DICOM files, decompressed by GDCM in a process of its own.
 
-Damaged JPEG streams end the process that decodes them. GDCM gets files that hold the pixels and their format and
-nothing else: no rescaling that it would apply, no MONOCHROME1 that it would invert, no header to stumble over.
+Damaged JPEG streams can crash the process that decodes them. GDCM is given files with the pixels and their format
+only: it would otherwise apply rescaling, invert MONOCHROME1, and fail at unusual headers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meddift.io.compressed import AGAIN
 from meddift.io.dicom_file import quiet_pydicom
 from meddift.io.itk import captured_messages, one_sentence
 
-#: Seconds after which a decoder will not end any more: for all files, and for each.
+#: Time limit of the decoder, seconds: for all files together, and in addition for each file.
 _PATIENCE = (60.0, 10.0)
 
 _FORMAT = (

@@ -1,7 +1,7 @@
 """Values of DICOM data sets, parsed here from their bytes.
 
-pydicom's own conversion takes most of the time of a folder of thousands of files, and raises where a value is no
-number, which is a thing to be told and not to stumble on.
+pydicom's own conversion takes most of the time of reading thousands of files, and raises an error where a value is not
+a number; here such values become NaN, and the caller reports them.
 """
 
 from __future__ import annotations

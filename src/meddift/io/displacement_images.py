@@ -1,7 +1,7 @@
 """Displacement fields in images of vectors: `.nii`, `.nii.gz`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`.
 
-Headers are judged as those of scans, and values are read to the last byte, checksum included: ITK takes what a
-cut-off NIfTI file lacks for zeros.
+Headers are checked like those of scans, and values are read to the last byte, checksum included: ITK fills a cut-off
+NIfTI file with zeros.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the header of an image file says, and what is wrong with it, before any voxel is read."""
+"""The header of an image file and its problems, before any voxel is read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from meddift.errors import GeometryError, ImageError, MeddiftError
 from meddift.geometry import Grid
 from meddift.geometry.voxel_space import SHEAR_TOLERANCE
 
-#: The way out where a header says what cannot be.
+#: Advice for headers with impossible values.
 REPAIR = "Write the file again with the tool that made it, or repair the header."
 
-#: The way out where a header does not say where the scan lies.
+#: Advice for headers that do not state the position and direction of the scan.
 ASSUME = (
     "Use the file from before this was lost, or say --assume-geometry to take what ITK fills in: axes to the "
     "left, to posterior and to superior, the first voxel at the origin, spacing 1 mm."

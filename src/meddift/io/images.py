@@ -74,7 +74,7 @@ def read_volume(
         raise header.problems[0]
     for note in header.notes:
         logger.warning("%s", note)
-    # The stored voxels, and beside them the array handed out.
+    # The stored voxels and the returned array are in memory at the same time.
     voxels = math.prod(header.shape)
     require_memory(voxels * (header.dtype.itemsize + min(header.dtype.itemsize, 8) + 4), f"reading {header.path}")
     modality = str(header.details.get("modality", ""))
@@ -120,7 +120,7 @@ def write_volume(volume: Volume, path: Path | str, *, like_dtype: DTypeLike | No
 
 
 def check_scan(volume: Volume, name: str = "the scan") -> Volume:
-    """Refuse a scan that cannot be matched, and fill voxels that are not numbers.
+    """Refuse a scan that cannot be matched, and fill voxels that are NaN or infinite.
 
     Args:
         volume: A scan.
@@ -161,7 +161,7 @@ def read_header(
     series: str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> ImageHeader:
-    """Read and judge the header of an image of any known format; arguments as for `read_volume`.
+    """Read and check the header of an image of any known format; arguments as for `read_volume`.
 
     `progress` is called with a sentence and the share that is done, while headers of a DICOM folder are read.
 
@@ -247,7 +247,7 @@ def _voxels(header: ImageHeader) -> NDArray[Any]:
 
 
 def _not_readable(path: Path) -> str:
-    """Why a file is no scan that can be read: what its name and its first bytes say."""
+    """A sentence that says why a file cannot be read as a scan, from its name and its first bytes."""
     try:
         found = what_it_is(path)
     except OSError as error:
@@ -269,7 +269,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def require_existing(path: Path) -> None:
-    """Raise MissingFileError that names what may have been meant."""
+    """Raise MissingFileError if a path does not exist, with a suggestion of a similar name."""
     try:
         if path.exists():
             return

@@ -1,4 +1,4 @@
-"""SimpleITK whose errors are one sentence each, and whose warnings do not go straight to the terminal."""
+"""Helpers for SimpleITK: errors as one sentence, warnings in the log, geometry and pixel types."""
 
 from __future__ import annotations
 

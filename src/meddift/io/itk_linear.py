@@ -20,7 +20,7 @@ from meddift.io.text_header import shortened
 
 Floats = NDArray[np.float64]
 
-#: Beyond this no number of a transform in mm makes sense; damaged files hold such.
+#: Largest absolute value of a number in a transform, mm; larger ones occur in damaged files only.
 LARGEST = 1e9
 
 

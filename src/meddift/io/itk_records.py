@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from meddift.errors import TransformError
 from meddift.io.compressed import AGAIN
 
-#: No composition of transforms is longer.
+#: Largest number of transforms in a file.
 MOST_RECORDS = 500
 
 

@@ -1,4 +1,4 @@
-"""ITK's transforms and ours, in memory: the frames, the order of compositions, and what has no class of ours."""
+"""Conversion between transforms of ITK (LPS) and of meddift (RAS): frames, order of compositions, B-splines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ItkTransform:
     def apply(self, positions: ArrayLike) -> Floats:
         """Map (N, 3) world RAS mm on the fixed scan to the moving scan; NaN rows stay NaN.
 
-        Point by point through `TransformPoint`: a few microseconds each.
+        Points are mapped one after the other by SimpleITK's `TransformPoint`.
         """
         world = np.asarray(positions, dtype=np.float64)
         flat = flip_ras_lps(world).reshape(-1, 3)

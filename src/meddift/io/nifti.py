@@ -23,7 +23,7 @@ from meddift.io.nifti_geometry import NiftiForm, nifti_affine
 from meddift.io.sniff import what_it_is
 from meddift.library_images import nifti_image
 
-#: The largest offset of voxels that any writer could mean: headers with pictures or tables have some MB.
+#: Largest offset of the voxels that is accepted, bytes.
 _LARGEST_OFFSET = 1 << 40
 
 #: Either file of a pair: its stem, which half it is, and whether that is compressed.
@@ -126,7 +126,7 @@ def write_nifti_image(image: Any, path: Path, *, compressed: bool) -> None:
         if not compressed:
             image.to_stream(stream)
             return
-        # No name and no time in the gzip header.
+        # Without name and time in the gzip header, equal images give equal files.
         with gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=3, mtime=0) as packed:
             image.to_stream(packed)
 

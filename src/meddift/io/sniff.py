@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever its name says: for messages about files that are not what was meant."""
+"""The kind of a file from its first bytes, for messages about files with a wrong name or of a wrong kind."""
 
 from __future__ import annotations
 

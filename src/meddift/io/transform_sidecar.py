@@ -1,4 +1,4 @@
-"""`transform.json`: what a transform file does not say about itself, beside it; and displacements in voxels."""
+"""`.transform.json`: a sidecar file with what a transform file does not state; and Learn2Reg displacements."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sidecar_path(path: Path) -> Path:
 def transform_sidecar(
     fixed: Volume, moving: Volume, *, inverse: bool = False, more: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What to know before using a transform file, ready for JSON.
+    """Content of a sidecar: direction, use in 3D Slicer, and both scans of a transform, ready for JSON.
 
     Args:
         fixed: The fixed scan.
@@ -67,11 +67,11 @@ def write_sidecar(content: Mapping[str, Any], path: Path | str) -> None:
 
 
 def file_entry(written: Path, *, name: str) -> dict[str, Any]:
-    """What a sidecar says about its file, so that a damaged or exchanged one is noticed.
+    """Name, size and sha256 of a transform file for its sidecar, by which a damaged or replaced file is noticed.
 
     Args:
         written: The file as it stands on disk, perhaps under a temporary name.
-        name: Its name for good.
+        name: Its final name.
     """
     with written.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -131,7 +131,7 @@ def require_same_file(path: Path) -> None:
 
 
 def write_learn2reg(transform: Transform, fixed: Grid, moving: Grid, path: Path | str) -> None:
-    """Write displacements as Learn2Reg wants them: (X, Y, Z, 3) on the fixed voxels, in voxels.
+    """Write a displacement field in the layout of Learn2Reg: (X, Y, Z, 3) on the fixed grid, in voxels.
 
     At fixed voxel i the moving voxel is `i + d(i)`, in the order of axes in which the arrays are stored
     (Learn2Reg's own evaluation; no flip).

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meddift.models.loader import load_model
     from meddift.models.network import DiffusionModel
 
-#: Names whose modules are only needed for work, most of them with torch -> the module. Loaded on first use (PEP 562).
+#: Public name -> module, for names that are imported on first use (PEP 562) because most of their modules load torch.
 _HEAVY = {
     "DiffusionModel": "meddift.models.network",
     "PullProgress": "meddift.models.hub",

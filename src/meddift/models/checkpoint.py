@@ -1,4 +1,4 @@
-"""Reading weights files without ever running code that stands in them."""
+"""Reading weights files without ever running code that they contain."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NESTED = (
 #: Prefixes that training wrappers (distributed data parallel, compile) put before every name.
 _WRAPPERS = ("module.", "_orig_mod.")
 
-#: How a text file begins that stands in for a large file in a repository cloned without Git LFS.
+#: Beginning of the text files that a repository cloned without Git LFS holds in place of large files.
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -162,7 +162,7 @@ def _read_pickle(path: Path) -> Checkpoint:
 
 
 class _Inert:
-    """Stands in for an object of a file that is not wanted: takes whatever it is given and does nothing."""
+    """Placeholder for an object in a file that is not needed: accepts any arguments and does nothing."""
 
     def __init__(self, *_arguments: Any) -> None: ...
 

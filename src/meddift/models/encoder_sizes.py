@@ -1,14 +1,14 @@
-"""How much of a scan `lean_encoder` keeps at a time; here, so that memory can be estimated without loading torch."""
+"""Sizes that determine the memory of `lean_encoder`, in a module that does not load torch, for estimates."""
 
 from __future__ import annotations
 
 from meddift.models.spec import ModelSpec
 
-#: Numbers of a slab: enough for the threads, little beside an activation.
+#: Floats in a slab: enough work for all threads, but small compared with a whole activation.
 SLAB_NUMBERS = 16_000_000
-#: What is kept of the output of a block's first convolution unless memory is short, bytes.
+#: How much of the output of a block's first convolution is kept unless memory is short, bytes.
 HIDDEN_BYTES = 2_500_000_000
-#: Slabs that are there at a time: read, activated, padded, convolved, and one of what it is added to.
+#: Slabs in memory at a time: read, activated, padded, convolved, and one of the shortcut that is added.
 _SLABS = 5
 
 
@@ -17,8 +17,8 @@ def encoder_bytes(spec: ModelSpec, voxels: int, *, spare: bool = False) -> int:
 
     Args:
         spec: The model.
-        voxels: Of the grid that the network sees.
-        spare: Whether as little as possible is kept.
+        voxels: Number of voxels of the prepared scan.
+        spare: Whether the encoder runs with the least memory, as in `DiffusionModel.encode`.
     """
     if spec.latent.kind != "autoencoder":
         return 0

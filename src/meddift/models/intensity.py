@@ -1,7 +1,8 @@
 """Which intensity rule a scan is given: that of the model, or one made from the scan itself.
 
-A network that was trained on CT expects Hounsfield units. Of anything else it can still use the structure, if the
-range of the scan fills the range that it was trained on. In a window of Hounsfield units an MR scan fills a tenth.
+A network that was trained on CT expects Hounsfield units. In other scans it can still recognise structure if their
+intensities are mapped to the range that it was trained on. Under a window of Hounsfield units, an MR scan would use
+only a small part of that range.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from numpy.typing import NDArray
 from meddift.models.spec import Intensity, ModelSpec
 from meddift.volume import Volume
 
-#: Percentiles between which a scan without units is spread: of all voxels, and of the body.
+#: Percentiles that are mapped to the ends of the range: the lower one of all voxels, the upper one of the body.
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
-#: What exceeds this share of the range is body, not air.
+#: Voxels above this share of the range count as body, not air.
 BODY_SHARE = 0.1
-#: Fat and lung lie below this, HU: a CT that shows neither has hardly been seen.
+#: Fat and lung lie below this, HU; almost every CT shows one of them.
 BELOW_WATER_HU = -40.0
-#: Least share of the voxels of a CT that lie below, and above which value no tissue, metal or bone lies, HU.
+#: Smallest share of voxels of a CT below `BELOW_WATER_HU`, and the largest value of bone or metal, HU.
 LEAST_BELOW, HIGHEST_HU = 1e-3, 40000.0
-#: Air in the scan, HU.
+#: Values of a CT do not lie below this, HU.
 LOWEST_HU = -5000.0
-#: About so many voxels are looked at.
+#: About how many voxels are examined.
 _LOOKED_AT = 500_000
 
 
@@ -33,10 +34,10 @@ class IntensityChoice:
     """The rule for one scan.
 
     Attributes:
-        rule: From intensities to the values that the network sees.
-        modality: What the scan is taken for: "CT", "MR", another DICOM modality, or "other".
-        reason: Which rule, and why, in words.
-        warning: What is suspicious about it; else empty.
+        rule: Mapping from intensities to the values that the network sees.
+        modality: What the scan is treated as: "CT", "MR", another DICOM modality, or "other".
+        reason: Which rule was chosen and why, in words.
+        warning: What is suspicious about the scan; "" if nothing is.
     """
 
     rule: Intensity
@@ -51,7 +52,7 @@ class IntensityChoice:
 
 
 def choose_intensity(volume: Volume, spec: ModelSpec) -> IntensityChoice:
-    """Decide by what the scan is said to be (`Volume.modality`), else by its values.
+    """Choose the rule by the modality of the scan (`Volume.modality`), or by its values if that is unknown.
 
     A model that has a percentile rule of its own keeps it.
 
@@ -86,7 +87,11 @@ def choose_intensity(volume: Volume, spec: ModelSpec) -> IntensityChoice:
 
 
 def robust_range(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Air and the brightest tissue of a scan without units that is not constant."""
+    """Intensities of air and of the brightest tissue of a scan without units.
+
+    Args:
+        values: (N,) float64, voxels of the scan, not all equal.
+    """
     low, top = (float(v) for v in np.percentile(values, (LOW_PERCENTILE, HIGH_PERCENTILE)))
     body = values[values > low + BODY_SHARE * (top - low)]
     high = float(np.percentile(body, HIGH_PERCENTILE)) if len(body) else top
@@ -94,7 +99,11 @@ def robust_range(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def why_not_hounsfield(values: NDArray[np.float64]) -> str:
-    """Why values cannot be Hounsfield units, in words; empty if they can."""
+    """Why values cannot be Hounsfield units, in words; "" if they can.
+
+    Args:
+        values: (N,) float64, voxels of the scan.
+    """
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
         return "its values lie between 0 and 1, which are not Hounsfield units"
@@ -113,10 +122,13 @@ def why_not_hounsfield(values: NDArray[np.float64]) -> str:
 
 
 def looks_like_ct(values: NDArray[np.float64]) -> bool:
-    """Whether values that are not Hounsfield units may be those of a CT all the same.
+    """Whether values that are not Hounsfield units may still be those of a CT.
 
-    In MR nothing separates air from tissue but noise; a CT of a body has a second heap at its air. What tells is how
-    scans of CT are usually spoilt: to 0..1, to 8 bits, or with 1024 or 32768 added.
+    Recognised are the usual ways in which CT scans lose their units: scaled to 0..1, scaled to 8 bits, or with 1024 or
+    32768 added.
+
+    Args:
+        values: (N,) float64, voxels of the scan.
     """
     low, high = float(values.min()), float(values.max())
     spoilt = (low >= 0 and high <= 1) or (low >= 0 and high <= 255) or (low >= 0 and np.percentile(values, 50) > 20000)
@@ -128,6 +140,6 @@ def looks_like_ct(values: NDArray[np.float64]) -> bool:
 
 
 def _some(data: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Every n-th voxel."""
+    """(N,) float64, every n-th voxel."""
     flat = data.reshape(-1)
     return flat[:: max(1, flat.size // _LOOKED_AT) | 1].astype(np.float64)

@@ -1,15 +1,15 @@
-"""The encoder of a MAISI autoencoder on two activations of memory: exact, whatever the shape.
+"""The encoder of a MAISI autoencoder in the memory of two activations, with exact results for every shape.
 
-At 256^3 one activation of the first stage takes 4.3 GB, and a residual block run as written holds four of them. Here
-a stage is worked on slab by slab along the first axis. A convolution of a slab reads its true neighbourhood, one plane
-on either side, so no voxel is computed twice and none sees a border that is not there. Group norms are those of the
-whole scan: their statistics are gathered over all slabs before the first is normalised. (MONAI's own `num_splits` and
-sliding windows do neither, and change shapes or values without a word.)
+MONAI's residual block holds four activations of the whole scan at a time. Here each stage is computed slab by slab
+along the first axis. The convolution of a slab reads one plane of its neighbours on either side, so no voxel is
+computed twice and there are no artificial borders. Group norms are those of the whole scan: their statistics are
+computed over all slabs before the first slab is normalised. (MONAI's own `num_splits` and sliding windows do neither,
+and change shapes or values silently.)
 
-Of a residual block `x + conv2(silu(norm2(conv1(silu(norm1(x))))))` only x and the output of conv1 are kept; the result
-takes the place of one of them. What the very first convolution made of the image is not kept at all but made anew,
-which costs a 64th of what follows. Where the output of conv1 would take more than `hidden_bytes`, only so much of it
-is kept, and the rest is computed a second time: at 256^3 that is 6 % more arithmetic for 1.8 GB less.
+Of a residual block `x + conv2(silu(norm2(conv1(silu(norm1(x))))))` only x and the output of conv1 are kept, and the
+result overwrites one of them. The output of the encoder's first convolution is not kept but computed again when it is
+needed, which is cheap because the image has one channel. If the output of conv1 would take more than `hidden_bytes`,
+only that much of it is kept and the rest is computed a second time.
 """
 
 from __future__ import annotations
@@ -23,15 +23,20 @@ from torch.nn import functional
 
 from meddift.models.encoder_sizes import HIDDEN_BYTES, SLAB_NUMBERS
 
-#: Numbers of a slab where the present encoding runs; None = those of a processor.
+#: Floats in a slab of the encoding that is running; None = `SLAB_NUMBERS`.
 _numbers: ContextVar[int | None] = ContextVar("_numbers", default=None)
-#: The most numbers of a slab on a graphics card, and the share of its memory, in numbers to a byte, that one may take:
-#: a few copies of a slab, four bytes a number, are there at a time.
+#: Largest number of floats in a slab on a graphics card, and how many for each byte of its memory: several copies of a
+#: slab, with four bytes for each float, exist at a time.
 CARD_NUMBERS, CARD_SHARE = 2**30, 1 / 40
 
 
 def slab_numbers(device: torch.device, *, spare: bool = False) -> int:
-    """How many numbers a slab has: few on a processor, all that fits on a graphics card, which large pieces suit."""
+    """How many floats a slab has: few on a CPU, as many as fit on a graphics card, which computes large pieces faster.
+
+    Args:
+        device: Where the encoder runs.
+        spare: Whether to take the least memory, as on a CPU.
+    """
     if device.type != "cuda" or spare:
         return SLAB_NUMBERS
     total = torch.cuda.get_device_properties(device).total_memory
@@ -41,16 +46,16 @@ def slab_numbers(device: torch.device, *, spare: bool = False) -> int:
 def encode_lean(
     encoder: torch.nn.Module, image: torch.Tensor, *, hidden_bytes: int = HIDDEN_BYTES, numbers: int | None = None
 ) -> torch.Tensor:
-    """What `encoder(image)` returns, to rounding, in less memory.
+    """Compute `encoder(image)` in less memory; results are equal to rounding.
 
     Args:
         encoder: MONAI's MaisiEncoder, in evaluation mode, without attention at its finer stages.
         image: (1, 1, X, Y, Z) float32.
-        hidden_bytes: How much is kept of the output of a block's first convolution; the rest is computed twice.
-        numbers: How many numbers a slab has; None = as many as suit a processor.
+        hidden_bytes: How much is kept of the output of a block's first convolution, bytes; the rest is computed twice.
+        numbers: Number of floats in a slab, from `slab_numbers`; None = `SLAB_NUMBERS`.
 
     Returns:
-        (1, C, x, y, z).
+        (1, C, x, y, z) float32.
     """
     before = _numbers.set(numbers)
     try:
@@ -60,7 +65,7 @@ def encode_lean(
 
 
 def _encoded(encoder: torch.nn.Module, image: torch.Tensor, hidden_bytes: int) -> torch.Tensor:
-    """See `encode_lean`."""
+    """The stages of the encoder, one after the other; arguments as for `encode_lean`."""
     blocks: Any = encoder.blocks
     planes: _Planes = _Stored(_slabbed(image))
     del image
@@ -68,7 +73,7 @@ def _encoded(encoder: torch.nn.Module, image: torch.Tensor, hidden_bytes: int) -
         kind = type(block).__name__
         if kind == "MaisiConvolution":
             convolved = _Convolved(planes, block.conv.conv)
-            # Only the first convolution has so few channels to read that it is as well made again.
+            # Only the first convolution reads so few channels that computing it again is cheap.
             planes = convolved if number == 0 else _Stored(_whole(convolved))
         elif kind == "MaisiResBlock":
             planes = _Stored(_residual(planes, block, hidden_bytes))
@@ -94,7 +99,7 @@ def understands(encoder: torch.nn.Module) -> bool:
 
 
 class _Planes:
-    """An activation that can be asked for some of its planes along the first axis."""
+    """An activation of which a range of planes along the first axis can be computed or read."""
 
     shape: tuple[int, ...]
     device: torch.device
@@ -105,7 +110,7 @@ class _Planes:
 
 
 class _Stored(_Planes):
-    """Kept whole."""
+    """An activation that is completely in memory."""
 
     def __init__(self, values: torch.Tensor) -> None:
         self.values, self.shape, self.device = values, tuple(values.shape), values.device
@@ -115,7 +120,7 @@ class _Stored(_Planes):
 
 
 class _Activated(_Planes):
-    """Normalised, and passed through SiLU, when asked for."""
+    """An activation after normalisation and SiLU, computed for the planes that are read."""
 
     def __init__(self, source: _Planes, scale: torch.Tensor, shift: torch.Tensor, *, silu: bool = True) -> None:
         self.source, self.shape, self.device = source, source.shape, source.device
@@ -127,7 +132,7 @@ class _Activated(_Planes):
 
 
 class _Restored(_Planes):
-    """As it was before the planes in front of a slab were replaced: a few of them were set aside."""
+    """An activation before its first planes were overwritten; copies of the last few overwritten ones are given."""
 
     def __init__(self, source: _Planes, aside: torch.Tensor, stop: int) -> None:
         self.source, self.shape, self.device = source, source.shape, source.device
@@ -141,7 +146,7 @@ class _Restored(_Planes):
 
 
 class _Kept(_Planes):
-    """Planes up to a limit are kept when they are first asked for, in order; those beyond are made again each time."""
+    """Planes up to a limit are kept when they are first read, in order; those beyond are computed at each reading."""
 
     def __init__(self, source: _Planes, limit: int, values: torch.Tensor | None = None) -> None:
         self.source, self.shape, self.device, self._limit = source, source.shape, source.device, limit
@@ -163,7 +168,7 @@ class _Kept(_Planes):
 
 
 class _Convolved(_Planes):
-    """Convolved with a kernel of 3 or 1, stride 1, when asked for; zeros lie around the whole."""
+    """Output of a convolution (kernel 3 or 1, stride 1, zero padding), computed for the planes that are read."""
 
     def __init__(self, source: _Planes, convolution: torch.nn.Module) -> None:
         self.source, self.device = source, source.device
@@ -187,7 +192,7 @@ class _Convolved(_Planes):
 
 
 def _residual(planes: _Planes, block: Any, hidden_bytes: int) -> torch.Tensor:
-    """A residual block; its result takes the place of its first convolution's output or, if that is not kept, of x."""
+    """A residual block; the result overwrites the output of its first convolution or, if that is not kept, x."""
     activation = _norm(planes, block.norm1)
     first, second, shortcut = block.conv1.conv.conv, block.conv2.conv.conv, block.nin_shortcut
     hidden: _Planes = _Convolved(_Activated(planes, *activation), first)
@@ -216,7 +221,7 @@ def _residual(planes: _Planes, block: Any, hidden_bytes: int) -> torch.Tensor:
 
 
 def _downsampled(planes: _Planes, convolution: Any) -> torch.Tensor:
-    """Stride 2, with one plane of zeros behind the end of each axis."""
+    """A convolution of stride 2, with one plane of zeros after the end of each axis."""
     shape = [(n + 1 - 3) // 2 + 1 for n in planes.shape[2:]]
     result = _empty((1, convolution.weight.shape[0], *shape), planes)
     for start, stop in _slabs((1, planes.shape[1], shape[0], *(2 * n for n in shape[1:]))):
@@ -230,7 +235,7 @@ def _norm(planes: _Planes, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """A group norm as scale and shift, (1, C, 1, 1, 1) each, from statistics of the whole activation.
 
     Mean and variance are gathered plane by plane and joined in float64 (Chan, Golub, LeVeque: Updating formulae and a
-    pairwise algorithm for computing sample variances, 1979), so nothing cancels.
+    pairwise algorithm for computing sample variances, 1979), which avoids cancellation.
     """
     groups, channels = norm.num_groups, planes.shape[1]
     count = 0
@@ -238,7 +243,7 @@ def _norm(planes: _Planes, norm: Any) -> tuple[torch.Tensor, torch.Tensor]:
     spread = torch.zeros_like(mean)
     for start, stop in _slabs(planes.shape):
         slab = planes.planes(start, stop)
-        # A plane stays in a processor's cache; a graphics card takes all at once.
+        # A single plane fits into the cache of a CPU; a graphics card is faster on all planes at once.
         for part in torch.split(slab, 1 if slab.device.type == "cpu" else slab.shape[2], dim=2):
             # Per channel first: channels lie side by side in memory, groups of them are joined after.
             rows = part.permute(0, 2, 3, 4, 1).reshape(-1, channels).float()
@@ -276,7 +281,7 @@ def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 def _empty(shape: tuple[int, ...], like: _Planes) -> torch.Tensor:
-    """Memory for an activation: channels last, so that a slab is one piece of it."""
+    """Memory for an activation, channels last, so that a slab is contiguous."""
     plane = like.planes(0, 1)
     return torch.empty(shape, dtype=plane.dtype, device=plane.device, memory_format=torch.channels_last_3d)
 

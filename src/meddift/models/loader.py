@@ -1,4 +1,4 @@
-"""From a specification and weights files to a `DiffusionModel` in use."""
+"""Loading: from a specification and weights files to a `DiffusionModel`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from meddift.system.device import Precision, choose_device, choose_precision
 #: Tensors that the DDPM model's file holds although its network never used them (MONAI issue 7991).
 _DEAD = re.compile(r"\.attn\.out_proj\.(weight|bias)$")
 
-#: More bytes than there are.
+#: No limit, bytes.
 _EVERYTHING = 2**62
 #: The halves of an autoencoder: what is needed to encode, and what only decoding needs.
 _ENCODER = ("encoder.", "quant_conv_mu.", "quant_conv_log_sigma.")
@@ -57,7 +57,7 @@ def load_model(
         OptionsError: if the device or the precision does not exist.
     """
     found = spec if isinstance(spec, ModelSpec) else find_spec(spec)
-    # Complain about what is cheap to check before hundreds of megabytes are read.
+    # Check what is cheap before hundreds of megabytes are read.
     choose_precision(precision, choose_device(device))
     located = locate_weights(found, weights)
     loaded = {role: load_role(found, role, paths) for role, paths in located.files.items()}
@@ -144,7 +144,7 @@ class PosteriorEncoder(torch.nn.Module):
     """Image -> mean and standard deviation of the latent (the first half of AutoencoderKL).
 
     Args:
-        autoencoder: A MONAI AutoencoderKlMaisi; its decoder is let go.
+        autoencoder: A MONAI AutoencoderKlMaisi; its decoder is not kept.
     """
 
     def __init__(self, autoencoder: torch.nn.Module) -> None:
@@ -156,7 +156,7 @@ class PosteriorEncoder(torch.nn.Module):
     def forward(self, image: torch.Tensor, *, spare: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, both (N, C, x, y, z), for an image (N, 1, X, Y, Z).
 
-        `spare` takes the least memory and some 15 % more time.
+        `spare` takes the least memory and more time.
         """
         encoder: Any = self.encoder
         lean = len(image) == 1 and lean_encoder.understands(encoder)

@@ -9,9 +9,9 @@ from typing import Any
 
 @cache
 def monai_networks() -> tuple[Any, Any]:
-    """MONAI's DiffusionModelUNetMaisi and AutoencoderKlMaisi classes; takes 4 to 7 seconds the first time.
+    """MONAI's DiffusionModelUNetMaisi and AutoencoderKlMaisi classes; the first call takes seconds.
 
-    What MONAI warns about at import (deprecated corners of its dependencies) is not the user's business.
+    Warnings that MONAI's import raises about its own dependencies are suppressed: users cannot act on them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""`DiffusionModel`: a latent diffusion model in use. Scan in, latent out; latent in, feature maps out."""
+"""`DiffusionModel`: a latent diffusion model that encodes scans to latents and latents to feature maps."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from meddift.models.taps import run_and_read
 from meddift.system.device import Precision, beside_network, choose_device, choose_precision
 from meddift.volume import DeviceVolume, Volume
 
-#: Held while PyTorch's settings for CUDA are other than the program's own.
+#: Held while PyTorch's settings for CUDA differ from those of the program.
 _CUDNN_SETTINGS = threading.RLock()
 
-#: MAISI multiplies one-hot regions and spacings in mm by this before it shows them to the network.
+#: MAISI multiplies one-hot regions and spacings in mm by this factor before they enter the network.
 CONDITION_SCALE = 100.0
 
 
 class DiffusionModel:
     """A latent diffusion model with its weights on a device; made by `load_model`.
 
-    Nothing in it changes after it was made: any number of threads may use one at the same time.
+    It never changes after it was created: any number of threads may use it at the same time.
 
     Args:
         spec: What the model is.
@@ -69,7 +69,7 @@ class DiffusionModel:
         self.precision = choose_precision(precision, str(self.device))
         self.scale_factor = scale_factor
         self.weights_hash = weights_hash
-        # oneDNN and cuDNN convolve in reduced precision several times as fast where channels lie side by side.
+        # In reduced precision, oneDNN and cuDNN convolve several times as fast with channels last in memory.
         self._layout = torch.channels_last_3d if self.precision == "bfloat16" else torch.contiguous_format
         self._unet: torch.nn.Module = unet.to(self.device).to(memory_format=self._layout)  # type: ignore[call-overload]
         self._encoder: torch.nn.Module | None = None
@@ -83,12 +83,12 @@ class DiffusionModel:
     # ------------------------------------------------------------------ the three steps
 
     def prepare(self, volume: Volume, *, grid_policy: GridPolicy | None = None, body: bool = False) -> DeviceVolume:
-        """Turn to RAS, apply the intensity rule, bring onto the network's grid; see `prepare_volume`.
+        """Reorient to RAS, apply the intensity rule and resample to the network's grid; see `prepare_volume`.
 
         Args:
             volume: (X, Y, Z) scan.
             grid_policy: Overrides the model's own grid rule.
-            body: Whether of a CT only the box around the patient is kept.
+            body: Whether to crop a CT to the box around the patient.
 
         Returns:
             (X', Y', Z') float32, on the device.
@@ -112,11 +112,11 @@ class DiffusionModel:
         Args:
             prepared: (X, Y, Z) float32 Volume from `prepare`.
             latent: The mean of the autoencoder's posterior, or one sample of it. A Haar latent has no spread.
-            seed: Of the sample; equal seeds give equal samples on every device.
-            spare: Whether to keep as little memory as possible: the same numbers in somewhat more time.
+            seed: Seed of the sample; equal seeds give equal samples on every device.
+            spare: Whether to use as little memory as possible; results are the same and take more time.
 
         Returns:
-            (C, x, y, z) float32, multiplied by the scale factor, on the grid of its blocks of voxels.
+            (C, x, y, z) float32, multiplied by the scale factor, on the grid of the latent's voxels, in world RAS mm.
 
         Raises:
             GeometryError: if the shape is not a multiple of what the network needs.
@@ -159,8 +159,8 @@ class DiffusionModel:
             levels: Names among `spec.levels`.
             noise_seed: Seed of the noise, which is the same on every device; None = no noise is added, while
                 the latent is still scaled as at that timestep.
-            spacing: (3,) mm along the RAS axes, told to networks that ask for it; None = that of the grid
-                the network sees.
+            spacing: (3,) mm along the RAS axes, an input of networks that take one; None = that of the grid
+                that the network sees.
 
         Returns:
             For each name (C, x, y, z) float32 over the same field of view, on the device, in the order asked for.
@@ -218,7 +218,7 @@ class DiffusionModel:
         return torch.randn(tuple(shape), generator=generator, dtype=torch.float32).to(self.device)
 
     def _conditions(self, latent: Volume, spacing: ArrayLike | None) -> dict[str, torch.Tensor]:
-        """What this U-Net has inputs for."""
+        """The further inputs that this U-Net takes: regions, spacing, class."""
         told: dict[str, torch.Tensor] = {}
         conditioning, options = self.spec.conditioning, self.spec.unet
         for end, region in (("top", conditioning.top_region), ("bottom", conditioning.bottom_region)):
@@ -241,14 +241,14 @@ class DiffusionModel:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """No gradients; the precision asked for, and on CUDA no silent TF32."""
+        """Compute without gradients, in the chosen precision, and on CUDA without TF32."""
         reduced = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
             if self.device.type != "cuda":
                 yield
                 return
-            # What PyTorch may do on a card is one setting for all threads: one of them computes at a time, which
-            # costs nothing, as they share the card.
+            # These settings hold for all threads, so one thread computes at a time. This costs nothing, because
+            # the threads share the card.
             cudnn = torch.backends.cudnn
             with (
                 _CUDNN_SETTINGS,

@@ -17,7 +17,7 @@ from meddift.volume import DeviceVolume, Volume
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: How far beyond the patient a scan is kept, mm: descriptors are compared about this far around a place.
+#: Margin around the patient that is kept, mm; descriptors are compared up to about this far around a place.
 MARGIN_MM = 20.0
 
 
@@ -40,9 +40,9 @@ def prepare_volume(
         volume: (X, Y, Z) scan, any real type: HU for CT.
         spec: The model.
         grid_policy: Overrides the model's own grid rule.
-        body: Whether of a CT only the box around the patient is kept, `MARGIN_MM` wider: what lies around is air and
-            table. With `respace` alone.
-        device: Where it is computed, and where the voxels stay.
+        body: Whether to crop a CT to the box around the patient with a margin of `MARGIN_MM`, which leaves out air
+            and table. With `respace` only.
+        device: Device of the computation and of the result.
 
     Returns:
         (X', Y', Z') float32; its Grid says where the network's voxels lie.
@@ -93,14 +93,14 @@ def resize_trilinear(volume: DeviceVolume, shape: tuple[int, int, int]) -> Devic
 
 
 class Window:
-    """An intensity rule, settled for one scan.
+    """An intensity rule with its percentiles computed for one scan.
 
     Args:
         rule: The model's rule.
         data: The scan's voxels as stored; percentiles are those of all of them.
 
     Raises:
-        ImageError: if a percentile rule meets a scan without contrast.
+        ImageError: if the rule uses percentiles and the scan has no contrast.
     """
 
     def __init__(self, rule: Intensity, data: NDArray[np.generic]) -> None:
@@ -137,7 +137,7 @@ class Window:
         return result
 
     def _interpolated(self, values: Tensor) -> Tensor:
-        """Between knots; beyond them the outer values."""
+        """Piecewise-linear interpolation between the knots; beyond them the outer values."""
         import torch
 
         at, told = (torch.from_numpy(each.astype(np.float64)).to(values.device) for each in (self.at, self.values))
@@ -148,7 +148,7 @@ class Window:
 
 
 def _checked(volume: Volume) -> Volume:
-    """The scan, if a network can be shown it."""
+    """The scan; ImageError if it is not one 3D channel of finite real numbers."""
     if volume.data.ndim != 3:
         raise ImageError(f"a model takes one 3D scan of one channel, got data of shape {volume.data.shape}")
     kind = volume.data.dtype.kind

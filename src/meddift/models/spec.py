@@ -15,7 +15,7 @@ from meddift.errors import ModelError
 #: Body regions in the order of MAISI's one-hot vectors.
 REGIONS = ("head-neck", "chest", "abdomen", "lower-body")
 
-#: Keyword arguments of MONAI's DiffusionModelUNetMaisi that a spec may set.
+#: Keyword arguments of MONAI's DiffusionModelUNetMaisi that a specification may set.
 UNET_OPTIONS = frozenset(
     {
         "in_channels",
@@ -38,7 +38,7 @@ UNET_OPTIONS = frozenset(
     }
 )
 
-#: Keyword arguments of MONAI's AutoencoderKlMaisi that a spec may set.
+#: Keyword arguments of MONAI's AutoencoderKlMaisi that a specification may set.
 AUTOENCODER_OPTIONS = frozenset(
     {
         "in_channels",
@@ -124,13 +124,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class LatentStage:
-    """From prepared image to latent.
+    """First stage of the model: from prepared image to latent.
 
     Attributes:
         kind: A fixed Haar transform or a learned autoencoder.
         stride: Image voxels along one axis of a latent voxel.
         channels: Channels of the latent.
-        scale_factor: The latent is multiplied by it; 0 = it stands in the weights file of the U-Net.
+        scale_factor: Factor by which the latent is multiplied; 0 = the weights file of the U-Net holds it.
         network: Keyword arguments of AutoencoderKlMaisi.
     """
 
@@ -180,7 +180,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Intensity:
-    """From intensities to the numbers the network was trained on.
+    """Mapping from intensities to the values that the network was trained on.
 
     Attributes:
         kind: A piecewise-linear window (CT), or percentiles of the scan at hand (MR).
@@ -226,13 +226,13 @@ class GridPolicy:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the network is told besides the latent; only what its U-Net has inputs for is used.
+    """Inputs of the network besides the latent; only those that its U-Net takes are used.
 
     Attributes:
         top_region: Body region at the top of the scan.
         bottom_region: Body region at its bottom.
         class_label: Modality code (MAISI: 0 unknown, 1 CT, 8 MR, 9 T1 ...).
-        spacing: Which voxel size it is told: that of the grid it sees, or that of the scan as stored.
+        spacing: Which voxel size it is given: that of the grid it sees, or that of the scan as stored.
     """
 
     top_region: Literal["head-neck", "chest", "abdomen", "lower-body"] = "chest"
@@ -274,14 +274,14 @@ class ModelSpec:
         weights: Where they come from.
         latent: First stage.
         unet: Keyword arguments of DiffusionModelUNetMaisi.
-        schedule: Noise.
+        schedule: Noise schedule.
         intensity: Intensity rule.
         grid: Grid rule.
         levels: Names of all levels that can be read, coarse to fine.
         defaults: What works best.
-        conditioning: What the network is told.
-        normalisation: What the U-Net's norms take their statistics from: groups of channels over the whole scan, as
-            MONAI builds them, or the channels of each voxel, which are the same in every crop.
+        conditioning: Inputs besides the latent.
+        normalisation: Where the U-Net's norms take their statistics: over groups of channels of the whole scan, as in
+            MONAI, or over the channels of each voxel, which does not depend on the field of view.
         other_scans: Name of the model that describes pairs of scans which are not both in Hounsfield units; "" = this
             one. Both have levels of the same names.
         origin: The file that this spec was read from; "" for specs of the catalogue.
@@ -343,7 +343,7 @@ class ModelSpec:
         return self.latent.stride * int(2 ** (len(self.unet["num_channels"]) - 1))
 
     def digest(self) -> str:
-        """sha256 of all that decides what features come out (not of titles, licences or defaults)."""
+        """sha256 of everything that determines the features (not of titles, licences or defaults)."""
         parts = asdict(self)
         for name in ("title", "licence", "weights", "levels", "defaults", "origin"):
             del parts[name]

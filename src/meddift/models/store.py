@@ -1,4 +1,4 @@
-"""meddift's own folder of weights: where it is, what lies in it, and where that came from."""
+"""The store: meddift's folder of converted weights, with a record of where each file came from."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def file_sha256(path: Path, *, fresh: bool = False) -> str:
         while chunk := file.read(_CHUNK):
             state.update(chunk)
     known[place] = {"file": key, "sha256": state.hexdigest()}
-    # Only a memory aid: on a machine where it cannot be written, files are hashed anew.
+    # Only saves time: where it cannot be written, files are hashed again.
     with suppress(OSError), atomic_write(data_folder() / _HASHES, make_folder=True) as temporary:
         temporary.write_text(json.dumps(known), encoding="utf-8")
     return state.hexdigest()

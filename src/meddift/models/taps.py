@@ -21,9 +21,9 @@ def run_and_read(
     Args:
         network: A MONAI diffusion U-Net.
         levels: Names: `middle`, `up0`, `up1` ... (decoder blocks, coarse to fine, each including its upsampler).
-        x: (N, C, x, y, z), noisy latent.
-        timesteps: (N,).
-        **told: What else the network has inputs for: regions, spacing, class.
+        x: (N, C, x, y, z) float, noisy latent.
+        timesteps: (N,), timestep of each latent.
+        **told: Further inputs of the network by name: regions, spacing, class.
 
     Returns:
         For each name (N, C, x, y, z), in the order asked for.

@@ -1,4 +1,4 @@
-"""Normalisation that does not see the field of view, in place of MONAI's group norms."""
+"""Normalisation that does not depend on the field of view, in place of MONAI's group norms."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 
 
 class VoxelNorm(torch.nn.Module):
-    """Mean 0 and variance 1 over the channels of each voxel, then a weight and a bias a channel (layer norm).
+    """Mean 0 and variance 1 over the channels of each voxel, then a weight and a bias for each channel (layer norm).
 
-    A group norm takes its statistics from the whole field of view, so that a place is described otherwise in a crop
-    of the scan. Parameters have the names and shapes of the group norm's.
+    A group norm takes its statistics from the whole field of view, so the features of a place change when the scan is
+    cropped. Parameters have the names and shapes of those of a group norm.
 
     Args:
-        channels: Of the input.
+        channels: Number of channels of the input.
         eps: Added to the variance.
     """
 

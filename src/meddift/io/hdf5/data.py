@@ -100,7 +100,7 @@ def _shape(frame: Frame, raw: Bytes) -> tuple[int, ...]:
 
 
 def _filters(frame: Frame, raw: Bytes | None) -> tuple[int, ...]:
-    """What was done to each chunk, in the order of writing."""
+    """Numbers of the filters that were applied to each chunk, in the order of writing."""
     if raw is None:
         return ()
     version, count = raw.u8(), raw.u8()

@@ -1,4 +1,4 @@
-"""The frame of an HDF5 file: its beginning, the headers of its objects, its indexes; each address is checked."""
+"""Low-level structures of an HDF5 file: superblock, object headers, B-trees; each address is checked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from meddift.io.compressed import AGAIN
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-#: The address of what is not there.
+#: HDF5's undefined address, for objects that do not exist.
 NOWHERE = (1 << 64) - 1
 
-#: Messages of an object header.
+#: Types of the messages of an object header.
 DATASPACE, LINK_INFO, DATATYPE, LINK, LAYOUT, FILTERS, CONTINUATION, SYMBOL_TABLE = 1, 2, 3, 6, 8, 11, 16, 17
 
-#: What a damaged file can claim ends here: bytes of all headers together, and entries of indexes that are not data.
+#: Limits for damaged files: entries of an index other than one of chunks, and bytes of all object headers together.
 MOST_ENTRIES = 10_000
 LONGEST_NAME = 1_000
 _LONGEST_HEADERS = 1 << 20
@@ -63,14 +63,14 @@ class Frame:
         return raw
 
     def checked(self, address: int, size: int, signature: bytes) -> Bytes:
-        """A structure that begins with a signature and ends with its checksum; what stands between."""
+        """The content of a structure between its signature and its checksum, both of which are checked."""
         raw = self.read(address, size)
         if raw[:4] != signature or checksum(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
             raise self.damaged("a checksum is wrong")
         return Bytes(raw[4:-4], self)
 
     def foreign(self, what: str) -> TransformError:
-        """The error to raise where a file may be right and is not read all the same."""
+        """The error for a file that may be valid but uses features that are not supported."""
         return TransformError(
             f"{self.path} uses {what} of HDF5, which transform files need not have and which is not read here. Read "
             "and write it again with SimpleITK (ReadTransform, WriteTransform)."

@@ -41,7 +41,7 @@ _STATUS = {"defined": True, "undefined": False, "preview": False, "missing": Fal
 
 _MISSING = (math.nan, math.nan, math.nan)
 
-#: What stands in files that ANTs wrote in the place of every text.
+#: What ANTs writes in place of every text.
 _LOST = "nan"
 
 

@@ -198,7 +198,7 @@ def checked_position(values: Sequence[float], where: str) -> tuple[float, float,
 
 
 def rounded(value: float) -> float:
-    """A coordinate to 1e-9: far below any accuracy, and free of digits such as 0.30000000000000004."""
+    """A coordinate to 1e-9: far below any accuracy, and without digits such as in 0.30000000000000004."""
     return round(float(value), 9) + 0.0  # + 0.0 turns -0.0 into 0.0
 
 

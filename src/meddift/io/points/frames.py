@@ -11,7 +11,7 @@ from meddift.errors import FrameError, OptionsError
 from meddift.geometry import Grid, flip_ras_lps
 from meddift.io.points.content import Frame
 
-#: What each frame is, in the words of the people who meet it.
+#: Meaning of each frame, for messages.
 FRAMES: dict[str, str] = {
     "lps": "mm, x grows to the left, y to the back (ITK, elastix, ANTs, 3D Slicer since 2020)",
     "ras": "mm, x grows to the right, y to the front (nibabel, FreeSurfer, 3D Slicer before 2020)",

@@ -1,4 +1,4 @@
-"""Our own table, `.csv` or with tabulators `.tsv`: a line with version, frame and unit, a header, one row a point.
+"""meddift's own table, `.csv` or `.tsv`: a line with version, frame and unit, a header, one row a point.
 
     # meddift points; version=1; space=RAS; unit=mm
     label,x,y,z,similarity
@@ -44,7 +44,7 @@ def recognises(text: str) -> bool:
 
 
 def parse(text: str, path: Path) -> PointsFile:
-    """A table of ours. Without `space=` in its first line it does not say its frame.
+    """Parse a table of meddift. Without `space=` in its first line it does not say its frame.
 
     Raises:
         PointsError: if it was written by a later version, the unit is not the frame's, or a row is malformed.
@@ -84,7 +84,7 @@ def write(
     frame: Frame,
     delimiter: str = ",",
 ) -> str:
-    """The text of a table of ours.
+    """The text of a table of meddift.
 
     Args:
         coordinates: (N, 3) float64 in `frame`; missing points get empty coordinates.

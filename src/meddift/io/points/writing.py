@@ -1,4 +1,4 @@
-"""`write_points`: points of the world into the formats of other programs."""
+"""`write_points`: points in world RAS mm written in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BY_SUFFIX: dict[str, PointsFormat] = {
 _BARE: tuple[PointsFormat, ...] = ("elastix", "learn2reg", "dirlab")
 #: Formats that cannot say that a point has no position.
 _COMPLETE: tuple[PointsFormat, ...] = ("elastix", "dirlab")
-#: Names that columns of their own have, and others cannot.
+#: Reserved column names, which extra columns cannot have.
 _TAKEN = {"label", "x", "y", "z", "t", "defined"}
 
 #: Frames that each format can hold; the first is written unless another is asked for.
@@ -214,7 +214,7 @@ def _carried(points: Points, chosen: PointsFormat, extra: Mapping[str, Sequence[
 
 
 def _check_text(texts: Sequence[str], path: Path) -> None:
-    """Refuse text that no reader would get back."""
+    """Refuse null characters and lone surrogates, which no reader would get back."""
     for text in texts:
         if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
             raise PointsError(f"{path}: {text!r} cannot be written as text; change this label or value")
