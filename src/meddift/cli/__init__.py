@@ -1,4 +1,4 @@
-"""The command `meddift`: parse, call, print. No method lives here."""
+"""The command `meddift`: parses arguments, calls the library and prints results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
         if stream is None:  # closed by whoever started this process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif hasattr(stream, "reconfigure"):
-            # Labels and file names may hold what the locale has no letters for.
+            # Labels and file names may contain characters that the locale lacks.
             stream.reconfigure(errors="backslashreplace")
     try:
         from meddift.cli.app import app
@@ -36,7 +36,7 @@ def main() -> None:
     except KeyboardInterrupt:
         # Ctrl-C while Python was still loading the command.
         sys.stderr.write("interrupted; nothing was written\n")
-    # Everything is said and closed. The end of Python would wait for threads of libraries, or abort in them, and a
-    # second Ctrl-C would end in a traceback.
+    # All output is written. The shutdown of Python would wait for threads of libraries, or abort in them, and a
+    # second Ctrl-C would print a traceback.
     sys.stderr.flush()
     os._exit(_INTERRUPTED)

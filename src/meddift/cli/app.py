@@ -1,4 +1,4 @@
-"""The command line as a whole: its commands, `--version`, and what happens when one of them fails."""
+"""The command line application: commands, `--version`, and handling of errors."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from meddift.cli.help import Command
 
 
 class _Commands(TyperGroup):
-    """Turns every error of a command into one sentence on stderr and an exit code."""
+    """A command group that reports each error as one sentence on stderr and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what stands before the command."""
+        """Parse the options before the command."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -49,7 +49,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(code) from None
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the named command."""
         debug = bool(ctx.params.get("debug"))
         with remember_interrupts(), quiet_libraries(debug=debug):
             try:

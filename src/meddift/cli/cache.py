@@ -1,4 +1,4 @@
-"""`meddift cache`: what meddift keeps on this machine, where, and how to be rid of it."""
+"""`meddift cache`: show and clear files that meddift stores on this machine."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from meddift.cli.help import Command
 from meddift.cli.options import AsJson, Quiet
 from meddift.errors import OutputError
 
-app = typer.Typer(help="Show and clear what is kept on disk.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Show and clear files stored on disk.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command(
     "show",
     cls=Command,
-    short_help="Show what is kept, where, and how much it is.",
+    short_help="Show stored files, their folders and sizes.",
     epilog="meddift cache show\nmeddift cache show --json",
 )
 def show(as_json: AsJson = False) -> None:
-    """Show where features, weights and data sets are kept, and how much room they take.
+    """Show the folders and sizes of stored features, weights and data sets.
 
-    Features are numbers from which the scan cannot be read back as an image, but which belong to one patient all the
-    same. No names and no paths are kept with them. `meddift match --no-store` keeps none.
+    Features are not an image, but they are derived from the scan of one patient and are data of that patient. They are
+    stored without names and paths. `meddift match --no-store` stores none.
     """
     from meddift.cli.terminal import human_bytes, write_json_to_stdout
     from meddift.features import FeatureStore
@@ -63,7 +63,7 @@ def show(as_json: AsJson = False) -> None:
 @app.command(
     "clear",
     cls=Command,
-    short_help="Remove features of scans that are kept.",
+    short_help="Remove stored features.",
     epilog="meddift cache clear\nmeddift cache clear --unused-days 30",
 )
 def clear(
@@ -73,7 +73,7 @@ def clear(
     ] = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Remove stored features. They are computed again when they are needed. Weights and data sets stay."""
+    """Remove stored features. They are computed again when needed. Weights and data sets are kept."""
     from meddift.features import FeatureStore
 
     store = FeatureStore()
@@ -83,12 +83,12 @@ def clear(
 
 
 def _folder(folder: Path) -> dict[str, Any]:
-    """A folder and the bytes of the files in it."""
+    """Path of a folder, and total size of its files in bytes."""
     size = 0
     if folder.is_dir():
         for path in folder.rglob("*"):
             try:
                 size += path.stat().st_size if path.is_file() else 0
-            except OSError:  # removed meanwhile, or not ours to look at
+            except OSError:  # removed meanwhile, or without permission
                 continue
     return {"folder": str(folder), "bytes": size}

@@ -1,4 +1,4 @@
-"""`meddift cohort`: many pairs or patients, each scan encoded once, resumable."""
+"""`meddift cohort`: process many pairs or patients."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class _RunUnlessNamed(TyperGroup):
-    """`meddift cohort TABLE` is `meddift cohort run TABLE`."""
+    """A command group in which `meddift cohort TABLE` means `meddift cohort run TABLE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the usual command in front where none is named."""
+        """Insert the command `run` if no command is named."""
         if args and args[0] not in (*self.commands, "-h", "--help"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -32,7 +32,8 @@ class _RunUnlessNamed(TyperGroup):
 
 app = typer.Typer(
     cls=_RunUnlessNamed,
-    help="Match, register or track many cases: each scan encoded once, resumable, on one machine or many.",
+    help="Match, register or track many cases, on one machine or several. Each scan is encoded once, and a stopped "
+    "run can be resumed.",
     epilog="`meddift cohort TABLE --out DIR` is short for `meddift cohort run TABLE --out DIR`.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -48,15 +49,18 @@ meddift cohort report results
 
 @dataclass(frozen=True)
 class Written:
-    """What is written for each pair."""
+    """Options for the files written for each pair."""
 
-    inverse: Annotated[bool, typer.Option("--inverse", help="Write the inverse transforms as well.")] = False
+    inverse: Annotated[bool, typer.Option("--inverse", help="Also write inverse transforms.")] = False
     warped: Annotated[
-        bool, typer.Option("--warped", help="Write the moving scans on the voxels of the fixed ones.")
+        bool, typer.Option("--warped", help="Also write moving scans resampled onto the fixed grid.")
     ] = False
-    jacobian: Annotated[bool, advanced("--jacobian", help="Write maps of volume change.")] = False
+    jacobian: Annotated[bool, advanced("--jacobian", help="Also write maps of the Jacobian determinant.")] = False
     pictures: Annotated[
-        bool, advanced("--pictures/--no-pictures", help="Draw each pair, for the report; some seconds each.")
+        bool,
+        advanced(
+            "--pictures/--no-pictures", help="Draw a picture of each pair for the report; takes seconds per pair."
+        ),
     ] = True
 
 
@@ -69,16 +73,17 @@ def run(
         typer.Argument(
             metavar="TABLE|BIDS_DIR",
             help="A table of pairs (case,fixed,moving[,points,truth,fixed_mask,moving_mask,labels,prior]) or of "
-            "patients (subject,scan,date[,timepoint,lesions,points]), paths relative to it; or a BIDS folder.",
+            "patients (subject,scan,date[,timepoint,lesions,points]), with paths relative to the table; or a BIDS "
+            "folder.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder of results, a BIDS derivative; a run is resumed."),
+        typer.Option("--out", "-o", metavar="DIR", help="Output folder, a BIDS derivative; a stopped run is resumed."),
     ],
     do: Annotated[
-        str, typer.Option("--do", metavar="STEP,...", help="What is done: any of match, register, track.")
+        str, typer.Option("--do", metavar="STEP,...", help="Steps to do: any of match, register, track.")
     ] = "register",
     workers: Annotated[
         int | None,
@@ -86,20 +91,22 @@ def run(
             "--workers",
             metavar="N",
             min=1,
-            help="Cases at a time; as many as processors and memory allow unless said otherwise.",
+            help="Number of cases processed at a time; default: as many as processors and memory allow.",
         ),
     ] = None,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Do one of N parts; `cohort report` brings them together.")
+        str, typer.Option("--shard", metavar="I/N", help="Do part I of N; `cohort report` combines the parts.")
     ] = "1/1",
     ray: Annotated[
         str | None,
         typer.Option(
-            "--ray", metavar="local|ADDRESS", help="Run on Ray, here or on a cluster; needs the extra cluster."
+            "--ray",
+            metavar="local|ADDRESS",
+            help="Run on Ray, on this machine (local) or on a cluster; needs meddift[cluster].",
         ),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed or was refused before.")
+        bool, typer.Option("--retry-failed", help="Repeat cases that failed or were refused before.")
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -107,19 +114,23 @@ def run(
     written: Written,
     points_space: PointsSpace = None,
     suffix: Annotated[
-        str | None, advanced("--suffix", metavar="NAME", help="Of BIDS: which kind of scans, such as ct or T1w.")
+        str | None, advanced("--suffix", metavar="NAME", help="BIDS suffix of the scans, such as ct or T1w.")
     ] = None,
     store_folder: Annotated[
         Path | None,
-        advanced("--store-folder", metavar="DIR", help="Keep features here for good, not in DIR/work while needed."),
+        advanced(
+            "--store-folder",
+            metavar="DIR",
+            help="Folder in which features are kept; default: DIR/work, where they are removed after use.",
+        ),
     ] = None,
     engine: Engine,
 ) -> None:
     """Match, register or track all cases of a table or of a BIDS folder.
 
-    Each scan is encoded once, whatever number of pairs it is in. A run may be killed at any moment; the same command
-    goes on. A case that fails is a row of the table with its reason, and the exit code is then 3. Ctrl-C lets what has
-    begun finish; a second one leaves at once.
+    Each scan is encoded once, even if it occurs in several pairs. A run may be killed at any moment; the same command
+    resumes it. A case that fails is a row of the table with the reason, and the exit code is then 3. After Ctrl-C,
+    running cases are finished; a second Ctrl-C stops at once.
     """
     from meddift.cli.terminal import logged_progress
     from meddift.cohort import Files, Plan
@@ -129,7 +140,7 @@ def run(
     if not engine.store:
         raise OptionsError("a cohort keeps features while they are needed, so that each scan is encoded once; leave "
                            "out --no-store")  # fmt: skip
-    engine.matcher()  # what makes no sense, and a prior that is no transform, is said before any case is begun
+    engine.matcher()  # reports invalid options and priors before any case is started
     plan = Plan(
         source,
         out,
@@ -159,15 +170,15 @@ def run(
 @app.command(
     "report",
     cls=Command,
-    short_help="Write table and report anew, of all shards.",
+    short_help="Write table and report from all shards.",
     epilog="meddift cohort report results",
 )
 def report(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the results.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of the run.", show_default=False)],
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Bring together what all shards have done: the table, and the report."""
+    """Write the table and the report from the results of all shards."""
     from meddift.cohort import report as write_report
 
     _finish(write_report(out), as_json=as_json, quiet=quiet)
@@ -181,7 +192,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _plain(keywords: dict[str, Any]) -> dict[str, Any]:
-    """Keywords of the matcher, ready for JSON; files by their absolute path, as workers may run elsewhere."""
+    """Keywords of the matcher, ready for JSON; files as absolute paths, since workers may run in another folder."""
     named = {"model": Path(keywords["model"]).absolute()} if Path(keywords["model"]).is_file() else {}
     told = {**keywords, **named}
     return {
@@ -191,7 +202,7 @@ def _plain(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_plan(ready: Prepared, *, as_json: bool, to_stdout: bool) -> None:
-    """What will be done, and what it takes."""
+    """Print what will be done, and the memory and time it needs."""
     over = len(ready.mine) - len(ready.todo) - len(ready.refused)
     if as_json:
         from meddift.cli.terminal import write_json_to_stdout
@@ -210,7 +221,7 @@ def _show_plan(ready: Prepared, *, as_json: bool, to_stdout: bool) -> None:
 
 
 def _finish(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
-    """Say how it ended, also by the exit code."""
+    """Print how the run ended, and exit with code 3 if a case failed."""
     if as_json:
         from meddift.cli.terminal import write_json_to_stdout
 

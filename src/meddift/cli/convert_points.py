@@ -1,4 +1,4 @@
-"""`meddift convert-points`: points from one program's format into another's."""
+"""`meddift convert-points`: convert points files between the formats of programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def convert_points(
     points_space: PointsSpace = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", metavar="FILE", help="The image of voxel indices."),
+        typer.Option("--image", metavar="FILE", help="Image to which voxel indices refer."),
     ] = None,
     points_format: PointsFormat = None,
     to_space: ToSpace = None,
@@ -37,9 +37,9 @@ def convert_points(
 ) -> None:
     """Convert points between 3D Slicer, elastix, ANTs, Learn2Reg, DIR-Lab and meddift files.
 
-    Of a label map, the centre of every label is taken. elastix, Learn2Reg and DIR-Lab files hold coordinates only:
-    that labels or further columns are left out is said. Where a format cannot say that a point is missing, nothing
-    is written.
+    IN may be a label map; then the centre of each label is a point. elastix, Learn2Reg and DIR-Lab files hold
+    coordinates only; a warning says if labels or other columns are lost. If points without a position cannot be stored
+    in the format of OUT, nothing is written.
     """
     from meddift.cli.outputs import Outputs
     from meddift.cli.points_files import PointsTarget

@@ -1,4 +1,4 @@
-"""`meddift datasets`: pairs of scans with known points, and how they come to this machine."""
+"""`meddift datasets`: list and download pairs of scans with known points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meddift.cli.help import Command
 from meddift.cli.options import AsJson, Quiet
 
 app = typer.Typer(
-    help="List and fetch pairs of scans with points.",
+    help="List and download pairs of scans with known points.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -62,12 +62,12 @@ def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of `datasets list`.", show_default=False)],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder; default: `datasets/NAME` in MEDDIFT_HOME."),
+        typer.Option("--out", "-o", metavar="DIR", help="Output folder; default: datasets/NAME in MEDDIFT_HOME."),
     ] = None,
     unpack: Annotated[bool, typer.Option("--unpack/--no-unpack", help="Unpack zip files.")] = True,
     quiet: Quiet = False,
 ) -> None:
-    """Download a data set, check its hash and unpack it. Prints the folder."""
+    """Download a data set, check its hash, unpack it, and print its folder."""
     from meddift_lab.sets.fetch import default_folder, fetch_data_set, find_data_set
 
     data_set = find_data_set(name)

@@ -1,4 +1,4 @@
-"""`meddift evaluate`: methods compared on the same pairs, ablations, and a report of both."""
+"""`meddift evaluate`: compare methods on the same pairs, run ablations, and write a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meddift_lab.running.case import Case
 
 app = typer.Typer(
-    help="Measure how well methods find points.",
+    help="Compare methods on pairs of scans with known points.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -35,28 +35,28 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run; a run there is resumed.")]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Output folder; a stopped run is resumed.")]
 CaseNames = Annotated[
     list[str] | None,
-    typer.Option("--case", metavar="NAME", help="Only this case; may be given several times.", show_default=False),
+    typer.Option("--case", metavar="NAME", help="Only this case; may be repeated.", show_default=False),
 ]
 Split = Annotated[
-    str | None, typer.Option("--split", help="Which list of pairs of a Learn2Reg data set.", show_default=False)
+    str | None, typer.Option("--split", help="List of pairs of a Learn2Reg data set.", show_default=False)
 ]
 Orientation = Annotated[
-    str, typer.Option("--orientation", help="Directions in which the axes of DIR-Lab's raw images grow.")
+    str, typer.Option("--orientation", help="Directions of the voxel axes of DIR-Lab's raw images.")
 ]
-Threads = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of each process.")]
+Threads = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Number of threads of each process.")]
 
 
 @app.command(
     "methods",
     cls=Command,
-    short_help="List methods, and whether they can run here.",
+    short_help="List methods and whether they can run here.",
     epilog="meddift evaluate methods",
 )
 def list_methods(as_json: AsJson = False) -> None:
-    """List the methods that can be compared, where their settings come from, and whether they can run here."""
+    """List the methods, the sources of their settings, and whether they can run on this machine."""
     from meddift_lab.methods import METHODS
 
     rows: list[dict[str, Any]] = [
@@ -94,27 +94,27 @@ def run(
     out: Out,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            "--method", "-m", metavar="NAME", help="Only this method; may be given several times.", show_default=False
-        ),
+        typer.Option("--method", "-m", metavar="NAME", help="Only this method; may be repeated.", show_default=False),
     ] = None,
     case: CaseNames = None,
     split: Split = None,
     orientation: Orientation = "LPS",
     threads: Threads = 1,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Stop a method after S seconds.")] = 3600.0,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", help="Time limit of a method on one case, in s.")
+    ] = 3600.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Repeat cases that failed before.")] = False,
     redo: Annotated[
         list[str] | None,
-        typer.Option("--redo", metavar="NAME", help="Run this method again in any case.", show_default=False),
+        typer.Option("--redo", metavar="NAME", help="Repeat this method; may be repeated.", show_default=False),
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Run methods on the cases of a data set, each in a process of its own, and write tables and a report.
 
-    What is done already with the same scans, settings and versions is not done again, so that a run may be stopped
-    at any moment. A method that fails is a row of the table; the exit code is then 3.
+    Results with the same scans, settings and versions are reused, so a run may be stopped at any moment and resumed by
+    the same command. A method that fails is a row of the table, and the exit code is then 3.
     """
     from meddift_lab.methods import find_methods
     from meddift_lab.running.commands import remember_command
@@ -140,7 +140,7 @@ def run(
 @app.command(
     "lesions",
     cls=Command,
-    short_help="Follow drawn lesions, and count what is right.",
+    short_help="Track simulated lesions and score the result.",
     epilog="meddift evaluate lesions --data longitudinal --out run",
 )
 @with_groups
@@ -149,22 +149,22 @@ def lesions(
     data: Annotated[
         str,
         typer.Option(
-            "--data", "-d", metavar="SET", help="longitudinal (drawn chests), or longitudinal:SCAN (a CT of yours)."
+            "--data", "-d", metavar="SET", help="longitudinal (simulated chests), or longitudinal:SCAN (your own CT)."
         ),
     ] = "longitudinal",
     out: Out,
-    patients: Annotated[int, typer.Option("--patients", metavar="N", min=1, help="How many patients.")] = 20,
-    scans: Annotated[int, typer.Option("--scans", metavar="N", min=2, help="Scans of each patient.")] = 3,
+    patients: Annotated[int, typer.Option("--patients", metavar="N", min=1, help="Number of patients.")] = 20,
+    scans: Annotated[int, typer.Option("--scans", metavar="N", min=2, help="Number of scans of each patient.")] = 3,
     spacing: Annotated[
-        float, typer.Option("--spacing", metavar="MM", min=1.0, help="Voxel size of drawn chests.")
+        float, typer.Option("--spacing", metavar="MM", min=1.0, help="Voxel size of simulated chests.")
     ] = 2.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
     engine: Engine,
 ) -> None:
-    """Follow drawn lesions that grow, shrink, go, come, split and merge, and compare with the truth.
+    """Track simulated lesions that grow, shrink, appear, disappear, split and merge, and compare with the truth.
 
-    Patients that are done already with the same settings and code are not done again.
+    Results of patients with the same settings and code are reused.
     """
     from meddift_lab.longitudinal import run_patients, summary
 
@@ -195,7 +195,7 @@ def lesions(
         )
 
 
-#: Key of each score, what it means, and the key of what it is a share of.
+#: Key of each score, its meaning, and the key of its denominator.
 _LESION_SCORES = (
     ("correct_partner", "correct partner, of lesions in both scans", "present"),
     ("wrong_disappeared", "called disappeared although there", "present"),
@@ -208,29 +208,29 @@ _LESION_SCORES = (
 @app.command(
     "ablate",
     cls=Command,
-    short_help="Change one choice of the method at a time.",
+    short_help="Change one setting of the method at a time.",
     epilog="meddift evaluate ablate --data phantom-breathing --out run",
 )
 def ablate(
     data: Data,
     out: Out,
     base: Annotated[
-        str, typer.Option("--base", metavar="default|search", help="What one choice at a time is changed of.")
+        str, typer.Option("--base", metavar="default|search", help="Settings of which one at a time is changed.")
     ] = "default",
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             "--sweep",
             metavar="NAME",
-            help="Only this choice (levels, noise, draws, sharing, latent, spacing, whitening, prior, subvoxel); "
-            "may be given several times.",
+            help="Only this setting (levels, noise, draws, sharing, latent, spacing, whitening, prior, subvoxel); "
+            "may be repeated.",
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="Which model.")] = "builtin",
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="Name of the model.")] = "builtin",
     points: Annotated[
         int | None,
-        typer.Option("--points", metavar="N", min=1, help="Ask at most N points of each kind.", show_default=False),
+        typer.Option("--points", metavar="N", min=1, help="Use at most N points of each kind.", show_default=False),
     ] = None,
     case: CaseNames = None,
     split: Split = None,
@@ -238,9 +238,9 @@ def ablate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Change one choice of the method at a time, and measure what it is worth.
+    """Change one setting of the method at a time, and measure the error of each variant.
 
-    Each scan is encoded once. What is done already is not done again; the report of the folder is written anew.
+    Each scan is encoded once. Existing results are reused, and the report in the folder is written again.
     """
     from meddift_lab.ablation import collect_ablation, run_ablation
     from meddift_lab.report import write_report
@@ -296,11 +296,11 @@ def ablate(
 @app.command(
     "report",
     cls=Command,
-    short_help="Write tables and report of a run anew.",
+    short_help="Write tables and report of a run again.",
     epilog="meddift evaluate report --out run",
 )
 def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Write tables and report of a run anew from its results."""
+    """Write tables and report again from the results of a run."""
     from meddift_lab.running.folder import claim_run_folder
     from meddift_lab.running.tables import collect
 
@@ -310,7 +310,7 @@ def report(out: Out, as_json: AsJson = False, quiet: Quiet = False) -> None:
 
 
 def _chosen_cases(data: str, names: list[str] | None, split: str | None, orientation: str) -> list[Case]:
-    """The cases of a data set, or those of them that were asked for."""
+    """The cases of a data set; only those named, if names are given."""
     from meddift.errors import OptionsError
     from meddift_lab.sets import find_cases
 
@@ -325,7 +325,7 @@ def _chosen_cases(data: str, names: list[str] | None, split: str | None, orienta
 
 
 def _case_words(names: list[str] | None, split: str | None, orientation: str) -> list[tuple[str, str]]:
-    """The options that chose the cases, where they were given."""
+    """The options that select cases, as far as they were given, as words of a command."""
     words = [("--case", name) for name in names or ()]
     words += [("--split", split)] if split is not None else []
     return words + ([("--orientation", orientation)] if orientation != "LPS" else [])

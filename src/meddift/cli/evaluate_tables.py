@@ -1,4 +1,4 @@
-"""What `meddift evaluate` shows of a run: its files written, its tables on stdout, its exit code."""
+"""Output of `meddift evaluate`: files, tables on stdout, and the exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tables_or_none(out: Path) -> Tables | None:
-    """Results of methods in the same folder, if there are any."""
+    """Results of methods in a folder; None if there are none."""
     from meddift.errors import MissingFileError
     from meddift_lab.running.tables import collect
 
@@ -26,7 +26,7 @@ def tables_or_none(out: Path) -> Tables | None:
 
 
 def finish(tables: Tables, out: Path, *, as_json: bool, quiet: bool) -> None:
-    """Write the files, show the table, and say by the exit code whether something failed."""
+    """Write the files, print the table, and exit with code 3 if a method failed."""
     from meddift_lab.report import write_report
     from meddift_lab.running.table_files import method_rows, write_tables
 
@@ -43,7 +43,7 @@ def finish(tables: Tables, out: Path, *, as_json: bool, quiet: bool) -> None:
 
 
 def _show(tables: Tables, page: Path) -> None:
-    """The table of methods on stdout."""
+    """Print the table of methods on stdout."""
     from meddift.cli.terminal import make_table, show
 
     for kind in tables.kinds:

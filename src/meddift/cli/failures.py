@@ -1,4 +1,4 @@
-"""From an exception to one clear sentence on stderr and an exit code."""
+"""Report an exception as one sentence on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ BROKEN_PIPE = 141
 
 
 class StdoutError(OutputError):
-    """Standard output takes no more: it goes into a file on a full disk, for instance."""
+    """Standard output cannot be written, for instance to a file on a full disk."""
 
 
 @contextlib.contextmanager
 def standard_output() -> Iterator[None]:
-    """Write to stdout, and flush it: what the system refuses is said here, not at the end of Python.
+    """Flush stdout at the end of a `with` block, so that errors are reported here and not when Python exits.
 
     Raises:
-        StdoutError: if it is refused.
-        BrokenPipeError: if whoever read it has gone.
+        StdoutError: if stdout cannot be written.
+        BrokenPipeError: if the reader of the pipe has closed it.
     """
     try:
         yield
@@ -52,13 +52,13 @@ def standard_output() -> Iterator[None]:
 
 @dataclass
 class _Run:
-    """What is known of the command that is running, for the sentence with which it ends.
+    """State of the running command, for the last message.
 
     Attributes:
-        signals: Signals that asked to stop.
-        wanted: Files that it was asked for.
-        written: Those that stand in their places.
-        kept: Where a command keeps what it has finished, if it does.
+        signals: Received signals that ask to stop.
+        wanted: Output files of the command.
+        written: Output files that are complete.
+        kept: Folder in which finished parts are kept; None for commands that keep none.
     """
 
     signals: list[int] = field(default_factory=list)
@@ -67,7 +67,7 @@ class _Run:
     kept: Path | None = None
 
     def outcome(self) -> str:
-        """What is there now."""
+        """Which files are written, or where finished parts are kept, as text."""
         if self.kept is not None:
             return f"what was finished is kept in {self.kept}; the same command goes on from there"
         if not self.written:
@@ -82,7 +82,7 @@ _run = _Run()
 
 @contextlib.contextmanager
 def remember_interrupts() -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP stop the command, and remember them even where a library swallows them."""
+    """Stop the command on Ctrl-C, SIGTERM and SIGHUP, and record the signal in case a library hides it."""
     global _run
     _run = _Run()
     with stop_signals(_leave_at_once) as signals:
@@ -91,35 +91,35 @@ def remember_interrupts() -> Iterator[None]:
 
 
 def stop_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if somebody asked to stop and a library has swallowed it."""
+    """Raise KeyboardInterrupt if a signal asked to stop and a library has hidden it."""
     if _run.signals:
         raise KeyboardInterrupt
 
 
 def note_wanted(paths: Iterable[Path]) -> None:
-    """Remember files that the command was asked for."""
+    """Record output files of the command."""
     _run.wanted += paths
 
 
 def note_written(paths: Iterable[Path]) -> None:
-    """Remember files that stand in their places."""
+    """Record output files that are complete."""
     _run.written += paths
 
 
 def note_kept(folder: Path) -> None:
-    """Remember that finished parts of the work stay in a folder, and that the command can go on from them."""
+    """Record a folder in which finished parts are kept, from which the command can be resumed."""
     _run.kept = folder
 
 
 def _leave_at_once() -> None:
-    """End the process because somebody has asked for it twice."""
+    """End the process after a second signal."""
     with contextlib.suppress(OSError):
         os.write(2, f"meddift: interrupted twice, left at once; {printable(_run.outcome())}\n".encode())
     leave(INTERRUPTED)
 
 
 def leave(code: int) -> None:
-    """End the process, without the end of Python: that waits for threads, or aborts them."""
+    """End the process without the shutdown of Python, which would wait for threads or abort them."""
     remove_all_in_use()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -128,10 +128,10 @@ def leave(code: int) -> None:
 
 @contextlib.contextmanager
 def quiet_libraries(*, debug: bool = False) -> Iterator[None]:
-    """Show what meddift itself has to say; hide warnings that libraries have for programmers.
+    """Show log messages of meddift and hide warnings of libraries.
 
     Args:
-        debug: Hide nothing.
+        debug: Whether to show the warnings of libraries too.
     """
     handler = _Messages(logging.DEBUG if debug else logging.WARNING)
     logger = logging.getLogger("meddift")
@@ -153,14 +153,17 @@ class _Messages(logging.Handler):
 
 
 def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
-    """Say what went wrong and return the exit code; None for what the parser handles itself.
+    """Print an error message and return the exit code.
 
     Args:
-        error: What a command raised.
-        debug: Whether to show the traceback too.
+        error: Exception raised by a command.
+        debug: Whether to print the traceback too.
+
+    Returns:
+        Exit code; None for exceptions that the parser of the command line handles itself.
     """
     if isinstance(error, BrokenPipeError):
-        # Whoever read our output has enough, `head` for instance. Nothing is left to say, nor to flush.
+        # The reader has closed the pipe, such as `head`. Nothing is printed or flushed any more.
         _drop_stdout()
         return BROKEN_PIPE
     if isinstance(error, KeyboardInterrupt) or (_run.signals and isinstance(error, Exception)):
@@ -191,41 +194,41 @@ def exit_code_of(error: BaseException, *, debug: bool = False) -> int | None:
 
 
 def complain(message: str) -> None:
-    """One message on stderr, in red on a terminal."""
+    """Print an error message on stderr, in red on a terminal."""
     _say(message, typer.colors.RED)
 
 
 def warn(message: str) -> None:
-    """One warning on stderr, in yellow on a terminal."""
+    """Print a warning on stderr, in yellow on a terminal."""
     _say(message, typer.colors.YELLOW)
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Lines of text on stdout or stderr; what a terminal would obey is escaped."""
+    """Print text on stdout or stderr; control characters are escaped."""
     with contextlib.nullcontext() if err else standard_output():
         typer.echo(printable(text), err=err)
 
 
 def _say(message: str, color: str) -> None:
-    """A message may quote labels, file names and headers, which can hold anything."""
-    with contextlib.suppress(OSError):  # nobody can be told that stderr does not work
+    """Print a message with control characters escaped, since quoted labels and names may contain any."""
+    with contextlib.suppress(OSError):  # an error of stderr itself cannot be reported
         typer.secho(f"meddift: {printable(message)}", fg=color, err=True)
 
 
 def _drop_stdout() -> None:
-    """Send what waits in stdout, and all that follows, nowhere: Python would complain about it at its end."""
+    """Discard buffered and further output on stdout, which would raise an error when Python exits."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_usage(error: BaseException) -> bool:
-    """Whether the arguments were wrong. Newer Typer brings its own click, older uses click's."""
+    """Whether an error is about wrong arguments; newer Typer has its own copy of click, older uses click."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return "ClickException" in names and "NoArgsIsHelpError" not in names
 
 
 def _usage_text(error: Any) -> str:
-    """What was wrong with the arguments, and where the right ones are listed."""
+    """Message about wrong arguments, with the command that lists the right ones."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "meddift"
     text = str(error.format_message()).strip().rstrip(".")
@@ -233,7 +236,7 @@ def _usage_text(error: Any) -> str:
 
 
 def _belongs_to_parser(error: BaseException) -> bool:
-    """Whether it is `Exit`, `Abort` or the wish to see the help."""
+    """Whether an exception is `Exit`, `Abort` or a request for help."""
     if isinstance(error, typer.Exit | typer.Abort | SystemExit | GeneratorExit):
         return True
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)

@@ -1,4 +1,4 @@
-"""How commands present themselves: examples first, everyday options, then the rest under a heading of its own."""
+"""Layout of the help of commands: everyday options, other options under headings of their own, examples."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-#: Heading of the options that most people never need.
+#: Heading of the options that are rarely needed.
 ADVANCED = "Advanced options"
-#: Heading of what says how files are to be understood.
+#: Heading of the options for reading files.
 READING = "Reading files"
 
 
 def advanced(*names: str, **settings: Any) -> Any:
-    """An option that most people never need; arguments as for `typer.Option`."""
+    """An option that is rarely needed; arguments as for `typer.Option`."""
     return typer.Option(*names, rich_help_panel=ADVANCED, **settings)
 
 
 def reading(*names: str, **settings: Any) -> Any:
-    """An option that says how files are to be understood; arguments as for `typer.Option`."""
+    """An option for reading files; arguments as for `typer.Option`."""
     return typer.Option(*names, rich_help_panel=READING, **settings)
 
 
 class Command(TyperCommand):
-    """A command whose help groups its options, and whose examples are shown as they stand."""
+    """A command whose help groups options by heading and shows examples with their line breaks."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, then options by heading; those without one come first."""
+        """Write arguments, then options by heading; options without a heading come first."""
         headings = ("Arguments", "Options", READING, ADVANCED)
         sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in headings}
         for parameter in self.get_params(ctx):
@@ -43,7 +43,7 @@ class Command(TyperCommand):
                     formatter.write_dl(records, col_max=26)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, one a line, without filling lines up."""
+        """Write the examples, one per line."""
         if self.epilog:
             with formatter.section("Examples"):
                 for line in self.epilog.strip().splitlines():

@@ -1,4 +1,4 @@
-"""`meddift info`: what a scan, a points file, a transform, a model or a file of results is, in words."""
+"""`meddift info`: describe a scan, a points file, a transform, a model or results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def info(
         str,
         typer.Argument(
             metavar="IMAGE|POINTS|TRANSFORM|MODEL|RESULTS",
-            help="A file, a folder of DICOM or of results, or a model.",
+            help="A file, a folder of DICOM files or of results, or the name of a model.",
             show_default=False,
         ),
     ],
@@ -41,13 +41,13 @@ def info(
     points_space: PointsSpace = None,
     image: Annotated[
         Path | None,
-        typer.Option("--image", metavar="FILE", help="The scan to which points belong."),
+        typer.Option("--image", metavar="FILE", help="Scan on which the points lie."),
     ] = None,
     reading: ImageReading,
 ) -> None:
-    """Describe what meddift reads or writes: a scan (its geometry in words), points, a transform, a model, results.
+    """Describe a scan with its geometry, points, a transform, a model, or results of meddift.
 
-    Loads no network.
+    No network is loaded.
     """
     from meddift.cli.terminal import progress_display, write_json_to_stdout
 
@@ -92,10 +92,12 @@ def info(
 
 
 def _kind(what: str, path: Path) -> str:
-    """What was named: "model", "image", "transform", "stored", "results" or "points"; by name, else by its content.
+    """Kind of the argument: "model", "image", "transform", "stored", "results" or "points".
+
+    The name decides, and if it does not, the content of the file.
 
     Raises:
-        MissingFileError: if there is nothing of this name.
+        MissingFileError: if there is no file or model of this name.
     """
     from meddift.io.images import IMAGE_SUFFIXES, require_existing
     from meddift.io.sniff import what_it_is
@@ -134,7 +136,7 @@ def _kind(what: str, path: Path) -> str:
 
 
 def _points_lines(description: dict[str, Any]) -> list[str]:
-    """A points file in words."""
+    """Description of a points file as lines of text."""
     frame = description["frame"] or "not named in the file; give --points-space"
     lines = [
         one_line(str(description["path"])),
@@ -160,7 +162,7 @@ def _points_lines(description: dict[str, Any]) -> list[str]:
 
 
 def _image_lines(description: dict[str, Any]) -> list[str]:
-    """A scan in words; what its header does not tell is left out."""
+    """Description of a scan as lines of text; entries missing in its header are left out."""
     lines = [one_line(str(description["path"]))]
 
     def add(name: str, key: str, ending: str = "", between: str = " x ") -> None:
@@ -193,7 +195,7 @@ def _image_lines(description: dict[str, Any]) -> list[str]:
 
 
 def _transform_lines(description: dict[str, Any]) -> list[str]:
-    """A transform in words."""
+    """Description of a transform as lines of text."""
     lines = [
         one_line(str(description["path"])),
         f"transform: {description['direction']}",
@@ -213,7 +215,7 @@ def _transform_lines(description: dict[str, Any]) -> list[str]:
 
 
 def _told_by(sidecar: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What the `.transform.json` says that matters to people; it may be of any version, or damaged."""
+    """Main entries of a `.transform.json`, which may be of any version or damaged."""
     found: list[tuple[str, Any]] = []
     for name in ("fixed", "moving"):
         scan = sidecar.get(name)
@@ -229,7 +231,7 @@ def _told_by(sidecar: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _stored_lines(description: dict[str, Any]) -> list[str]:
-    """A file of stored features, or of weights, in words."""
+    """Description of a file of stored features or of weights as lines of text."""
     lines = [f"{key}: {_words(description[key])}" for key in ("path", "format", "bytes")]
     for one in description.get("stored", []):
         scale = ", ".join(f"{level['name']} {' x '.join(map(str, level['shape']))}" for level in one.get("levels", []))
@@ -249,7 +251,7 @@ _SIDES = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I"
 
 
 def _words(value: Any) -> str:
-    """A value as people write it."""
+    """A value as text for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What results of meddift are, and tables that it reads: JSON, tables and folders, told apart by their content."""
+"""Describe results of meddift and tables that it reads, recognised by their content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from meddift.errors import MeddiftError
 
-#: Results and tables have a few MB at most.
+#: Largest size of a file that is read, bytes; results and tables have a few MB at most.
 _LARGEST = 1 << 28
 
 Facts = Callable[[Any], dict[str, Any]]
@@ -24,9 +24,9 @@ class _Kind:
     """A kind of file.
 
     Attributes:
-        what: It in words.
-        needs: Keys or columns that it has; of several kinds that fit the first counts.
-        facts: The main facts, from the content of a JSON file or the rows of a table.
+        what: Description of the kind.
+        needs: Keys or columns that identify the kind; the first kind that fits is used.
+        facts: Function that extracts main facts from the content of a JSON file or the rows of a table.
     """
 
     what: str
@@ -38,10 +38,10 @@ def describe_results(path: Path) -> dict[str, Any]:
     """Describe a JSON file, a table or a folder of results.
 
     Args:
-        path: What `is_results` is true of.
+        path: A file or folder for which `is_results` is true.
 
     Returns:
-        Entries ready for JSON: `path`, `format`, `bytes`, `what` in words, and the main facts by name.
+        Dictionary, ready for JSON: `path`, `format`, `bytes`, the description `what`, and main facts by name.
 
     Raises:
         MeddiftError: if the file is damaged.
@@ -52,7 +52,7 @@ def describe_results(path: Path) -> dict[str, Any]:
 
 
 def is_results(path: Path) -> bool:
-    """Whether it is described here: JSON that holds no points, a table or a folder of meddift."""
+    """Whether a path is a JSON file without points, a table, or a results folder of meddift."""
     if path.is_dir():
         return _marker(path) is not None
     name = path.name.lower()
@@ -67,7 +67,7 @@ def is_results(path: Path) -> bool:
 
 
 def _marker(folder: Path) -> Path | None:
-    """The file by which a folder of results is known."""
+    """The file that identifies a folder of results; None if there is none."""
     return next((folder / name for name in _MARKERS if (folder / name).is_file()), None)
 
 
@@ -76,7 +76,7 @@ def _format(path: Path) -> str:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """What a file is, and its main facts."""
+    """Description and main facts of a file."""
     if _format(path) == "table":
         columns, rows = _columns(path), _rows(path)
         kind = next(kind for kind in _TABLES if kind.needs <= columns)
@@ -103,7 +103,7 @@ def _read_json(path: Path) -> Any:
     """The content of a JSON file, or the list of the lines of a `.jsonl`.
 
     Raises:
-        MeddiftError: if it cannot be read, or is no JSON.
+        MeddiftError: if the file cannot be read, or is not JSON.
     """
     try:
         status = path.stat()
@@ -116,11 +116,11 @@ def _read_json(path: Path) -> Any:
 
 @lru_cache(maxsize=1)
 def _parsed(path: Path, changed: int) -> Any:
-    """What `_read_json` returns, kept: it is asked what a file is, and then what is in it.
+    """Parsed content of a file, cached because it is read twice: for its kind and for its facts.
 
     Args:
         path: The file.
-        changed: When it was last changed, ns; a file that is written anew is read anew.
+        changed: Modification time, ns; a changed file is read again.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -144,7 +144,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _columns(path: Path) -> frozenset[str]:
-    """The names of the columns of a table, from its first line that is no comment; none where it is no table."""
+    """Column names of a table, from its first line that is no comment; empty if the file is no table."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as stream:
             for _ in range(50):
@@ -161,7 +161,7 @@ def _count(value: Any) -> int:
 
 
 def _tally(values: Iterable[Any]) -> str:
-    """How often which value: "3 ok, 1 outside"."""
+    """Counts of values as text, such as "3 ok, 1 outside"."""
     return ", ".join(f"{times} {value}" for value, times in Counter(map(str, values)).items())
 
 
@@ -171,7 +171,7 @@ def _states(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _points(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Points and their verdicts, and what found them."""
+    """Number of points, counts of verdicts, and the model that found them."""
     points = content.get("points", [])
     told: dict[str, Any] = {"points": len(points)} if points else {}
     verdicts = [point["verdict"] for point in points if isinstance(point, dict) and point.get("verdict")]
@@ -202,7 +202,7 @@ def _evaluation(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seen(name: str, column: str) -> Facts:
-    """How many different values a column has."""
+    """Function that counts the different values of a column."""
     return lambda rows: {name: len({row[column] for row in rows if row.get(column)})}
 
 
@@ -211,7 +211,7 @@ def _lesion_rows(rows: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _chosen(*names: str) -> Facts:
-    """Entries as they stand."""
+    """Function that returns entries unchanged."""
     return lambda content: {name: content[name] for name in names if isinstance(content.get(name), str | int | float)}
 
 
@@ -256,5 +256,5 @@ _TABLES = (
     _Kind("scans of a patient, for `meddift track`", frozenset({"scan", "date"}), _chosen()),
 )  # fmt: skip
 
-#: Files that tell what a folder is.
+#: Files that identify a folder of results.
 _MARKERS = ("lesions.json", "cohort.tsv", "plan.json", "evaluation.json", "points.json", "commands.json")

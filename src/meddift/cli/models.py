@@ -1,4 +1,4 @@
-"""`meddift models`: which models there are, and how their weights come to this machine."""
+"""`meddift models`: list models, and install and check their weights."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ModelName = Annotated[
 @app.command(
     "list",
     cls=Command,
-    short_help="List models, and whether their weights are here.",
+    short_help="List models and whether weights are installed.",
     epilog="meddift models list",
 )
 def list_models(as_json: AsJson = False) -> None:
-    """List the models that meddift knows, and whether their weights are on this machine."""
+    """List the known models, and whether their weights are installed on this machine."""
     from meddift.models import catalogue
 
     described = [describe_model(name) for name in catalogue()]
@@ -58,11 +58,11 @@ def list_models(as_json: AsJson = False) -> None:
 @app.command(
     "show",
     cls=Command,
-    short_help="Show a model, its licence, where its weights lie.",
+    short_help="Show a model, its licence and its weights.",
     epilog="meddift models show builtin\nmeddift models show my-model.toml --json",
 )
 def show_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson = False) -> None:
-    """Show what a model is, its licence, and where its weights lie or are looked for."""
+    """Show the architecture of a model, its licence, and the paths of its weights."""
     description = describe_model(model, weights)
     if as_json:
         from meddift.cli.terminal import write_json_to_stdout
@@ -75,7 +75,7 @@ def show_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson 
 @app.command(
     "pull",
     cls=Command,
-    short_help="Download the weights of a model, and check them.",
+    short_help="Download and check the weights of a model.",
     epilog="meddift models show maisi-ct-rflow\nmeddift models pull maisi-ct-rflow --accept-licence",
 )
 def pull_model(
@@ -84,11 +84,11 @@ def pull_model(
         bool, typer.Option("--accept-licence", help="I have read the licence of the weights and accept it.")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Another commit or tag than the recorded one.")
+        str | None, typer.Option("--revision", help="Commit or tag to download; default: the recorded one.")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Download a model's weights from Hugging Face, check them and keep them."""
+    """Download the weights of a model from Hugging Face, check their hashes and install them."""
     from meddift.cli.terminal import human_bytes, progress_display
     from meddift.models import find_spec
     from meddift.models.hub import PullProgress, pull
@@ -111,7 +111,7 @@ def pull_model(
 @app.command(
     "import",
     cls=Command,
-    short_help="Take weights over from a folder, without internet.",
+    short_help="Install weights from a folder, without internet.",
     epilog="meddift models import maisi-ct-rflow --from downloads/",
 )
 def import_model(
@@ -120,11 +120,11 @@ def import_model(
         Path, typer.Option("--from", metavar="DIR", help="Folder with the published files.", show_default=False)
     ],
     replace: Annotated[
-        bool, typer.Option("--replace", help="Take them even if other files of this model are stored.")
+        bool, typer.Option("--replace", help="Replace other weights of this model that are installed.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take a model's weights from a folder, for machines without internet."""
+    """Install the weights of a model from a folder, for machines without internet access."""
     from meddift.models import find_spec
     from meddift.models.weights import import_weights
 
@@ -138,7 +138,7 @@ def import_model(
     epilog="meddift models verify builtin\nmeddift models verify my-model.toml",
 )
 def verify_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJson = False) -> None:
-    """Read every byte of a model's weights again and compare with what is known about them."""
+    """Read the weights of a model completely and compare them with the recorded hashes."""
     from meddift.cli.terminal import human_bytes, write_json_to_stdout
     from meddift.models import find_spec
     from meddift.models.weights import verify
@@ -155,7 +155,15 @@ def verify_model(model: ModelName, weights: WeightsFolder = None, as_json: AsJso
 
 
 def describe_model(model: str, weights: Path | None = None) -> dict[str, Any]:
-    """Everything that can be said about a model without loading it, ready for JSON."""
+    """Describe a model without loading it.
+
+    Args:
+        model: Name of a model, or path of a `.toml` file.
+        weights: Folder with its published files; None = the installed weights.
+
+    Returns:
+        Properties of the model, its licence and its files, ready for JSON.
+    """
     from dataclasses import asdict
 
     from meddift.models import find_spec
@@ -193,7 +201,7 @@ def describe_model(model: str, weights: Path | None = None) -> dict[str, Any]:
 
 
 def model_lines(description: dict[str, Any]) -> list[str]:
-    """A model in words."""
+    """The description of a model, from `describe_model`, as lines of text."""
     from meddift.cli.terminal import human_bytes
 
     licence = description["licence"]
@@ -231,7 +239,7 @@ def model_lines(description: dict[str, Any]) -> list[str]:
 
 
 def _tell_stored(stored: dict[str, StoredFile], *, quiet: bool) -> None:
-    """What was put into the store."""
+    """Print the names and hashes of installed files."""
     if quiet:
         return
     for role, file in sorted(stored.items()):

@@ -1,4 +1,4 @@
-"""The files that a command writes: checked before the work begins, written all together at its end."""
+"""Output files of a command: checked before the work begins, and written together at its end."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PICTURES = (".png",)
 
 @dataclass
 class Outputs:
-    """Files that a command was asked for.
+    """Output files of a command.
 
     Attributes:
         inputs: Files and folders that are read and must not be overwritten.
-        required: Path -> what writes it.
-        optional: The same, for files that may fail without the others being lost.
-        written: The files that stand in their places, after `commit`.
+        required: Path -> function that writes the file.
+        optional: Path -> function that writes the file, for files that may fail without loss of the others.
+        written: Files that were written by `commit`.
     """
 
     inputs: tuple[Path, ...]
@@ -37,11 +37,11 @@ class Outputs:
     written: list[Path] = field(default_factory=list)
 
     def check(self, paths: Iterable[Path]) -> None:
-        """Refuse outputs that can be known to fail or to destroy something, before minutes of work are spent.
+        """Check before the work begins that outputs can be written and overwrite no input.
 
         Raises:
             OutputError: if a folder is missing or cannot be written to, or a path is a folder.
-            OptionsError: if two outputs are one file, or an output is an input, however they are spelled.
+            OptionsError: if two outputs are the same file, or an output is an input, also by another path or link.
         """
         wanted = list(paths)
         for path in wanted:
@@ -64,13 +64,13 @@ class Outputs:
         note_wanted(wanted)
 
     def commit(self) -> list[str]:
-        """Write everything: the required files all or none, then the optional ones.
+        """Write all required files or none of them, then the optional files.
 
         Returns:
-            What could not be written of the optional files, one sentence each.
+            One sentence for each optional file that could not be written.
 
         Raises:
-            MeddiftError: if a required file could not be written; then nothing was.
+            MeddiftError: if a required file could not be written; then no file is written.
         """
         stop_if_interrupted()
         self._write(self.required)
@@ -93,11 +93,11 @@ class Outputs:
 
 
 def check_output_folder(folder: Path, is_ours: Callable[[Path], bool], inputs: Iterable[Path]) -> None:
-    """Refuse a folder of output in which something of the user's could be overwritten.
+    """Check that writing to an output folder overwrites no file of the user.
 
     Args:
         folder: The folder; it need not exist.
-        is_ours: Whether what is in it was made by the same command.
+        is_ours: Returns whether the content of a folder was written by the same command.
         inputs: Files and folders that are read.
 
     Raises:
@@ -114,22 +114,22 @@ def check_output_folder(folder: Path, is_ours: Callable[[Path], bool], inputs: I
 
 
 def check_suffix(path: Path | None, suffixes: tuple[str, ...], what: str) -> None:
-    """Refuse a name that no writer will take.
+    """Check the suffix of an output file.
 
     Args:
-        path: The output; None where none was asked for.
-        suffixes: Those that can be written.
-        what: What is written, for the message: "pictures".
+        path: The output; None if there is none.
+        suffixes: Supported suffixes.
+        what: Kind of output for the message, such as "pictures".
 
     Raises:
-        OptionsError: if the name has none of them.
+        OptionsError: if the suffix is not supported.
     """
     if path is not None and not path.name.lower().endswith(suffixes):
         raise OptionsError(f"{what} are written to {', '.join(suffixes)}; got the name {path.name!r}")
 
 
 def _belonging_to(path: Path) -> Iterator[Path]:
-    """Files that are read along with an input: the voxels of a header, what stands beside a transform."""
+    """Files that are read with an input, such as the voxels of a header or the description beside a transform."""
     if not path.is_file():
         return
     from meddift.io.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, read_header, suffix_of

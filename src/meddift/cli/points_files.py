@@ -1,4 +1,4 @@
-"""Points files that commands are given and asked for: looked at before the work begins."""
+"""Input and output points files of commands, checked before the work begins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 def check_points_files(
     points: Path, truth: Path | None, space: Space | None, reading: PairReading = PairReading()
 ) -> None:
-    """Find out about a bad points file before the scans are read."""
+    """Check points files before the scans are read.
+
+    Args:
+        points: Points on the fixed scan.
+        truth: True positions on the moving scan; None if unknown.
+        space: Frame of files that do not name it.
+        reading: Options for reading images, for label maps given as points.
+
+    Raises:
+        MeddiftError: if a file is missing or malformed.
+    """
     from meddift.io.points import parse_points_file
     from meddift.io.points.frames import settle_frame
 
@@ -30,12 +40,12 @@ def check_points_files(
 
 @dataclass(frozen=True)
 class PointsTarget:
-    """A points file that a command was asked to write.
+    """An output points file of a command.
 
     Attributes:
-        path: The file.
-        format: Its format; None = the suffix decides.
-        space: Its frame; None = the format decides.
+        path: Path of the file.
+        format: Format; None = the suffix decides.
+        space: Frame; None = the default of the format.
     """
 
     path: Path
@@ -43,14 +53,17 @@ class PointsTarget:
     space: Space | None = None
 
     def rehearse(self, points: Points, fixed: Grid, moving: Grid) -> None:
-        """Find out before the work begins that the file cannot hold answers to these points.
+        """Check before the work begins that the file can store the matches of these points.
 
-        A point that lies outside the fixed scan will have no answer; where the others are found is not known yet.
+        Points outside the fixed scan will have no match. Matches of the other points are not known yet.
 
         Args:
-            points: The points that were given.
-            fixed: Grid of the scan on which they lie.
-            moving: Grid of the scan on which the answers will lie, in which voxel indices are counted.
+            points: Points on the fixed scan, world RAS mm.
+            fixed: Grid of the fixed scan.
+            moving: Grid of the moving scan, to which voxel indices of matches refer.
+
+        Raises:
+            MeddiftError: if the format cannot store the matches.
         """
         import numpy as np
 
@@ -61,19 +74,19 @@ class PointsTarget:
         self.text(Points(np.where(answered, middle, np.nan), points.labels, points.columns), moving)
 
     def text(self, points: Points, grid: Grid | None, extra: Mapping[str, Sequence[Any]] | None = None) -> str:
-        """The content of the file; arguments as for `format_points`."""
+        """Content of the file; arguments as for `format_points`."""
         from meddift.io.points import format_points
 
         return format_points(points, self.path, grid=grid, space=self.space, extra=extra, format=self.format)
 
     def holds(self) -> str:
-        """The format that will be written."""
+        """Format of the file, from `format` or the suffix."""
         from meddift.io.points.writing import points_format
 
         return points_format(self.path, self.format)
 
     def say_what_is_lost(self, points: Points) -> None:
-        """Warn of what the format has no room for."""
+        """Warn about labels and columns that the format cannot store."""
         from meddift.cli.failures import warn
         from meddift.io.points import what_is_lost
 
@@ -81,9 +94,9 @@ class PointsTarget:
             warn(f"{self.path}: this format holds coordinates only; {lost} are left out")
 
     def beside(self) -> Path | None:
-        """A table beside the file that does not exist yet, for points that its format cannot hold.
+        """Path of a new table beside the file, for points that its format cannot store.
 
-        None where the file is no file on disk, such as a pipe.
+        None if the output is not a file on disk, such as a pipe.
         """
         from meddift.system.targets import Target
 

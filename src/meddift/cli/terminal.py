@@ -1,4 +1,4 @@
-"""What people see: progress on stderr, tables, JSON on stdout. rich is loaded only when something is drawn."""
+"""Progress on stderr, and tables and JSON on stdout. rich is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def write_json_to_stdout(content: Any) -> None:
-    """One JSON object on stdout, flushed; in ASCII where stdout cannot hold all of its letters.
+    """Print one JSON object on stdout and flush it; as ASCII if the encoding of stdout lacks a character.
 
     Raises:
-        ValueError: if a number is NaN or infinite: JSON has no word for them.
+        ValueError: if a number is NaN or infinite, which JSON cannot represent.
     """
     text = printable_json(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
     try:
@@ -40,29 +40,29 @@ class Told(Protocol):
     """The result of a command, as JSON or as text for people."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The result, ready for JSON."""
 
     def show(self, *, to_stdout: bool) -> None:
-        """For people."""
+        """Print the result as text for people."""
 
 
 def tell(result: Told, missed: Sequence[str], written: Sequence[Path], *, as_json: bool, quiet: bool) -> None:
-    """Show a result.
+    """Print a result.
 
     Args:
-        result: What came out.
-        missed: One sentence for each file that could not be written while the rest was.
+        result: The result.
+        missed: One sentence for each file that could not be written.
         written: The files that were written.
-        as_json: One JSON object on stdout, instead of text.
-        quiet: Neither.
+        as_json: Whether to print one JSON object on stdout instead of text.
+        quiet: Whether to print no text.
 
     Raises:
-        typer.Exit: with the exit code for work done in part, if anything was missed.
+        typer.Exit: with exit code 3 if a file could not be written.
     """
     if as_json:
         write_json_to_stdout(result.as_dict())
     elif not quiet:
-        # Where files were asked for, stdout is left to whoever looks at it.
+        # If files were written, text goes to stderr, unless stdout is a terminal.
         result.show(to_stdout=not written or sys.stdout.isatty())
     if written and not quiet:
         say("written: " + ", ".join(map(str, written)), err=True)
@@ -74,13 +74,13 @@ def tell(result: Told, missed: Sequence[str], written: Sequence[Path], *, as_jso
 
 @contextmanager
 def progress_display(*, quiet: bool) -> Iterator[Progress]:
-    """A function to report progress to, drawn on stderr if that is a terminal, else doing nothing.
+    """Show progress on stderr if that is a terminal.
 
     Args:
-        quiet: Draw nothing in any case.
+        quiet: Whether to show nothing in any case.
 
     Yields:
-        Call it with the name of a stage and the share of the whole work that is done, 0 to 1.
+        Function to be called with the name of a stage and the share of the whole work that is done, 0 to 1.
     """
     if quiet or not sys.stderr.isatty():
         yield silent
@@ -101,7 +101,7 @@ def progress_display(*, quiet: bool) -> Iterator[Progress]:
 
 @contextmanager
 def logged_progress(*, quiet: bool) -> Iterator[Progress]:
-    """As `progress_display`; where stderr is no terminal, as in the log of a long run, a line for each new stage."""
+    """As `progress_display`, but if stderr is not a terminal, each new stage is printed as a line of a log."""
     if quiet or sys.stderr.isatty():
         with progress_display(quiet=quiet) as report:
             yield report
@@ -114,17 +114,17 @@ def logged_progress(*, quiet: bool) -> Iterator[Progress]:
 
 
 def make_table(title: str, columns: Sequence[tuple[str, bool]]) -> Table:
-    """An empty table.
+    """Create an empty table.
 
     Args:
-        title: Its title.
-        columns: Heading and whether the column holds numbers, which stand to the right.
+        title: Title of the table.
+        columns: Heading of each column, and whether it holds numbers, which are aligned to the right.
     """
     from rich import box
     from rich.table import Table
 
     class PlainTable(Table):
-        """Cells are text as it stands: no markup, and nothing that a terminal obeys."""
+        """A table whose cells are plain text: markup is ignored and control characters are escaped."""
 
         def add_row(self, *cells: Any, **options: Any) -> None:
             super().add_row(*map(_plain, cells), **options)
@@ -138,7 +138,7 @@ def make_table(title: str, columns: Sequence[tuple[str, bool]]) -> Table:
 
 
 def line_width(*, to_stdout: bool) -> int:
-    """Characters of a line: those of the terminal; into a file or a pipe as many as tables need."""
+    """Width of a line in characters: that of the terminal; for a file or pipe, as wide as tables need."""
     stream = sys.stdout if to_stdout else sys.stderr
     return shutil.get_terminal_size().columns if stream.isatty() else 120
 
@@ -147,8 +147,8 @@ def show(*items: Any, to_stdout: bool) -> None:
     """Print tables and text.
 
     Args:
-        items: What rich can print; text is printed as it is, without markup.
-        to_stdout: To stdout, else to stderr.
+        items: Tables and other objects that rich can print, or text, whose markup is ignored.
+        to_stdout: Whether to print to stdout; otherwise to stderr.
     """
     from rich.console import Console
 
@@ -160,7 +160,7 @@ def show(*items: Any, to_stdout: bool) -> None:
 
 
 def _plain(item: Any) -> Any:
-    """Text without markup and without what a terminal obeys; all else as it is."""
+    """Text with markup ignored and control characters escaped; other objects unchanged."""
     from rich.text import Text
 
     if isinstance(item, str):
@@ -171,7 +171,7 @@ def _plain(item: Any) -> Any:
 
 
 def human_bytes(count: float | None) -> str:
-    """A number of bytes for people, in powers of 1000."""
+    """A number of bytes as text with a unit, in powers of 1000."""
     if count is None:
         return "unknown"
     for unit in ("bytes", "kB", "MB"):
