@@ -1,6 +1,6 @@
-"""Look and correct: two scans side by side in the browser, a click in one answered in the other.
+"""Viewer: two scans side by side in the browser, with matched points that a person can review and correct.
 
-A local server holds the scans and asks the engine; a page of plain modules shows them. Needs the extra `viewer`.
+A local server holds the scans and runs the matcher; a page shows them. Needs the extra `viewer`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The API: scans, questions, work in the background."""
+"""HTTP API: scans, matching, and background jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from meddift.viewer.session import Session
 from meddift.viewer.sheet import place
 from meddift.viewer.work import Work
 
-#: What every route may answer besides.
+#: Error answers that every route may return.
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": schemas.ErrorAnswer, "description": text}
     for code, text in (
@@ -45,12 +45,12 @@ PathId = Annotated[str, Path(pattern=r"^[a-z][0-9]{1,9}$")]
 QueryId = Annotated[str, Query(pattern=r"^[a-z][0-9]{1,9}$")]
 _Number = Annotated[float, Query(ge=-1e5, le=1e5, allow_inf_nan=False)]
 
-#: Seconds between looks at whether something has changed, and after which a silent line says that we are alive.
+#: Seconds between checks for changes, and seconds without an event after which a keep-alive line is sent.
 LOOK_SECONDS, ALIVE_SECONDS = 0.15, 15.0
 
 
 class PreparingError(MeddiftError):
-    """The answer has to wait until the pair is prepared."""
+    """The pair is not prepared yet, so the request cannot be answered."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         super().__init__("the scans are being made ready: ask again when the work is done")
@@ -64,18 +64,18 @@ def session_of(request: Request) -> Session:
 
 
 def work_of(request: Request) -> Work:
-    """Its threads."""
+    """The threads of this server that run the matcher."""
     found: Work = request.app.state.work
     return found
 
 
 def told(session: Session, state: JobState) -> dict[str, Any]:
-    """A job for JSON, without paths."""
+    """State of a job, ready for JSON, without paths."""
     return {**asdict(state), "message": session.public(state.message)}
 
 
 def described(match: Match) -> dict[str, Any]:
-    """An answer of the engine for JSON."""
+    """A match, ready for JSON."""
     return {"fixed": place(match.fixed), "moving": place(match.moving), **match.judged()}
 
 
@@ -84,7 +84,7 @@ def described(match: Match) -> dict[str, Any]:
 
 @router.get("/session")
 async def session(request: Request) -> dict[str, Any]:
-    """What can be looked at: mode, ids of scans with their titles, and the pair whose points are listed."""
+    """Mode of the viewer, ids and titles of the scans, and the pair whose points are listed."""
     found = session_of(request)
     desk = found.desk
     return {
@@ -102,14 +102,14 @@ async def session(request: Request) -> dict[str, Any]:
 
 @router.get("/scans/{scan}")
 async def scan(request: Request, scan: PathId) -> dict[str, Any]:
-    """Geometry, windows, and what the browser's copy is; reads the scan if it has to."""
+    """Geometry and display windows of a scan, and properties of the browser's copy; reads the scan if needed."""
     opened = session_of(request).pairs.scan(scan)
     return await work_of(request).run(opened.as_dict)
 
 
 @router.get("/scans/{scan}/volume.nii", response_class=Response)
 async def volume(request: Request, scan: PathId) -> Response:
-    """The browser's copy as NIfTI: int16, sform equal to qform, slope 1; coarser than the scan where that is large."""
+    """The browser's copy as NIfTI: int16, sform equal to qform, slope 1; large scans have larger voxels."""
     opened = session_of(request).pairs.scan(scan)
     content = await work_of(request).run(lambda: opened.copy.nifti)
     return Response(content, media_type="application/octet-stream")
@@ -127,7 +127,7 @@ async def plane(
     high: Annotated[float, Query(ge=-1e9, le=1e9, allow_inf_nan=False)],
     pixels: Annotated[int, Query(ge=16, le=1024)] = 384,
 ) -> Response:
-    """A cut through the scan across an axis of the world, over the scan's `box`; patient's right on the left."""
+    """A PNG of a plane of the scan across a world axis, over the scan's `box`; the patient's right is on the left."""
     opened = session_of(request).pairs.scan(scan)
     content = await work_of(request).run(
         lambda: draw_plane(opened.encoded.volume, plane, np.array([x, y, z]), pixels=pixels, low=low, high=high)
@@ -140,7 +140,7 @@ async def plane(
 
 @router.post("/prepare")
 async def prepare(request: Request, asked: schemas.Two) -> dict[str, Any]:
-    """Compute in the background what is the same for all points: features of both scans, and the field between."""
+    """Start a job that computes features of both scans and the displacement field between them."""
     found = session_of(request)
     found.pairs.check(asked.fixed, asked.moving)
     return told(found, found.pairs.prepare(asked.fixed, asked.moving).state)
@@ -148,7 +148,7 @@ async def prepare(request: Request, asked: schemas.Two) -> dict[str, Any]:
 
 @router.post("/match")
 async def match(request: Request, asked: schemas.MatchRequest) -> dict[str, Any]:
-    """Find points of one scan in the other; 409 `preparing` with how far it is, as long as it cannot be answered."""
+    """Match points of one scan in the other; 409 `preparing` with the job until the pair is prepared."""
     found = session_of(request)
     _ready(found, asked.fixed, asked.moving)
     positions = np.array(asked.points, dtype=np.float64)
@@ -160,7 +160,7 @@ async def match(request: Request, asked: schemas.MatchRequest) -> dict[str, Any]
 
 @router.post("/similarity")
 async def similarity(request: Request, asked: schemas.SimilarityRequest) -> dict[str, Any]:
-    """How similar every place of the moving scan is to a point: id and range of a map, and the runner-up places."""
+    """Similarity of each position of the moving scan to a point: id and range of the map, and rival positions."""
     found = session_of(request)
     _ready(found, asked.fixed, asked.moving)
     answer = None if asked.answer is None else np.array(asked.answer)
@@ -177,7 +177,7 @@ async def similarity(request: Request, asked: schemas.SimilarityRequest) -> dict
 
 @router.get("/maps/{map}.nii", response_class=Response)
 async def map_file(request: Request, map: PathId) -> Response:
-    """A map as NIfTI on its own coarse grid: cosine divided by `scale`."""
+    """A similarity map as NIfTI on its own coarse grid: int16, cosine divided by `scale`."""
     return Response(session_of(request).pairs.map(map).nifti, media_type="application/octet-stream")
 
 
@@ -192,7 +192,7 @@ async def map_plane(
     z: _Number,
     pixels: Annotated[int, Query(ge=16, le=1024)] = 256,
 ) -> Response:
-    """A cut through a map, to be laid over the same cut through its scan."""
+    """A PNG of a plane of a map, to be drawn over the same plane of its scan."""
     found = session_of(request)
     shown, opened = found.pairs.map(map), found.pairs.scan(scan)
     at = np.array([x, y, z])
@@ -206,7 +206,7 @@ async def map_plane(
 
 @router.post("/warp")
 async def warp(request: Request, asked: schemas.WarpRequest) -> dict[str, Any]:
-    """Carry points by the field: at once, smoothly, without a verdict of each."""
+    """Map points by the displacement field; fast, but without verdicts."""
     found = session_of(request)
     found.pairs.check(asked.fixed, asked.moving)
     positions = np.array(asked.points, dtype=np.float64)
@@ -223,7 +223,7 @@ async def warp(request: Request, asked: schemas.WarpRequest) -> dict[str, Any]:
 
 @router.post("/register")
 async def register(request: Request, asked: schemas.Two) -> dict[str, Any]:
-    """Fit one transform in the background; `saving` the list writes it too."""
+    """Start a job that registers the pair; the transform is written when the list of points is saved."""
     found = session_of(request)
     found.pairs.check(asked.fixed, asked.moving)
     return told(found, found.pairs.register(asked.fixed, asked.moving).state)
@@ -231,7 +231,7 @@ async def register(request: Request, asked: schemas.Two) -> dict[str, Any]:
 
 @router.get("/registration")
 async def registration(request: Request, fixed: QueryId, moving: QueryId) -> dict[str, Any]:
-    """What registering has given, without the maps."""
+    """Result of a registration, without its maps."""
     done = session_of(request).pairs.registration(fixed, moving)
     if done is None:
         raise UnknownIdError("these scans are not registered (yet)")
@@ -239,11 +239,11 @@ async def registration(request: Request, fixed: QueryId, moving: QueryId) -> dic
 
 
 def _ready(found: Session, fixed: str, moving: str) -> None:
-    """Begin what an answer needs.
+    """Start preparing a pair, if needed.
 
     Raises:
-        PreparingError: as long as it is not done.
-        PointsError: if it has failed.
+        PreparingError: if the pair is not prepared yet.
+        PointsError: if preparing has failed.
     """
     found.pairs.check(fixed, moving)
     job = found.pairs.prepare(fixed, moving)
@@ -259,14 +259,14 @@ def _ready(found: Session, fixed: str, moving: str) -> None:
 
 @router.get("/jobs")
 async def jobs(request: Request) -> dict[str, Any]:
-    """How far the work in the background is."""
+    """States of the background jobs."""
     found = session_of(request)
     return {"jobs": [told(found, state) for state in found.jobs.states()]}
 
 
 @router.post("/jobs/{job}/cancel")
 async def cancel(request: Request, job: PathId) -> dict[str, Any]:
-    """End work at its next step."""
+    """Cancel a job; it ends at its next step."""
     found = session_of(request)
     running = found.jobs.get(job)
     if running is None:
@@ -279,7 +279,7 @@ async def cancel(request: Request, job: PathId) -> dict[str, Any]:
 async def events(
     request: Request, once: Annotated[bool, Query(description="end after the first event")] = False
 ) -> StreamingResponse:
-    """All jobs as server-sent events, whenever one of them has changed; and whether the list of points has."""
+    """Server-sent events with the states of all jobs and the version of the list of points, sent after changes."""
     found = session_of(request)
 
     async def stream() -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""The API: lesions over time, and what a person says about their links."""
+"""HTTP API: lesions over time, and the review of their links."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def review_of(session: Session) -> FollowUpReview:
     """The lesions of this session.
 
     Raises:
-        UnknownIdError: if it has none.
+        UnknownIdError: if no lesion tracking is open.
     """
     if session.follow_up is None:
         raise UnknownIdError("no follow-up is open")
@@ -32,7 +32,7 @@ def review_of(session: Session) -> FollowUpReview:
 
 @router.get("")
 async def follow_up(request: Request) -> dict[str, Any]:
-    """Time points, lesions, sizes as curves, and what was said so far."""
+    """Time points, lesions, curves of their sizes, and the decisions so far."""
     return await work_of(request).run(review_of(session_of(request)).as_dict)
 
 
@@ -40,7 +40,7 @@ async def follow_up(request: Request) -> dict[str, Any]:
 async def decide(
     request: Request, lesion: Lesion, timepoint: TimePoint, said: schemas.FollowUpDecision
 ) -> dict[str, Any]:
-    """Confirm, correct or reject what was found for one lesion at one time point."""
+    """Confirm, correct or reject the result for one lesion at one time point."""
     review = review_of(session_of(request))
     review.decide(lesion, timepoint, review=said.review, label=said.label, state=said.state)
     return review.as_dict()
@@ -48,7 +48,7 @@ async def decide(
 
 @router.post("/undo")
 async def undo(request: Request) -> dict[str, Any]:
-    """Take back the last decision."""
+    """Undo the last decision."""
     review = review_of(session_of(request))
     review.undo()
     return review.as_dict()
@@ -64,7 +64,7 @@ async def save(request: Request) -> dict[str, Any]:
 
 @router.get("/{lesion}/{timepoint}/picture.svg", response_class=Response)
 async def picture(request: Request, lesion: Lesion, timepoint: TimePoint) -> Response:
-    """The lesion, or its place, in the plane of acquisition with the outline of its mask."""
+    """An SVG of the lesion, or of its expected position, in the acquisition plane with the outline of its mask."""
     session = session_of(request)
     review = review_of(session)
     content = await work_of(request).run(lambda: review.picture(lesion, timepoint))

@@ -1,4 +1,4 @@
-"""The API: the list of points of a pair."""
+"""HTTP API: the list of points of a pair."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from meddift.viewer.sheet import Row, Sheet, place
 
 router = APIRouter(prefix="/points", responses=ERRORS)
 
-#: Suffixes of files that are handed out and taken in.
+#: Suffixes of points files for download and upload.
 _SUFFIXES = (".mrk.json", ".fcsv", ".csv", ".tsv", ".txt", ".pts", ".json")
 
 
 @router.get("")
 async def points(request: Request) -> dict[str, Any]:
-    """The list, with what a person has said of each point."""
+    """The list of points with their reviews."""
     return session_of(request).sheet.as_dict()
 
 
 @router.post("")
 async def add(request: Request, new: schemas.NewPoint) -> dict[str, Any]:
-    """Put a point into the list: it is asked of the engine if that is ready, and can be called right or moved."""
+    """Add a point; it is matched if the pair is prepared, and may have a review or a corrected position."""
     session = session_of(request)
     desk = session.the_desk
     fixed, moving = (desk.fixed, desk.moving) if new.asked == "fixed" else (desk.moving, desk.fixed)
@@ -57,7 +57,7 @@ async def add(request: Request, new: schemas.NewPoint) -> dict[str, Any]:
 
 @router.patch("/{row}")
 async def change(request: Request, row: PathId, changed: schemas.ChangedPoint) -> dict[str, Any]:
-    """Rename a point, say whether it is right, or move its counterpart."""
+    """Change the label, the review, or the corrected position of a point."""
     sheet = session_of(request).sheet
     changes = changes_of(sheet.get(row), changed)
     if changes:
@@ -66,10 +66,10 @@ async def change(request: Request, row: PathId, changed: schemas.ChangedPoint) -
 
 
 def changes_of(row: Row, changed: schemas.ChangedPoint) -> dict[str, Any]:
-    """What changes in a row.
+    """The fields of a row that a request changes, by name.
 
     Raises:
-        PointsError: if a point without a place is called right.
+        PointsError: if a point without a position in the other scan is confirmed.
     """
     changes: dict[str, Any] = {}
     other = "moving" if row.asked == "fixed" else "fixed"
@@ -82,7 +82,7 @@ def changes_of(row: Row, changed: schemas.ChangedPoint) -> dict[str, Any]:
         if changed.review == "absent":
             changes[other] = None
         elif changed.review in ("proposed", "confirmed"):
-            # Right as found: what was moved, or called absent, goes back to where the engine has put it.
+            # Confirmed: a point that was moved or marked absent returns to the position found by the matcher.
             found = None if row.match is None else place(row.match.moving)
             changes[other] = found
             if changed.review == "confirmed" and found is None:
@@ -96,7 +96,7 @@ def changes_of(row: Row, changed: schemas.ChangedPoint) -> dict[str, Any]:
 
 @router.delete("/{row}")
 async def remove(request: Request, row: PathId) -> dict[str, Any]:
-    """Take a point out of the list."""
+    """Remove a point from the list."""
     sheet = session_of(request).sheet
     sheet.remove(row)
     return sheet.as_dict()
@@ -104,7 +104,7 @@ async def remove(request: Request, row: PathId) -> dict[str, Any]:
 
 @router.post("/undo")
 async def undo(request: Request) -> dict[str, Any]:
-    """Take back the last change of the list."""
+    """Undo the last change of the list."""
     sheet = session_of(request).sheet
     sheet.undo()
     return sheet.as_dict()
@@ -112,7 +112,7 @@ async def undo(request: Request) -> dict[str, Any]:
 
 @router.post("/answer")
 async def answer(request: Request) -> dict[str, Any]:
-    """Ask the engine for all points that were read from a file."""
+    """Match all points of the list that were not matched yet."""
     session = session_of(request)
     desk = session.the_desk
     if session.pairs.is_prepared(desk.fixed, desk.moving):
@@ -124,7 +124,7 @@ async def answer(request: Request) -> dict[str, Any]:
 
 @router.post("/save")
 async def save(request: Request) -> dict[str, Any]:
-    """Write the files that the command line writes, into the folder that was named at the start."""
+    """Write the list of points to the output folder, as the command line does."""
     session = session_of(request)
     desk = session.the_desk
 
@@ -143,7 +143,7 @@ async def save(request: Request) -> dict[str, Any]:
 
 @router.post("/import")
 async def take_in(request: Request, given: schemas.ImportedPoints) -> dict[str, Any]:
-    """Add the points of a file on the fixed scan."""
+    """Add the points of a file, which lie on the fixed scan."""
     session = session_of(request)
     rows = await work_of(request).run(lambda: _read(session, given))
     session.sheet.add(rows)
@@ -168,7 +168,7 @@ def _read(session: Session, given: schemas.ImportedPoints) -> list[Row]:
 
 
 def rows_of(sheet: Sheet, positions: np.ndarray[Any, Any], labels: tuple[str, ...]) -> list[Row]:
-    """Points on the fixed scan as rows that nobody has looked at."""
+    """Points on the fixed scan, (N, 3) world RAS mm, as rows without match and review."""
     return [
         Row(sheet.new_id(), label, place(position), None) for label, position in zip(labels, positions, strict=True)
     ]
@@ -180,7 +180,7 @@ async def hand_out(
     side: Annotated[Literal["fixed", "moving"], Query()],
     suffix: Annotated[Literal[".mrk.json", ".fcsv", ".csv"], Query()] = ".mrk.json",
 ) -> Response:
-    """The points on one scan as a file."""
+    """Download the points on one scan as a file."""
     from meddift.io.points import format_points
 
     rows = session_of(request).sheet.rows

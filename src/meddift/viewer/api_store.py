@@ -1,4 +1,4 @@
-"""The API: pairs that were opened lately, by number, and opening one of them."""
+"""HTTP API: list recently opened pairs, and open one of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ router = APIRouter(prefix="/recent", responses=ERRORS)
 
 @router.get("")
 async def recent(request: Request) -> dict[str, Any]:
-    """What was opened lately: numbers, days, size, voxels and modality of the scans; no names and no paths."""
+    """Recently opened pairs: numbers, days, and size, spacing and modality of their scans; no names and no paths."""
     return {"pairs": session_of(request).recent()}
 
 
 @router.post("/{number}/open")
 async def open_pair(request: Request, number: Annotated[int, Path(ge=0, le=1000)]) -> dict[str, Any]:
-    """Open a pair of the list; its scans and points take the place of those that were open."""
+    """Open a recent pair; it replaces the pair that is open."""
     session = session_of(request)
     await work_of(request).run(lambda: session.open_recent(number))
     desk = session.the_desk

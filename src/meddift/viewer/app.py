@@ -1,4 +1,4 @@
-"""The web application: the API under `/api/v1`, and the page."""
+"""The web application: the HTTP API under `/api/v1`, and the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from meddift.viewer.work import SupersededError, Work
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Files of the page by suffix; no other file is handed out.
+#: Suffix of a file of the page -> content type; files with other suffixes are not served.
 _KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -32,10 +32,10 @@ _KINDS = {
 
 
 def make_app(session: Session) -> FastAPI:
-    """The application of a session; `Guard` has to stand before it.
+    """Create the application of a session. It has no access control; wrap it in `Guard`.
 
     Args:
-        session: What it answers about.
+        session: The session whose scans and points it serves.
     """
     # The usual documentation pages load scripts and fonts from elsewhere, so there are none.
     app = FastAPI(
@@ -56,7 +56,7 @@ def make_app(session: Session) -> FastAPI:
 
 
 def _say_errors(app: FastAPI, session: Session) -> None:
-    """Every error in one form, without paths."""
+    """Return all errors in one JSON form, without paths."""
 
     def told(status: int, code: str, message: str, job: Any = None) -> JSONResponse:
         content: dict[str, Any] = {"error": {"code": code, "message": session.public(message)}}
@@ -95,7 +95,7 @@ def _say_errors(app: FastAPI, session: Session) -> None:
 
 
 def _hand_out_page(app: FastAPI) -> None:
-    """The files of the page, read once and named by a table: no request leads to the file system."""
+    """Serve the files of the page from memory, so that no request accesses the file system."""
     root = resources.files("meddift.viewer").joinpath("page")
     files: dict[str, tuple[bytes, str]] = {}
     for folder, prefix in ((root, ""), (root.joinpath("vendor"), "vendor/")):

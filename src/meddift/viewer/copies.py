@@ -1,4 +1,4 @@
-"""What the browser is sent of a scan: whole numbers of 16 bits with one geometry, small enough for a graphics card."""
+"""Copies of scans for the browser: int16 NIfTI with one geometry, small enough for a graphics card."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from numpy.typing import NDArray
 
 from meddift.volume import Volume
 
-#: A graphics card holds about 4 bytes a voxel, and browsers give a page some 2 GB in all: beyond this many voxels the
-#: browser is sent a coarser copy.
+#: A graphics card holds about 4 bytes a voxel, and browsers give a page some 2 GB in all: scans with more voxels are
+#: sent with larger voxels.
 MOST_VOXELS = 256**3
-#: Values that fit into 16 bits are sent as they are if they differ by at least this much; else they are spread.
+#: Values that fit into int16 are sent unscaled if their range is at least this; otherwise they are rescaled.
 LEAST_RANGE = 512.0
-#: Spread values lie between 0 and this.
+#: Largest rescaled value; the smallest is 0.
 _TOP = 30_000.0
 
 
 @dataclass(frozen=True, eq=False)
 class BrowserCopy:
-    """A scan as the browser is sent it.
+    """The copy of a scan that the browser receives.
 
     Attributes:
         nifti: The whole NIfTI file; int16, slope 1, sform equal to qform.
-        shape: Voxels along each axis.
-        spacing: Of the voxels, mm.
-        scale: True value = offset + scale * value in the file.
-        offset: Likewise.
-        reduced: Whether its voxels are larger than those of the scan.
+        shape: Number of voxels along each axis.
+        spacing: Voxel size along each axis, mm.
+        scale: Intensity of the scan = offset + scale * value in the file.
+        offset: See `scale`.
+        reduced: Whether the voxels are larger than those of the scan.
     """
 
     nifti: bytes
@@ -40,11 +40,11 @@ class BrowserCopy:
 
 
 def browser_copy(volume: Volume, *, most_voxels: int = MOST_VOXELS) -> BrowserCopy:
-    """Make the copy of a scan that the browser is sent.
+    """Make the copy of a scan for the browser.
 
     Args:
         volume: (X, Y, Z), any type.
-        most_voxels: With more voxels it is averaged to larger ones.
+        most_voxels: Largest number of voxels; larger scans are averaged to larger voxels.
     """
     shown = volume
     if volume.grid.size > most_voxels:
@@ -61,7 +61,7 @@ def browser_copy(volume: Volume, *, most_voxels: int = MOST_VOXELS) -> BrowserCo
 
 
 def _coarser(volume: Volume, most_voxels: int) -> float:
-    """The spacing, mm, at which a scan has at most so many voxels: axes that are coarser stay as they are."""
+    """Smallest spacing, mm, at which a scan has at most `most_voxels`; axes with larger spacing keep it."""
     low, high = 0.0, float(volume.grid.extent.max())
     for _ in range(40):
         middle = (low + high) / 2
@@ -70,7 +70,7 @@ def _coarser(volume: Volume, most_voxels: int) -> float:
 
 
 def _as_int16(values: NDArray[np.generic]) -> tuple[NDArray[np.int16], float, float]:
-    """Values as int16, with scale and offset of the way back."""
+    """Values as int16, with scale and offset to recover the intensities."""
     finite = np.nan_to_num(np.asarray(values, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
     if low >= -32_768 and high <= 32_767 and high - low >= LEAST_RANGE:
@@ -80,6 +80,6 @@ def _as_int16(values: NDArray[np.generic]) -> tuple[NDArray[np.int16], float, fl
 
 
 def nifti_bytes(volume: Volume) -> bytes:
-    """A NIfTI file in memory."""
+    """The content of a NIfTI file of a volume."""
     content: bytes = volume.to_nibabel().to_bytes()
     return content

@@ -1,4 +1,4 @@
-"""The pair whose points are listed, and the folder in which they are kept: written all together, read at the start."""
+"""`Desk`: the pair whose points are listed, and the folder in which the list is stored."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from meddift.system.folders import check_folder, make_folder
 from meddift.system.once import once
 from meddift.viewer.sheet import Row, Sheet, place
 
-#: The file from which a list is read again; says that the folder is ours.
+#: File with the list; it also marks a folder as written by the viewer.
 LIST = "points.json"
-#: Raised whenever an older program could not read the file.
+#: Format version of the file, increased when older programs can no longer read it.
 VERSION = 1
-#: Files with the points of a list, beside it.
+#: Points files that are written beside the list.
 POINT_FILES = ("fixed.mrk.json", "moving.mrk.json", "moving.csv")
 _REVIEWS = ("proposed", "confirmed", "corrected", "absent")
 
@@ -38,15 +38,15 @@ def is_points_folder(folder: Path) -> bool:
 
 @dataclass(eq=False)
 class Desk:
-    """One pair in work.
+    """The open pair and its list of points.
 
     Attributes:
-        fixed: Id of the scan in which points are usually given.
-        moving: Id of the other.
-        folder: Where the list is kept; made when it is saved.
-        digests: sha256 of both scans.
-        transform: From fixed to moving world points, where one was given; to scroll in step.
-        sheet: The list.
+        fixed: Id of the fixed scan, in which points are usually given.
+        moving: Id of the moving scan.
+        folder: Folder of the list; created when the list is saved.
+        digests: SHA-256 of the fixed and the moving scan.
+        transform: Maps fixed to moving world points, to scroll both scans together; None if none was given.
+        sheet: The list of points.
     """
 
     fixed: str
@@ -58,14 +58,14 @@ class Desk:
 
     @once
     def transform_back(self) -> Transform | None:
-        """The way back."""
+        """The inverse of `transform`, from moving to fixed; None if there is no transform."""
         return None if self.transform is None else self.transform.inverted()
 
     def check(self) -> None:
-        """Say before any work that nothing can be written, or that the folder belongs to other scans.
+        """Check before any work that the folder can be written to and belongs to these scans.
 
         Raises:
-            OutputError: if so.
+            OutputError: if it cannot be written to, or holds points of other scans.
         """
         check_folder(self.folder, is_points_folder)
         if is_points_folder(self.folder) and self._content()["scans"] != list(self.digests):
@@ -74,10 +74,13 @@ class Desk:
             )
 
     def read(self) -> bool:
-        """Put the list that was kept into the sheet; whether there was one.
+        """Read the stored list into the sheet.
+
+        Returns:
+            Whether there was a stored list.
 
         Raises:
-            OutputError: if it is damaged.
+            OutputError: if the stored list is damaged.
         """
         if not is_points_folder(self.folder):
             return False
@@ -91,15 +94,15 @@ class Desk:
         return True
 
     def save(self) -> list[Path]:
-        """Write the list: points of both scans, a table, and the list itself. All of them or none.
+        """Write the list, points files of both scans and a table: all of them or none.
 
-        Of a list without points only itself is written, and what an earlier one has left is removed.
+        For an empty list only the list itself is written, and points files of an earlier list are removed.
 
         Returns:
-            The files.
+            Paths of the files.
 
         Raises:
-            OutputError: if one cannot be written; then none is changed.
+            OutputError: if a file cannot be written; then no file is changed.
         """
         make_folder(self.folder)
         rows = self.sheet.rows
@@ -111,7 +114,7 @@ class Desk:
         return list(writers)
 
     def points(self, side: str) -> Points:
-        """All points on one scan, "fixed" or "moving"; those without a place there are missing."""
+        """All points on one scan, "fixed" or "moving"; points without a position there are missing."""
         return side_points(self.sheet.rows, side)
 
     def add(
@@ -124,18 +127,18 @@ class Desk:
         review: str,
         label: str | None = None,
     ) -> Row:
-        """Put a point into the list.
+        """Add a point to the list.
 
         Args:
-            asked: In which scan it was given.
-            position: (3,), world RAS mm there.
-            match: What the engine says of it.
-            corrected: (3,) in the other scan, where a person has put it; None leaves what was found.
-            review: See `Row`.
-            label: None takes the next number.
+            asked: Scan in which the point was given.
+            position: (3,) float64, world RAS mm in that scan.
+            match: Match in the other scan; None if the point was not matched.
+            corrected: (3,) float64, position set by a person in the other scan, world RAS mm; None keeps the match.
+            review: Review of the point, see `Row`.
+            label: Label of the point; None takes the next free number.
 
         Raises:
-            PointsError: if the point is said to be right although it was not found.
+            PointsError: if the point is confirmed but has no position in the other scan.
         """
         found = None if match is None else place(match.moving)
         other = place(corrected) if corrected is not None else found
@@ -196,14 +199,14 @@ class Desk:
 
 
 def side_points(rows: tuple[Row, ...], side: str) -> Points:
-    """The points of a list on one scan, "fixed" or "moving"; NaN where a row has no place there."""
+    """The points of a list on one scan, "fixed" or "moving"; NaN where a row has no position there."""
     nowhere = (np.nan,) * 3
     places = [getattr(row, side) or nowhere for row in rows]
     return Points(np.array(places, dtype=np.float64).reshape(-1, 3), tuple(row.label for row in rows))
 
 
 def table_columns(rows: tuple[Row, ...]) -> dict[str, list[Any]]:
-    """What is known of each row beside its place on the moving scan."""
+    """Column -> values of all rows, without the position on the moving scan."""
     told = [row.as_dict() for row in rows]
     keys = ("similarity", "margin", "inverse_error_mm", "verdict", "reason", "review")
     columns: dict[str, list[Any]] = {
@@ -214,7 +217,7 @@ def table_columns(rows: tuple[Row, ...]) -> dict[str, list[Any]]:
 
 
 def _description(row: Row) -> str:
-    """What 3D Slicer shows beside a point."""
+    """Description of a point, as shown by 3D Slicer: review, verdict and reason."""
     said = {"confirmed": "confirmed", "corrected": "corrected", "absent": "no counterpart"}.get(row.review, "")
     if row.match is None:
         return said
@@ -223,7 +226,7 @@ def _description(row: Row) -> str:
 
 
 def _row_of(told: dict[str, Any], key: str) -> Row:
-    """A row as it stands in the file."""
+    """Restore a row from its entry in the file."""
     if told["review"] not in _REVIEWS or told["asked"] not in ("fixed", "moving"):
         raise ValueError(f"review {told['review']!r}, asked {told['asked']!r}")
     match = None

@@ -1,8 +1,8 @@
-"""Who may ask the server: whoever holds the token, from its own page, in pieces that are not too large or too slow.
+"""`Guard`: access control of the server by token, host and origin, with limits on size and time of requests.
 
-A page of another origin that the same browser shows can send requests to 127.0.0.1, and can have its own name resolve
-to 127.0.0.1 (DNS rebinding). So the Host has to be ours, an Origin too, and every request carries the cookie or the
-token. Told apart in time that does not depend on how much of a token is right.
+A page of another origin in the same browser can send requests to 127.0.0.1, and can let its own host name resolve to
+127.0.0.1 (DNS rebinding). Therefore the headers Host and, if present, Origin must be those of this server, and every
+request must carry the cookie or the token. Tokens are compared in constant time.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-#: No request has a longer body, bytes.
+#: Largest body of a request, bytes.
 MOST_BYTES = 4_000_000
-#: A body has to be complete after so many seconds.
+#: Longest time in which a body must arrive, s.
 MOST_SECONDS = 20.0
 
-#: What the page may load, and from where: everything from here. NiiVue keeps its font and lookup tables as `data:`
-#: addresses, which it draws and fetches.
+#: Content security policy of the page: all content comes from this server. NiiVue keeps its font
+#: and lookup tables as `data:` addresses.
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors {frames}"
@@ -40,14 +40,14 @@ _HEADERS = {
 
 
 class CutOffError(Exception):
-    """A body is longer than allowed, or takes too long."""
+    """The body of a request is too large or arrives too slowly."""
 
 
 class _Body:
-    """A request's body, but not more of it and not for longer than allowed.
+    """Reads the body of a request within the limits on size and time.
 
     Attributes:
-        problem: Status and message, once there is one.
+        problem: HTTP status and message if a limit was exceeded; otherwise None.
     """
 
     def __init__(self, receive: Receive, most_bytes: int, most_seconds: float) -> None:
@@ -57,7 +57,11 @@ class _Body:
         self.problem: tuple[int, str] | None = None
 
     async def receive(self) -> Message:
-        """The next piece."""
+        """Receive the next part of the body.
+
+        Raises:
+            CutOffError: if a limit is exceeded.
+        """
         if self._complete:
             return await self._receive()  # waits until the other side hangs up
         now = asyncio.get_running_loop().time()
@@ -77,12 +81,12 @@ class _Body:
 
 
 class Guard:
-    """Lets requests through to an application, or not.
+    """Passes permitted requests to an ASGI application and refuses all others.
 
     Args:
         app: The application.
-        token: What stands in the address that is opened.
-        hosts: `name:port` under which the server is reached.
+        token: Secret token, part of the address that is opened.
+        hosts: Values `name:port` of the header Host under which the server may be reached.
         framed: Whether pages of this machine, such as notebooks, may show it inside them.
         most_bytes: See `MOST_BYTES`.
         most_seconds: See `MOST_SECONDS`.
@@ -100,7 +104,7 @@ class Guard:
     ) -> None:
         self._app, self._token, self._hosts = app, token, hosts
         self._most_bytes, self._most_seconds = most_bytes, most_seconds
-        # Cookies do not know ports: servers side by side need names of their own.
+        # Cookies do not distinguish ports, so each server needs a cookie name of its own.
         port = next(iter(sorted(hosts))).rpartition(":")[2]
         self._cookie, self._secret = f"meddift-{port}", secrets.token_urlsafe(32)
         frames = "http://localhost:* http://127.0.0.1:*" if framed else "'none'"
@@ -128,7 +132,7 @@ class Guard:
                 return
             if message["type"] == "http.response.start":
                 if body.problem is not None:
-                    # Whatever the application makes of a body that was cut off, this is what was wrong.
+                    # Replaces the answer of the application to a body that was cut off.
                     refused = True
                     await _refuse(send, *body.problem, headers=self._headers())
                     return
@@ -141,7 +145,7 @@ class Guard:
     def _refusal(
         self, scope: MutableMapping[str, Any], headers: dict[str, str], fresh: bool
     ) -> tuple[int, str] | None:
-        """Why a request is not answered."""
+        """HTTP status and message with which a request is refused; None if it is permitted."""
         host = headers.get("host", "")
         if host not in self._hosts:
             return 421, "this server answers under its own address only"
@@ -161,14 +165,14 @@ class Guard:
         return None
 
     def _brings_token(self, scope: MutableMapping[str, Any]) -> bool:
-        """Whether it is the address that was opened: the page itself, with the token."""
+        """Whether a request is for the page and carries the token in its address."""
         if scope["path"] != "/" or scope["method"] not in ("GET", "HEAD"):
             return False
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         return secrets.compare_digest(given.encode(), self._token.encode())
 
     def _knows(self, headers: dict[str, str]) -> bool:
-        """Whether a request carries the cookie, or the token as programs send it."""
+        """Whether a request carries the cookie, or the token in the header Authorization."""
         given = headers.get("authorization", "")
         if given.startswith("Bearer ") and secrets.compare_digest(given[7:].encode(), self._token.encode()):
             return True
@@ -179,7 +183,7 @@ class Guard:
         return False
 
     def _headers(self, *, cookie: bool = False) -> list[tuple[bytes, bytes]]:
-        """What every answer says."""
+        """Headers of every answer."""
         told = {**_HEADERS, "content-security-policy": self._policy}
         if cookie:
             told["set-cookie"] = f"{self._cookie}={self._secret}; HttpOnly; SameSite=Strict; Path=/"

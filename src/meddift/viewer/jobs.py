@@ -1,4 +1,4 @@
-"""Long work in the background, one piece after the other, with progress that others can look at, and an end to it."""
+"""Background jobs, which run one after the other, report progress and can be cancelled."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class CancelledError(MeddiftError):
-    """Somebody has ended this work."""
+    """The job was cancelled."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """How far a piece of work is.
+    """State of a job.
 
     Attributes:
-        id: Of the job.
-        kind: What is done, in a word: "prepare" or "register".
-        about: What it is done for: a pair's id.
-        state: How it stands.
-        stage: What is being done, in words.
-        fraction: Share that is done, 0 to 1.
-        seconds: Since it was begun.
-        message: Why it failed, in words; else "".
+        id: Id of the job.
+        kind: Kind of work, "prepare" or "register".
+        about: Id of the pair.
+        state: Whether the job waits, runs or has ended, and how.
+        stage: Current stage, in words.
+        fraction: Share of the work that is done, 0 to 1.
+        seconds: Time since the start, s.
+        message: Why the job failed; "" if it did not.
     """
 
     id: str
@@ -50,15 +50,15 @@ class JobState:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the job has ended."""
         return self.state in ("done", "failed", "cancelled")
 
 
 class Job:
-    """A piece of work; made by `Jobs.start`.
+    """A background job; created by `Jobs.start`.
 
     Attributes:
-        result: What it returns, or the error that it ends with.
+        result: Future with the return value or the exception of the work.
     """
 
     def __init__(self, state: JobState, work: Callable[[Progress], Any], changed: Callable[[], None]) -> None:
@@ -67,12 +67,12 @@ class Job:
         self._began: float | None = None
         self._lock = threading.Lock()
         self.result: Future[Any] = Future()
-        # Nobody may be waiting: an error that nobody fetches is told by the state.
+        # The future may never be read; an error is reported by the state as well.
         self.result.add_done_callback(lambda done: done.exception())
 
     @property
     def state(self) -> JobState:
-        """How far it is now."""
+        """The current state."""
         with self._lock:
             state = self._state
             if self._began is not None and not state.is_over:
@@ -80,13 +80,13 @@ class Job:
             return state
 
     def cancel(self) -> None:
-        """End it at the next step; what does not run yet ends at once."""
+        """Cancel the job: a running one ends at its next step, a waiting one at once."""
         self._stop.set()
         if self.state.state == "waiting":
             self._end("cancelled", CancelledError("ended before it began"))
 
     def run(self) -> None:
-        """Do the work in this thread."""
+        """Run the work in the calling thread."""
         if self.state.is_over:
             return
         self._began = time.monotonic()
@@ -125,10 +125,10 @@ class Job:
 
 
 class Jobs:
-    """A queue of work with one thread: pieces of it share the processor badly.
+    """A queue of jobs with one thread, since each job uses all processors.
 
     Attributes:
-        version: Raised whenever the state of a job changes.
+        version: Number that increases whenever the state of a job changes.
     """
 
     def __init__(self) -> None:
@@ -140,18 +140,18 @@ class Jobs:
         self.version = 0
 
     def start(self, kind: str, about: str, work: Callable[[Progress], Any]) -> Job:
-        """Put work at the end of the queue.
+        """Put a job at the end of the queue.
 
         Args:
             kind: See `JobState`.
-            about: Likewise.
-            work: Called with a function to report progress to, which raises when the work shall end.
+            about: See `JobState`.
+            work: Function that does the work. Its argument reports progress, and raises CancelledError after `cancel`.
         """
         with self._lock:
             job = Job(JobState(f"j{next(self._numbers)}", kind, about, "waiting"), work, self._note)
             self._jobs[job.state.id] = job
             if self._thread is None:
-                # A daemon: nobody who leaves waits for work that they do not want.
+                # A daemon thread, so that the end of the program does not wait for it.
                 self._thread = threading.Thread(target=self._run, name="meddift-viewer", daemon=True)
                 self._thread.start()
             self._queue.put(job)
@@ -159,23 +159,23 @@ class Jobs:
         return job
 
     def get(self, key: str) -> Job | None:
-        """The job of an id."""
+        """The job with an id; None if there is none."""
         return self._jobs.get(key)
 
     def states(self) -> list[JobState]:
-        """All jobs, in the order in which they were asked for."""
+        """States of all jobs, in the order in which they were started."""
         return [job.state for job in list(self._jobs.values())]
 
     @property
     def is_busy(self) -> bool:
-        """Whether work is going on."""
+        """Whether a job is running or waiting."""
         return any(state.state == "running" for state in self.states())
 
     def close(self, *, wait_seconds: float = 0.0) -> None:
-        """End all work.
+        """Cancel all jobs.
 
         Args:
-            wait_seconds: How long to wait for what runs to come to its next step.
+            wait_seconds: Longest time to wait for the running job to end, s.
         """
         for job in list(self._jobs.values()):
             job.cancel()

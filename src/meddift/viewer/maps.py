@@ -1,4 +1,4 @@
-"""A similarity map for the browser, and the places beside the best one that come next."""
+"""Similarity maps for the browser, and rival positions in them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 from meddift.viewer.copies import nifti_bytes
 from meddift.volume import Volume
 
-#: Voxels of a map, mm: fine enough to look at, and quick.
+#: Voxel size of a map, mm.
 SPACING_MM = 4.0
-#: Rivals are at least so far from the best place and from each other.
+#: Smallest distance of a rival from the match and from other rivals, mm.
 APART_MM = 15.0
-#: So many are shown at most.
+#: Largest number of rivals.
 MOST_RIVALS = 4
-#: A rival reaches at least this share of the best similarity.
+#: Smallest similarity of a rival, as a share of the highest similarity.
 LEAST_SHARE = 0.85
-#: What is drawn begins at this quantile of the map.
+#: Quantile of the map below which nothing is drawn.
 SHOWN_FROM = 0.98
-#: Cosine times this is what stands in the file.
+#: Factor from cosine to the integer stored in the file.
 SCALE = 10_000
 
 
 @dataclass(frozen=True, eq=False)
 class Rival:
-    """A place that is similar, too.
+    """A local maximum of similarity away from the match.
 
     Attributes:
-        position: (3,) world RAS mm.
-        similarity: Of the place in the map.
+        position: (3,) world RAS mm on the moving scan.
+        similarity: Cosine similarity there, -1 to 1.
     """
 
     position: tuple[float, float, float]
@@ -39,15 +39,15 @@ class Rival:
 
 @dataclass(frozen=True, eq=False)
 class ShownMap:
-    """A map as the browser is sent it.
+    """A similarity map, ready for the browser.
 
     Attributes:
         similarity: (X, Y, Z) float32 cosine.
-        nifti: The same as a whole NIfTI file, int16: cosine divided by `scale`.
-        scale: See there.
-        low: Where the colours begin, cosine; below, nothing is drawn.
-        high: Where they end: the greatest similarity.
-        rivals: Local maxima beside the answer, the most similar first.
+        nifti: Content of a NIfTI file of the map, int16: cosine divided by `scale`.
+        scale: Cosine of the value 1 in the file.
+        low: Cosine below which nothing is drawn.
+        high: Highest cosine, the end of the colour scale.
+        rivals: Local maxima away from the match, the most similar first.
     """
 
     similarity: Volume
@@ -59,11 +59,11 @@ class ShownMap:
 
 
 def shown_map(similarity: Volume, answer: NDArray[np.float64] | None) -> ShownMap:
-    """Make a map ready to be drawn.
+    """Prepare a map for drawing.
 
     Args:
         similarity: (X, Y, Z) float32 cosine, as from `Pair.similarity`.
-        answer: (3,) world RAS mm, the place found, near which there are no rivals; None where there is none.
+        answer: (3,) float64, the match, world RAS mm, near which rivals are left out; None if there is no match.
     """
     values = np.nan_to_num(similarity.data.astype(np.float32), nan=-1.0)
     high = float(values.max())
@@ -80,11 +80,11 @@ def shown_map(similarity: Volume, answer: NDArray[np.float64] | None) -> ShownMa
 
 
 def rivals_of(similarity: Volume, answer: NDArray[np.float64] | None) -> tuple[Rival, ...]:
-    """The most similar local maxima away from the answer and from each other.
+    """The most similar local maxima away from the match and from each other.
 
     Args:
         similarity: (X, Y, Z), without NaN.
-        answer: As for `shown_map`; None takes the greatest similarity instead.
+        answer: As for `shown_map`; None takes the position of the highest similarity instead.
     """
     from scipy.ndimage import maximum_filter
 

@@ -1,4 +1,4 @@
-"""`pair.view()`: the viewer of a pair, inline in a notebook or in the browser."""
+"""`Pair.view`: the viewer of a pair, inline in a notebook or in the browser."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ if TYPE_CHECKING:
 
 
 class View:
-    """A pair that is shown; made by `Pair.view`. The last line of a notebook's cell shows it inline.
+    """The viewer of a pair; created by `Pair.view`. As last expression of a notebook cell it is shown inline.
 
     Args:
-        server: Already started.
-        height: Of the frame in a notebook, pixels.
+        server: A server that was started.
+        height: Height of the frame in a notebook, pixels.
     """
 
     def __init__(self, server: Server, *, height: int) -> None:
         self._server, self._height = server, height
 
     def __repr__(self) -> str:
-        """How to see it; the address holds the token, so it is shown only where it is asked for."""
+        """How to open the viewer. The address is left out, since it contains the token."""
         return "View(shown in notebooks; .open() shows it in the browser, .address is what to open)"
 
     @property
     def address(self) -> str:
-        """What to open in a browser; whoever has it can see the scans."""
+        """Address to open in a browser. It contains the token and gives access to the scans."""
         return self._server.address
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The list of points as it stands now."""
+        """The current list of points."""
         return self._server.session.sheet.rows
 
     @property
     def points(self) -> tuple[Points, Points]:
-        """Points on the fixed and on the moving scan, world RAS mm; NaN where a point has no place there."""
+        """Points on the fixed and on the moving scan, world RAS mm; NaN where a point has no position there."""
         return side_points(self.rows, "fixed"), side_points(self.rows, "moving")
 
     def open(self) -> None:
-        """Show it in the browser."""
+        """Open the viewer in the browser."""
         webbrowser.open(self.address)
 
     def close(self) -> None:
-        """Stop showing it."""
+        """Stop the server."""
         self._server.close()
 
     def _repr_html_(self) -> str:
-        """A frame, for notebooks, under the name by which the notebook is reached, or the cookie is not sent."""
+        """A frame for notebooks. Its host name is that of the notebook, otherwise the cookie would not be sent."""
         address, name = self.address, self._server.address_at("localhost")
         script = (
             f"if(location.hostname==='localhost')document.currentScript.previousElementSibling.src='{escape(name)}'"
@@ -69,7 +69,7 @@ class View:
 
 
 def view_pair(pair: Pair, *, points: Points | None = None, out: Path | str | None = None, height: int = 760) -> View:
-    """Show a pair; see `Pair.view`."""
+    """Show a pair in the viewer; see `Pair.view`."""
     folder = Path(tempfile.mkdtemp(prefix="meddift-view-")) if out is None else Path(out)
     session = pair_session(pair.fixed, pair.moving, folder, points=points)
     return View(Server(session, host=LOOPBACK, framed=True).start(), height=height)

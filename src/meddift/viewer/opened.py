@@ -1,4 +1,4 @@
-"""A scan as the viewer holds it: read when it is first looked at, known to the page by an id and a role only."""
+"""`OpenedScan`: a scan of the viewer, read on first use; the page knows its id and title, but no path or name."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class OpenedScan:
     """One scan of a session.
 
     Args:
-        id: By which requests name it.
-        title: What the page calls it: its role or its time point, never the name of a file or a patient.
-        read: Reads it; called once.
-        private: Texts that must not reach the page: path and name of its file.
+        id: Id of the scan in requests.
+        title: Title on the page: role or time point, never the name of a file or patient.
+        read: Function that reads the scan; called once.
+        private: Texts that must not appear on the page: path and name of the file.
 
     Attributes:
         id: As above.
@@ -36,26 +36,26 @@ class OpenedScan:
 
     @once
     def encoded(self) -> EncodedScan:
-        """The scan with what is computed from it."""
+        """The scan with its features; read on first use."""
         return self._read()
 
     @once
     def copy(self) -> BrowserCopy:
-        """What the browser is sent."""
+        """Copy of the scan for the browser."""
         return browser_copy(self.encoded.volume)
 
     @once
     def windows(self) -> tuple[Window, ...]:
-        """Windows to choose from."""
+        """Display windows, the default first."""
         return windows_of(self.encoded.volume, hounsfield=self.encoded.intensity.hounsfield)
 
     @property
     def is_read(self) -> bool:
-        """Whether it has been looked at."""
+        """Whether the scan has been read."""
         return known(self, "encoded")
 
     def as_dict(self) -> dict[str, Any]:
-        """What the page is told; reads the scan."""
+        """Properties of the scan for the page, ready for JSON; reads the scan."""
         volume, grid, copy = self.encoded.volume, self.encoded.grid, self.copy
         box = Box.around(grid)
         # From slice to slice along each axis of the world: the spacing of the index axis that runs closest to it.

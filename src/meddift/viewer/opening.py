@@ -1,4 +1,4 @@
-"""Sessions of what the command line names: a pair of scans, a follow-up, pairs that were opened lately."""
+"""Create sessions for a pair of scans, for tracked lesions, or for recently opened pairs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ def open_pair(
     transform: Transform | None = None,
     names: tuple[Path | str, Path | str] | None = None,
 ) -> tuple[list[OpenedScan], Desk]:
-    """Two scans ready to be looked at, with the list of points that was kept for them.
+    """Open two scans with the list of points that is stored for them.
 
     Args:
-        fixed: The scan in which points are given.
-        moving: The other.
-        folder: Where the list is kept.
-        points: On the fixed scan; added to the list where no point of it has their label and place.
-        transform: From fixed to moving, to scroll in step.
-        names: Paths of the scans, which must not reach the page.
+        fixed: The fixed scan, in which points are given.
+        moving: The moving scan.
+        folder: Folder of the list.
+        points: Points on the fixed scan, world RAS mm; added unless the list has a point with the same label and
+            position.
+        transform: Maps fixed to moving points, to scroll both scans together.
+        names: Paths of the scans, which must not appear on the page.
+
+    Returns:
+        Both scans, and the pair with its list.
 
     Raises:
         OutputError: if the folder cannot be written to, or belongs to other scans.
@@ -59,26 +63,33 @@ def open_pair(
 
 
 def pair_session(fixed: EncodedScan, moving: EncodedScan, folder: Path, **more: Any) -> Session:
-    """The session of one pair; arguments as for `open_pair`."""
+    """Create the session of one pair; arguments as for `open_pair`."""
     scans, desk = open_pair(fixed, moving, folder, **more)
     return Session("pair", scans, desk=desk)
 
 
 def follow_up_session(folder: Path, matcher: Matcher) -> Session:
-    """The session of a follow-up.
+    """Create the session for results of `meddift track`.
+
+    Args:
+        folder: Output folder of `meddift track`.
+        matcher: Encodes scans when points are matched.
 
     Raises:
-        MissingFileError: if there is none, or a scan is no longer there.
+        MissingFileError: if the folder holds no such results, or a scan no longer exists.
     """
     review = FollowUpReview(folder, matcher)
     return Session("follow-up", review.scans, follow_up=review)
 
 
 def store_session(matcher: Matcher) -> Session:
-    """The session in which a pair is chosen that was opened lately.
+    """Create the session in which a recently opened pair can be chosen.
+
+    Args:
+        matcher: Encodes the scans of the chosen pair.
 
     Raises:
-        MissingFileError: if there is none.
+        MissingFileError: if there is no recent pair.
     """
     store = _Store(matcher)
     if not store.told():
@@ -89,20 +100,20 @@ def store_session(matcher: Matcher) -> Session:
 
 
 class _Store:
-    """Pairs that were opened lately; see `OpensRecent`."""
+    """Recently opened pairs; implements `OpensRecent`."""
 
     def __init__(self, matcher: Matcher) -> None:
         self._matcher, self._pairs = matcher, read_recent()
 
     def told(self) -> list[dict[str, Any]]:
-        """Number, day, what tells its scans from others, and number of points of each."""
+        """Number, day, description of the scans, and number of points of each pair, ready for JSON."""
         return [
             {"number": number, "day": pair.day, "about": pair.about, "points": _count(Path(pair.out))}
             for number, pair in enumerate(self._pairs)
         ]
 
     def open(self, number: int) -> tuple[list[OpenedScan], Desk]:
-        """One of them."""
+        """Open a pair by its number."""
         if not 0 <= number < len(self._pairs):
             raise UnknownIdError(f"there is no pair {number}")
         pair = self._pairs[number]
@@ -111,7 +122,7 @@ class _Store:
 
 
 def _count(folder: Path) -> int:
-    """How many points are kept."""
+    """Number of points stored in a folder."""
     import json
 
     from meddift.viewer.desk import LIST

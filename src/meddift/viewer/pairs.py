@@ -1,4 +1,4 @@
-"""`Pairs`: scans by id, what is computed between two of them, and what is asked there."""
+"""`Pairs`: the scans of a session by id, and matching, similarity and registration between any two of them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,20 @@ from meddift.viewer.opened import OpenedScan
 if TYPE_CHECKING:
     from meddift.registration import Registration
 
-#: Maps that are kept for the browser to fetch.
+#: Number of similarity maps that are kept for download.
 MOST_MAPS = 12
 
 
 class UnknownIdError(OptionsError):
-    """A request names a scan, a job or a map that is not there."""
+    """A request names a scan, job or map that does not exist."""
 
 
 class Pairs:
-    """The scans of a session, and every two of them as a pair.
-
-    Any number of threads may use one.
+    """The scans of a session, any two of which form a pair. Thread-safe.
 
     Args:
-        scans: All that can be looked at.
-        jobs: Where work in the background is put.
+        scans: All scans of the session.
+        jobs: Queue for background jobs.
     """
 
     def __init__(self, scans: Iterable[OpenedScan], jobs: Jobs) -> None:
@@ -59,17 +57,17 @@ class Pairs:
         return list(self._scans.values())
 
     def scan(self, key: str) -> OpenedScan:
-        """The scan of an id.
+        """The scan with an id.
 
         Raises:
-            UnknownIdError: if there is none.
+            UnknownIdError: if there is no such scan.
         """
         if key not in self._scans:
             raise UnknownIdError(f"there is no scan {key!r}")
         return self._scans[key]
 
     def pair(self, fixed: str, moving: str) -> Pair:
-        """Two scans between which points are asked.
+        """The pair of two scans.
 
         Raises:
             UnknownIdError: if a scan is not there.
@@ -83,7 +81,7 @@ class Pairs:
             return self._pairs[fixed, moving]
 
     def check(self, fixed: str, moving: str) -> None:
-        """See that two scans can be a pair, without reading them.
+        """Check that two scans can form a pair, without reading them.
 
         Raises:
             UnknownIdError: if a scan is not there.
@@ -94,7 +92,11 @@ class Pairs:
             raise OptionsError("a point is looked for in another scan than its own: the two scans must differ")
 
     def prepare(self, fixed: str, moving: str) -> Job:
-        """Compute in the background what is the same for all points; the job that does, or did."""
+        """Compute features and field of a pair in the background.
+
+        Returns:
+            The job, which is started if it was not started before.
+        """
 
         def work(report: Progress) -> None:
             self.pair(fixed, moving).prepare(on_progress=report)
@@ -102,30 +104,36 @@ class Pairs:
         return self._begun(self._preparing, "prepare", fixed, moving, work)
 
     def is_prepared(self, fixed: str, moving: str) -> bool:
-        """Whether points are answered at once."""
+        """Whether features and field of a pair are computed."""
         job = self._preparing.get((fixed, moving))
         return job is not None and job.state.state == "done"
 
     def match(self, fixed: str, moving: str, positions: NDArray[np.float64]) -> list[Match]:
-        """Find points of one scan in the other.
+        """Match points of one scan in the other.
 
         Args:
-            fixed: Id of the scan on which they lie.
-            moving: Id of the other.
-            positions: (N, 3), world RAS mm.
+            fixed: Id of the scan on which the points lie.
+            moving: Id of the other scan.
+            positions: (N, 3) float64, world RAS mm.
+
+        Returns:
+            One match for each point.
         """
         return list(self.pair(fixed, moving).match(Points(positions)))
 
     def similarity(
         self, fixed: str, moving: str, position: NDArray[np.float64], answer: NDArray[np.float64] | None
     ) -> tuple[str, ShownMap]:
-        """A map of one scan for a point of the other, kept for a while under an id.
+        """Compute the similarity of positions of one scan to a point of the other.
 
         Args:
             fixed: Id of the scan on which the point lies.
             moving: Id of the scan that the map covers.
-            position: (3,), world RAS mm.
-            answer: The place found, (3,); None where there is none.
+            position: (3,) float64, world RAS mm.
+            answer: (3,) float64, the match, world RAS mm; None if there is none.
+
+        Returns:
+            Id under which the map is kept for some time, and the map.
         """
         found = self.pair(fixed, moving).similarity(position, spacing_mm=SPACING_MM)
         shown = shown_map(found, answer)
@@ -137,10 +145,10 @@ class Pairs:
         return key, shown
 
     def map(self, key: str) -> ShownMap:
-        """A map that was made before.
+        """A map by its id.
 
         Raises:
-            UnknownIdError: if there is none of this id, or it was long ago.
+            UnknownIdError: if there is no such map, or it is no longer kept.
         """
         with self._lock:
             if key not in self._maps:
@@ -148,7 +156,7 @@ class Pairs:
             return self._maps[key]
 
     def register(self, fixed: str, moving: str) -> Job:
-        """Fit one transform in the background; the job that does, or did."""
+        """Register a pair in the background; returns the job, which is started if it was not started before."""
 
         def work(report: Progress) -> Registration:
             return self.pair(fixed, moving).register(on_progress=report)
@@ -156,7 +164,7 @@ class Pairs:
         return self._begun(self._registering, "register", fixed, moving, work)
 
     def registration(self, fixed: str, moving: str) -> Registration | None:
-        """What registering has given; None as long as it has not."""
+        """The registration of a pair; None if it is not finished."""
         job = self._registering.get((fixed, moving))
         if job is None or job.state.state != "done":
             return None
@@ -164,9 +172,9 @@ class Pairs:
         return found
 
     def transform(self, fixed: str, moving: str) -> Transform | None:
-        """What carries points of one scan to the other at once; None where nothing is known yet.
+        """The best known transform from one scan to the other; None if none is known yet.
 
-        What was registered, or else the field of the pair, or the inverse of the way back.
+        This is the registration, else the field of the pair, else the inverse of the transform in the other direction.
         """
         if (done := self.registration(fixed, moving)) is not None:
             return done.transform
@@ -187,7 +195,7 @@ class Pairs:
         moving: str,
         work: Callable[[Progress], Registration | None],
     ) -> Job:
-        """The job of a pair among those of a kind; begun where there is none, or where it came to nothing."""
+        """The job of a kind for a pair; started if there is none, or if it failed or was cancelled."""
         self.scan(fixed), self.scan(moving)
         with self._lock:
             job = jobs.get((fixed, moving))
@@ -196,6 +204,6 @@ class Pairs:
             return job
 
     def _field(self, fixed: str, moving: str) -> Transform | None:
-        """The field where points are aligned under one; else what they are searched around."""
+        """The displacement field of a pair; if none was fitted, the prior of the search."""
         pair = self.pair(fixed, moving)
         return pair.field.transform if known(pair, "field") else pair.prior

@@ -1,4 +1,4 @@
-"""Planes drawn by the server, for browsers without WebGL 2: cuts across the axes of the world."""
+"""Planes across the world axes, drawn by the server for browsers without WebGL 2."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from meddift.volume import Volume
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
-#: Plane -> the world axes that run right and up in the picture with their signs, and the axis that it is cut across.
-#: Patient's right stands on the left, as radiologists look at them; in sagittal planes the front stands on the left.
+#: Plane -> world axis and sign to the right and upwards in the picture, and the axis normal to the plane. The
+#: patient's right is on the left, as in radiology; in sagittal planes the front is on the left.
 AXES: dict[str, tuple[tuple[int, int], tuple[int, int], int]] = {
     "axial": ((0, -1), (1, 1), 2),
     "coronal": ((0, -1), (2, 1), 1),
@@ -28,11 +28,11 @@ AXES: dict[str, tuple[tuple[int, int], tuple[int, int], int]] = {
 
 @dataclass(frozen=True)
 class Box:
-    """A box along the axes of the world.
+    """A box with edges along the world axes.
 
     Attributes:
-        low: Its least coordinates, world RAS mm.
-        high: Its greatest.
+        low: Smallest coordinates, world RAS mm.
+        high: Largest coordinates, world RAS mm.
     """
 
     low: tuple[float, float, float]
@@ -40,7 +40,7 @@ class Box:
 
     @classmethod
     def around(cls, grid: Grid) -> Box:
-        """The smallest that holds the middles of all voxels of a grid."""
+        """The smallest box that contains all voxel centres of a grid."""
         corners = grid.corners
         return cls(
             tuple(float(v) for v in corners.min(axis=0)),  # type: ignore[arg-type]
@@ -51,18 +51,18 @@ class Box:
 def draw_plane(
     volume: Volume, plane: Plane, position: NDArray[np.float64], *, pixels: int, low: float, high: float
 ) -> bytes:
-    """Cut a scan across a world axis, over the whole box around it.
+    """Draw a plane of a scan, over the whole box around the scan.
 
     Args:
-        volume: The scan.
-        plane: Which plane.
-        position: (3,) world RAS mm, through which it is cut.
-        pixels: Along the longer side.
-        low: Drawn black.
-        high: Drawn white.
+        volume: The scan, (X, Y, Z).
+        plane: Name of the plane, a key of `AXES`.
+        position: (3,) float64, point in the plane, world RAS mm.
+        pixels: Number of pixels along the longer side.
+        low: Intensity drawn black.
+        high: Intensity drawn white.
 
     Returns:
-        A PNG of 8 bits; what lies outside the scan is black.
+        A PNG with 8-bit grey values; pixels outside the scan are black.
 
     Raises:
         OptionsError: if the window is empty.
@@ -78,19 +78,19 @@ def draw_plane(
 def draw_map(
     volume: Volume, box: Box, plane: Plane, position: NDArray[np.float64], *, pixels: int, low: float, high: float
 ) -> bytes:
-    """Cut a similarity map across a world axis over the box of its scan; arguments as for `draw_plane`.
+    """Draw a plane of a similarity map, over the box around its scan.
 
     Args:
-        volume: The map.
-        box: Around the scan over which it is laid.
-        plane: Which plane.
-        position: (3,) world RAS mm, through which it is cut.
-        pixels: Along the longer side.
-        low: Below, nothing is drawn.
-        high: Drawn brightest.
+        volume: The map, (X, Y, Z) cosine.
+        box: Box around the scan.
+        plane: Name of the plane, a key of `AXES`.
+        position: (3,) float64, point in the plane, world RAS mm.
+        pixels: Number of pixels along the longer side.
+        low: Cosine below which nothing is drawn.
+        high: Cosine drawn in the brightest colour.
 
     Returns:
-        A PNG of 8 bits with transparency, in the colours in which NiiVue draws maps.
+        A PNG with 8 bits per channel and transparency, in the colours that NiiVue uses for maps.
     """
     flat, shape = cut(box, plane, position, pixels=pixels)
     values = volume.at(flat)
@@ -105,7 +105,7 @@ def draw_map(
 def cut(
     box: Box, plane: Plane, position: NDArray[np.float64], *, pixels: int
 ) -> tuple[NDArray[np.float64], tuple[int, int]]:
-    """World points of the pixels of a cut, row by row, and how many rows and columns there are."""
+    """Positions of the pixels of a plane, (N, 3) world RAS mm, row by row, and the number of rows and columns."""
     (right, right_sign), (up, up_sign), _ = AXES[plane]
     width, height = box.high[right] - box.low[right], box.high[up] - box.low[up]
     step = max(width, height) / pixels
@@ -119,7 +119,7 @@ def cut(
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture of 8 bits as PNG (W3C PNG, no filter): (rows, columns) grey, or (rows, columns, 4) RGBA."""
+    """Encode an image, (rows, columns) grey or (rows, columns, 4) RGBA uint8, as PNG (W3C PNG, no filter)."""
     rows, columns = pixels.shape[:2]
     kind = 0 if pixels.ndim == 2 else 6
 

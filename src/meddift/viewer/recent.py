@@ -1,4 +1,4 @@
-"""Pairs that were opened lately: paths in a small file that only its owner can read."""
+"""Recently opened pairs, stored as paths in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meddift.system.homes import state_folder
 if TYPE_CHECKING:
     from meddift.pipeline.scan import EncodedScan
 
-#: So many are remembered.
+#: Number of pairs that are stored.
 MOST = 20
 
 
@@ -24,11 +24,11 @@ class Recent:
     """A pair that was opened.
 
     Attributes:
-        fixed: Where its scan lies.
-        moving: Likewise.
-        out: Where its points are kept.
-        day: When it was opened last.
-        about: Of each scan, what tells it from others without naming anybody; see `told_apart`.
+        fixed: Path of the fixed scan.
+        moving: Path of the moving scan.
+        out: Folder of the list of points.
+        day: Time when the pair was last opened.
+        about: Description of each scan without names, see `told_apart`.
     """
 
     fixed: str
@@ -39,7 +39,7 @@ class Recent:
 
 
 def told_apart(scan: EncodedScan, path: Path) -> str:
-    """A scan in words: modality, size, voxels, and the day of its file; neither a name nor a path."""
+    """Describe a scan by modality, size, spacing and date of its file, without a name or path."""
     grid = scan.grid
     modality = scan.volume.modality or ("CT" if scan.intensity.hounsfield else "scan")
     spacing = " × ".join(f"{v:.3g}" for v in grid.spacing)
@@ -49,7 +49,7 @@ def told_apart(scan: EncodedScan, path: Path) -> str:
 
 
 def recent_file() -> Path:
-    """Where they are remembered.
+    """Path of the file with the recent pairs.
 
     Raises:
         OutputError: if this user has no home directory.
@@ -58,30 +58,30 @@ def recent_file() -> Path:
 
 
 def read_recent() -> list[Recent]:
-    """Pairs that are still where they were, the last one first."""
+    """Recent pairs whose scans still exist, the latest first."""
     try:
         told = json.loads(recent_file().read_text(encoding="utf-8"))
         found = [_read(row) for row in told]
     except (OSError, ValueError, KeyError, TypeError):
-        return []  # not there, or damaged: it is made anew
+        return []  # missing or damaged: it is written again
     return [pair for pair in found if Path(pair.fixed).exists() and Path(pair.moving).exists()]
 
 
 def _read(row: dict[str, Any]) -> Recent:
-    """A line of the file; those of earlier versions say nothing about the scans."""
+    """Restore an entry of the file; entries of earlier versions have no description of the scans."""
     one, other = row.get("about", ("", ""))
     names = {name: str(row[name]) for name in ("fixed", "moving", "out", "day")}
     return Recent(**names, about=(str(one), str(other)))
 
 
 def remember(fixed: Path, moving: Path, out: Path, *, about: tuple[str, str]) -> None:
-    """Put a pair at the head of the list; a folder that cannot be written to is done without.
+    """Put a pair at the head of the list; errors of writing are ignored.
 
     Args:
-        fixed: Where its scan lies.
-        moving: Likewise.
-        out: Where its points are kept.
-        about: Of each scan; see `told_apart`.
+        fixed: Path of the fixed scan.
+        moving: Path of the moving scan.
+        out: Folder of the list of points.
+        about: Description of each scan, see `told_apart`.
     """
     day = time.strftime("%Y-%m-%d %H:%M")
     new = Recent(str(fixed.absolute()), str(moving.absolute()), str(out.absolute()), day, about)
@@ -89,9 +89,9 @@ def remember(fixed: Path, moving: Path, out: Path, *, about: tuple[str, str]) ->
     with contextlib.suppress(OSError):
         path = recent_file()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Paths may hold names of patients: the file is made for its owner alone before anything stands in it.
+        # Paths may contain names of patients, so the file gets its permissions before any content is written.
         path.touch(mode=0o600)
-        path.chmod(0o600)  # a file that was there before
+        path.chmod(0o600)  # for a file that existed before
         write_json([asdict(pair) for pair in (new, *others)][:MOST], path)
 
 

@@ -1,4 +1,4 @@
-"""Lesions over time as `meddift track` has left them in a folder, and a person's word on each link."""
+"""`FollowUpReview`: results of `meddift track`, and a person's review of each link."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from meddift.viewer.session import private_names
 from meddift.volume import Volume
 
 TABLE = "lesions.tsv"
-#: Steps that can be taken back.
+#: Number of steps that can be undone.
 STEPS = 200
 
 Rows = tuple[Mapping[str, str], ...]
 
 
 class FollowUpReview:
-    """The result of a `meddift track`, to be looked through and corrected.
+    """Results of `meddift track`, for review and correction.
 
     Args:
-        folder: Its `--out`.
-        matcher: Encodes scans where points are to be asked.
+        folder: Output folder of `meddift track`.
+        matcher: Encodes scans when points are matched.
 
     Attributes:
-        names: Of the time points, in order.
-        scans: One a time point; ids t0, t1, ...
+        names: Names of the time points, in order of time.
+        scans: One scan per time point, with ids t0, t1, ...
 
     Raises:
-        MissingFileError: if there is no such result, or a scan is no longer where it was.
-        OptionsError: if something in it cannot be understood.
+        MissingFileError: if the folder holds no such results, or a scan no longer exists.
+        OptionsError: if a file of the results is malformed.
     """
 
     def __init__(self, folder: Path, matcher: Matcher) -> None:
@@ -65,7 +65,7 @@ class FollowUpReview:
         self._folder, self._matcher = folder, matcher
         self.names = [name for name, *_ in points]
         self._days = [day for _, day, *_ in points]
-        read_review(folder / TABLE, self.names)  # says what cannot be understood
+        read_review(folder / TABLE, self.names)  # raises an error if the table is malformed
         self._rows: Rows = tuple(read_table(folder / TABLE))
         self._saved, self._past = self._rows, list[Rows]()
         self._lock = threading.RLock()
@@ -75,7 +75,7 @@ class FollowUpReview:
     # ------------------------------------------------------------------ what is told
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything for the page; the patient's name is left out."""
+        """Time points, lesions and reviews, ready for JSON; the name of the patient is left out."""
         with self._lock:
             rows = self._rows
             lesions = list(dict.fromkeys(row["lesion_id"] for row in rows))
@@ -96,7 +96,7 @@ class FollowUpReview:
             }
 
     def _numbers(self, row: Mapping[str, str]) -> dict[str, Any]:
-        """Cells as numbers, and the number of the time point."""
+        """A row with cells converted to numbers, and the number of its time point."""
 
         def number(text: str) -> float | None:
             return float(text) if text else None
@@ -106,12 +106,12 @@ class FollowUpReview:
         return {"place": None if None in place else place, "number": self.names.index(row["timepoint"]), **sizes}
 
     def _labels(self, name: str) -> list[str]:
-        """What lesions are called in the mask of a time point."""
+        """Labels of lesions in the mask of a time point."""
         found = [part for row in self._rows if row["timepoint"] == name for part in row["label"].split("+") if part]
         return list(dict.fromkeys(found))
 
     def _chart(self, lesions: Sequence[str]) -> dict[str, Any] | None:
-        """Longest diameters over time, laid out."""
+        """Layout of a chart of the longest diameters over time."""
         dates = [parse_date(day) for day in self._days]
         known = [date for date in dates if date is not None]
         times = [float(k) for k in range(len(dates))]
@@ -141,17 +141,17 @@ class FollowUpReview:
     # ------------------------------------------------------------------ a person's word
 
     def decide(self, lesion: str, timepoint: int, *, review: str, label: str | None, state: str | None) -> None:
-        """Write down what a person says of one lesion at one time point.
+        """Record the review of one lesion at one time point.
 
         Args:
-            lesion: Its number.
+            lesion: Number of the lesion.
             timepoint: Number of the time point.
-            review: "confirmed", "corrected", "rejected", or "proposed" to say nothing.
-            label: What it is called there, parts joined by "+"; None leaves it, "" says that it is not there.
-            state: See `meddift track`; None leaves it, or takes the one that goes with a new label.
+            review: "confirmed", "corrected", "rejected", or "proposed" for no review.
+            label: Labels of the lesion in the mask, joined by "+"; None keeps them, "" means that it is absent.
+            state: State of the lesion, see `meddift track`; None keeps it, or derives it from a new label.
 
         Raises:
-            OptionsError: if there is no such lesion there, or no such label.
+            OptionsError: if the lesion or the label does not exist at this time point.
         """
         with self._lock:
             row = self._row(lesion, timepoint)
@@ -171,16 +171,19 @@ class FollowUpReview:
             self._rows = tuple(changed if other is row else other for other in self._rows)
 
     def undo(self) -> None:
-        """Take back the last decision."""
+        """Undo the last decision."""
         with self._lock:
             if self._past:
                 self._rows = self._past.pop()
 
     def save(self) -> str:
-        """Write the table, which `meddift track --review` reads; its name.
+        """Write the table that `meddift track --review` reads.
+
+        Returns:
+            Name of the file.
 
         Raises:
-            OutputError: if it cannot be written.
+            OutputError: if the file cannot be written.
         """
         with self._lock:
             rows = self._rows
@@ -215,10 +218,17 @@ class FollowUpReview:
         return OpenedScan(f"t{k}", f"{self.names[k]} {day}".strip(), read, private_names(path))
 
     def picture(self, lesion: str, timepoint: int) -> bytes:
-        """A lesion, or its place, in the plane of acquisition, with the outline of its mask; SVG.
+        """Draw a lesion, or its expected position, in the acquisition plane with the outline of its mask.
+
+        Args:
+            lesion: Number of the lesion.
+            timepoint: Number of the time point.
+
+        Returns:
+            An SVG file.
 
         Raises:
-            OptionsError: if there is no such lesion there, or its place is not known.
+            OptionsError: if the lesion does not exist at this time point, or its position is unknown.
         """
         row = self._row(lesion, timepoint)
         place = self._numbers(row)["place"]
@@ -248,7 +258,7 @@ class FollowUpReview:
         return best_plane(self.scans[0].encoded.grid)
 
     def _mask(self, k: int) -> Volume | None:
-        """The mask with one number a lesion, as the follow-up has written it."""
+        """The label map of a time point in which each lesion has its own number; None if there is none."""
         if k not in self._masks:
             from meddift.io import read_volume
 
@@ -258,7 +268,7 @@ class FollowUpReview:
 
 
 def _found(scan: str, folder: Path, name: str) -> Path:
-    """Where a scan is: as it was named then, seen from here or from where results lie."""
+    """Path of a scan, relative to the current folder or to the folder of the results."""
     for root in (Path(), folder, *folder.absolute().parents):
         if (root / scan).exists():
             return root / scan
@@ -269,7 +279,7 @@ def _found(scan: str, folder: Path, name: str) -> Path:
 
 
 def _svg(drawn: Crop) -> str:
-    """A crop as a picture of its own."""
+    """A crop as an SVG file."""
     parts = [f'<image href="{drawn.png}" width="{PIXELS}" height="{PIXELS}"/>']
     if drawn.outline:
         parts.append(f'<path d="{drawn.outline}" fill="none" stroke="#ffb000" stroke-width="1"/>')

@@ -1,4 +1,4 @@
-"""What requests and answers hold. Positions are world RAS mm, three numbers."""
+"""Schemas of requests and answers. Positions are three numbers, world RAS mm."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-#: No patient is larger than this, mm.
+#: Largest absolute value of a coordinate, mm.
 _FAR = 100_000.0
-#: Points in one request.
+#: Largest number of points in a request.
 MOST_POINTS = 2000
 
 Coordinate = Annotated[FiniteFloat, Field(ge=-_FAR, le=_FAR)]
@@ -18,20 +18,20 @@ Label = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class _Strict(BaseModel):
-    """Fields that nobody knows are an error."""
+    """A schema in which unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Two(_Strict):
-    """Two scans: points lie on the fixed one and are looked for in the moving one."""
+    """Two scans: points lie on the fixed scan and are matched in the moving scan."""
 
     fixed: Id
     moving: Id
 
 
 class MatchRequest(Two):
-    """Points to be found."""
+    """Points to be matched."""
 
     points: Annotated[list[Position], Field(min_length=1, max_length=MOST_POINTS)]
     number: Annotated[int, Field(ge=0, le=2**53)] = Field(
@@ -43,7 +43,7 @@ class MatchRequest(Two):
 
 
 class SimilarityRequest(Two):
-    """A point for which a map is wanted."""
+    """A point for which a similarity map is computed."""
 
     point: Position
     answer: Position | None = Field(default=None, description="where it was found: there are no rivals near it")
@@ -52,14 +52,14 @@ class SimilarityRequest(Two):
 
 
 class WarpRequest(Two):
-    """Points to be carried by the field."""
+    """Points to be mapped by the displacement field."""
 
     points: Annotated[list[Position], Field(min_length=1, max_length=MOST_POINTS)]
     number: Annotated[int, Field(ge=0, le=2**53)] = 0
 
 
 class NewPoint(_Strict):
-    """A point for the list."""
+    """A point to be added to the list."""
 
     asked: Literal["fixed", "moving"] = "fixed"
     position: Position
@@ -69,7 +69,7 @@ class NewPoint(_Strict):
 
 
 class ChangedPoint(_Strict):
-    """What changes in a point of the list."""
+    """Changes of a point of the list; None keeps a field."""
 
     label: Label | None = None
     review: Literal["proposed", "confirmed", "corrected", "absent"] | None = None
@@ -77,7 +77,7 @@ class ChangedPoint(_Strict):
 
 
 class ImportedPoints(_Strict):
-    """A points file on the fixed scan, as it stands."""
+    """The content of a points file; its points lie on the fixed scan."""
 
     name: Annotated[str, Field(max_length=200, description="only its suffix counts: it says the format")]
     content: Annotated[str, Field(max_length=3_000_000)]
@@ -87,7 +87,7 @@ class ImportedPoints(_Strict):
 
 
 class FollowUpDecision(_Strict):
-    """What a person says about one lesion at one time point."""
+    """Review of one lesion at one time point."""
 
     review: Literal["proposed", "confirmed", "corrected", "rejected"]
     label: Annotated[str, Field(max_length=200)] | None = Field(
@@ -106,7 +106,7 @@ class Problem(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """What comes with every status of 400 and above."""
+    """The answer with any status of 400 and above."""
 
     error: Problem
     job: dict[str, Any] | None = Field(default=None, description="how far the work is that the answer waits for")

@@ -1,4 +1,4 @@
-"""The server: one session behind a guard, on this machine alone."""
+"""`Server`: serves one session with access control, by default to this machine only."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _LOOPBACKS = (LOOPBACK, "localhost", "::1")
 
 
 class _Quiet(uvicorn.Server):
-    """A server that Ctrl-C ends without an error.
+    """A uvicorn server that Ctrl-C stops without an error.
 
     Args:
-        config: As usual.
-        session: Told when the end has come, so that open streams of events end by themselves.
+        config: Configuration of uvicorn.
+        session: Session that is notified of the end, so that open streams of events are closed.
     """
 
     def __init__(self, config: uvicorn.Config, session: Session) -> None:
@@ -42,7 +42,7 @@ class _Quiet(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at a signal, and leave it at that."""
+        """Stop at a signal without raising the signal again."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -59,21 +59,21 @@ class _Quiet(uvicorn.Server):
 
 
 class Server:
-    """One session, served; used in a `with` block, or started in a thread of its own.
+    """An HTTP server for one session; used in a `with` block, or started in a thread of its own.
 
     Args:
-        session: What is served.
-        host: Where it listens; anything but this machine itself is open to everybody who can reach it.
-        port: 0 takes a free one.
+        session: The session.
+        host: Address on which it listens. With another address than loopback, other machines can reach it.
+        port: Port; 0 takes a free one.
         framed: Whether pages of this machine, such as notebooks, may show it inside them.
 
     Attributes:
         session: As above.
-        token: What stands in the address.
-        port: On which it listens.
+        token: Secret token, part of the address.
+        port: Port on which it listens.
 
     Raises:
-        OptionsError: if the address cannot be listened on.
+        OptionsError: if the address or port is not available.
     """
 
     def __init__(self, session: Session, *, host: str = LOOPBACK, port: int = 0, framed: bool = False) -> None:
@@ -92,7 +92,7 @@ class Server:
         )
         config = uvicorn.Config(
             guarded,
-            # What goes wrong in the application is said by the application; the rest is about closing connections.
+            # The application reports its own errors; other messages of uvicorn are about closed connections.
             log_level="critical",
             access_log=False,
             server_header=False,
@@ -104,15 +104,15 @@ class Server:
 
     @property
     def address(self) -> str:
-        """What to open in a browser; holds the token."""
+        """Address to open in a browser; it contains the token."""
         return self.address_at(self._host)
 
     def address_at(self, name: str) -> str:
-        """The same under another name of this machine."""
+        """The address with another host name of this machine."""
         return f"http://{name}:{self.port}/?token={self.token}"
 
     def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
-        """Serve in this thread, until Ctrl-C.
+        """Serve in the calling thread until Ctrl-C.
 
         Args:
             on_ready: Called in another thread once requests are answered.
@@ -135,7 +135,7 @@ class Server:
         return self
 
     def close(self) -> None:
-        """Stop serving, and end what runs."""
+        """Stop serving and cancel background jobs."""
         self.session.ending = True
         self._server.should_exit = True
         if self._thread is not None:
@@ -166,7 +166,7 @@ class Server:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; nobody can take its port before the server begins."""
+    """A listening socket, so that no other program can take the port before the server starts."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         made = socket.create_server((host, port), family=family, backlog=128)

@@ -1,4 +1,4 @@
-"""`Session`: all that one server holds. Scans and what is asked of them, the list of points, a follow-up."""
+"""`Session`: the state of one server, which is scans, background jobs, a list of points and tracked lesions."""
 
 from __future__ import annotations
 
@@ -20,38 +20,36 @@ if TYPE_CHECKING:
     from meddift.viewer.desk import Desk
     from meddift.viewer.review import FollowUpReview
 
-#: How long the end waits for work in the background.
+#: Longest wait for background jobs at the end, s.
 CLOSE_SECONDS = 3.0
 Mode = Literal["pair", "follow-up", "store"]
 
 
 class OpensRecent(Protocol):
-    """Pairs that were opened lately."""
+    """Interface to the recently opened pairs."""
 
     def told(self) -> list[dict[str, Any]]:
-        """What the page is told of them."""
+        """Descriptions of the pairs for the page, ready for JSON."""
 
     def open(self, number: int) -> tuple[list[OpenedScan], Desk]:
-        """One of them."""
+        """Open a pair by its number."""
 
 
 class Session:
-    """Scans, what is asked about them, and what a person says.
-
-    Any number of threads may use one session.
+    """Scans, background jobs, and the reviews of a person. Thread-safe.
 
     Args:
-        mode: What the page shows.
-        scans: All that can be looked at.
-        desk: The pair whose points are listed; None where there is none.
-        follow_up: Lesions to be reviewed; None outside follow-up mode.
-        store: Opens pairs that were opened lately; None where a pair was named.
+        mode: Mode of the page.
+        scans: All scans.
+        desk: The pair whose points are listed; None if there is none.
+        follow_up: Lesions to be reviewed; None in other modes.
+        store: Opens recent pairs; None if a pair was named at the start.
 
     Attributes:
         mode: As above.
-        ending: Whether the server is about to stop, so that nothing waits any longer.
-        jobs: Work in the background.
-        pairs: The scans, and what is asked between two of them.
+        ending: Whether the server is about to stop.
+        jobs: Background jobs.
+        pairs: The scans, and computations between two of them.
         desk: As above.
         follow_up: As above.
     """
@@ -93,12 +91,12 @@ class Session:
         return self.desk
 
     def close(self) -> None:
-        """End all work."""
+        """Cancel all jobs."""
         self.ending = True
         self.jobs.close(wait_seconds=CLOSE_SECONDS)
 
     def public(self, text: str) -> str:
-        """A message without paths and file names, which may hold the name of a patient."""
+        """Remove paths and file names, which may contain the name of a patient, from a message."""
         for scan in self.pairs.scans:
             for private in sorted(scan.private, key=len, reverse=True):
                 text = text.replace(private, f"the scan {scan.title!r}")
@@ -107,16 +105,16 @@ class Session:
     # ------------------------------------------------------------------ pairs that were opened lately
 
     def recent(self) -> list[dict[str, Any]]:
-        """Pairs that can be opened, without names: number, day, what their scans are, and how many points are kept."""
+        """Recent pairs without names: number, day, description of the scans, and number of points."""
         return [] if self._store is None else self._store.told()
 
     def open_recent(self, number: int) -> None:
-        """Open one of them in the place of what is open.
+        """Open a recent pair instead of the current one.
 
         Raises:
             UnknownIdError: if there is no such pair.
-            OptionsError: if changes of the list that is open are not saved.
-            MeddiftError: if it cannot be read.
+            OptionsError: if the current list has unsaved changes.
+            MeddiftError: if the pair cannot be read.
         """
         if self._store is None:
             raise UnknownIdError("this server was started for one pair")
@@ -133,9 +131,9 @@ class Session:
     # ------------------------------------------------------------------ the pair whose points are listed
 
     def transform(self, fixed: str, moving: str) -> Transform | None:
-        """What carries points of one scan to the other at once; None where nothing is known yet.
+        """The best known transform from one scan to the other; None if none is known yet.
 
-        The one that was given at the start, unless the scans were registered since; else what `Pairs` knows.
+        This is the transform given at the start, unless the scans were registered since; else see `Pairs.transform`.
         """
         desk = self.desk
         registered = self.pairs.registration(fixed, moving) or self.pairs.registration(moving, fixed)
@@ -147,7 +145,7 @@ class Session:
         return self.pairs.transform(fixed, moving)
 
     def answer_rows(self) -> int:
-        """Ask the engine for all rows that it was not asked for yet; how many there were."""
+        """Match all points of the list that were not matched yet; returns their number."""
         desk = self.the_desk
         open_rows = [row for row in desk.sheet.rows if row.match is None and row.fixed and row.asked == "fixed"]
         if open_rows:
@@ -158,6 +156,6 @@ class Session:
 
 
 def private_names(path: Path | str) -> tuple[str, ...]:
-    """Texts that tell where a file lies and what it is called."""
+    """Path and name of a file in all spellings that a message may contain."""
     path = Path(path)
     return tuple(dict.fromkeys(text for text in (str(path.absolute()), str(path), path.name) if len(text) > 2))

@@ -1,4 +1,4 @@
-"""The list of points of a pair: what was asked, what was found, and what a person says about it. With undo."""
+"""`Sheet`: the list of points of a pair with matches and reviews, and with undo."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 from meddift.errors import OptionsError, PointsError
 from meddift.matching import Match
 
-#: What a person has said: nothing yet, right as found, right where it was dragged to, or not there at all.
+#: Review of a point: none yet, confirmed as found, corrected to another position, or absent.
 Review = Literal["proposed", "confirmed", "corrected", "absent"]
 Place = tuple[float, float, float]
 
-#: Steps that can be taken back.
+#: Number of steps that can be undone.
 STEPS = 200
-#: Positions are kept to a ten thousandth of a mm: browsers reckon with seven digits.
+#: Decimals of stored positions, in mm; browsers compute with seven digits.
 DECIMALS = 4
-#: A label is at most so long.
+#: Largest length of a label.
 LONGEST_LABEL = 100
 
 
@@ -30,14 +30,14 @@ class Row:
     """One point of the list.
 
     Attributes:
-        id: Of the row; never given to another one.
-        label: For people; the same in both files.
-        fixed: World RAS mm on the fixed scan; None where nothing is known.
-        moving: Likewise on the moving scan.
-        found: Where the engine has found it, if somebody has moved it since.
-        asked: In which scan the point was given: "fixed" or "moving".
-        match: What the engine says; None where it was not asked.
-        review: What a person has said.
+        id: Id of the row; never used again.
+        label: Label, equal in the points files of both scans.
+        fixed: Position on the fixed scan, world RAS mm; None if unknown.
+        moving: Position on the moving scan, world RAS mm; None if unknown.
+        asked: Scan in which the point was given, "fixed" or "moving".
+        found: Position of the match, world RAS mm, if a person has moved the point since.
+        match: Match of the point; None if it was not matched.
+        review: Review by a person.
     """
 
     id: str
@@ -74,7 +74,7 @@ class Row:
 
 
 def place(position: Sequence[float] | np.ndarray[Any, Any] | None) -> Place | None:
-    """A position as it is kept; None where there is none."""
+    """A position rounded for storage; None if there is none."""
     if position is None:
         return None
     values = np.asarray(position, dtype=np.float64)
@@ -84,10 +84,10 @@ def place(position: Sequence[float] | np.ndarray[Any, Any] | None) -> Place | No
 
 
 class Sheet:
-    """Rows, and what they were before. Any number of threads may change it, one after the other.
+    """Rows and their earlier states. Thread-safe.
 
     Attributes:
-        version: Raised with every change.
+        version: Number that increases with every change.
     """
 
     def __init__(self) -> None:
@@ -100,12 +100,12 @@ class Sheet:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """All rows, in the order in which they were made."""
+        """All rows, in the order in which they were added."""
         return self._rows
 
     @property
     def is_saved(self) -> bool:
-        """Whether nothing has changed since it was saved."""
+        """Whether there are no changes since the list was saved."""
         return self._rows == self._saved
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,16 +119,16 @@ class Sheet:
             }
 
     def new_id(self) -> str:
-        """An id that no row has had."""
+        """A new id."""
         return f"r{next(self._numbers)}"
 
     def next_label(self) -> str:
-        """The lowest number that is no label yet."""
+        """The lowest number that is not used as a label."""
         taken = {row.label for row in self._rows}
         return next(text for n in itertools.count(1) if (text := str(n)) not in taken)
 
     def begin(self, rows: Sequence[Row]) -> None:
-        """Put in what was read from files; nothing to take back, and nothing to save."""
+        """Set the rows read from files; the list then has no undo steps and counts as saved."""
         with self._lock:
             self._rows = self._saved = tuple(rows)
             self._past.clear()
@@ -144,8 +144,8 @@ class Sheet:
         """Change a row.
 
         Raises:
-            OptionsError: if there is none of this id.
-            PointsError: if the label cannot be one.
+            OptionsError: if there is no row with this id.
+            PointsError: if the label is invalid.
         """
         if "label" in changes:
             check_label(changes["label"])
@@ -155,20 +155,20 @@ class Sheet:
             return self.get(key)
 
     def remove(self, key: str) -> None:
-        """Take a row out.
+        """Remove a row.
 
         Raises:
-            OptionsError: if there is none of this id.
+            OptionsError: if there is no row with this id.
         """
         with self._lock:
             self.get(key)
             self._change(lambda old: tuple(row for row in old if row.id != key))
 
     def get(self, key: str) -> Row:
-        """The row of an id.
+        """The row with an id.
 
         Raises:
-            OptionsError: if there is none.
+            OptionsError: if there is no such row.
         """
         for row in self._rows:
             if row.id == key:
@@ -176,7 +176,7 @@ class Sheet:
         raise OptionsError(f"the list has no point {key}; it may have been deleted in another window")
 
     def undo(self) -> bool:
-        """Take back the last change; whether there was one."""
+        """Undo the last change; returns whether there was one."""
         with self._lock:
             if not self._past:
                 return False
@@ -185,10 +185,10 @@ class Sheet:
             return True
 
     def answered(self, found: dict[str, Match]) -> None:
-        """Write down what the engine says of rows; nothing that a person has said is changed, and nothing to undo.
+        """Store matches of rows. Reviews are kept, and this is no undo step.
 
         Args:
-            found: Id of a row -> the answer for its fixed point.
+            found: Id of a row -> match of its fixed point.
         """
 
         def told(row: Row) -> Row:
@@ -205,7 +205,7 @@ class Sheet:
             self.version += 1
 
     def note_saved(self, rows: tuple[Row, ...]) -> None:
-        """Remember what stands in the files."""
+        """Record the rows that were saved."""
         with self._lock:
             self._saved = rows
             self.version += 1
@@ -221,10 +221,10 @@ class Sheet:
 
 
 def check_label(label: str) -> None:
-    """Refuse what cannot be a label.
+    """Check a label.
 
     Raises:
-        PointsError: if it is empty, too long, or holds what is no letter.
+        PointsError: if it is empty, too long, or contains control characters.
     """
     if not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
         raise PointsError(f"a label has 1 to {LONGEST_LABEL} letters in one line, got {label[:40]!r}")

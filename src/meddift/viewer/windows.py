@@ -1,4 +1,4 @@
-"""Windows: which values are drawn black and which white."""
+"""Display windows: the intensities drawn black and white."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from meddift.volume import Volume
 
-#: Usual windows of CT by name: level and width, HU.
+#: Common CT windows: name -> level and width, HU.
 _CT = {
     "Soft tissue": (40.0, 400.0),
     "Lung": (-600.0, 1500.0),
@@ -16,18 +16,18 @@ _CT = {
     "Liver": (80.0, 150.0),
     "Brain": (40.0, 80.0),
 }
-#: Every n-th voxel is looked at, so that about this many are.
+#: Approximate number of voxels from which quantiles are computed.
 _SAMPLED = 200_000
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window.
+    """A display window.
 
     Attributes:
-        name: For people.
-        low: Drawn black, in the scan's own values.
-        high: Drawn white.
+        name: Name shown on the page.
+        low: Intensity drawn black, in the units of the scan.
+        high: Intensity drawn white, in the units of the scan.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Window:
 
 
 def windows_of(volume: Volume, *, hounsfield: bool) -> tuple[Window, ...]:
-    """Windows to choose from, the one to begin with first.
+    """Display windows for a scan, the default first.
 
     Args:
         volume: The scan.

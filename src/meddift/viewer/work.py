@@ -1,4 +1,4 @@
-"""Questions to the engine from a server that must not wait: a few threads, and late questions given up."""
+"""`Work`: runs computations of the server in threads, and drops requests that a later one has replaced."""
 
 from __future__ import annotations
 
@@ -11,36 +11,42 @@ from meddift.errors import MeddiftError
 
 Answer = TypeVar("Answer")
 
-#: Threads that ask. Each question uses all processors by itself; more would only wait for each other.
+#: Number of threads. Each computation uses all processors, so more threads would be of no use.
 THREADS = 2
 
 
 class SupersededError(MeddiftError):
-    """The same client has asked a later question meanwhile."""
+    """A later request of the same client has replaced this one."""
 
 
 class Work:
-    """Runs questions in threads, in the order in which they come."""
+    """Runs computations in threads, in the order of their requests."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="meddift-viewer")
         self._latest: dict[tuple[str, str], int] = {}
 
     async def run(self, work: Callable[[], Answer]) -> Answer:
-        """What a question returns; other requests are answered meanwhile."""
+        """Run a computation in a thread and return its result; other requests are served meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def latest(self, kind: str, client: str, number: int, work: Callable[[], Answer]) -> Answer:
-        """The same for a client that numbers its questions: only the latest one of a kind is worth the work.
+        """Run a computation unless the client has sent a later request of the same kind.
+
+        Args:
+            kind: Kind of request.
+            client: Id of the client.
+            number: Number of the request, which increases for each client.
+            work: The computation.
 
         Raises:
-            SupersededError: if a later one has come before this one had its turn.
+            SupersededError: if a later request has arrived before this one was started.
         """
         if not client:
             return await self.run(work)
         key = kind, client
         self._latest[key] = max(self._latest.get(key, -1), number)
-        if len(self._latest) > 1000:  # windows that were closed long ago
+        if len(self._latest) > 1000:  # clients that were closed long ago
             self._latest = {key: self._latest[key]}
 
         def unless_late() -> Answer:
@@ -51,5 +57,5 @@ class Work:
         return await self.run(unless_late)
 
     def close(self) -> None:
-        """Give up what waits."""
+        """Drop all waiting computations."""
         self._threads.shutdown(wait=False, cancel_futures=True)
