@@ -37,8 +37,8 @@ def run_ablation(
     The folder then holds `cases/NAME/`, `latents/` and `ablation/BASE/VARIANT/CASE.json`.
 
     Args:
-        cases: What on.
-        folder: Where to; made if it is not there.
+        cases: The cases.
+        folder: Output folder; created if it does not exist.
         base: One of `BASES`.
         model: Name of the model.
         sweeps: Names among `SWEEPS`; None = all of them.

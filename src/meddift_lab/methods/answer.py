@@ -22,12 +22,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a method found.
+    """The result of a method.
 
     Attributes:
-        positions: (N, 3) float64, world RAS mm on the moving scan; NaN where it has no answer.
+        positions: (N, 3) float64, world RAS mm on the moving scan; NaN where no match was found.
         field: Makes the displacement field on a grid of the fixed scan; None for methods that know points only.
-        details: More to keep in the result, ready for JSON.
+        details: Further entries of the result, ready for JSON.
     """
 
     positions: Floats
@@ -47,7 +47,7 @@ class Find(Protocol):
             fixed: The scan in which points are given.
             moving: The scan in which they are looked for.
             points: (N, 3) float64, world RAS mm, on the fixed scan.
-            settings: Those of the method.
+            settings: Settings of the method, see `Method`.
             work: An empty folder for temporary files, removed afterwards.
         """
         ...
@@ -80,7 +80,7 @@ class Method:
     requirement: str | None = None
 
     def load(self) -> Find:
-        """The function that does it."""
+        """Import and return the function of the method."""
         for module in self.modules:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

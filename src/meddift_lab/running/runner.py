@@ -67,11 +67,11 @@ def run_methods(
     scans have changed are made anew.
 
     Args:
-        cases: What on.
-        methods: What.
-        folder: Where to; made if it is not there.
-        settings: How.
-        on_progress: Called as work goes on.
+        cases: The cases.
+        methods: The methods.
+        folder: Output folder; created if it does not exist.
+        settings: Threads, time limit and repetition; None = defaults.
+        on_progress: Called with the current stage and the share of the work that is done, 0 to 1.
 
     Raises:
         OptionsError: if there is no case or no method.
