@@ -64,7 +64,7 @@ def run_demo(
     Args:
         matcher_with: Makes the matcher, given where it shall report its progress.
         scan: A CT of the chest; a phantom is drawn if None.
-        count: How many points.
+        count: Number of points.
         seed: Decides phantom, deformation and noise.
         on_progress: Called with the name of a stage and the share of the work that is done.
 
@@ -111,8 +111,8 @@ def write_demo(result: DemoResult, folder: Path, *, picture: bool = True) -> dic
 
     Args:
         result: What the demo did.
-        folder: Where to; made if it is not there.
-        picture: Whether to draw.
+        folder: Output folder; created if it does not exist.
+        picture: Whether to draw a picture.
 
     Returns:
         Path -> what it is.

@@ -64,8 +64,8 @@ def run_patients(
         data: `longitudinal`, or `longitudinal:SCAN`.
         out: Folder of the run: a JSON file a patient, and `scores.json`.
         matcher: The engine.
-        patients: How many.
-        times: Scans of each.
+        patients: Number of patients.
+        times: Number of scans of each patient.
         spacing_mm: Voxel size of drawn patients.
         on_progress: Called as work goes on.
 

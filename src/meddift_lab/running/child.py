@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Resources:
-    """What a process took.
+    """Time and memory used by a process.
 
     Attributes:
         wall_s: Seconds from start to end, loading of libraries included.
@@ -57,9 +57,9 @@ def run_child(
 
     Args:
         command: Program and arguments.
-        environment: All of it.
-        log: Where its output goes.
-        timeout_s: It is killed with all its children after this time.
+        environment: All environment variables of the process.
+        log: File for its output.
+        timeout_s: Time after which it is killed with all its children, s; None = never.
     """
     started = time.perf_counter()
     with log.open("wb") as stream:

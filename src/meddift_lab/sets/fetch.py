@@ -38,8 +38,8 @@ def fetch_data_set(
     """Download and unpack a data set; what is there already and sound is not downloaded again.
 
     Args:
-        data_set: Which.
-        folder: Where to; made if it is not there.
+        data_set: The data set.
+        folder: Output folder; created if it does not exist.
         unpack: Whether to unpack zip files beside themselves.
         on_progress: Called with a line of text.
 
