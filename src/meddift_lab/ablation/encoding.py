@@ -15,6 +15,7 @@ from meddift.features import ExtractionOptions, Pyramid, extract_pyramid
 from meddift.features.extraction import MIND
 from meddift.geometry import Grid
 from meddift.pipeline.matcher import Matcher
+from meddift.pipeline.scan import EncodedScan
 from meddift.pipeline.settings import Settings
 from meddift.system.atomic import atomic_write
 from meddift.system.progress import Progress
@@ -113,8 +114,12 @@ class AblationMatcher(Matcher):
         super().__init__(model, "default", store=False, device="cpu", **overrides)
         self._encodings = encodings
 
-    def _pyramid(
-        self, settings: Settings, volume: Volume, *, digest: str, progress: Progress | None = None
-    ) -> Pyramid:
-        """The features of one scan: the levels that this variant compares, out of all of them."""
-        return self._encodings.pyramid(volume, settings.extraction).select(settings.extraction.levels)
+    def _to_be_encoded(self, volume: Volume, settings: Settings) -> EncodedScan:
+        """A scan that is encoded on first use: the levels that this variant compares, out of all of them."""
+
+        def make(volume: Volume, *, digest: str, progress: Progress | None) -> Pyramid:
+            return self._encodings.pyramid(volume, settings.extraction).select(settings.extraction.levels)
+
+        made = EncodedScan(volume, settings, make)
+        self._made.add(made)
+        return made
