@@ -20,30 +20,30 @@ SQUARENESS = 2.4
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One adult chest.
+    """Parameters of one adult chest.
 
     Attributes:
         cage_width: Half width of the rib cage at its widest, mm.
         cage_depth: Half depth of the rib cage at its deepest, mm.
         vertebra_pitch: Distance between neighbouring vertebrae, mm.
         kyphosis: How far the middle of the spine lies behind its ends, mm.
-        fat: Thickness of the fat under the skin, mm.
+        fat: Thickness of the subcutaneous fat, mm.
         muscle: Thickness of the muscle over the ribs, mm.
         shoulder_width: Half width of the body at the shoulders, mm.
         dome_right: Level of the top of the right diaphragm, in vertebrae (9.5 is between T9 and T10).
         dome_drop: How much lower the left dome is, mm.
-        heart_scale: Size of the heart, 1 is usual.
-        heart_shift: (x, y, z) of the heart from its usual place, mm.
+        heart_scale: Size of the heart relative to the default.
+        heart_shift: (3,) displacement of the heart from its default position, RAS mm.
         arch_level: Level of the top of the aortic arch, in vertebrae.
         carina_level: Level of the carina, in vertebrae.
-        aorta_radius: mm.
-        rib_radius: mm.
-        rib_slope: How steeply ribs descend, 1 is usual.
-        blood_hu: Blood in the great vessels; above 100 with contrast medium.
-        lung_hu: Lung between its vessels.
-        liver_hu: Liver.
-        muscle_hu: Muscle.
-        bone_hu: Cortical bone.
+        aorta_radius: Radius of the aorta, mm.
+        rib_radius: Radius of the ribs, mm.
+        rib_slope: How steeply the ribs descend, relative to the default.
+        blood_hu: HU of blood in the great vessels; above 100 with contrast medium.
+        lung_hu: Mean HU of lung parenchyma.
+        liver_hu: HU of the liver.
+        muscle_hu: HU of muscle.
+        bone_hu: HU of cortical bone.
     """
 
     cage_width: float = 126.0
@@ -70,7 +70,7 @@ class Anatomy:
 
     @classmethod
     def random(cls, generator: np.random.Generator) -> Anatomy:
-        """An adult drawn at random."""
+        """A random adult; equal states of the generator give equal adults."""
 
         def about(middle: float, spread: float) -> float:
             return float(middle + spread * np.clip(generator.normal(), -1.8, 1.8))
@@ -106,7 +106,7 @@ class Anatomy:
     def level(self, vertebra: ArrayLike) -> Floats:
         """Height z, mm, of a vertebra counted from T1 = 1; T12 = 12, L1 = 13; fractions lie in between."""
         count = np.asarray(vertebra, dtype=np.float64)
-        # Vertebrae grow downwards: 1.2 % more pitch each.
+        # Lower vertebrae are larger: the distance between neighbours grows downwards.
         return np.asarray(5.5 * self.vertebra_pitch - self.vertebra_pitch * (count - 1) * (0.94 + 0.012 * (count - 1)))
 
     def spine_y(self, z: ArrayLike) -> Floats:
@@ -190,7 +190,15 @@ class Anatomy:
     # ------------------------------------------------------------------ bones
 
     def rib(self, number: int, side: int) -> tuple[Floats, Floats]:
-        """Paths of the bony part and of the cartilage of a rib, from the spine on: (N, 3) and (M, 3), M may be 0."""
+        """Centre lines of a rib and its cartilage, starting at the spine.
+
+        Args:
+            number: 1 to 12.
+            side: -1 is the patient's left, 1 the right.
+
+        Returns:
+            (N, 3) bone and (M, 3) cartilage, float64, RAS mm; M is 0 for ribs 11 and 12.
+        """
         drop = self.rib_slope * float(np.interp(number, [1, 2, 7, 10, 12], [34, 44, 84, 76, 44]))
         last = float(np.interp(number, [1, 3, 7, 8, 10, 11, 12], [0.84, 0.86, 0.82, 0.76, 0.62, 0.46, 0.33]))
         top = float(self.level(number - 0.35))
@@ -210,7 +218,7 @@ class Anatomy:
 
     @property
     def sternum(self) -> Floats:
-        """(N, 3) path from the notch to the xiphoid, mm."""
+        """(N, 3) centre line from the jugular notch to the xiphoid process, RAS mm."""
         z = np.linspace(float(self.level(2.4)), float(self.level(8.8)), 12)
         return np.stack([0 * z, self.front_y(z) + 1.0, z], axis=1)
 
@@ -218,19 +226,19 @@ class Anatomy:
 
     @property
     def carina(self) -> Floats:
-        """(3,) where the trachea divides, mm."""
+        """(3,) point where the trachea divides, RAS mm."""
         z = float(self.level(self.carina_level))
         return np.array([3.0, float(self.spine_y(z)) + 44.0, z])
 
     @property
     def heart_center(self) -> Floats:
-        """(3,) mm."""
+        """(3,) centre of the heart, RAS mm."""
         z = float(self.level(7.75))
         return vector(-24.0, float(self.cage_center_y(z)) + 17.0, z) + vector(*self.heart_shift)
 
     @property
     def heart_axes(self) -> Floats:
-        """(3, 3) columns: from base to apex; towards the left ventricle; the third at right angles."""
+        """(3, 3) orthonormal columns: from base to apex, towards the left ventricle, and their cross product."""
         first = vector(-0.72, 0.47, -0.51)
         first /= np.linalg.norm(first)
         second = vector(-0.45, -0.85, 0.1)
@@ -240,30 +248,30 @@ class Anatomy:
 
     @property
     def heart_radii(self) -> Floats:
-        """(3,) half axes, mm."""
+        """(3,) half axes of the heart along the columns of `heart_axes`, mm."""
         return np.array([64.0, 44.0, 47.0]) * self.heart_scale
 
     def in_heart(self, along: float, left: float, up: float) -> Floats:
-        """A place in the heart in fractions of its half axes: (3,) mm."""
+        """The point (3,), RAS mm, given in fractions of the half axes of the heart along `heart_axes`."""
         return np.asarray(self.heart_center + self.heart_axes @ (self.heart_radii * [along, left, up]))
 
     def dome_top(self, side: int) -> float:
-        """Height of the top of the diaphragm, mm; -1 is the patient's left."""
+        """Height z of the top of the diaphragm on one side, mm; side -1 is the patient's left."""
         return float(self.level(self.dome_right)) - (self.dome_drop if side < 0 else 0.0)
 
     @property
     def recess_z(self) -> float:
-        """Height of the lowest recess of the lungs, beside the spine, mm."""
+        """Height z of the lowest point of the lungs, in the recess beside the spine, mm."""
         return self.dome_top(1) - 66.0
 
     def hilum(self, side: int) -> Floats:
-        """(3,) where bronchi and vessels enter a lung, mm; -1 is the patient's left."""
+        """(3,) point where bronchi and vessels enter a lung, RAS mm; side -1 is the patient's left."""
         x = 40.0 if side > 0 else -44.0
         return self.carina + vector(x - 3.0, 2.0, -20.0 if side > 0 else -24.0)
 
     @property
     def aorta(self) -> Floats:
-        """(N, 3) path of the aorta from its root over the arch down along the spine, mm."""
+        """(N, 3) centre line of the aorta from its root over the arch down along the spine, RAS mm."""
         root = self.in_heart(-0.45, 0.02, 0.05)
         carina = self.carina
         top = float(self.level(self.arch_level))
@@ -283,7 +291,7 @@ class Anatomy:
 
 
 def vector(x: float, y: float, z: float) -> Floats:
-    """(3,) float64."""
+    """A (3,) float64 array."""
     return np.array([x, y, z], dtype=np.float64)
 
 

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BreathingDeformation(KnownTransform):
-    """Breathing between two scans: first along S, then along A; each step moves points along one axis only.
+    """Breathing between two scans, in two steps: the first moves points along S only, the second along A only.
 
     Inferior step: the displacement is 0 at the apex of the lungs and above, grows to `amplitude_mm` at the
     diaphragm, and fades to 0 over `fade_mm` below. Across the body it is nearly constant over the lungs,
@@ -25,14 +25,14 @@ class BreathingDeformation(KnownTransform):
     moves behind the middle of the chest, and nothing far in front.
 
     Determinant: (1 + du_z/dz)(1 + du_y/dy); the steepest slopes are 1.875 * amplitude / length of the step
-    (see `rising_step`), checked to be at most 0.8, so the determinant is at least 0.04 and typically above 0.6.
+    (see `rising_step`), checked to be at most 0.8, so the determinant is at least 0.04.
 
     Attributes:
         lung_low: (3,) least x, y, z of the lungs on the fixed scan, world RAS mm.
         lung_high: (3,) greatest x, y, z of the lungs, world RAS mm.
         amplitude_mm: Descent of the diaphragm; positive is breathing in (fixed exhaled, moving inhaled).
-        anterior_mm: Forward motion of the front wall; `None` is a fifth of the amplitude.
-        fade_mm: Over which length below the diaphragm the motion fades out.
+        anterior_mm: Forward motion of the front wall; `None` means a fifth of the amplitude.
+        fade_mm: Length below the diaphragm over which the motion fades out.
 
     Raises:
         OptionsError: if the box is empty, or the motion is too steep for its size.
@@ -45,7 +45,7 @@ class BreathingDeformation(KnownTransform):
     fade_mm: float = 220.0
 
     def __post_init__(self) -> None:
-        """Validate."""
+        """Check the box and the slopes; see `Raises` of the class."""
         size = np.subtract(self.lung_high, self.lung_low)
         if size.shape != (3,) or not np.isfinite(size).all() or (size <= 0).any() or not self.fade_mm > 0:
             raise OptionsError(f"the lung box from {self.lung_low} to {self.lung_high} mm is empty or not finite")
@@ -61,7 +61,14 @@ class BreathingDeformation(KnownTransform):
 
     @classmethod
     def for_grid(cls, grid: Grid, *, amplitude_mm: float = 30.0) -> BreathingDeformation:
-        """Breathing for a scan of which only the field of view is known: the lungs are its inner three quarters."""
+        """Breathing for a scan of which only the grid is known.
+
+        The box around the lungs is taken to be the inner three quarters of the field of view along each axis.
+
+        Args:
+            grid: Grid of the fixed scan.
+            amplitude_mm: Descent of the diaphragm.
+        """
         low, high = grid.corners.min(axis=0), grid.corners.max(axis=0)
         inset = (high - low) / 8
         box_low, box_high = (low + inset).tolist(), (high - inset).tolist()
@@ -77,16 +84,16 @@ class BreathingDeformation(KnownTransform):
 
     @property
     def _descent_length(self) -> float:
-        """From the apex to where the motion is largest, mm: the domes stand above the lowest recess."""
+        """Distance from the apex to the level of largest motion, mm; the domes lie above the lowest recess."""
         return 0.8 * (self.lung_high[2] - self.lung_low[2])
 
     @property
     def _forward_length(self) -> float:
-        """Over which the forward motion sets in, mm."""
+        """Length along A over which the forward motion rises from zero to its maximum, mm."""
         return 0.6 * (self.lung_high[1] - self.lung_low[1])
 
     def _descent(self, positions: Floats) -> tuple[Floats, Floats]:
-        """Displacement along z, (N,), and its gradient, (N, 3)."""
+        """Displacement along z of (N, 3) RAS mm points, (N,) mm, and its gradient, (N, 3)."""
         x, y, z = positions.T
         middle, half = self._frame
         top, depth = self.lung_high[2], self._descent_length
@@ -112,7 +119,7 @@ class BreathingDeformation(KnownTransform):
         return value, gradient
 
     def _forward(self, positions: Floats) -> tuple[Floats, Floats]:
-        """Displacement along y, (N,), and its gradient, (N, 3)."""
+        """Displacement along y of (N, 3) RAS mm points, (N,) mm, and its gradient, (N, 3)."""
         x, y, z = positions.T
         middle, half = self._frame
         length = self._forward_length
@@ -134,7 +141,7 @@ class BreathingDeformation(KnownTransform):
 
     @property
     def _frame(self) -> tuple[Floats, Floats]:
-        """Middle and half size of the lung box, mm."""
+        """Centre and half size of the lung box, (3,) each, RAS mm."""
         low, high = np.asarray(self.lung_low), np.asarray(self.lung_high)
         return (low + high) / 2, (high - low) / 2
 
@@ -157,12 +164,18 @@ class BreathingDeformation(KnownTransform):
         return result
 
     def inverse_apply(self, positions: ArrayLike, *, tolerance_mm: float = 1e-4, iterations: int = 60) -> Floats:
-        """Map moving points back: the anterior step first, then the inferior one, each along its own axis.
+        """Map moving points back to the fixed scan: undo the anterior step first, then the inferior one.
 
-        The residual of each step is at most a hundredth of `tolerance_mm`.
+        Args:
+            positions: (..., 3) float, moving world RAS mm.
+            tolerance_mm: The residual of each of the two steps is at most a hundredth of this.
+            iterations: Upper limit of iterations for each step.
+
+        Returns:
+            (..., 3) float64, fixed world RAS mm.
 
         Raises:
-            TransformError: if that was not reached in `iterations` steps.
+            TransformError: if the tolerance is not reached within `iterations`.
         """
         world = np.asarray(positions, dtype=np.float64)
         found = world.reshape(-1, 3).copy()

@@ -1,4 +1,4 @@
-"""The same patient by another kind of scanner: scans like MR from any scan, and pairs of them with exact truth."""
+"""MR-like scans simulated from CT, and pairs of MR or MR-like scans with exactly known correspondences."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from meddift_lab.synthetic.local_warps import LocalWarps
 from meddift_lab.synthetic.pairs import SyntheticPair
 from meddift_lab.synthetic.warp import deform_volume
 
-#: Signal of air, lung, fat, water, soft tissue in steps, contrast medium and bone: knots in HU, and the range of each.
+#: Piecewise linear map from HU to signal: knots in HU for air, lung, fat, water, soft tissue, contrast medium and
+#: bone, and the least and greatest relative signal that may be drawn at each knot.
 _KNOTS_HU = (-1000.0, -700.0, -100.0, 0.0, 40.0, 70.0, 110.0, 200.0, 1500.0)
 _LEAST = (0.0, 0.02, 0.5, 0.1, 0.25, 0.3, 0.35, 0.3, 0.0)
 _GREATEST = (0.0, 0.1, 1.0, 0.9, 0.5, 0.6, 0.8, 1.0, 0.2)
 
 
 def like_mr(volume: Volume, seed: int) -> Volume:
-    """A CT with the signal of every tissue drawn anew, in 0 to 1000: fat bright, bone and air dark, the rest as drawn.
+    """Replace the HU of a CT by a random MR-like signal for each tissue, in 0 to 1000.
+
+    Fat is bright, bone and air are dark, and the order of the other tissues is random.
 
     Args:
-        volume: CT in HU.
+        volume: (X, Y, Z), CT in HU.
         seed: Equal seeds give equal signals.
 
     Returns:
-        Volume of float32, without noise.
+        Volume of float32 on the same grid; no noise is added.
     """
     signal = np.random.default_rng([seed, 5]).uniform(_LEAST, _GREATEST)
     values = np.interp(volume.data.astype(np.float32), _KNOTS_HU, 1000 * signal)
@@ -40,22 +43,23 @@ def like_mr(volume: Volume, seed: int) -> Volume:
 def rescan_mr(
     volume: Volume, generator: np.random.Generator, *, thickness_mm: float, noise: float, crop_mm: float
 ) -> Volume:
-    """The scan by an MR scanner: thick slices, uneven sensitivity of the coils, Rician noise, another field of view.
+    """Simulate an MR acquisition: thick slices, a coil sensitivity bias, Rician noise and a cropped field of view.
 
     Args:
-        volume: (X, Y, Z), signal of 0 and above.
-        generator: Source of all that is drawn.
-        thickness_mm: Of slices along head-feet.
-        noise: Standard deviation in both channels, as a share of the 99th percentile of the signal.
-        crop_mm: Cut off on every side a random amount up to this.
+        volume: (X, Y, Z), non-negative signal.
+        generator: Source of randomness.
+        thickness_mm: Slice thickness along the head-feet axis.
+        noise: Standard deviation in the real and imaginary channels, as a fraction of the 99th percentile of the
+            signal.
+        crop_mm: Largest random amount that is cropped on each side.
 
     Returns:
-        Volume of uint16.
+        Volume of uint16 on the new grid.
     """
     thick = change_thickness(volume, thickness_mm=thickness_mm)
     data = np.maximum(thick.data, 0)
     grid = thick.grid
-    # A product of three slow waves, 0.6 to 1.6 at its ends.
+    # The bias is the exponential of a sum of three half cosine waves, one along each axis.
     bias = np.ones(grid.shape)
     for axis in range(3):
         phase, strength = generator.uniform(0, 2 * np.pi), generator.uniform(0.05, 0.2)
@@ -87,24 +91,28 @@ def mr_pair(
     n_points: int = 60,
     name: str = "mr",
 ) -> SyntheticPair:
-    """Two scans like MR of one patient, of equal or of different contrast, with every correspondence known.
+    """Make a pair of MR or MR-like scans of one patient, of equal or different contrast, with known correspondences.
 
     Args:
-        fixed: Signal of the first scan.
-        moving: Signal of the second one before the patient moved: the same world, any grid, any contrast.
+        fixed: (X, Y, Z), signal of the fixed scan before noise.
+        moving: (X, Y, Z), signal of the moving scan before deformation: in the world frame of `fixed`, on any grid
+            and with any contrast.
         seed: Equal seeds and options give equal voxels.
-        breathing_mm: Descent of the diaphragm, which is taken to lie a quarter below the top of the field of view.
+        breathing_mm: Descent of the diaphragm, which is taken to lie a quarter of the field of view below its top.
         shift_mm: Length of the translation between the scans.
-        rotation_degrees: Angle of the rotation.
-        local_mm: Size of local changes.
-        thickness_mm: Slices of the fixed and of the moving scan.
+        rotation_degrees: Angle of the rotation about the centre of the fixed scan.
+        local_mm: Largest displacement of each local bump, see `LocalWarps.random`.
+        thickness_mm: Slice thickness of the fixed and of the moving scan.
         noise: See `rescan_mr`.
         crop_mm: See `rescan_mr`; the fixed scan is not cropped.
         n_points: Number of points, anywhere inside the body.
-        name: Of the pair.
+        name: Name of the pair; the seed is appended.
+
+    Returns:
+        SyntheticPair whose points all lie in both fields of view.
 
     Raises:
-        GeometryError: if the two scans do not overlap.
+        GeometryError: if the centre of neither scan lies inside the other.
         NoCorrespondenceError: if no point lies in both fields of view.
     """
     if not fixed.grid.contains(moving.grid.center) and not moving.grid.contains(fixed.grid.center):
@@ -143,7 +151,7 @@ def mr_pair(
 
 
 def _inside(volume: Volume, count: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Places drawn from where there is signal all around."""
+    """`count` random points, (count, 3) world RAS mm, from voxels that are mostly surrounded by signal."""
     from scipy import ndimage
 
     signal = volume.data > 0.1 * np.percentile(volume.data, 99)

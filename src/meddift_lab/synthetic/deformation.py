@@ -102,7 +102,7 @@ class KnownTransform(ABC):
         return InverseOfKnown(self)
 
     def _residual(self, found: Floats, goal: Floats) -> tuple[Floats, Floats]:
-        """A trial and how far its image lies from the goal."""
+        """Trial points, (N, 3), and their images under the transform minus the goals, (N, 3), mm."""
         return found, found + self.displacement(found) - goal
 
 
@@ -127,10 +127,10 @@ class InverseOfKnown:
 
 @dataclass(frozen=True)
 class TableShift(KnownTransform):
-    """A patient lying elsewhere: a translation.
+    """A translation: the patient lies elsewhere on the table.
 
     Attributes:
-        shift_mm: (3,) world RAS mm.
+        shift_mm: (3,) displacement of every point, world RAS mm.
     """
 
     shift_mm: tuple[float, float, float]
@@ -146,11 +146,11 @@ class TableShift(KnownTransform):
 
 @dataclass(frozen=True)
 class SmallRotation(KnownTransform):
-    """A patient lying askew: a rotation about a centre.
+    """A rotation about a centre: the patient lies at another angle.
 
     Attributes:
         rotation_vector_degrees: (3,) axis times angle, right-handed, world RAS; at most 40 degrees.
-        center: (3,) world RAS mm, the point that stays.
+        center: (3,) world RAS mm, the centre of rotation.
 
     Raises:
         OptionsError: if the angle is above 40 degrees.
@@ -187,7 +187,11 @@ class SmallRotation(KnownTransform):
 
 @dataclass(frozen=True)
 class KnownComposite(KnownTransform):
-    """Several known transforms, applied to points in the order in which they stand."""
+    """A composition of known transforms.
+
+    Attributes:
+        parts: The transforms; the first is applied to points first.
+    """
 
     parts: tuple[KnownTransform, ...]
 
@@ -210,8 +214,8 @@ class KnownComposite(KnownTransform):
     def inverse_apply(self, positions: ArrayLike, *, tolerance_mm: float = 1e-4, iterations: int = 60) -> Floats:
         """Map moving points back through the parts, the last part first.
 
-        Each part is inverted 100 times finer than `tolerance_mm`, so that what the errors of later parts
-        become in the earlier ones stays below it.
+        Each part is inverted with a hundredth of `tolerance_mm`, so that errors of the later parts, propagated
+        through the inverses of the earlier ones, stay below the tolerance.
         """
         world = np.asarray(positions, dtype=np.float64)
         for part in reversed(self.parts):
@@ -220,10 +224,10 @@ class KnownComposite(KnownTransform):
 
 
 def compose(*parts: KnownTransform) -> KnownComposite:
-    """One known transform out of several; the first given is applied to points first."""
+    """Compose known transforms; the first argument is applied to points first."""
     return KnownComposite(tuple(parts))
 
 
 def triple(values: NDArray[np.floating]) -> tuple[float, float, float]:
-    """Three plain numbers, for parameters of transforms."""
+    """Convert a (3,) array to a tuple of floats, for parameters of transforms."""
     return float(values[0]), float(values[1]), float(values[2])

@@ -1,7 +1,7 @@
-"""The same patient on another scanner: noise, kernel, slice thickness, field of view, calibration, contrast, table.
+"""Simulate another scanner: noise, kernel, slice thickness, field of view, calibration, contrast medium, table.
 
-Each function takes a CT in HU and gives a new one; none changes its argument. What is random takes a
-`numpy.random.Generator`, so equal seeds give equal voxels. `rescan` chains them.
+Each function takes a CT in HU and returns a new one; none changes its argument. Random functions take a
+`numpy.random.Generator`, so equal seeds give equal voxels. `rescan` applies all of them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FWHM_PER_SIGMA = 2.3548200450309493
 
 
 def add_noise(volume: Volume, generator: np.random.Generator, *, std_hu: float, correlation_mm: float = 1.5) -> Volume:
-    """Add Gaussian noise of a given standard deviation whose neighbours are alike, as in reconstructed CT.
+    """Add spatially correlated Gaussian noise of a given standard deviation, as in reconstructed CT.
 
     Args:
-        volume: HU.
-        generator: Source of the noise.
+        volume: (X, Y, Z), HU.
+        generator: Source of randomness.
         std_hu: Standard deviation of the noise after smoothing, HU.
-        correlation_mm: Full width at half maximum of the smoothing; 0 is white noise. Less than a voxel
-            hardly differs from white.
+        correlation_mm: Full width at half maximum of the smoothing; 0 is white noise, and widths below a voxel
+            are close to it.
 
     Returns:
         Volume of float32.
@@ -47,7 +47,15 @@ def add_noise(volume: Volume, generator: np.random.Generator, *, std_hu: float, 
 
 
 def blur(volume: Volume, *, fwhm_mm: float) -> Volume:
-    """A smoother reconstruction kernel: Gaussian of this full width at half maximum; float32."""
+    """Simulate a smoother reconstruction kernel by a Gaussian filter.
+
+    Args:
+        volume: (X, Y, Z), HU.
+        fwhm_mm: Full width at half maximum of the Gaussian.
+
+    Returns:
+        Volume of float32.
+    """
     from scipy import ndimage
 
     if not fwhm_mm >= 0:
@@ -58,19 +66,28 @@ def blur(volume: Volume, *, fwhm_mm: float) -> Volume:
 
 
 def sharpen(volume: Volume, *, amount: float, fwhm_mm: float = 3.0) -> Volume:
-    """A sharper reconstruction kernel: adds `amount` times what a blur of `fwhm_mm` takes away; float32."""
+    """Simulate a sharper reconstruction kernel by unsharp masking.
+
+    Args:
+        volume: (X, Y, Z), HU.
+        amount: Factor of the difference between the scan and its blurred copy, which is added.
+        fwhm_mm: Full width at half maximum of the Gaussian blur.
+
+    Returns:
+        Volume of float32.
+    """
     soft = blur(volume, fwhm_mm=fwhm_mm).data
     hounsfield = volume.data.astype(np.float32)
     return Volume(hounsfield + np.float32(amount) * (hounsfield - soft), volume.grid)
 
 
 def change_thickness(volume: Volume, *, thickness_mm: float) -> Volume:
-    """Slices of another thickness along the axis closest to head-feet: each averages what it covers.
+    """Change the slice thickness along the axis closest to head-feet; each new slice averages what it covers.
 
     Args:
-        volume: HU.
-        thickness_mm: Wanted thickness. The extent is kept exactly, so the thickness is that of the
-            closest whole number of slices; slices touch.
+        volume: (X, Y, Z), HU.
+        thickness_mm: Desired thickness. The extent is kept exactly, so the actual thickness is that of the
+            closest whole number of contiguous slices.
 
     Returns:
         Volume of float32 on the grid with the new spacing; no slice is made thinner than it was.
@@ -100,7 +117,10 @@ def crop_field_of_view(
     inferior: float = 0.0,
     superior: float = 0.0,
 ) -> Volume:
-    """Cut off so many mm on the named sides of the patient, rounded to whole voxels; one voxel always stays."""
+    """Crop the scan by the given mm on each side of the patient, rounded to whole voxels.
+
+    At least one voxel is kept along each axis.
+    """
     amount = {"L": left, "R": right, "P": posterior, "A": anterior, "I": inferior, "S": superior}
     if any(not mm >= 0 for mm in amount.values()):
         raise OptionsError(f"a field of view can only be cropped by 0 mm or more, got {amount}")
@@ -115,21 +135,21 @@ def crop_field_of_view(
 
 
 def change_calibration(volume: Volume, *, scale: float = 1.0, offset_hu: float = 0.0) -> Volume:
-    """A scanner whose HU drift: attenuation (HU + 1000) times `scale`, plus `offset_hu`; float32."""
+    """Simulate a miscalibrated scanner: attenuation (HU + 1000) times `scale`, plus `offset_hu`; float32."""
     hounsfield = volume.data.astype(np.float32)
     return Volume((hounsfield + 1000) * np.float32(scale) - 1000 + np.float32(offset_hu), volume.grid)
 
 
 def change_enhancement(volume: Volume, *, boost_hu: float, lungs: Volume | None = None) -> Volume:
-    """Blood with more (or, negative, less) contrast medium, roughly.
+    """Simulate more (or, if negative, less) contrast medium in blood, approximately.
 
-    Raises soft tissue between and inside the lungs (heart, great and pulmonary vessels); fat, bone and
-    the chest wall stay. A scan does not say what is blood, so muscle of the mediastinum rises with it.
+    Changes the HU of soft tissue between and inside the lungs (heart, great and pulmonary vessels); fat, bone
+    and the chest wall are unchanged. Blood is not segmented, so muscle of the mediastinum changes with it.
 
     Args:
-        volume: HU.
-        boost_hu: Added to blood.
-        lungs: Result of `lung_mask`, if at hand. Without lungs nothing changes.
+        volume: (X, Y, Z), HU.
+        boost_hu: HU added to blood.
+        lungs: Result of `lung_mask` for `volume`; computed if `None`. Without lungs nothing changes.
 
     Returns:
         Volume of float32.
@@ -144,29 +164,29 @@ def change_enhancement(volume: Volume, *, boost_hu: float, lungs: Volume | None 
     )
     weight = ndimage.gaussian_filter(region.astype(np.float32), 4.0 / upright.grid.spacing, truncate=2)
     hounsfield = upright.data.astype(np.float32)
-    # Rises between fat and blood, falls again towards bone.
+    # The weight rises from fat to blood and falls again towards bone.
     soft = np.clip((hounsfield + 40) / 60, 0, 1) * np.clip((400 - hounsfield) / 150, 0, 1)
     raised = Volume(hounsfield + np.float32(boost_hu) * weight * soft, upright.grid)
     return Volume(raised.reoriented(volume.grid.orientation).data, volume.grid)
 
 
 def replace_table(volume: Volume, *, gap_mm: float = 3.0, body: Volume | None = None) -> Volume:
-    """Take away the table and whatever else lies outside the patient, and lay the patient on another table.
+    """Remove the table and everything else outside the patient, and add another table.
 
     Args:
-        volume: HU.
-        gap_mm: From the lowest point of the back to the table.
-        body: Result of `body_mask`, if at hand. Without a body nothing changes.
+        volume: (X, Y, Z), HU.
+        gap_mm: Distance from the lowest point of the back to the table.
+        body: Result of `body_mask` for `volume`; computed if `None`. Without a body nothing changes.
 
     Returns:
-        Volume of the type of `volume.data`.
+        Volume with the dtype of `volume.data`.
     """
     from scipy import ndimage
 
     mask = body_mask(volume) if body is None else body
     if not mask.data.any():
         return volume
-    # The threshold cuts through the edge of the skin: 4 mm more keep all of it.
+    # The threshold of the mask cuts through the skin: dilate by 4 mm to keep all of it.
     reach = np.ceil(4.0 / volume.grid.spacing).astype(int)
     near = ndimage.maximum_filter(mask.data.view(np.uint8), size=tuple(2 * reach + 1)).astype(bool)
     indices = np.argwhere(mask.data[::2, ::2, ::2]) * 2
@@ -191,27 +211,27 @@ def rescan(
     boost_hu: float | None = None,
     table: bool = True,
 ) -> Volume:
-    """The same scan from another scanner, all differences drawn from the seed unless given.
+    """Simulate the same scan on another scanner; differences that are not given are drawn from the seed.
 
     Order: table, contrast, slice thickness, kernel, noise, calibration, field of view.
 
     Args:
         volume: CT in HU.
         seed: Equal seeds and options give equal voxels.
-        noise_std_hu: Added noise; `None` draws 8 to 30 HU.
-        noise_correlation_mm: Its width; `None` draws 1 to 2.5 mm.
-        kernel: Above 0 sharpens by this amount, below 0 blurs by this full width in mm; `None` draws -1.8 to 0.7.
-        thickness_mm: Slice thickness; `None` draws 1 to 5 mm. Never thinner than it was.
-        crop_mm: Cut off on every side a random amount up to this; `None` draws up to 25 mm.
-        calibration_std_hu: Spread of the offset of HU; 0 for none.
-        boost_hu: Contrast medium; `None` draws none in half of the seeds, else up to 120 HU.
-        table: Whether the table is replaced.
+        noise_std_hu: Standard deviation of the added noise; `None` draws 8 to 30 HU.
+        noise_correlation_mm: Correlation of the noise, see `add_noise`; `None` draws 1 to 2.5 mm.
+        kernel: Above 0 the `amount` of `sharpen`, below 0 minus the `fwhm_mm` of `blur`; `None` draws -1.8 to 0.7.
+        thickness_mm: Slice thickness, never smaller than that of `volume`; `None` draws 1 to 5 mm.
+        crop_mm: Largest random amount that is cropped on each side; `None` draws up to 25 mm.
+        calibration_std_hu: Standard deviation of the HU offset; 0 for none.
+        boost_hu: HU added to blood, see `change_enhancement`; `None` draws 0 for half of the seeds, else up to 120 HU.
+        table: Whether the table is replaced, see `replace_table`.
 
     Returns:
         Volume of int16 within [-1024, 3071] HU.
     """
     generator = np.random.default_rng(seed)
-    # Every number is drawn whether it is used or not: giving one option does not change the others.
+    # All numbers are drawn, used or not, so that setting one option does not change the values of the others.
     drawn_noise, drawn_width = generator.uniform(8, 30), generator.uniform(1.0, 2.5)
     drawn_kernel, drawn_thickness = generator.uniform(-1.8, 0.7), generator.uniform(1.0, 5.0)
     drawn_boost = generator.uniform(20, 120) if generator.uniform() < 0.5 else 0.0
@@ -242,7 +262,7 @@ def rescan(
 
 
 def as_stored(hounsfield: NDArray[np.floating]) -> NDArray[np.int16]:
-    """Whole numbers between -1024 and 3071, as scanners store them."""
+    """Round HU and clip them to -1024..3071, the range of 12-bit CT; int16 of the same shape."""
     return np.asarray(np.clip(np.rint(hounsfield), -1024, 3071).astype(np.int16))
 
 

@@ -1,4 +1,4 @@
-"""Lungs get lighter where they take in air: density that follows the local change of volume."""
+"""Lung density that follows the local change of volume: lungs that take in air become less dense."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import numpy as np
 from meddift.volume import Volume
 from meddift_lab.synthetic.deformation import KnownTransform
 
-#: The determinant is evaluated on a grid of this spacing and interpolated: it is as smooth as breathing is.
+#: Spacing of the grid on which the Jacobian determinant is evaluated before it is interpolated, mm.
 LATTICE_MM = 8.0
-#: Up to here a voxel is taken for parenchyma, HU; from here on to `SOLID_HU` ever less of it is.
+#: Voxels up to `PARENCHYMA_HU` count fully as parenchyma; the share falls linearly to 0 at `SOLID_HU`.
 PARENCHYMA_HU = -700.0
 SOLID_HU = 0.0
-#: Beyond these factors shades would change places: thin vessels would end darker than the lung around them.
+#: Limits of the density factor: beyond them thin vessels would become darker than the lung around them.
 LEAST_FACTOR, GREATEST_FACTOR = 0.4, 1.6
 
 
 def follow_volume(volume: Volume, transform: KnownTransform, *, lungs: Volume) -> Volume:
-    """HU of the fixed scan as they will be once `transform` has stretched or squeezed the lungs.
+    """Adapt the HU of the lungs to the change of volume that `transform` causes.
 
-    Mass stays: HU + 1000 is proportional to density, nearly, so in the parenchyma it is divided by the determinant of
-    the Jacobian (Y. Yin, E. Hoffman and C.-L. Lin, Mass preserving nonrigid registration of CT lung images using
-    cubic B-spline, 2009). Blood and airway walls do not fill with air: between -700 HU and 0 HU the change fades out.
+    Mass is preserved: HU + 1000 is nearly proportional to density, so in the parenchyma it is divided by the Jacobian
+    determinant (Y. Yin, E. Hoffman and C.-L. Lin, Mass preserving nonrigid registration of CT lung images using
+    cubic B-spline, 2009). Blood and airway walls do not fill with air: the change fades out from -700 HU to 0 HU.
 
     Args:
-        volume: The fixed scan, CT in HU.
+        volume: (X, Y, Z), the fixed scan, CT in HU.
         transform: Takes fixed points to moving points.
         lungs: Mask of the lungs on the grid of `volume`.
 
     Returns:
-        Volume of float32 on the same grid, for `deform_volume`.
+        Volume of float32 on the same grid, not deformed yet; see `deform_volume`.
     """
     hounsfield = volume.data.astype(np.float32)
     if not lungs.data.any():

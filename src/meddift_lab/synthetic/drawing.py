@@ -1,4 +1,4 @@
-"""Drawing soft-edged shapes into arrays: each voxel holds the share of it that a shape covers."""
+"""Rasterise shapes with soft edges: each voxel holds the fraction of it that a shape covers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Layer = NDArray[np.float32]
 
 @dataclass
 class Canvas:
-    """A scan being drawn: HU on a grid whose axes run along the world axes.
+    """A scan being drawn: HU on a grid whose axes are parallel to the world axes.
 
     Attributes:
-        grid: Grid, RAS, not oblique.
+        grid: Grid with RAS orientation, not oblique.
         hounsfield: (X, Y, Z) float32, what has been drawn so far.
         spacing_mm: Mean voxel size: the width of soft edges.
     """
@@ -34,12 +34,12 @@ class Canvas:
     _step: list[float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Begin with air; keep what thousands of shapes will ask for."""
+        """Fill with air, and precompute the coordinates that every shape needs."""
         self.hounsfield = np.full(self.grid.shape, -1000.0, dtype=np.float32)
         spacing, origin = self.grid.spacing, self.grid.origin
         self.spacing_mm = float(spacing.mean())
         x, y, z = ((origin[a] + spacing[a] * np.arange(self.grid.shape[a])).astype(np.float32) for a in range(3))
-        # Plain numbers: an array of three costs more than the sum it is for.
+        # Plain floats: arithmetic on arrays of three numbers is much slower.
         self._first = [float(o) for o in origin]
         self._step = [float(s) for s in spacing]
         self._lines = x[:, None, None], y[None, :, None], z[None, None, :]
@@ -49,19 +49,24 @@ class Canvas:
         return self._lines
 
     def cover(self, distance: Layer) -> Layer:
-        """Share of each voxel inside a smooth surface, from the signed distance in mm (negative inside)."""
+        """Covered fraction of each voxel, (X, Y, Z), from the signed distance to a surface, mm (negative inside)."""
         return np.asarray(np.clip(0.5 - distance / self.spacing_mm, 0, 1), dtype=np.float32)
 
     def paint(self, share: Layer, hounsfield: float | Layer) -> None:
-        """Lay a material over what is there, in proportion to the share of each voxel it covers."""
+        """Paint a material over the scan.
+
+        Args:
+            share: Fraction of each voxel that the material covers, broadcastable to the grid.
+            hounsfield: HU of the material, one number or one for each voxel.
+        """
         self.hounsfield += share * (hounsfield - self.hounsfield)
 
     def empty(self) -> Layer:
-        """A layer in which nothing is drawn yet."""
+        """A layer of zeros, (X, Y, Z) float32."""
         return np.zeros(self.grid.shape, dtype=np.float32)
 
     def box(self, low: Sequence[float] | Floats, high: Sequence[float] | Floats) -> tuple[slice, slice, slice] | None:
-        """Voxels within a world box, or None if there are none."""
+        """Slices of the voxels within a world box, or None if there are none."""
         slices = []
         for axis in range(3):
             first = max(math.ceil((low[axis] - self._first[axis]) / self._step[axis]), 0)
@@ -72,17 +77,17 @@ class Canvas:
         return slices[0], slices[1], slices[2]
 
     def local_axes(self, box: tuple[slice, slice, slice]) -> tuple[Layer, Layer, Layer]:
-        """World x, y and z of a box of voxels, broadcastable, mm."""
+        """World x, y and z of a box of voxels as arrays that broadcast to the box, mm."""
         x, y, z = self.axes()
         return x[box[0]], y[:, box[1]], z[:, :, box[2]]
 
     def capsule(
         self, layer: Layer, start: Floats, end: Floats, *, radius_start: float, radius_end: float | None = None
     ) -> None:
-        """Add a tapered rod with round ends to a layer; overlapping rods do not add up.
+        """Draw a tapered rod with round ends into a layer; where rods overlap the larger share is kept.
 
-        A rod thinner than a voxel is spread over its neighbours, so that where it lies between them can be
-        told, and scaled so that the integral over a cross-section is pi r^2.
+        A rod thinner than a voxel is spread over neighbouring voxels, so that its subvoxel position is
+        preserved, and scaled so that the integral over a cross-section is pi r^2.
         """
         radius_end = radius_start if radius_end is None else radius_end
         edge, factor = _soft_rod((radius_start + radius_end) / 2, self.spacing_mm)
@@ -112,7 +117,7 @@ class Canvas:
         np.maximum(view, share, out=view)
 
     def tube(self, layer: Layer, path: ArrayLike, radii: float | Sequence[float] | Floats) -> None:
-        """Add a chain of rods along an (N, 3) world path, mm, with one radius or one for each point."""
+        """Draw a chain of rods along an (N, 3) world path, mm, with one radius, or one for each point, mm."""
         points = np.asarray(path, dtype=np.float64)
         widths = np.broadcast_to(np.asarray(radii, dtype=np.float64), len(points))
         for k in range(len(points) - 1):
@@ -124,7 +129,10 @@ class Canvas:
         Args:
             center: (3,) world mm.
             radii: (3,) half axes, mm.
-            rotation: (3, 3), columns are the directions of the half axes; along the world axes if `None`.
+            rotation: (3, 3), columns are the directions of the half axes; `None` means the world axes.
+
+        Returns:
+            (X, Y, Z) float32, mm, negative inside.
         """
         x, y, z = (axis - np.float32(c) for axis, c in zip(self.axes(), np.asarray(center), strict=True))
         turn = np.eye(3) if rotation is None else rotation
@@ -163,10 +171,18 @@ def smooth_maximum(first: Layer, second: Layer, rounding_mm: float) -> Layer:
 
 
 def smooth_noise(grid: Grid, generator: np.random.Generator, *, scale_mm: float) -> Layer:
-    """Random texture whose blobs are about `scale_mm` wide, of zero mean and unit standard deviation on the whole.
+    """Random texture with a correlation length of about `scale_mm`, zero mean and unit standard deviation.
 
-    White noise on a grid of half that scale, read by cubic splines (or smoothed, where the scale is
-    near the voxel size).
+    White noise on a grid with half that spacing, interpolated by cubic B-splines (or smoothed white noise where
+    the scale is near the voxel size).
+
+    Args:
+        grid: Grid of the texture.
+        generator: Source of randomness.
+        scale_mm: Approximate width of the blobs.
+
+    Returns:
+        (X, Y, Z) float32.
     """
     from scipy import ndimage
 
@@ -182,5 +198,5 @@ def smooth_noise(grid: Grid, generator: np.random.Generator, *, scale_mm: float)
         where = 2.5 + np.arange(grid.shape[axis]) * grid.spacing[axis] / pitch
         weights = spline_matrix(counts[axis], where).astype(np.float32)
         values = np.moveaxis(np.moveaxis(values, axis, -1) @ weights.T, -1, axis)
-    # Variance of white noise read by cubic B-splines: the integral of the squared spline, along each axis.
+    # Variance of white noise under cubic B-spline weights: the integral of the squared spline along each axis.
     return np.ascontiguousarray(values / np.float32((151 / 315) ** 1.5), dtype=np.float32)

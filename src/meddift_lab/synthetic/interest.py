@@ -1,4 +1,4 @@
-"""Where to put points in a scan: masks of body and lungs, and points of interest inside them."""
+"""Choosing points in a scan: a measure of distinctiveness, and points on vessels or anywhere in the body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 def distinctiveness(volume: Volume, *, sigma_mm: float = 1.5) -> Volume:
-    """How well a point can be told from its neighbours in all three directions.
+    """How well each voxel can be distinguished from its neighbours in all three directions.
 
     The interest operator of W. Förstner and E. Gülch (A fast operator for detection and precise location of
     distinct points, corners and centres of circular features, 1987), in 3D as in the keypoints of corrField
@@ -23,7 +23,7 @@ def distinctiveness(volume: Volume, *, sigma_mm: float = 1.5) -> Volume:
 
     Args:
         volume: CT in HU.
-        sigma_mm: Width of the derivative filter and of the window.
+        sigma_mm: Standard deviation of the Gaussian derivative filter and of the window.
 
     Returns:
         Volume of float32, (HU/mm)^2.
@@ -31,7 +31,7 @@ def distinctiveness(volume: Volume, *, sigma_mm: float = 1.5) -> Volume:
     from scipy import ndimage
 
     sigma = sigma_mm / volume.grid.spacing
-    # Bone and metal would drown vessels: soft tissue and lung is what points are wanted in.
+    # Clip bone and metal: their strong edges would outweigh vessels, and points are wanted in soft tissue and lung.
     data = np.clip(volume.data, -1000, 200).astype(np.float32)
     slopes = []
     for axis in range(3):
@@ -59,17 +59,17 @@ def pick_points(
     min_distance_mm: float | None = None,
     margin_mm: float = 5.0,
 ) -> Points:
-    """Choose points worth looking for.
+    """Choose points to be matched.
 
     Args:
         volume: CT in HU, any orientation.
-        n: How many. Fewer come back where the scan does not hold as many at that distance.
-        kind: `"vessels"`: most distinctive voxels inside the lungs, off the chest wall; `"body"`: uniformly
+        n: Number of points; fewer are returned if the scan has no room for n at the given distance.
+        kind: `"vessels"`: most distinctive voxels inside the lungs, away from the chest wall; `"body"`: uniformly
             random inside the body; `"lattice"`: a regular grid inside the body.
-        seed: Seed for `"body"` and for the place of the grid; equal seeds give equal points.
-        min_distance_mm: Least distance between two points. `None`: for vessels 0.6 of the spacing that n
-            points would have on a grid, else no limit.
-        margin_mm: Distance kept from the border of the mask.
+        seed: Seed for `"body"` and for the position of the grid; equal seeds give equal points.
+        min_distance_mm: Least distance between two points. `None` means, for vessels, 0.6 times the spacing that
+            n points would have on a regular grid in the mask, and no limit for the other kinds.
+        margin_mm: Least distance from the border of the mask.
 
     Returns:
         Points in world RAS mm, labelled `vessels-1`, `vessels-2`, ...
@@ -87,7 +87,7 @@ def pick_points(
     generator = np.random.default_rng(seed)
     grid = volume.grid
     mask = (lung_mask if kind == "vessels" else body_mask)(volume).data
-    # A box, not a ball: separable, so that full-size scans take no longer than a second.
+    # Erode by a box, not a ball: it is separable and therefore fast on full-size scans.
     size = 2 * np.floor(margin_mm / grid.spacing + 1e-6).astype(int) + 1
     mask = ndimage.minimum_filter(mask.view(np.uint8), size=tuple(size), mode="constant", cval=0).astype(bool)
     if not mask.any():
@@ -95,7 +95,7 @@ def pick_points(
         raise NoCorrespondenceError(f"no {region} found in {volume!r}; is this a CT in HU with the {region} in view?")
     pitch = float((mask.sum() * np.prod(grid.spacing) / n) ** (1 / 3))
     if kind == "vessels":
-        # Only around the lungs: the tensor takes ten arrays of the size of the scan.
+        # Crop to the lungs to save memory: the structure tensor takes ten arrays of the size of its input.
         voxels = np.argwhere(mask)
         reach = np.ceil(10.0 / grid.spacing).astype(int)
         start = np.maximum(voxels.min(axis=0) - reach, 0)
@@ -121,15 +121,15 @@ def pick_points(
 
 
 def thin(positions: Floats, n: int, distance_mm: float) -> NDArray[np.int64]:
-    """Greedy choice: in the given order, take each point that is far enough from all taken before.
+    """Thin out points greedily: in the given order, keep each point that is far enough from all kept before.
 
     Args:
         positions: (M, 3) float64, world mm, best first.
-        n: Stop after so many.
-        distance_mm: Least distance between two taken points.
+        n: Largest number of points to keep.
+        distance_mm: Least distance between two kept points.
 
     Returns:
-        (K,) rows, K <= n.
+        (K,) int64, rows of the kept points, K <= n.
     """
     from scipy.spatial import cKDTree
 
@@ -148,7 +148,7 @@ def thin(positions: Floats, n: int, distance_mm: float) -> NDArray[np.int64]:
 
 
 def _lattice(mask: Volume, n: int, pitch: float, generator: np.random.Generator) -> Floats:
-    """A cubic grid along the world axes; made finer until n of its nodes lie in the mask."""
+    """Nodes of a cubic grid along the world axes, refined until n nodes lie in the mask; world RAS mm."""
     corners = mask.grid.corners
     low, high = corners.min(axis=0), corners.max(axis=0)
     offset = generator.uniform(0, 1, 3)

@@ -34,7 +34,7 @@ class LocalWarps(KnownTransform):
     widths: Floats
 
     def __post_init__(self) -> None:
-        """Validate."""
+        """Check the bound on the gradient; see `Raises` of the class."""
         if not self.gradient_bound <= LARGEST_GRADIENT:
             raise OptionsError(
                 f"local warps are too steep (bound {self.gradient_bound:.2f}, at most {LARGEST_GRADIENT}); "
@@ -52,15 +52,15 @@ class LocalWarps(KnownTransform):
         amplitude_mm: float = 5.0,
         width_mm: float = 35.0,
     ) -> LocalWarps:
-        """Bumps in random directions at random places of a box.
+        """Bumps with random directions at random positions in a box.
 
         Args:
             seed: Seed; equal seeds give equal warps.
             low: (3,) least corner of the box, fixed world RAS mm.
             high: (3,) greatest corner, mm.
             count: Number of bumps.
-            amplitude_mm: Largest displacement of one bump; lessened where the gradient bound asks for it.
-            width_mm: Mean width s of a bump; they vary by a quarter.
+            amplitude_mm: Largest displacement of one bump; all are scaled down if the gradient bound requires it.
+            width_mm: Mean width s_k; the widths vary by a quarter.
         """
         generator = np.random.default_rng(seed)
         centers = generator.uniform(np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64), (count, 3))
@@ -69,7 +69,7 @@ class LocalWarps(KnownTransform):
         amplitudes = direction * generator.uniform(0.5, 1.0, (count, 1)) * amplitude_mm
         widths = generator.uniform(0.75, 1.25, count) * width_mm
         bound = _gradient_bound(amplitudes, widths)
-        # 0.7 rather than the limit: leaves det >= 0.027 even where all bumps would coincide.
+        # 0.7 is below the limit of 0.8: the determinant stays at least 0.3^3 even if all bumps coincide.
         return cls(centers, amplitudes * min(1.0, 0.7 / max(bound, 1e-12)), widths)
 
     @property
@@ -78,7 +78,7 @@ class LocalWarps(KnownTransform):
         return _gradient_bound(self.amplitudes, self.widths)
 
     def _bump(self, positions: Floats, k: int) -> tuple[Floats, Floats]:
-        """Offsets from the centre of bump k, (N, 3), and its weight, (N,)."""
+        """Offsets of (N, 3) points from the centre of bump k, (N, 3) mm, and the values of its Gaussian, (N,)."""
         offset = positions - self.centers[k]
         return offset, np.exp(-(offset**2).sum(axis=1) / (2 * self.widths[k] ** 2))
 

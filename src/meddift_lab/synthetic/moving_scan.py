@@ -1,4 +1,4 @@
-"""The moving scan of a drawn pair: anatomy deformed, scanned on a grid of its own, with noise of its own."""
+"""The moving scan of a synthetic pair: deformed anatomy on its own grid, with independent noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from meddift_lab.synthetic.warp import deform_volume
 
 
 def renoised(anatomy: Volume, level: float, generator: np.random.Generator) -> Volume:
-    """The scan with noise of its old level, as stored by a scanner."""
+    """Add new noise to a noise-free scan and store it as int16.
+
+    Args:
+        anatomy: (X, Y, Z), CT in HU without noise.
+        level: Standard deviation of the noise, HU.
+        generator: Source of randomness.
+
+    Returns:
+        Volume of int16 on the same grid.
+    """
     width = max(1.5, 0.9 * float(anatomy.grid.spacing.mean()))
     noisy = add_noise(anatomy, generator, std_hu=level, correlation_mm=width)
     return Volume(as_stored(noisy.data), noisy.grid)
@@ -30,14 +39,17 @@ def moved_anatomy(
     lungs: Volume | None,
     sliding: Sliding | None = None,
 ) -> Volume:
-    """A scan without noise as its patient looks later, on a grid that follows the patient to within a centimetre.
+    """Deform a noise-free scan; the new grid is shifted with the patient, with a random offset of up to 10 mm.
 
     Args:
-        volume: CT in HU without noise.
-        transform: What happens to the patient.
-        generator: Decides where exactly the grid lies.
-        lungs: Where density follows volume; None = nowhere.
-        sliding: What lungs do before all else is deformed.
+        volume: (X, Y, Z), CT in HU without noise.
+        transform: Takes fixed points to moving points.
+        generator: Source of the random offset of the grid.
+        lungs: Mask in which density follows the change of volume, see `follow_volume`; None = nowhere.
+        sliding: Sliding of the lungs, applied to points before `transform`; None = no sliding.
+
+    Returns:
+        Volume without noise on the grid of the moving scan.
     """
     grid = volume.grid
     shift = transform.apply(grid.center) - grid.center
@@ -61,7 +73,21 @@ def moving_scan(
     crop_mm: float | None,
     noise_std_hu: float | None,
 ) -> Volume:
-    """Deform and scan again."""
+    """Deform a noise-free scan with `moved_anatomy`, then simulate another scanner with `rescan`.
+
+    Args:
+        volume: (X, Y, Z), CT in HU without noise.
+        transform: Takes fixed points to moving points.
+        generator: Source of randomness.
+        lungs: See `moved_anatomy`.
+        sliding: See `moved_anatomy`.
+        thickness_mm: See `rescan`.
+        crop_mm: See `rescan`.
+        noise_std_hu: See `rescan`.
+
+    Returns:
+        Volume of int16, HU.
+    """
     return rescan(
         moved_anatomy(volume, transform, generator, lungs=lungs, sliding=sliding),
         seed=int(generator.integers(2**31)),
@@ -72,9 +98,18 @@ def moving_scan(
 
 
 def shown_grid(grid: Grid, fixed: Grid, transform: KnownComposite) -> Grid:
-    """Leave out the first and last slices that the fixed scan does not fill: a scanner never cuts a body obliquely.
+    """Drop the first and last slices that the deformed fixed scan does not fill.
 
-    Judged in the inner two thirds of the field of view; at least half of the slices stay.
+    Otherwise the content of the moving scan would end at an oblique or curved surface, which no real scan does.
+    Slices are judged in the inner two thirds of the field of view; at least half of them are kept.
+
+    Args:
+        grid: Grid of the moving scan.
+        fixed: Grid of the fixed scan.
+        transform: Takes fixed points to moving points.
+
+    Returns:
+        The grid without these slices.
     """
     axis = next(i for i, letter in enumerate(grid.orientation) if letter in "SI")
     coarse = grid.respaced([float(s) if a == axis else 12.0 for a, s in enumerate(grid.spacing)])

@@ -1,7 +1,8 @@
-"""The noise of a real scan: how much there is, and the scan without most of it.
+"""Estimating and removing the noise of a real scan.
 
-A pair made from one scan is only as honest as its noise: noise that is deformed along with the anatomy is texture
-that no second scan of the patient would show again. So it is taken out first, and each side gets noise of its own.
+When a synthetic pair is made from one scan, noise that is deformed along with the anatomy would give a method texture
+to match that a second scan of the patient would not show. The noise is therefore removed before the deformation, and
+independent noise is added to both scans.
 """
 
 from __future__ import annotations
@@ -14,32 +15,33 @@ from meddift.volume import Volume
 
 #: Half width of the windows in which noise is measured, mm.
 WINDOW_MM = 4.0
-#: HU between which tissue is flat more often than not: fat, muscle, blood, organs.
+#: Range of HU of soft tissue that is mostly homogeneous: fat, muscle, blood, organs.
 SOFT_HU = (-150.0, 150.0)
-#: The share of windows of soft tissue that is taken for flat, percent.
+#: Percentile of the variances in windows of soft tissue that is taken as the variance of the noise.
 FLATTEST_PERCENT = 10.0
-#: A scan with less soft tissue in it says too little about noise.
+#: Least number of soft-tissue windows from which noise is estimated.
 LEAST_VOXELS = 500
-#: Differences of neighbours well beyond this many standard deviations of the noise are edges. The level is that of
-#: the flattest tissue; elsewhere, as between the shoulders, there is more of it.
+#: Differences between neighbours well above this many standard deviations of the noise are kept as edges. The factor
+#: is large because the level is estimated in the most homogeneous tissue; elsewhere, as between the shoulders, the
+#: noise is stronger.
 EDGE = 4.0
-#: Every so many voxels along each axis are looked at at most, about.
+#: Windows are evaluated at every (n // LOOKED_AT)-th voxel along an axis of n voxels, at least at every voxel.
 LOOKED_AT = 160
 
 
 def noise_level(volume: Volume, *, body: Volume | None = None) -> float:
-    """Standard deviation of the noise in soft tissue, HU.
+    """Estimate the standard deviation of the noise in soft tissue.
 
-    The lowest decile of standard deviations in windows of some 10 mm within the body: windows in fat, muscle or an
-    organ hold little but noise, and this holds for noise whose neighbours are alike as well. An estimate: texture
-    of tissue counts as noise.
+    The estimate is the lowest decile of the standard deviations in windows of about 10 mm within the body: the most
+    homogeneous windows, in fat, muscle or an organ, contain little but noise. This also holds for spatially correlated
+    noise. Texture of tissue counts as noise.
 
     Args:
-        volume: CT in HU.
-        body: Result of `body_mask`, if at hand.
+        volume: (X, Y, Z), CT in HU.
+        body: Result of `body_mask` for `volume`; computed if `None`.
 
     Returns:
-        HU; 0 for a scan with hardly any soft tissue.
+        Standard deviation in HU; 0 for a scan with hardly any soft tissue.
     """
     from scipy import ndimage
 
@@ -56,21 +58,25 @@ def noise_level(volume: Volume, *, body: Volume | None = None) -> float:
 
 
 def remove_noise(volume: Volume, *, std_hu: float, steps: int = 8) -> Volume:
-    """Smooth what is flat and leave what stands out: a scan without most of its noise.
+    """Remove most of the noise of a scan by edge-preserving smoothing.
 
     The anisotropic diffusion of P. Perona and J. Malik (Scale-space and edge detection using anisotropic diffusion,
-    1990): voxels exchange HU with their six neighbours, the less the more they differ, `exp(-(d / 4 std)^2)`.
-    Measured on a drawn chest of 2 mm with noise of 25 HU that reaches over 2 mm: some 10 % of the noise is left in the
-    liver and the lungs and 40 % on vessels, which keep their contrast. Its reach counts in voxels: in finer ones,
-    where noise reaches over more of them, more of it stays.
+    1990): in every step each voxel exchanges HU with its six neighbours, weighted by `exp(-(d / (4 std))^2)` where d
+    is their difference. Noise is largely removed in homogeneous tissue and less so on vessels, which keep their
+    contrast. The range of the smoothing is a number of voxels: on a finer grid, where correlated noise extends over
+    more voxels, more of it remains.
 
     Args:
-        volume: CT in HU.
-        std_hu: Standard deviation of its noise, HU; 0 leaves the scan as it is.
-        steps: Of the diffusion; it reaches over sqrt(2 steps / 7) voxels.
+        volume: (X, Y, Z), CT in HU.
+        std_hu: Standard deviation of its noise, HU; 0 leaves the scan unchanged.
+        steps: Number of diffusion steps; in homogeneous tissue they act like a Gaussian filter with a standard
+            deviation of sqrt(2 steps / 7) voxels.
 
     Returns:
-        Volume of float32.
+        Volume of float32 on the same grid.
+
+    Raises:
+        OptionsError: if `std_hu` or `steps` is negative.
     """
     if not (std_hu >= 0 and steps >= 0):
         raise OptionsError(f"noise is taken out with std_hu >= 0 and steps >= 0, got {std_hu} and {steps}")
@@ -82,7 +88,7 @@ def remove_noise(volume: Volume, *, std_hu: float, steps: int = 8) -> Volume:
         change = np.zeros_like(hounsfield)
         for axis in range(3):
             flow = np.diff(hounsfield, axis=axis)
-            # A seventh for each of six neighbours: no voxel can overshoot what it flows towards.
+            # A step size of 1/7 is below the stability limit of 1/6 for six neighbours.
             flow *= np.exp(np.square(flow) * scale) / np.float32(7)
             lower, upper = [slice(None)] * 3, [slice(None)] * 3
             lower[axis], upper[axis] = slice(0, -1), slice(1, None)
@@ -93,6 +99,6 @@ def remove_noise(volume: Volume, *, std_hu: float, steps: int = 8) -> Volume:
 
 
 def _size(volume: Volume) -> tuple[int, ...]:
-    """Voxels of the window along each axis, three at least."""
+    """Size of the window along each axis in voxels, odd and at least 3."""
     half = np.maximum(np.rint(WINDOW_MM / volume.grid.spacing), 1).astype(int)
     return tuple(int(n) for n in 2 * half + 1)

@@ -15,15 +15,15 @@ FAT_HU = -100.0
 
 @dataclass(frozen=True, eq=False)
 class Surfaces:
-    """Signed distances, negative inside, mm; (X, Y, Z) float32.
+    """Signed distances to surfaces of the body, negative inside, mm; each (X, Y, Z) float32.
 
     Attributes:
-        cage: To the rib cage, through the middle of the ribs.
-        body: To the skin.
-        domes: To what lies below the diaphragm, the left and the right side together.
-        right_dome: The same, right side only.
-        heart: To the heart.
-        lungs: To both lungs.
+        cage: Distance to the surface of the rib cage, through the middle of the ribs.
+        body: Distance to the skin.
+        domes: Distance to the diaphragm, both sides; inside is below it.
+        right_dome: Distance to the right side of the diaphragm; inside is below it.
+        heart: Distance to the surface of the heart.
+        lungs: Distance to the surface of both lungs.
     """
 
     cage: Layer
@@ -35,7 +35,7 @@ class Surfaces:
 
 
 def surfaces(canvas: Canvas, anatomy: Anatomy, generator: np.random.Generator) -> Surfaces:
-    """Compute the surfaces that the drawing of everything else refers to."""
+    """Compute the surfaces on which the drawing of all other structures is based."""
     x, y, z = canvas.axes()
     heights = z.ravel()
     cage = _section_distance(
@@ -45,15 +45,15 @@ def surfaces(canvas: Canvas, anatomy: Anatomy, generator: np.random.Generator) -
         canvas, anatomy.body_half_width(heights), anatomy.body_half_depth(heights), anatomy.body_center_y(heights)
     )
     sides = {side: _dome_distance(canvas, anatomy, side) for side in (-1, 1)}
-    # Nothing in a body is an ellipsoid: hollows and bulges of a few mm.
+    # Deform the ideal shapes by random hollows and bulges of a few mm.
     uneven = smooth_noise(canvas.grid, generator, scale_mm=60)
-    # Between the domes the diaphragm hangs lower, and behind it leaves room for the lungs beside the spine.
+    # The diaphragm is lower between the domes, and at the back, where it leaves room for the lungs beside the spine.
     behind = np.float32(anatomy.cage_center_y(0.0) - 18) - y
     middle = smooth_maximum(np.abs(x) - np.float32(45) + 0 * y, z - np.float32(anatomy.dome_top(1) - 22) + 0 * y, 10.0)
     middle = smooth_maximum(middle, behind + 0 * middle, 16.0)
     domes = -smooth_maximum(-sides[-1], -sides[1], 12.0)
     domes = -smooth_maximum(-domes, -middle, 14.0)
-    # The recess between diaphragm and chest wall ends; at the back it reaches lower than in front.
+    # Lower end of the recess between diaphragm and chest wall; it is lower at the back than in front.
     recess = z - np.float32(anatomy.recess_z) - np.float32(0.22) * (y - np.float32(anatomy.spine_y(0.0))) + 0 * x
     domes = -smooth_maximum(-domes, -recess, 14.0) + 2 * uneven
     heart = canvas.ellipsoid_distance(anatomy.heart_center, anatomy.heart_radii, anatomy.heart_axes) + 3 * uneven
@@ -66,7 +66,7 @@ def surfaces(canvas: Canvas, anatomy: Anatomy, generator: np.random.Generator) -
 
 
 def _section_distance(canvas: Canvas, half_width: ArrayLike, half_depth: ArrayLike, center_y: ArrayLike) -> Layer:
-    """Distance to a tube of superellipses, measured along the ray from its middle."""
+    """Signed distance, mm, to a tube with superelliptic cross-sections, measured along the ray from its centre."""
     x, y, _ = canvas.axes()
     width, depth, middle = (np.asarray(a, dtype=np.float32)[None, None, :] for a in (half_width, half_depth, center_y))
     offset = y - middle
@@ -77,7 +77,7 @@ def _section_distance(canvas: Canvas, half_width: ArrayLike, half_depth: ArrayLi
 
 
 def _dome_distance(canvas: Canvas, anatomy: Anatomy, side: int) -> Layer:
-    """Distance to one side of the diaphragm: the upper half of an ellipsoid on a column."""
+    """Signed distance, mm, to one side of the diaphragm: the upper half of an ellipsoid on a column."""
     x, y, z = canvas.axes()
     top = anatomy.dome_top(side)
     radii = np.array([anatomy.cage_width * 0.53, anatomy.cage_depth * 0.93, 78.0], dtype=np.float32)
@@ -90,11 +90,11 @@ def _dome_distance(canvas: Canvas, anatomy: Anatomy, side: int) -> Layer:
 
 
 def _mediastinum(canvas: Canvas, anatomy: Anatomy, heart: Layer) -> Layer:
-    """Distance to what lies between the lungs."""
+    """Signed distance to the mediastinum, mm."""
     x, y, z = canvas.axes()
     spine_y = anatomy.spine_y(z.ravel()).astype(np.float32)[None, None, :]
     spine = np.sqrt(x * x + (0.85 * (y - spine_y)) ** 2) - np.float32(23)
-    # A sheet between the lungs: thin in front of and behind the great vessels, wide at the inlet of the thorax.
+    # A plate between the lungs, thin in front of and behind the great vessels and wide at the thoracic inlet.
     reach = (y - np.float32(anatomy.carina[1] + 14)) / np.float32(38)
     upper = np.clip((z - np.float32(anatomy.level(5.2))) / np.float32(45), 0, 1)
     lower = np.clip((np.float32(anatomy.level(6)) - z) / np.float32(30), 0, 1)
@@ -104,14 +104,14 @@ def _mediastinum(canvas: Canvas, anatomy: Anatomy, heart: Layer) -> Layer:
 
 
 def draw_body_wall(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.random.Generator) -> None:
-    """Skin, fat, muscle, and the fat that fills chest and abdomen before organs are drawn."""
+    """Draw skin, fat and muscle, and fill chest and abdomen with fat, over which the organs are drawn later."""
     fat_texture = smooth_noise(canvas.grid, generator, scale_mm=12)
     streaks = smooth_noise(canvas.grid, generator, scale_mm=17)
     uneven = smooth_noise(canvas.grid, generator, scale_mm=90)
     canvas.paint(canvas.cover(place.body), 25.0)
     under_skin = place.body + np.float32(2.2)
     canvas.paint(canvas.cover(under_skin), FAT_HU + 8 * fat_texture)
-    # Muscle fills the space under the fat; in thick places (shoulders) fat runs between the muscles.
+    # Muscle fills the space under the fat; where it is thick (shoulders) there is fat between the muscles.
     depth = np.float32(anatomy.fat + 2.2) * (1 + np.float32(0.25) * np.clip(uneven, -1.6, 1.6))
     muscle = np.maximum(place.body + depth, -(place.cage + np.float32(6)))
     thick = np.clip((place.cage - np.float32(anatomy.muscle + 4)) / 12, 0, 1)
@@ -122,7 +122,7 @@ def draw_body_wall(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator:
 
 
 def draw_abdomen(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.random.Generator) -> Layer:
-    """Diaphragm, liver, stomach with its gas, and spleen; returns the share of each voxel that is liver."""
+    """Draw diaphragm, liver, stomach with gas, and spleen; returns the liver fraction of each voxel, (X, Y, Z)."""
     x, y, z = canvas.axes()
     texture = smooth_noise(canvas.grid, generator, scale_mm=7)
     inside = place.cage + np.float32(7)
@@ -139,10 +139,10 @@ def draw_abdomen(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: n
     canvas.paint(canvas.cover(stomach), 45.0)
     lumen = stomach + np.float32(4)
     canvas.paint(canvas.cover(lumen), 15.0 + 12 * texture)
-    # Supine: the gas rises to the front.
+    # The patient is supine: the gas rises to the front.
     gas_level = np.float32(side_y + generator.uniform(12, 34))
     canvas.paint(canvas.cover(np.maximum(lumen, gas_level - y + 0 * lumen)), -960.0)
-    # The liver: all of the right dome, and a lobe that crosses the midline in front of the stomach.
+    # The liver fills the right dome, and one lobe crosses the midline in front of the stomach.
     right = smooth_maximum(place.right_dome + np.float32(3), np.float32(-12) - x + 0.25 * y + 0 * z, 18.0)
     lobe = canvas.ellipsoid_distance([-8, side_y + 42, anatomy.dome_top(1) - 48], [62, 34, 34])
     liver = smooth_maximum(np.minimum(right, lobe), inside + np.float32(3), 4.0)
@@ -152,16 +152,16 @@ def draw_abdomen(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: n
 
 
 def draw_lungs(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.random.Generator) -> Layer:
-    """Lung tissue with its texture and fissures; returns the share of each voxel that is lung."""
+    """Draw lung tissue with texture and fissures; returns the lung fraction of each voxel, (X, Y, Z)."""
     x, y, z = canvas.axes()
     share = canvas.cover(place.lungs)
     fine = smooth_noise(canvas.grid, generator, scale_mm=5)
     coarse = smooth_noise(canvas.grid, generator, scale_mm=40)
-    # Supine: the back of the lung holds more blood, about 0.4 HU/mm.
+    # The patient is supine: the back of the lung holds more blood and is denser, by 0.4 HU per mm.
     hounsfield = np.float32(anatomy.lung_hu) + 18 * fine + 14 * coarse - np.float32(0.4) * y
     wave = 5 * smooth_noise(canvas.grid, generator, scale_mm=120)
     center_y = float(anatomy.cage_center_y(0.0))
-    # Oblique fissures descend from the back to the front; the right lung has a horizontal one as well.
+    # The oblique fissures descend from back to front; the right lung also has a horizontal fissure.
     oblique = (
         (z - np.float32(anatomy.level(6))) * np.float32(0.62) + (y - np.float32(center_y)) * np.float32(0.78) + wave
     )
@@ -176,7 +176,7 @@ def draw_lungs(canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.
 
 
 def draw_heart(canvas: Canvas, anatomy: Anatomy, place: Surfaces) -> Layer:
-    """Heart muscle and chambers; returns the share of each voxel that is heart."""
+    """Draw heart muscle and chambers; returns the heart fraction of each voxel, (X, Y, Z)."""
     turn, radii = anatomy.heart_axes, anatomy.heart_radii
     share = canvas.cover(place.heart)
     canvas.paint(share, 48.0 + 0.25 * (anatomy.blood_hu - 45))
@@ -193,7 +193,7 @@ def draw_heart(canvas: Canvas, anatomy: Anatomy, place: Surfaces) -> Layer:
 
 
 def draw_great_vessels(canvas: Canvas, anatomy: Anatomy) -> Layer:
-    """Aorta with its branches, caval veins, pulmonary trunk; oesophagus; returns the share that is aorta."""
+    """Draw aorta with branches, caval veins, pulmonary trunk and oesophagus; returns the aorta fraction, (X, Y, Z)."""
     blood, sheath, aorta = canvas.empty(), canvas.empty(), canvas.empty()
     path = anatomy.aorta
     thick = anatomy.aorta_radius
@@ -243,7 +243,17 @@ def draw_great_vessels(canvas: Canvas, anatomy: Anatomy) -> Layer:
 
 
 def random_inside(share: Layer, canvas: Canvas, count: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Uniformly random points where a layer is fully covered: (count, 3) float64, mm; (0, 3) if it is nowhere."""
+    """Uniformly random points in the voxels that a shape covers fully.
+
+    Args:
+        share: (X, Y, Z), covered fraction of each voxel.
+        canvas: The scan being drawn, whose grid `share` lies on.
+        count: Number of points.
+        generator: Source of randomness.
+
+    Returns:
+        (count, 3) float64, world RAS mm; (0, 3) if no voxel is fully covered.
+    """
     voxels = np.argwhere(share > 0.999)
     if len(voxels) == 0:
         return np.zeros((0, 3))

@@ -1,4 +1,4 @@
-"""Two scans of one patient with every correspondence known: drawn, or made from a real scan."""
+"""Synthetic pairs of scans with known correspondences, from a drawn phantom or from a real scan."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from meddift_lab.synthetic.sliding import Sliding, SurfaceFlow
 
 @dataclass(frozen=True, eq=False)
 class SyntheticPair:
-    """Two scans and the exact map between them.
+    """Two scans and the exact transform between them.
 
     Attributes:
         fixed: The scan in which the points are given.
-        moving: The scan in which they are looked for.
-        transform: Takes fixed points to moving points, exactly.
-        points: On the fixed scan, world RAS mm.
-        truth: The same points on the moving scan, same labels, world RAS mm.
-        name: For reports and file names.
-        seed: What the pair was made from.
+        moving: The scan in which their counterparts are to be found.
+        transform: The exact transform from fixed to moving points.
+        points: Points on the fixed scan, world RAS mm.
+        truth: Their true counterparts on the moving scan, with the same labels, world RAS mm.
+        name: Name for reports and file names.
+        seed: Seed from which the pair was made.
     """
 
     fixed: Volume
@@ -53,12 +53,12 @@ class SyntheticPair:
 
     @property
     def in_view(self) -> NDArray[np.bool_]:
-        """(N,) bool: which points the moving scan shows; the others have no counterpart in it."""
+        """(N,) bool, whether each point has its counterpart inside the field of view of the moving scan."""
         return self.moving.grid.contains(self.truth.positions)
 
     @property
     def initial_error_mm(self) -> float:
-        """Mean distance between a point and its true counterpart: the error of doing nothing, mm."""
+        """Mean distance between the points and their true counterparts in world coordinates, mm."""
         return float(np.linalg.norm(self.truth.positions - self.points.positions, axis=1).mean())
 
 
@@ -72,22 +72,22 @@ def random_transform(
     rotation_degrees: float = 3.0,
     local_mm: float = 5.0,
 ) -> KnownComposite:
-    """What happens to a patient between two scans: breathing, local change, another position on the table.
+    """A random transform between two scans: breathing, local deformation, and a new position on the table.
 
     Args:
-        seed: Directions and places; equal seeds give equal transforms.
+        seed: Decides directions and positions; equal seeds give equal transforms.
         lung_low: (3,) least corner of the box around the lungs, fixed world RAS mm.
-        lung_high: (3,) greatest corner.
+        lung_high: (3,) greatest corner, fixed world RAS mm.
         amplitude_mm: Descent of the diaphragm.
-        table_shift_mm: Length of the translation; half of it or more is along S.
-        rotation_degrees: Angle of the rotation about the middle of the lungs.
+        table_shift_mm: Length of the translation; a large part of it is along S.
+        rotation_degrees: Angle of the rotation about the centre of the lung box.
         local_mm: Largest displacement of each of eight local bumps.
     """
     generator = np.random.default_rng([seed, 0])
     low, high = np.asarray(lung_low), np.asarray(lung_high)
     direction = generator.normal(size=3) * [1.0, 0.5, 2.0]
     direction /= np.linalg.norm(direction)
-    # Tables move along the patient more than anywhere else.
+    # The position on the table differs most along the patient.
     direction[2] = np.copysign(max(abs(direction[2]), 0.5), direction[2])
     shift = direction / np.linalg.norm(direction) * table_shift_mm
     axis = generator.normal(size=3)
@@ -117,24 +117,24 @@ def phantom_pair(
     preserve_mass: bool = True,
     sliding_mm: float = 0.0,
 ) -> SyntheticPair:
-    """A drawn chest, and the same chest later, elsewhere, on another scanner.
+    """A drawn chest, and the same chest after breathing and repositioning on another scanner.
 
-    Points are the middles of the lesions, then forks of vessels and airways in random order.
+    Points are the centres of the lesions, followed by bifurcations of vessels and airways in random order.
 
     Args:
         seed: Equal seeds and options give equal voxels.
         amplitude_mm: Descent of the diaphragm between the scans.
-        table_shift_mm: Translation between the scans.
-        rotation_degrees: Rotation between the scans.
-        local_mm: Size of local changes.
+        table_shift_mm: Length of the translation between the scans.
+        rotation_degrees: Angle of the rotation between the scans.
+        local_mm: Largest displacement of each local bump.
         n_points: Number of points, lesions included; fewer if the phantom has fewer.
         spacing_mm: Voxel size of the drawing.
         thickness_mm: Slice thickness of the moving scan; `None` draws 1 to 5 mm.
         crop_mm: Field of view lost on each side of the moving scan, at most; `None` draws up to 25 mm.
         noise_std_hu: Noise of the moving scan; `None` draws 8 to 30 HU.
         lesions: Number of nodules.
-        preserve_mass: Whether the lungs get lighter where they take in air; see `follow_volume`.
-        sliding_mm: How far the lungs slide along the wall of the chest, see `Sliding`; 0 = not at all.
+        preserve_mass: Whether lung density follows the change of volume, see `follow_volume`.
+        sliding_mm: Largest sliding of the lungs along the chest wall, see `Sliding`; 0 = no sliding.
 
     Returns:
         SyntheticPair whose points all lie in both fields of view.
@@ -199,34 +199,34 @@ def scan_pair(
     sliding_mm: float = 0.0,
     name: str = "scan",
 ) -> SyntheticPair:
-    """A real scan, and what it would look like later, elsewhere, on another scanner.
+    """A real scan, and a simulated later scan of the same patient in another position on another scanner.
 
-    The noise of the scan is taken out before anything else (`remove_noise`), so that it is not deformed along with
-    the anatomy: `fixed` gets as much noise again as the scan had, `moving` other noise, each from its own stream.
-    What the filter cannot tell from noise, the faintest texture of tissue, is lost to both. The lungs get lighter
-    where they take in air (`follow_volume`). Where the fixed scan ends, the moving one shows air.
+    The noise of the scan is removed first (`remove_noise`), so that it is not deformed along with the anatomy. Then
+    independent noise is added to both: to `fixed` as much as the scan had, to `moving` as `noise_std_hu` says. Faint
+    texture that the filter cannot distinguish from noise is lost in both. Lung density follows the change of volume
+    (`follow_volume`). Outside the field of view of the fixed scan the moving scan shows air.
 
     Args:
         volume: CT in HU; `fixed` is this scan on the same grid with its noise renewed, int16.
         seed: Equal seeds and options give equal voxels.
         amplitude_mm: Descent of the diaphragm between the scans.
-        table_shift_mm: Translation between the scans.
-        rotation_degrees: Rotation between the scans.
-        local_mm: Size of local changes.
-        n_points: Number of points; fewer if the scan has fewer that both fields of view show.
-        kind: As in `pick_points`. Scans without lungs need `"body"` or `"lattice"`.
+        table_shift_mm: Length of the translation between the scans.
+        rotation_degrees: Angle of the rotation between the scans.
+        local_mm: Largest displacement of each local bump.
+        n_points: Number of points; fewer if fewer lie in both fields of view.
+        kind: Kind of points, see `pick_points`. Scans without lungs need `"body"` or `"lattice"`.
         thickness_mm: Slice thickness of the moving scan; `None` draws 1 to 5 mm.
         crop_mm: Field of view lost on each side of the moving scan, at most; `None` draws up to 25 mm.
         noise_std_hu: Noise of the moving scan; `None` draws 8 to 30 HU.
-        preserve_mass: Whether the lungs get lighter where they take in air.
-        sliding_mm: How far the lungs slide along the wall of the chest, see `Sliding`; 0 = not at all.
-        name: Of the pair.
+        preserve_mass: Whether lung density follows the change of volume, see `follow_volume`.
+        sliding_mm: Largest sliding of the lungs along the chest wall, see `Sliding`; 0 = no sliding.
+        name: Name of the pair; the seed is appended.
 
     Returns:
         SyntheticPair whose points all lie in both fields of view.
 
     Raises:
-        NoCorrespondenceError: if nothing of the kind asked for is in view.
+        NoCorrespondenceError: if no point of this kind lies in both fields of view.
     """
     body = body_mask(volume)
     lungs = lung_mask(volume, body=body)
@@ -260,7 +260,7 @@ def scan_pair(
         crop_mm=crop_mm,
         noise_std_hu=noise_std_hu,
     )
-    # Some candidates fall out of the other field of view: pick more than needed, best first.
+    # Some candidates lie outside the moving field of view: pick more than needed, best first.
     candidates = pick_points(anatomy, 2 * n_points, kind=kind, seed=seed)
     if kind != "vessels":
         candidates = candidates.subset(generator.permutation(len(candidates)))
@@ -278,7 +278,7 @@ def _assembled(
     name: str,
     seed: int,
 ) -> SyntheticPair:
-    """Keep the first candidates that both fields of view show, at least 2 mm from their borders."""
+    """Make the pair; keep the first candidates that lie in both fields of view, at least 2 mm from their borders."""
     truth = transform.apply(candidates.positions)
     visible = fixed.grid.contains(candidates.positions, margin_mm=2) & moving.grid.contains(truth, margin_mm=2)
     rows = np.flatnonzero(visible)[:n_points]

@@ -1,4 +1,4 @@
-"""A chest CT drawn from scratch, another one for each seed, with everything in it known exactly."""
+"""A synthetic chest CT, different for each seed, in which all structures are known exactly."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from meddift_lab.synthetic.trees import Tree, grow_tree
 
 Floats = NDArray[np.float64]
 
-#: Where the middle of the field of view lies in the coordinates of the body, mm: the table fits in below.
+#: Centre of the field of view in the coordinates of the body, RAS mm; it leaves room for the table.
 VIEW_CENTER = np.array([0.0, -22.0, -8.0])
 
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A drawn chest and what is known about it.
+    """A drawn chest CT and its ground truth.
 
     Attributes:
         volume: (X, Y, Z) int16, HU, RAS.
-        landmarks: Named places that every phantom has, comparable between seeds: `carina`, `T4`, `rib5-left-tip`.
-        branches: Where vessels and airways divide inside the lungs: `right-artery-3`.
-        lesions: Middles of the nodules: `lesion-1`, `lesion-2`, ...
+        landmarks: Named landmarks that every phantom has, such as `carina`, `T4`, `rib5-left-tip`; world RAS mm.
+        branches: Bifurcations of vessels and airways inside the lungs, such as `right-artery-3`; world RAS mm.
+        lesions: Centres of the nodules, `lesion-1`, `lesion-2`, ...; world RAS mm.
         lesion_radii_mm: (N,) float64, mean radius of each nodule.
         structures: (X, Y, Z) bool masks by name: `left lung`, `right lung`, `heart`, `aorta`, `liver`, `bone`, `body`.
         lung_low: (3,) least corner of the box around the lungs, world RAS mm.
-        lung_high: (3,) greatest corner.
-        table_y: Height of the table's surface in the median plane, world y, mm.
-        seed: What it was drawn from.
+        lung_high: (3,) greatest corner, world RAS mm.
+        table_y: World y of the table's surface in the median plane, mm.
+        seed: Seed from which it was drawn.
     """
 
     volume: Volume
@@ -74,19 +74,19 @@ def chest_phantom(
     noise_std_hu: float = 18.0,
     table: bool = True,
 ) -> Phantom:
-    """Draw a chest.
+    """Draw a chest CT.
 
     Body wall, bones, lungs with fissures, airways, arteries and veins, heart with chambers, great vessels,
     diaphragm, liver, stomach, spleen, nodules, table. Shapes have soft edges (partial volume), so that
-    positions between voxels mean something. Sizes, places, HU and every branch depend on the seed.
+    subvoxel positions are represented. Sizes, positions, HU and every branch depend on the seed.
 
     Args:
         seed: Equal seeds and options give equal voxels.
         spacing_mm: Voxel size, isotropic.
-        size_mm: (3,) field of view along R, A and S; its middle is world (0, 0, 0). The chest is an adult's:
-            a smaller field of view cuts it off, it does not shrink it.
-        lesions: Number of nodules in the lungs; fewer where the field of view holds no lung.
-        noise_std_hu: Quantum noise; 0 for none.
+        size_mm: (3,) field of view along R, A and S; its centre is world (0, 0, 0). The chest has adult size:
+            a smaller field of view crops it and does not scale it.
+        lesions: Number of nodules in the lungs; fewer where the field of view contains no lung.
+        noise_std_hu: Standard deviation of the quantum noise, HU; 0 for none.
         table: Whether the scanner's table is drawn.
 
     Returns:
@@ -101,7 +101,7 @@ def chest_phantom(
             f"spacing, size and noise must be positive and lesions at least 0, got {spacing_mm} mm, {size_mm} mm, "
             f"{noise_std_hu} HU, {lesions}"
         )
-    # One stream of random numbers for each part: changing one part leaves the others as they were.
+    # One random stream for each part, so that changing one part does not change the others.
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(6)]
     anatomy = Anatomy.random(streams[0])
     pose = np.append(streams[0].uniform(-6, 6, 1), [0.0, streams[0].uniform(-8, 8)])
@@ -123,7 +123,7 @@ def chest_phantom(
     nodules, radii = _draw_nodules(canvas, place, lesions, streams[4])
     table_y = anatomy.back_y - 3.0
     if table:
-        # Added to the air that shares a voxel with the skin, so that skin is not painted over.
+        # Add the table only to the air fraction of each voxel, so that it does not overwrite skin.
         canvas.hounsfield += canvas.cover(-place.body) * (table_hounsfield(canvas.grid, top_y=table_y) + 1000)
 
     affine = affine.copy()
@@ -163,8 +163,8 @@ def chest_phantom(
 def _draw_trees(
     canvas: Canvas, anatomy: Anatomy, place: Surfaces, generator: np.random.Generator
 ) -> tuple[Floats, tuple[str, ...]]:
-    """Airways, arteries and veins of both lungs; returns the forks well inside a lung with their names."""
-    # The heart and the great vessels push branches aside: what would cross them is not drawn.
+    """Draw airways, arteries and veins of both lungs; returns bifurcations well inside a lung, with names."""
+    # Branches are drawn in lung tissue only, so that they do not cross the heart or the great vessels.
     lung = canvas.cover(place.lungs) * np.clip((-450 - canvas.hounsfield) / 100, 0, 1)
     blood, lumen, wall = canvas.empty(), canvas.empty(), canvas.empty()
     x, _, _ = canvas.axes()
@@ -209,16 +209,16 @@ def _draw_trees(
 
 
 def _draw_airways(canvas: Canvas, tree: Tree, lumen: Layer, wall: Layer) -> None:
-    """Lumen and wall; the walls of the smallest airways are thinner than can be seen."""
+    """Draw lumen and wall of the airways; the walls of the smallest airways are too thin to be visible."""
     for path, radius in zip(tree.paths, tree.radii, strict=True):
         canvas.tube(lumen, path, radius)
         if radius > 1.0:
-            # The cover of a thin wall is the difference of two discs: the lumen is painted after it.
+            # A thin wall is drawn as a wider tube, over which the lumen is painted later.
             canvas.tube(wall, path, radius * 1.18 + 0.2)
 
 
 def _well_inside(canvas: Canvas, place: Surfaces, positions: Floats) -> NDArray[np.bool_]:
-    """Which points lie in the field of view and at least 3 mm inside a lung."""
+    """(N,) bool, which points lie in the field of view and at least 3 mm inside a lung."""
     depth = Volume(place.lungs, canvas.grid).at(positions) if len(positions) else np.zeros(0)
     return np.asarray((depth < -3) & canvas.grid.contains(positions))
 
@@ -226,7 +226,7 @@ def _well_inside(canvas: Canvas, place: Surfaces, positions: Floats) -> NDArray[
 def _draw_nodules(
     canvas: Canvas, place: Surfaces, count: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Solid nodules with lobulated edges and a few spicules; returns middles (N, 3) and radii (N,), mm."""
+    """Draw solid nodules with lobulated edges and a few spicules; returns centres (N, 3) and radii (N,), mm."""
     region = np.where(place.lungs < -7, np.float32(1), np.float32(0))
     candidates = random_inside(region, canvas, 40 * max(count, 1), generator)
     texture = smooth_noise(canvas.grid, generator, scale_mm=7) if count else canvas.empty()
@@ -261,7 +261,7 @@ def _draw_nodules(
 
 
 def _landmarks(anatomy: Anatomy) -> dict[str, Floats]:
-    """Named places in the coordinates of the body, mm."""
+    """Named landmarks in the coordinates of the body, each (3,) RAS mm."""
     places: dict[str, Floats] = {"carina": anatomy.carina}
     for number in range(1, 13):
         z = float(anatomy.level(number))
@@ -284,7 +284,7 @@ def _landmarks(anatomy: Anatomy) -> dict[str, Floats]:
 
 
 def _lung_box(anatomy: Anatomy) -> tuple[Floats, Floats]:
-    """Box around both lungs in the coordinates of the body, mm."""
+    """Least and greatest corner, (3,) each, of the box around both lungs in the coordinates of the body, RAS mm."""
     z = np.linspace(anatomy.recess_z, float(anatomy.level(0.75)), 40)
     inset = 6.5
     width = float(anatomy.cage_half_width(z).max()) - inset

@@ -1,4 +1,4 @@
-"""One-dimensional smooth profiles with their derivatives, and what smoothing does to noise."""
+"""Smooth one-dimensional profiles with their derivatives, and the effect of smoothing on noise."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def plateau(position: Floats) -> tuple[Floats, Floats]:
 
 
 def smoothing_gain(sigma: float) -> float:
-    """What a Gaussian filter leaves of the standard deviation of white noise, along one axis.
+    """Factor by which a Gaussian filter along one axis reduces the standard deviation of white noise.
 
-    Samples are independent, so variances add: the root of the sum of squared weights.
+    It is the square root of the sum of squared filter weights, since the variances of independent samples add.
 
     Args:
-        sigma: Of the filter, voxels; cut off at 4 sigma.
+        sigma: Standard deviation of the filter, voxels; the filter is truncated at 4 sigma.
     """
     place = np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
     weights = np.exp(-0.5 * (place / sigma) ** 2)

@@ -12,9 +12,12 @@ Floats = NDArray[np.float64]
 
 
 def draw_skeleton(canvas: Canvas, anatomy: Anatomy, generator: np.random.Generator) -> Layer:
-    """Spine, ribs with their cartilages, sternum, clavicles, scapulae, arms; returns the share that is bone.
+    """Draw spine, ribs with cartilages, sternum, clavicles, scapulae and arms.
 
-    Bone is drawn as an outer shell and an inner marrow: two layers of the same shapes.
+    Bone is drawn as an outer cortex and an inner marrow, two layers of the same shapes.
+
+    Returns:
+        (X, Y, Z) float32, the fraction of each voxel that is bone.
     """
     cortex, marrow, cartilage = canvas.empty(), canvas.empty(), canvas.empty()
     _draw_ribs(canvas, anatomy, cortex, marrow, cartilage)
@@ -28,12 +31,12 @@ def draw_skeleton(canvas: Canvas, anatomy: Anatomy, generator: np.random.Generat
 
 
 def _draw_ribs(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer, cartilage: Layer) -> None:
-    """Twelve pairs and the sternum."""
+    """Draw the twelve pairs of ribs and the sternum."""
     for number in range(1, 13):
         for side in (-1, 1):
             bone, gristle = anatomy.rib(number, side)
             radius = anatomy.rib_radius * (0.8 if number in (1, 11, 12) else 1.0)
-            # A rib is a blade, higher than thick: two rods, one above the other.
+            # A rib is higher than it is thick: draw two rods, one above the other.
             widths = np.interp(np.linspace(0, 1, len(bone)), [0, 0.15, 0.6, 1], [0.85, 0.95, 0.9, 1.05]) * radius
             for offset in (-1.6, 1.6):
                 canvas.tube(cortex, bone + vector(0, 0, offset), widths * 0.85)
@@ -49,7 +52,7 @@ def _draw_ribs(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer, c
 
 
 def _draw_girdle(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer) -> None:
-    """Clavicles, scapulae and, raised beside the head, the upper arms."""
+    """Draw clavicles, scapulae and the upper arms, which are raised beside the head."""
     top = float(anatomy.level(1.3))
     front = float(anatomy.front_y(anatomy.level(2.4)))
     shoulder = anatomy.shoulder_width - 32
@@ -64,7 +67,7 @@ def _draw_girdle(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer)
         joint = np.array([side * shoulder, front - 58, top + 6])
         canvas.tube(cortex, [joint, joint + vector(side * 4, -2, 60)], [20, 12])
         canvas.tube(marrow, [joint, joint + vector(side * 4, -2, 60)], [18, 7])
-        # The shoulder blade: a fan from the joint to its medial border, which follows the cage.
+        # The scapula is a fan of rods from the joint to its medial border, which follows the rib cage.
         for level in np.linspace(2.6, 7.2, 16):
             z = float(anatomy.level(level))
             border = anatomy.cage_point(np.array([0.30 * np.pi]), side, z)[0]
@@ -78,7 +81,7 @@ def _draw_girdle(canvas: Canvas, anatomy: Anatomy, cortex: Layer, marrow: Layer)
 
 
 def _draw_arches(canvas: Canvas, anatomy: Anatomy, cortex: Layer) -> None:
-    """Pedicles, laminae, transverse and spinous processes of each vertebra."""
+    """Draw pedicles, laminae, transverse and spinous processes of each vertebra."""
     for number in range(-1, 15):
         z = float(anatomy.level(number))
         body = np.array([0.0, float(anatomy.spine_y(z)), z])
@@ -91,21 +94,21 @@ def _draw_arches(canvas: Canvas, anatomy: Anatomy, cortex: Layer) -> None:
 
 
 def _draw_spine(canvas: Canvas, anatomy: Anatomy, texture: Layer) -> Layer:
-    """Vertebral bodies with discs between them, and the spinal canal; returns the share that is vertebral body."""
+    """Draw vertebral bodies, discs and spinal canal; returns the vertebral body fraction of each voxel, (X, Y, Z)."""
     x, y, z = canvas.axes()
     heights = z.ravel()
     middle = anatomy.spine_y(heights).astype(np.float32)[None, None, :]
     counts = np.arange(-3, 20)
-    # Which vertebra, as a fraction, each height belongs to: halfway between two of them lies a disc.
+    # Fractional vertebra number at each height; a disc lies halfway between two whole numbers.
     number = np.interp(-heights, -anatomy.level(counts), counts).astype(np.float32)[None, None, :]
     pitch = np.float32(anatomy.vertebra_pitch)
     growth = 1 + (number - 6) * np.float32(0.018)
-    # The waist of a vertebral body is narrower than its plates.
+    # A vertebral body is narrower in its middle than at its end plates.
     phase = number - np.rint(number)
     waist = growth * (1 - np.float32(0.10) * np.cos(2 * np.pi * phase))
     offset = y - middle
     level = np.sqrt((x / 17.5) ** 2 + (offset / 14.0) ** 2) / waist
-    # The back of the body is flat: the canal begins there.
+    # The back of a vertebral body is flat; the spinal canal begins there.
     column = np.maximum((level - 1) * 15, -offset - 12).astype(np.float32)
     plate = (np.abs(phase) - np.float32(0.36)) * pitch
     body = np.maximum(column, plate)

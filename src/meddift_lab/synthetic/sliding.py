@@ -1,4 +1,4 @@
-"""Lungs that slide along the wall of the chest, as a known transform: exact on both sides, a jump between them."""
+"""Sliding of the lungs along the chest wall as a known transform that is discontinuous at the lung surface."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from meddift_lab.synthetic.warp import deform_volume
 
 Floats = NDArray[np.float64]
 
-#: Steps of the flow (Runge and Kutta, fourth order).
+#: Number of integration steps of the flow (fourth-order Runge-Kutta).
 STEPS = 6
-#: The mask is smoothed by a Gaussian of this width, mm: its level sets are the surfaces along which tissue slides.
+#: Standard deviation of the Gaussian that smooths the mask, mm; tissue slides along the level sets of the result.
 SMOOTH_MM = 6.0
-#: The flow is followed up to so far from the lungs, mm.
+#: Distance from the box around the lungs beyond which points do not move, mm.
 BEYOND_MM = 30.0
 
 
 @dataclass(frozen=True, eq=False)
 class SurfaceFlow(KnownTransform):
-    """A smooth flow along S that carries the surface of the lungs onto itself.
+    """A smooth flow, mainly along S, that maps the surface of the lungs onto itself.
 
-    A steady velocity along S, less what of it crosses the level sets of the smoothed mask near the surface. It is
-    largest half-way between the top and the bottom of the lungs, and nothing near the middle of the body, where lungs
-    hang on their roots.
+    The flow of a stationary velocity along S from which, near the surface, the component normal to the level sets of
+    the smoothed mask is removed. The velocity is largest half-way between the top and the bottom of the lungs and
+    vanishes near the median plane, where the lungs are attached at their roots.
 
     Attributes:
-        lungs: Mask on the fixed scan.
+        lungs: Mask of the lungs on the fixed scan.
         amplitude_mm: Largest displacement, downwards.
 
     Raises:
         NoCorrespondenceError: if the mask is empty.
-        OptionsError: if the lungs are too low for the amplitude.
+        OptionsError: if the lungs are not high enough for the amplitude.
     """
 
     lungs: Volume
     amplitude_mm: float = 20.0
 
     def __post_init__(self) -> None:
-        """Validate."""
+        """Check mask and amplitude; see `Raises` of the class."""
         if not self.lungs.data.any():
             raise NoCorrespondenceError("no lungs were found in the scan: there is nothing to slide")
         low, high = self._box
@@ -71,21 +71,21 @@ class SurfaceFlow(KnownTransform):
 
     @cached_property
     def _velocity(self) -> Volume:
-        """(3, X, Y, Z) float32, mm in a unit of time; read between voxels it is what flows."""
+        """(3, X, Y, Z) float32, velocity in RAS mm per unit of time, interpolated between voxels."""
         from scipy import ndimage
 
         grid = self.lungs.grid
         slope = np.tensordot(grid.inverse[:3, :3].T, np.stack(np.gradient(self.smoothed.data)), axes=1)
         steep = np.linalg.norm(slope, axis=0)
         normal = slope / np.maximum(steep, 1e-9)
-        # At a flat surface the slope is 1 / (sigma sqrt(2 pi)); deep inside and far outside it is 0.
+        # The gradient of the smoothed mask is 1 / (sigma sqrt(2 pi)) at a flat surface and 0 far from it.
         near, _ = rising_step(2 * steep * SMOOTH_MM * np.sqrt(2 * np.pi))
         low, high = self._box
         world = grid.voxel_centers()
         height = np.clip((world[..., 2] - low[2]) / (high[2] - low[2]), 0, 1)
         middle, half = (low[0] + high[0]) / 2, (high[0] - low[0]) / 2
         aside, _ = rising_step((np.abs(world[..., 0] - middle) / half - 0.15) / 0.4)
-        # Above a dome everything has to stop: it begins to slow down well before.
+        # Motion along S must vanish at the domes, so the velocity decreases gradually towards them.
         free = ndimage.gaussian_filter(1 - near * normal[2] ** 2, 2 * SMOOTH_MM / grid.spacing, truncate=2)
         along = -near * normal[2] * normal
         along[2] += 1.0
@@ -94,7 +94,7 @@ class SurfaceFlow(KnownTransform):
     def _flow(self, positions: Floats, direction: float) -> Floats:
         low, high = self._box
         result = np.array(positions, dtype=np.float64)
-        # Far outside nothing asks for the flow.
+        # Points far outside the lungs do not move.
         rows = ((result > low - BEYOND_MM) & (result < high + BEYOND_MM)).all(axis=1)
         found, step = result[rows], direction / STEPS
         for _ in range(STEPS):
@@ -111,7 +111,7 @@ class SurfaceFlow(KnownTransform):
         return self._flow(positions, 1.0) - positions
 
     def gradient(self, positions: Floats) -> Floats:
-        """(N, 3, 3) derivatives of the displacement, by central differences."""
+        """Derivatives of the displacement at (N, 3) points by central differences: (N, 3, 3) float64."""
         result = np.empty((len(positions), 3, 3))
         for axis in range(3):
             shift = np.zeros(3)
@@ -120,17 +120,31 @@ class SurfaceFlow(KnownTransform):
         return result
 
     def inverse_apply(self, positions: ArrayLike, *, tolerance_mm: float = 1e-4, iterations: int = 60) -> Floats:
-        """Map moving points back by the flow the other way; there and back is exact to some hundredths of a mm."""
+        """Map moving points back by integrating the flow backwards.
+
+        The result is as exact as the integration; `tolerance_mm` and `iterations` are not used.
+
+        Args:
+            positions: (..., 3) float, moving world RAS mm.
+            tolerance_mm: Not used.
+            iterations: Not used.
+
+        Returns:
+            (..., 3) float64, fixed world RAS mm.
+        """
         world = np.asarray(positions, dtype=np.float64)
         return self._flow(world.reshape(-1, 3), -1.0).reshape(world.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Sliding(KnownTransform):
-    """Inside of the lungs everything follows a flow along their surface; outside nothing moves.
+    """Sliding lungs: points inside the lungs follow `SurfaceFlow`, points outside do not move.
 
-    The surface is carried onto itself, so the two sides stay in touch, neither overlap nor tear, and slide along each
-    other: a bijection of space that jumps at the surface.
+    The flow maps the surface of the lungs onto itself, so inside and outside stay in contact without overlap or gap
+    and slide along each other. The map is a bijection that is discontinuous at the surface.
+
+    Attributes:
+        inner: The flow inside the lungs.
     """
 
     inner: SurfaceFlow
@@ -147,14 +161,14 @@ class Sliding(KnownTransform):
         return result
 
     def gradient(self, positions: Floats) -> Floats:
-        """(N, 3, 3) derivatives on the side on which each point lies."""
+        """Derivatives of the displacement at (N, 3) points, on the side of the surface of each: (N, 3, 3) float64."""
         result = np.zeros((len(positions), 3, 3))
         inside = self.inside(positions)
         result[inside] = self.inner.gradient(positions[inside])
         return result
 
     def inverse_apply(self, positions: ArrayLike, *, tolerance_mm: float = 1e-4, iterations: int = 60) -> Floats:
-        """Map moving points back; the side on which a point lies is the same before and after."""
+        """Map moving points back, see `SurfaceFlow.inverse_apply`; no point changes its side of the surface."""
         world = np.asarray(positions, dtype=np.float64)
         found = world.reshape(-1, 3).copy()
         inside = self.inside(found)
@@ -163,13 +177,16 @@ class Sliding(KnownTransform):
 
 
 def deform_sliding(volume: Volume, sliding: Sliding, after: KnownTransform, grid: Grid) -> Volume:
-    """The moving scan: lungs slide, then everything is deformed by a smooth transform; see `deform_volume`.
+    """Make the moving scan: the lungs slide, then a smooth transform deforms everything; see `deform_volume`.
 
     Args:
         volume: The fixed scan, (X, Y, Z), HU.
-        sliding: What the lungs do first.
-        after: What the whole body does then.
+        sliding: Sliding of the lungs, applied to points first.
+        after: Smooth transform of the whole body, applied to points second.
         grid: Grid of the moving scan.
+
+    Returns:
+        Volume on `grid`.
     """
     outer = deform_volume(volume, after, grid)
     inner = deform_volume(volume, compose(sliding.inner, after), grid)

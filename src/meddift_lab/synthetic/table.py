@@ -1,4 +1,4 @@
-"""The table of a scanner."""
+"""The table of a CT scanner."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ FOAM_HU = -920.0
 
 
 def table_hounsfield(grid: Grid, *, top_y: float, middle_x: float = 0.0) -> NDArray[np.float32]:
-    """Air with a table in it: a shell filled with foam, hollow to hold the patient.
+    """HU of air and a scanner table: a curved shell filled with foam.
 
     Args:
         grid: Grid, any orientation.
-        top_y: World y of the surface in its middle, mm; it rises by x^2 / 900 mm to both sides.
-        middle_x: World x of its middle, mm.
+        top_y: World y of the surface at `middle_x`, mm; at a distance of x mm it is x^2 / 900 mm higher.
+        middle_x: World x of the middle of the table, mm.
 
     Returns:
         (X, Y, Z) float32, HU, read-only.
     """
-    # Along the patient nothing changes but by obliqueness: world x and y are linear in the indices.
+    # The table depends on world x and y only, which are linear in the voxel indices.
     index = [np.arange(n, dtype=np.float32) for n in grid.shape]
     i, j, k = np.meshgrid(*index, indexing="ij", sparse=True)
     affine = grid.affine.astype(np.float32)

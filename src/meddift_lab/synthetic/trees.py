@@ -18,8 +18,8 @@ class Tree:
         paths: For each branch a (K, 3) float64 path, world mm, from its beginning to its end.
         radii: (B,) float64, radius of each branch, mm.
         generations: (B,) int, 0 for the root.
-        forks: (F, 3) float64, world mm, where branches divide.
-        fork_radii: (F,) float64, radius of the branch that divides there, mm.
+        forks: (F, 3) float64, bifurcations, world mm.
+        fork_radii: (F,) float64, radius of the branch that divides at each bifurcation, mm.
     """
 
     paths: tuple[Floats, ...]
@@ -47,11 +47,11 @@ def grow_tree(
 
     Args:
         root: (3,) world mm.
-        direction: (3,) in which the root branch sets out.
-        terminals: (N, 3) world mm, N >= 1.
-        generator: Source of variation.
+        direction: (3,) initial direction of the root branch.
+        terminals: (N, 3) end points of the last branches, world mm, N >= 1.
+        generator: Source of randomness.
         terminal_radius_mm: Radius of the last branches.
-        exponent: 3 is Murray's; larger values make the stem thinner.
+        exponent: Exponent of the law; 3 is Murray's, larger values make the stem thinner.
 
     Returns:
         Tree with N leaves and N - 1 forks.
@@ -73,7 +73,7 @@ def grow_tree(
         span = float(np.linalg.norm(end - start))
         if not single:
             end = end + generator.normal(0, 0.06 * span, 3)
-        # A bend in the middle: the branch leaves in the direction of its parent and turns to its goal.
+        # The branch starts in the direction of its parent and bends towards its end.
         bend = start + ahead * span * 0.4 + generator.normal(0, 0.05 * span, 3)
         t = np.linspace(0, 1, 3 if span < 12 else 5)[:, None]
         path = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
