@@ -1,4 +1,4 @@
-"""Ablations: one choice of the method at a time, with everything else as it was.
+"""Ablations: variants of the method that differ from a base in one choice.
 
 Names are loaded on first use (PEP 562).
 """

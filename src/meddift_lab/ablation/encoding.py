@@ -1,4 +1,4 @@
-"""Encoding each scan once: latents on disk, features of all levels in memory, for many variants of a match."""
+"""Caches for ablations: latents on disk and feature pyramids in memory, shared by many variants of matching."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class LatentKeeper:
-    """A diffusion model that encodes each scan once and keeps the latent on disk; everything else is the model's.
+    """A wrapper of a diffusion model that caches the latents of scans on disk.
 
     Args:
-        model: The model.
-        folder: Where latents are kept; made if it is not there.
+        model: The model, to which everything else is delegated.
+        folder: Folder of the latents; created if it does not exist.
     """
 
     def __init__(self, model: DiffusionModel, folder: Path) -> None:
@@ -39,12 +39,12 @@ class LatentKeeper:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __getattr__(self, name: str) -> Any:
-        """What is not encoding."""
+        """Delegate all other attributes to the model."""
         return getattr(self._model, name)
 
     def encode(self, prepared: Volume, *, latent: str = "mean", seed: int = 0, spare: bool = False) -> Volume:
-        """As `DiffusionModel.encode`, from disk where it is there."""
-        # A mean does not depend on the seed, nor does a latent stage without spread.
+        """Encode a scan as `DiffusionModel.encode` does, or read the cached latent from disk."""
+        # The latent depends on the seed only if it is sampled from a posterior with non-zero variance.
         drawn = latent == "sample" and self._model.spec.latent.kind != "haar"
         parts = [prepared.digest(), self._model.spec.digest(), self._model.weights_hash, seed if drawn else ""]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -59,12 +59,12 @@ class LatentKeeper:
 
 
 class Encodings:
-    """Features of all levels, kept for as long as variants ask for the same ones.
+    """A cache in memory of feature pyramids with all levels.
 
     Args:
-        keeper: The model.
-        levels: All levels that any variant may ask for.
-        count: How many pyramids are kept at most.
+        keeper: The model with cached latents.
+        levels: All levels that any variant may use.
+        count: Largest number of pyramids in the cache.
     """
 
     def __init__(self, keeper: LatentKeeper, levels: tuple[str, ...], *, count: int = 2) -> None:
@@ -74,7 +74,7 @@ class Encodings:
         self._kept: OrderedDict[str, Pyramid] = OrderedDict()
 
     def pyramid(self, volume: Volume, options: ExtractionOptions) -> Pyramid:
-        """All levels of a scan as the options say, whatever levels they name."""
+        """The pyramid of a scan with all levels, extracted with the options except for their choice of levels."""
         network = tuple(name for name in self._levels if name != MIND)
         everything = replace(options, levels=network)
         parts = [volume.digest(), everything.digest()]
@@ -108,7 +108,7 @@ class Encodings:
 
 
 class AblationMatcher(Matcher):
-    """A matcher whose features come from `Encodings`."""
+    """A matcher that takes its features from `Encodings`."""
 
     def __init__(self, encodings: Encodings, model: str, **overrides: Any) -> None:
         super().__init__(model, "default", store=False, device="cpu", **overrides)

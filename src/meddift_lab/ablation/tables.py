@@ -1,4 +1,4 @@
-"""From the results of an ablation to a table, and to answers to the paper's two claims."""
+"""Tables of the results of an ablation, and tests of the paper's two claims."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from meddift_lab.running.runner import read_result
 
 @dataclass(frozen=True, eq=False)
 class AblationRow:
-    """One variant over all cases, at points of one kind.
+    """Results of one variant over all cases, at points of one kind.
 
     Attributes:
-        base: Where it starts from.
-        sweep: Which choice it belongs to.
-        label: In words.
-        kind: Of the points.
-        options: All that differ from the preset.
-        case_means: Case -> mean TRE, mm; a point without an answer counts as not moved (see `unanswered`).
-        mean_mm: Over cases.
-        median_mm: Mean over cases of the median.
-        within_5mm: Mean over cases of the share of points.
-        unanswered: Number of points without an answer.
-        seconds: Mean over cases, features included where they were not at hand; no measure of speed.
+        base: Name of the base.
+        sweep: Name of the sweep, the choice that is varied.
+        label: Label of the variant.
+        kind: Kind of points.
+        options: All options that differ from the preset.
+        case_means: Case -> mean TRE, mm; a point without a match counts as not moved (see `unanswered`).
+        mean_mm: Mean of the case means with its confidence interval, mm.
+        median_mm: Mean over cases of the median TRE, mm.
+        within_5mm: Mean over cases of the fraction, 0 to 1, of points with a TRE within 5 mm.
+        unanswered: Number of points without a match, over all cases.
+        seconds: Mean time over cases, s; includes feature extraction only where features were not cached, so it
+            does not measure speed.
     """
 
     base: str
@@ -52,15 +53,15 @@ class AblationRow:
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """A claim of the paper, put to the test.
+    """A claim of the paper and its test.
 
     Attributes:
-        base: Where the ablation starts from.
-        words: The claim.
-        first: Label of the variant that should be better.
-        second: Label of the other.
-        means: Mean TRE of both, mm.
-        compared: First minus second, paired over cases.
+        base: Name of the base.
+        words: The claim in words.
+        first: Label of the variant that the claim says is better.
+        second: Label of the variant it is compared with.
+        means: Mean TRE of the first and the second, mm.
+        compared: TRE of the first minus that of the second, paired over cases.
     """
 
     base: str
@@ -72,7 +73,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """What the numbers say, in words; sure only where the test over cases is below 0.05."""
+        """The result of the test in words; it is decisive only if the p value over cases is below 0.05."""
         difference, p_value = self.compared.mean_difference, self.compared.p_value
         if difference == 0:
             return "makes no difference"
@@ -85,12 +86,12 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class AblationTables:
-    """All that an ablation found.
+    """All results of an ablation.
 
     Attributes:
-        rows: Base by base, sweep by sweep, in the order in which they are tried.
-        claims: The paper's claims.
-        levels: Names of single levels, coarse to fine.
+        rows: Rows ordered by base and sweep, in the order in which they are run.
+        claims: The paper's claims with their tests.
+        levels: Names of the single levels, coarse to fine.
     """
 
     rows: tuple[AblationRow, ...]
@@ -98,12 +99,12 @@ class AblationTables:
     levels: tuple[str, ...]
 
     def sweep(self, base: str, name: str, kind: str) -> list[AblationRow]:
-        """The rows of one choice."""
+        """The rows of one base, sweep and kind of points."""
         return [row for row in self.rows if (row.base, row.sweep, row.kind) == (base, name, kind)]
 
 
 def collect_ablation(folder: Path) -> AblationTables | None:
-    """Read what `run_ablation` wrote; None if there is nothing."""
+    """Read the results that `run_ablation` wrote to a folder; None if there are none."""
     from meddift.models import find_spec
 
     cases = {path.parent.name: restore_case(path.parent) for path in sorted(folder.glob("cases/*/case.json"))}
@@ -141,7 +142,7 @@ def _folder(row: AblationRow) -> str:
 
 
 def _rows(cases: Mapping[str, StoredCase], results: Sequence[Mapping[str, Any]]) -> list[AblationRow]:
-    """One row a kind of points."""
+    """One row for each kind of points."""
     errors: dict[str, dict[str, Errors]] = {}
     unanswered: dict[str, int] = {}
     for result in results:
@@ -150,7 +151,7 @@ def _rows(cases: Mapping[str, StoredCase], results: Sequence[Mapping[str, Any]])
         case = replace(case, sets=tuple(sets))
         positions = np.array([[np.nan] * 3 if p is None else p for p in result["positions_ras_mm"]], dtype=np.float64)
         missing: NDArray[np.bool_] = np.asarray(np.isnan(positions).any(axis=1))
-        # Variants differ in how often they say that there is no answer: leaving those points out would favour silence.
+        # Variants differ in how many points they leave unmatched: omitting these points would favour such variants.
         filled = np.where(missing[:, None], case.asked.positions, positions)
         ends = np.cumsum([len(points.fixed) for points in case.sets])[:-1]
         for points, found, lacking in zip(case.sets, case.split(filled), np.split(missing, ends), strict=True):
@@ -179,7 +180,7 @@ def _rows(cases: Mapping[str, StoredCase], results: Sequence[Mapping[str, Any]])
 
 
 def _claims(rows: Sequence[AblationRow], network: Sequence[str], levels: Sequence[str]) -> list[Claim]:
-    """Several levels beat one; a little noise helps."""
+    """Test the claims that several levels are better than one, and that a little noise helps."""
     found = []
     for base, kind in dict.fromkeys((row.base, row.kind) for row in rows):
         mine = [row for row in rows if (row.base, row.kind) == (base, kind)]

@@ -1,4 +1,4 @@
-"""What an ablation tries: a base, and one choice changed at a time."""
+"""The variants of an ablation: a base, and variants that change one choice of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from meddift.errors import OptionsError
 if TYPE_CHECKING:
     from meddift.models import ModelSpec
 
-#: Noise-to-signal ratios that are tried; the paper's t = 20 of a ddpm schedule is 0.18.
+#: Noise-to-signal ratios of the sweep; t = 20 of the paper's DDPM schedule corresponds to 0.18.
 NOISE_TO_SIGNAL = (0.04, 0.1, 0.18, 0.35, 0.7, 1.5)
-#: Numbers of noise draws that are averaged.
+#: Numbers of averaged noise samples in the sweep.
 DRAWS = (1, 2, 4, 8)
-#: Labels of several levels at once.
+#: Labels of the variants that combine several levels.
 NETWORK_LEVELS, ALL_LEVELS = "the network's levels", "all levels"
 #: Search radius around each prior, mm.
 RADII: Mapping[str, Sequence[float]] = {"identity": (35.0, 60.0), "affine": (10.0, 20.0, 35.0)}
@@ -24,11 +24,11 @@ RADII: Mapping[str, Sequence[float]] = {"identity": (35.0, 60.0), "affine": (10.
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to match.
+    """One variant of matching.
 
     Attributes:
-        sweep: Which choice it belongs to.
-        label: In words, short.
+        sweep: Name of the sweep, the choice that is varied.
+        label: Short label for display.
         overrides: Fields of `Options` that differ from the base, ready for JSON.
     """
 
@@ -37,7 +37,7 @@ class Variant:
     overrides: Mapping[str, Any]
 
 
-#: Name -> what it is, and its options.
+#: Name of a base -> its description and its options.
 BASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "default": ("meddift's defaults: prior, refinement between voxels, hand-made level", {}),
     "search": (
@@ -48,24 +48,28 @@ BASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def base_options(base: str, spec: ModelSpec) -> dict[str, Any]:
-    """Options of a base.
+    """The options of a base.
+
+    Args:
+        base: One of `BASES`.
+        spec: The model.
 
     Raises:
-        OptionsError: if there is no such base.
+        OptionsError: if the base does not exist.
     """
     if base not in BASES:
         raise OptionsError(f"an ablation starts from {', '.join(BASES)}; got {base!r}")
     options = dict(BASES[base][1])
-    # The bare search tells what the network's levels are worth, without the hand-made one.
+    # Bases other than the default use the levels of the network only, without the hand-crafted one.
     return options if base == "default" else {**options, "levels": list(spec.defaults.levels)}
 
 
 def make_variants(base: str, spec: ModelSpec, sweeps: Sequence[str] | None = None) -> list[Variant]:
-    """The base and all that differs from it in one choice.
+    """The base and all variants that differ from it in one choice.
 
     Args:
         base: One of `BASES`.
-        spec: The model, whose levels and schedule decide what can be tried.
+        spec: The model, whose levels and schedule decide which variants exist.
         sweeps: Names among `SWEEPS`; None = all of them.
 
     Raises:
@@ -96,7 +100,7 @@ def _levels(base: str, spec: ModelSpec) -> list[Variant]:
 
 
 def _noise(base: str, spec: ModelSpec) -> list[Variant]:
-    """No noise, and one draw of it at several strengths; the network is told the strength."""
+    """No noise, and one noise sample at several noise levels, with the matching timestep given to the network."""
     from meddift.models.schedule import noise_to_signal, timestep_for
 
     first = timestep_for(spec.schedule, 0.0)
@@ -109,13 +113,13 @@ def _noise(base: str, spec: ModelSpec) -> list[Variant]:
 
 
 def _draws(base: str, spec: ModelSpec) -> list[Variant]:
-    """How many draws are averaged."""
+    """Numbers of noise samples that are averaged."""
     found = [Variant("draws", "0 (no noise added)", {"noise_samples": 0})]
     return found + [Variant("draws", str(count), {"noise_samples": count}) for count in DRAWS]
 
 
 def _sharing(base: str, spec: ModelSpec) -> list[Variant]:
-    """Whether both scans see the same noise; one draw each."""
+    """Whether both scans get the same noise sample; one sample each."""
     return [
         Variant("sharing", words, {"noise_samples": 1, "shared_noise": shared})
         for words, shared in (("independent noise", False), ("shared noise", True))
@@ -123,14 +127,14 @@ def _sharing(base: str, spec: ModelSpec) -> list[Variant]:
 
 
 def _latent(base: str, spec: ModelSpec) -> list[Variant]:
-    """Mean of the posterior or a sample of it; a fixed transform has none."""
+    """Mean of the latent posterior or a sample of it; no variants for a fixed latent transform."""
     if spec.latent.kind == "haar":
         return []
     return [Variant("latent", kind, {"latent": kind}) for kind in ("mean", "sample")]
 
 
 def _spacing(base: str, spec: ModelSpec) -> list[Variant]:
-    """Which voxel size the network is told, if it is told any."""
+    """The voxel size given to the network, if it is conditioned on one."""
     if not spec.unet.get("include_spacing_input"):
         return []
     words = {"network": "of the grid it sees", "original": "of the scan as stored"}
@@ -138,12 +142,12 @@ def _spacing(base: str, spec: ModelSpec) -> list[Variant]:
 
 
 def _whitening(base: str, spec: ModelSpec) -> list[Variant]:
-    """Whether the network's levels are whitened."""
+    """Whether the features of the network's levels are whitened."""
     return [Variant("whitening", word, {"whiten": on}) for word, on in (("raw", False), ("whitened", True))]
 
 
 def _prior(base: str, spec: ModelSpec) -> list[Variant]:
-    """Where points are expected, and how far from there they are looked for."""
+    """The prior position of the match, and the search radius around it."""
     found = [Variant("prior", "none, everywhere", {"prior": "none"})]
     for prior, radii in RADII.items():
         found += [
@@ -154,7 +158,7 @@ def _prior(base: str, spec: ModelSpec) -> list[Variant]:
 
 
 def _subvoxel(base: str, spec: ModelSpec) -> list[Variant]:
-    """Whole voxels, or refined between them by fine levels and neighbours."""
+    """Whole voxels, or subvoxel refinement by fine levels and neighbours."""
     return [
         Variant("subvoxel", "whole voxels of the network's input", {"refine": False, "search_grid": "network"}),
         Variant("subvoxel", "whole voxels of the scan", {"refine": False, "search_grid": "image"}),
@@ -162,7 +166,7 @@ def _subvoxel(base: str, spec: ModelSpec) -> list[Variant]:
     ]
 
 
-#: Name -> what makes its variants, for a base and a model.
+#: Name of a sweep -> function that makes its variants for a base and a model.
 SWEEPS: Mapping[str, Callable[[str, ModelSpec], list[Variant]]] = {
     "levels": _levels,
     "noise": _noise,

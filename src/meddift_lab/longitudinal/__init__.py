@@ -1,4 +1,4 @@
-"""Patients with lesions that change, made on the computer: every identity, state and size is known."""
+"""Simulated patients with changing lesions whose identities, states and sizes are known at every time point."""
 
 from meddift_lab.longitudinal.patient import LongitudinalPatient, drawn_patient, patient_of_scan
 from meddift_lab.longitudinal.run import PatientResult, run_patients, summary

@@ -1,4 +1,4 @@
-"""What becomes of lesions: sizes and parts at every time point, decided before any anatomy is known."""
+"""The courses of simulated lesions: size and number of parts at each time point, independent of the anatomy."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 
 Fate = Literal["stable", "grown", "shrunken", "gone", "new", "split", "merging", "outside"]
 
-#: Lesions of one patient: kind by kind. Two "merging" are neighbours that become one; "close" ones stay two.
+#: Possible courses of a lesion. Two "merging" lesions are neighbours that become one.
 FATES: tuple[Fate, ...] = ("stable", "grown", "shrunken", "gone", "new", "split", "merging", "outside")
-#: How far apart neighbours lie, mm.
+#: Distance between the centres of neighbouring lesions, mm.
 CLOSE_MM = 13.0
 
 
 @dataclass(frozen=True)
 class Course:
-    """One lesion through time.
+    """The course of one lesion over time.
 
     Attributes:
-        fate: In one word.
-        radii_mm: One for each time point; None where it is not there.
-        split_at: From which time point on it is in two parts; None = never.
-        merged_at: From which time point on it is one with its neighbour; None = never.
-        neighbour: Number of the lesion `CLOSE_MM` from it, or None.
+        fate: Kind of course, one of `FATES`.
+        radii_mm: Radius at each time point, mm; None where the lesion is absent.
+        split_at: First time point at which it consists of two parts; None = never.
+        merged_at: First time point at which it is merged with its neighbour; None = never.
+        neighbour: Index of the lesion at a distance of `CLOSE_MM`, or None.
     """
 
     fate: Fate
@@ -43,14 +43,17 @@ def random_courses(
     radius_mm: tuple[float, float] = (4.0, 15.0),
     more: int = 4,
 ) -> list[Course]:
-    """Lesions with every fate.
+    """Random courses that contain every fate at least once.
 
     Args:
-        generator: Source of chance.
+        generator: Source of randomness.
         times: Number of time points.
-        outside: Whether one lies where a later scan does not reach.
+        outside: Whether one lesion lies outside the field of view of a later scan.
         radius_mm: Smallest and largest radius.
-        more: Further lesions that stay, grow or shrink.
+        more: Number of further lesions that are stable, grow or shrink.
+
+    Returns:
+        One course for each lesion.
     """
     low, high = radius_mm
 
@@ -58,7 +61,7 @@ def random_courses(
         return float(np.exp(generator.uniform(np.log(least), np.log(most))))
 
     def steady(factor: float, start: float) -> tuple[float | None, ...]:
-        """From `start` to `factor` times that, evenly."""
+        """Radii from `start` to `factor * start` with a constant ratio between time points, mm."""
         return tuple(float(np.clip(start * factor ** (k / (times - 1)), low, high)) for k in range(times))
 
     courses = [
@@ -79,12 +82,12 @@ def random_courses(
         radii = tuple(float(generator.uniform(4.0, 5.0)) if k < at else 8.0 for k in range(times))
         courses.append(Course("merging", radii, merged_at=at, neighbour=other))
     first = len(courses)
-    for other in (first + 1, first):  # neighbours that stay two
+    for other in (first + 1, first):  # neighbours that do not merge
         courses.append(Course("stable", steady(1.0, float(generator.uniform(4.0, 5.0))), neighbour=other))
     first = len(courses)
     courses.append(Course("stable", steady(1.0, float(generator.uniform(4.0, 5.0))), neighbour=first + 1))
     gone = tuple(4.5 if k < times - 1 else None for k in range(times))
-    courses.append(Course("gone", gone, neighbour=first))  # a small one that vanishes beside one that stays
+    courses.append(Course("gone", gone, neighbour=first))  # disappears beside a stable neighbour
     if outside:
         courses.append(Course("outside", steady(1.0, radius(low, 8.0))))
     for _ in range(more):
@@ -95,5 +98,5 @@ def random_courses(
 
 
 def largest(courses: Sequence[Course]) -> float:
-    """The largest radius of any, mm."""
+    """The largest radius of any lesion at any time point, mm."""
     return max(radius for course in courses for radius in course.radii_mm if radius is not None)

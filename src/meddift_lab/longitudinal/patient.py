@@ -1,4 +1,4 @@
-"""Patients with several scans and lesions of known identity: drawn, or made from a real scan."""
+"""Simulated patients with several scans and lesions of known identity, from a phantom or from a real scan."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from meddift_lab.synthetic.noise import noise_level, remove_noise
 
 Floats = NDArray[np.float64]
 
-#: Descent of the diaphragm from the first scan to a later one, mm; table shift, mm.
+#: Ranges of the descent of the diaphragm and of the table shift between the first and a later scan, mm.
 BREATHING_MM, TABLE_MM = (12.0, 30.0), (10.0, 50.0)
-#: What a scan leaves out at the lower end where a lesion shall lie outside of it, mm.
+#: Length cropped at the lower end of the scan that does not show the lesion "outside", mm.
 LEFT_OUT_MM = 45.0
 #: Days between scans.
 INTERVAL_DAYS = 84
@@ -32,17 +32,18 @@ INTERVAL_DAYS = 84
 
 @dataclass(frozen=True, eq=False)
 class LongitudinalPatient:
-    """Scans of one patient and the truth about the lesions in them.
+    """Scans of one patient and the ground truth of the lesions in them.
 
     Attributes:
-        name: Of the patient.
-        scans: CT in HU, in order of time.
-        masks: Label maps on the scans' voxels; labels in random order, another one in every scan.
-        dates: When each scan was made.
-        labels: Lesion -> time point -> its labels there; lesions are counted from 0, none where it is not there.
-        states: (lesion, time point) -> true state, from where it is first seen.
-        centers: (lesion, time point) -> where it is or would be, world RAS mm.
-        fates: One word for each lesion.
+        name: Name of the patient.
+        scans: CT in HU, in temporal order.
+        masks: Label maps of the lesions on the grids of the scans; labels are in a different random order in each.
+        dates: Acquisition date of each scan.
+        labels: `labels[lesion][time point]` holds the labels of its parts, empty where it is absent; both indices
+            count from 0.
+        states: (lesion, time point) -> true state, from its first appearance on.
+        centers: (lesion, time point) -> its centre, also where it is absent, (3,) world RAS mm of that scan.
+        fates: Kind of course of each lesion, see `Course`.
     """
 
     name: str
@@ -63,14 +64,14 @@ def drawn_patient(
     size_mm: tuple[float, float, float] = (360.0, 280.0, 300.0),
     more: int = 4,
 ) -> LongitudinalPatient:
-    """A drawn chest with lesions of every fate.
+    """A patient made from a drawn chest, with lesions of every fate.
 
     Args:
         seed: Equal seeds give equal voxels.
         times: Number of scans.
         spacing_mm: Voxel size of the drawing.
         size_mm: Field of view along R, A and S.
-        more: Lesions besides one of each fate.
+        more: Number of further lesions, see `random_courses`.
     """
     phantom = chest_phantom(seed, spacing_mm=spacing_mm, size_mm=size_mm, lesions=0, noise_std_hu=0, table=False)
     left, right = phantom.structures["left lung"], phantom.structures["right lung"]
@@ -89,16 +90,20 @@ def drawn_patient(
 def patient_of_scan(
     volume: Volume, seed: int, *, times: int = 3, more: int = 4, name: str = "scan"
 ) -> LongitudinalPatient:
-    """A real scan and what it would look like later, with drawn lesions of every fate.
+    """A patient made from a real scan and simulated later scans, with drawn lesions of every fate.
 
-    Its noise is taken out, so that it is not deformed along with the anatomy; every scan gets noise of its own.
+    The noise of the scan is removed, so that it is not deformed along with the anatomy, and independent noise is
+    added to every scan.
 
     Args:
-        volume: CT in HU.
+        volume: (X, Y, Z), CT in HU.
         seed: Equal seeds give equal voxels.
         times: Number of scans.
-        more: Lesions besides one of each fate.
-        name: Of the patient.
+        more: Number of further lesions, see `random_courses`.
+        name: Name of the patient.
+
+    Returns:
+        The scans and their ground truth.
     """
     body = body_mask(volume)
     lungs = lung_mask(volume, body=body)
@@ -144,7 +149,7 @@ def _patient(
         for k in range(1, times)
     ]
     later = [moved_anatomy(anatomy, transform, generator, lungs=lungs) for transform in transforms]
-    # One of the later scans begins higher up.
+    # One of the later scans has a shorter field of view, cropped at its lower end.
     short = int(generator.integers(1, times))
     later[short - 1] = crop_field_of_view(later[short - 1], inferior=LEFT_OUT_MM)
     courses = random_courses(generator, times=times, more=more)
@@ -156,7 +161,7 @@ def _patient(
         return np.asarray(np.all(each, axis=0), dtype=bool)
 
     def hidden(places: Floats) -> NDArray[np.bool_]:
-        """Beyond the short scan, well inside all others."""
+        """(N,) bool, which points lie outside the short scan and well inside all others."""
         others = [
             grid.contains(move(places), margin_mm=14.0)
             for k, (grid, move) in enumerate(zip(grids, moved, strict=True))
@@ -215,7 +220,7 @@ def _bodies(course: Course, k: int, center: Floats, direction: Floats, number: i
         return []
     if course.split_at is None or k < course.split_at:
         return [Lump(triple(center), radius, number)]
-    # Two parts, each a little less than half as wide, with free space between them.
+    # Two separate parts, each with half the radius of the lesion.
     away = (0.55 * radius + 2.5) * direction
     return [Lump(triple(center + side * away), 0.5 * radius, number + 1000) for side in (-1.0, 1.0)]
 
@@ -223,7 +228,7 @@ def _bodies(course: Course, k: int, center: Floats, direction: Floats, number: i
 def _numbers(
     courses: Sequence[Course], bodies: Sequence[Sequence[Lump]], k: int, generator: np.random.Generator
 ) -> list[list[int]]:
-    """A random label for every body; lesions that have become one have one."""
+    """Random labels for the parts of each lesion at time point k; merged lesions share one label."""
     count = sum(len(group) for group in bodies)
     free = iter((generator.permutation(count + 5)[:count] + 1).tolist())
     numbers: list[list[int]] = []
@@ -255,7 +260,7 @@ def _states(
 
 
 def _hounsfield(anatomy: Volume, places: Floats, generator: np.random.Generator) -> Floats:
-    """Of each lesion: soft tissue in the lung, darker or brighter than what is around it elsewhere."""
+    """HU of each lesion, (N,): soft tissue in the lung; elsewhere darker or brighter than its surroundings."""
     around = anatomy.at(places)
     contrast = generator.choice([-1.0, 1.0], len(places)) * generator.uniform(25, 60, len(places))
     return np.where(around < -500, generator.uniform(0, 60, len(places)), around + contrast)

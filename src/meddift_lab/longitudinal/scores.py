@@ -1,4 +1,4 @@
-"""How well lesions were followed, against the truth."""
+"""Scores of lesion tracking against the ground truth."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from meddift.tracking.result import FollowUp
 from meddift.tracking.summary import visits
 from meddift_lab.longitudinal.patient import LongitudinalPatient
 
-#: So many of the largest lesions at baseline are taken as targets of RECIST.
+#: Number of the largest lesions at baseline that are taken as RECIST target lesions.
 TARGETS = 5
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts over lesions and time points; they add up over patients.
+    """Counts over lesions and time points; counts of several patients can be added.
 
     Attributes:
-        present: Lesions seen first and at a later time point, counted once a later time point.
-        partners: Of these, those whose partners in the later scan are exactly the right ones.
-        links_true: Pairs of labels of two scans that are one lesion in truth.
-        links_found: Those that were found to be one lesion.
-        links_right: Those that are both.
-        called_gone: Lesions that are there but were called disappeared.
-        gone: Lesions called disappeared.
-        states: Rows whose state is compared.
-        states_right: Those whose state is right.
-        joined: Splits and merges in truth.
-        joined_found: Those with the right parts and the right state.
-        sizes: Longest diameters compared.
+        present: Number of pairs of a lesion and a time point after its first appearance at which it is present.
+        partners: Of `present`, how many were matched to exactly the right labels.
+        links_true: Number of pairs of labels in two scans that belong to one lesion in the ground truth.
+        links_found: Number of pairs of labels in two scans that the result assigns to one lesion.
+        links_right: Number of pairs that are in both.
+        called_gone: Of `present`, how many were reported as disappeared.
+        gone: Number of states "disappeared" in the result.
+        states: Number of compared states.
+        states_right: Of `states`, how many are right.
+        joined: Number of states "split" or "merged" in the ground truth.
+        joined_found: Of `joined`, how many have the right labels and the right state.
+        sizes: Number of compared longest diameters.
         sizes_mm: Sum of their absolute differences, mm.
-        categories: Time points with a RECIST category.
-        categories_right: Those whose category is as from true links.
+        categories: Number of time points at which RECIST categories are compared.
+        categories_right: Of `categories`, how many equal the category that follows from the true links.
     """
 
     present: int = 0
@@ -58,11 +58,11 @@ class Scores:
     categories_right: int = 0
 
     def __add__(self, other: Scores) -> Scores:
-        """Over both."""
+        """The sums of both."""
         return Scores(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Scores)})
 
     def as_dict(self) -> dict[str, Any]:
-        """Counts and shares, ready for JSON; a share of nothing is None."""
+        """Counts and ratios, ready for JSON; a ratio with denominator 0 is None."""
 
         def share(part: float, whole: float) -> float | None:
             return part / whole if whole else None
@@ -80,10 +80,14 @@ class Scores:
 
 
 def score(patient: LongitudinalPatient, found: FollowUp) -> tuple[Scores, list[str]]:
-    """Compare with the truth.
+    """Compare a tracking result with the ground truth.
+
+    Args:
+        patient: The scans and the ground truth.
+        found: The tracking result.
 
     Returns:
-        The counts, and one sentence for each lesion and time point that is wrong.
+        The counts, and one sentence for each error.
     """
     times = range(len(patient.scans))
     identity = _identities(patient, found)
@@ -135,7 +139,7 @@ def score(patient: LongitudinalPatient, found: FollowUp) -> tuple[Scores, list[s
 
 
 def _identities(patient: LongitudinalPatient, found: FollowUp) -> list[str]:
-    """Which lesion of the answer each true lesion is, by its label where it is first seen."""
+    """The lesion in the result that corresponds to each true lesion, by its label at its first appearance."""
     result = []
     for own in patient.labels:
         first = next(k for k, labels in enumerate(own) if labels)
@@ -160,7 +164,7 @@ def _found_links(found: FollowUp) -> set[tuple[int, int, int, int]]:
 
 
 def _links(lesions: Sequence[Sequence[tuple[int, ...]]]) -> set[tuple[int, int, int, int]]:
-    """Earlier time point, its label, later time point, its label: of every two parts of one lesion."""
+    """All pairs of parts of one lesion at two time points: (earlier time point, label, later time point, label)."""
     return {
         (s, a, k, b)
         for own in lesions
@@ -172,7 +176,7 @@ def _links(lesions: Sequence[Sequence[tuple[int, ...]]]) -> set[tuple[int, int, 
 
 
 def _size_error(found: FollowUp, row: Observation, labels: Sequence[int], k: int) -> float:
-    """Between the longest diameter told and that of the true masks, mm; 0 where another lesion has the size."""
+    """Absolute difference between reported and true longest diameter, mm; 0 if none is reported or measurable."""
     sizes, scan = found.sizes(row), found.time_points[k].lesions
     if sizes is None or isinstance(scan, str):
         return 0.0
@@ -181,7 +185,7 @@ def _size_error(found: FollowUp, row: Observation, labels: Sequence[int], k: int
 
 
 def _categories(patient: LongitudinalPatient, found: FollowUp) -> list[bool]:
-    """Whether the RECIST category of each later time point is as from true links, for the largest lesions."""
+    """Whether the RECIST category of each later time point equals that from true links, for the largest lesions."""
     first = found.scans[0]
     assert isinstance(first, Candidates)
     at_baseline = [i for i, own in enumerate(patient.labels) if own[0]]
@@ -198,7 +202,7 @@ def _categories(patient: LongitudinalPatient, found: FollowUp) -> list[bool]:
 
 
 def _true_course(patient: LongitudinalPatient, scans: Sequence[Candidates | str], identity: Sequence[str]) -> Course:
-    """The truth in the form of an answer; lesions first seen later get numbers that no other has."""
+    """The ground truth in the form of a result; lesions that appear later get unique names."""
     course = Course()
     names = [
         name if own[0] else str(10_000 + i) for i, (name, own) in enumerate(zip(identity, patient.labels, strict=True))

@@ -1,4 +1,4 @@
-"""Shapes of lesions: lumpy balls with soft edges, the same at every size."""
+"""Shapes of simulated lesions: irregular balls with soft edges, of the same form at every size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Lump:
-    """One body of a lesion at one time.
+    """One connected part of a lesion at one time point.
 
     Attributes:
-        center: World RAS mm.
-        radius_mm: Mean radius.
-        shape_seed: Decides its form; equal seeds are the same form at every size.
+        center: (3,) centre, world RAS mm.
+        radius_mm: Mean radius, mm.
+        shape_seed: Seed of the form; equal seeds give the same form at every size.
     """
 
     center: tuple[float, float, float]
@@ -28,10 +28,13 @@ class Lump:
     shape_seed: int
 
     def depth(self, positions: Floats) -> Floats:
-        """How far inside the surface places lie along their radius, mm; negative outside.
+        """Depth of points below the surface, measured along the radius, mm; negative outside.
 
         Args:
             positions: (..., 3) world RAS mm.
+
+        Returns:
+            (...) float64, mm.
         """
         generator = np.random.default_rng([self.shape_seed, 7])
         axes = generator.uniform(0.82, 1.18, 3)
@@ -40,13 +43,13 @@ class Lump:
         distance = np.linalg.norm(away, axis=-1)
         direction = away / np.maximum(distance, 1e-9)[..., None]
         bumps = 1 + 0.06 * np.cos(direction @ waves.T + phases).sum(axis=-1)
-        stretch = np.maximum(np.linalg.norm(direction / axes, axis=-1), 0.5)  # no direction in the very middle
+        stretch = np.maximum(np.linalg.norm(direction / axes, axis=-1), 0.5)  # the direction is 0 at the centre
         reach = self.radius_mm * bumps / stretch
         return np.asarray(reach - distance)
 
 
 def box_around(grid: Grid, lump: Lump) -> tuple[slice, slice, slice] | None:
-    """The voxels that a lump can reach; None where the grid shows nothing of it."""
+    """Slices of the voxels that a lump can cover; None if it lies outside the grid."""
     corners = np.asarray(lump.center) + 1.8 * lump.radius_mm * np.array(
         [[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
     )
@@ -67,14 +70,14 @@ def _depths(grid: Grid, lump: Lump) -> tuple[tuple[slice, slice, slice], Floats]
 
 
 def draw(volume: Volume, lumps: list[tuple[Lump, float]]) -> Volume:
-    """Put lesions into a scan without noise.
+    """Draw lesions into a noise-free scan.
 
     Args:
-        volume: CT in HU.
-        lumps: Each with its HU.
+        volume: (X, Y, Z), CT in HU.
+        lumps: Parts of lesions, each with its HU.
 
     Returns:
-        Volume of float32; edges fade over the size of a voxel.
+        Volume of float32 on the same grid; edges are as wide as a voxel.
     """
     data = volume.data.astype(np.float32)
     soft = float(volume.grid.spacing.mean())
@@ -88,7 +91,15 @@ def draw(volume: Volume, lumps: list[tuple[Lump, float]]) -> Volume:
 
 
 def label_map(grid: Grid, lumps: list[tuple[Lump, int]]) -> Volume:
-    """Where lesions lie on a grid: each voxel whose centre is inside, by its number; int16."""
+    """Label map of lesions.
+
+    Args:
+        grid: Grid of the map.
+        lumps: Parts of lesions, each with its label.
+
+    Returns:
+        Volume of int16: the label where the centre of a voxel lies inside a part, else 0.
+    """
     data = np.zeros(grid.shape, dtype=np.int16)
     for lump, number in lumps:
         found = _depths(grid, lump)

@@ -1,4 +1,4 @@
-"""Where lesions can be: places in lungs and soft tissue that all scans show, far enough apart."""
+"""Positions for simulated lesions: in lungs and soft tissue, visible in all scans, and far enough apart."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from meddift_lab.longitudinal.fates import CLOSE_MM, Course
 
 Floats = NDArray[np.float64]
 
-#: Free space between the surfaces of lesions that are no neighbours, mm.
+#: Least distance between the surfaces of lesions that are not neighbours, mm.
 BETWEEN_MM = 8.0
-#: Distance of a lesion's surface from the skin, and from the border of the field of view, mm.
+#: Least distance of a lesion's surface from the skin, and from the border of the field of view, mm.
 SKIN_MM, RIM_MM = 6.0, 8.0
 
 
@@ -29,21 +29,23 @@ def choose_sites(
     shown: Callable[[Floats, float], NDArray[np.bool_]],
     hidden: Callable[[Floats], NDArray[np.bool_]] | None,
 ) -> Floats:
-    """A place on the first scan for every lesion.
+    """Choose the position of every lesion on the first scan.
 
     Args:
-        courses: The lesions.
-        anatomy: CT in HU without noise.
-        body: (X, Y, Z) bool on the same grid.
-        generator: Source of chance.
-        shown: Whether all scans show places, (N, 3) world RAS mm, with so many mm around them.
-        hidden: Whether the scan that leaves something out does not show places; None where there is none.
+        courses: The courses of the lesions.
+        anatomy: The first scan, CT in HU without noise.
+        body: (X, Y, Z) bool, mask of the body on the same grid.
+        generator: Source of randomness.
+        shown: Takes (N, 3) world RAS mm points on the first scan and a margin in mm; returns (N,) bool, which
+            points all scans show with this margin.
+        hidden: Takes (N, 3) world RAS mm points on the first scan; returns (N,) bool, which points only the
+            shortened scan does not show. None if there is no such scan.
 
     Returns:
         (N, 3) float64, world RAS mm.
 
     Raises:
-        NoCorrespondenceError: if there is no room.
+        NoCorrespondenceError: if there is not enough room.
     """
     from scipy import ndimage
 
@@ -80,14 +82,14 @@ def choose_sites(
 
 
 def _spots(pools: Sequence[NDArray[np.int64]], grid: Grid, generator: np.random.Generator, *, count: int) -> Floats:
-    """Candidates, from each pool as many."""
+    """Candidate positions, equally many from each pool of voxels; world RAS mm."""
     picks = [pool[generator.integers(0, len(pool), count // len(pools))] for pool in pools]
     voxels = np.concatenate(picks)
     return grid.index_to_world(voxels[generator.permutation(len(voxels))])
 
 
 def _beside(spot: Floats, count: int, generator: np.random.Generator) -> Floats:
-    """The spot, and one in any direction at the distance of neighbours."""
+    """The position, and another one at distance `CLOSE_MM` in a random direction, for two neighbours."""
     if count == 1:
         return spot[None]
     direction = generator.normal(size=3)

@@ -1,4 +1,4 @@
-"""Data sets: whatever their layout, they become `Case` objects.
+"""Readers of data sets; each layout is converted to `Case` objects.
 
 Names are loaded on first use (PEP 562).
 """

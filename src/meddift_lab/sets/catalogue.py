@@ -1,4 +1,4 @@
-"""Which data sets are known, how to get them, and under what terms."""
+"""The supported data sets, how to obtain them, and their terms of use."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Archive:
     """A file to download.
 
     Attributes:
-        url: Where it is.
-        name: Under which name it is kept.
-        sha256: Known hash, 64 hexadecimal digits; None where it is not known: then the one that was found is
-            written down and checked the next time.
+        url: Address of the file.
+        name: File name under which it is stored.
+        sha256: Expected hash, 64 hexadecimal digits; None if it is not known: then the hash of the first download
+            is recorded and checked the next time.
     """
 
     url: str
@@ -23,16 +23,16 @@ class Archive:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set.
+    """Description of a data set.
 
     Attributes:
-        name: For `--data`.
-        title: In words.
-        points: Kinds of points and how many.
+        name: Name for `--data`.
+        title: Title for display.
+        points: Kinds and numbers of points.
         licence: Terms of use.
-        source: Web page.
-        usage: What to give to `--data`.
-        archives: What `datasets fetch` downloads; none where a form has to be filled in, or nothing is needed.
+        source: Address of the web page.
+        usage: Value of `--data`, with placeholders.
+        archives: Files that `datasets fetch` downloads; empty if registration is required or no file is needed.
     """
 
     name: str
@@ -108,7 +108,7 @@ DATA_SETS: tuple[DataSet, ...] = (
         licence="CC BY 4.0",
         source="https://zenodo.org/records/3835682",
         usage="learn2reg:FOLDER",
-        # The challenge's own archive; that of Zenodo has another layout.
+        # The archive of the challenge itself; the one on Zenodo has another layout.
         archives=(Archive("https://cloud.imi.uni-luebeck.de/s/o7LyCbJCie8fQ3B/download", "LungCT.zip"),),
     ),
     DataSet(

@@ -27,12 +27,12 @@ class _Collection:
     """One of the two collections.
 
     Attributes:
-        name: Of the data set.
-        folder: Pattern of the folder of a case; everything else is looked for below it.
-        fixed: Pattern of the image in which points are given, and of its points.
-        moving: Likewise of the other.
-        shapes: Case -> voxels along x, y, z.
-        spacings: Case -> mm.
+        name: Name of the data set.
+        folder: Pattern of the folder of a case, in which the files are searched.
+        fixed: Patterns of the fixed image and of its points.
+        moving: Patterns of the moving image and of its points.
+        shapes: Case number -> number of voxels along x, y, z.
+        spacings: Case number -> voxel size along x, y, z, mm.
     """
 
     name: str
@@ -48,7 +48,7 @@ _PIXELS_4DCT = (0.97, 1.16, 1.15, 1.13, 1.10, 0.97, 0.97, 0.97, 0.97, 0.97)
 _SLICES_COPD = (121, 102, 126, 126, 131, 119, 112, 115, 116, 135)
 _PIXELS_COPD = (0.625, 0.645, 0.652, 0.590, 0.647, 0.633, 0.625, 0.586, 0.664, 0.742)
 
-#: Inhale is fixed in 4DCT (T00) and in COPDgene (iBH), as most papers have it.
+#: The inhale scan is fixed in 4DCT (T00) and in COPDgene (iBH), as in most papers.
 COLLECTIONS: Mapping[str, _Collection] = {
     "dirlab-4dct": _Collection(
         name="dirlab-4dct",
@@ -70,16 +70,19 @@ COLLECTIONS: Mapping[str, _Collection] = {
 
 
 def dirlab_cases(collection: str, folder: Path, *, orientation: str = "LPS") -> list[Case]:
-    """The cases of a collection that are in a folder, in whatever nesting they were unpacked.
+    """The cases of a collection that are found below a folder.
 
     Args:
         collection: "dirlab-4dct" or "dirlab-copd".
-        folder: Where they were unpacked.
-        orientation: Directions in which the stored axes grow. The files do not say it. Errors in mm do not depend on
-            it, but a method that knows anatomy does: look at one case with a viewer.
+        folder: Folder of the unpacked archives; subfolders are searched.
+        orientation: Directions of the stored axes, such as "LPS". The files do not contain it. Errors in mm do not
+            depend on it, but methods that rely on anatomy do, so check one case in a viewer.
+
+    Returns:
+        One case for each pair that was found.
 
     Raises:
-        MissingFileError: if there is no case, or one lacks a file.
+        MissingFileError: if there is no case, or a file of a case is missing.
         OptionsError: if the collection is unknown.
     """
     if collection not in COLLECTIONS:
@@ -99,15 +102,18 @@ def dirlab_cases(collection: str, folder: Path, *, orientation: str = "LPS") -> 
 def read_raw(
     path: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], *, orientation: str = "LPS"
 ) -> Volume:
-    """One raw image as a Volume in HU; voxel (0, 0, 0) lies at the origin of the world.
+    """Read a raw image as a Volume in HU; voxel (0, 0, 0) lies at the world origin.
 
-    Isolated absurd values (about 13 400) and padding are clipped to the range of CT, -1024 to 3071 HU.
+    Padding and isolated invalid values are clipped to the range of CT, -1024 to 3071 HU.
 
     Args:
         path: The .img file.
-        shape: Voxels along x, y, z.
-        spacing: mm along x, y, z.
-        orientation: Directions in which x, y, z grow.
+        shape: Number of voxels along x, y, z.
+        spacing: Voxel size along x, y, z, mm.
+        orientation: Directions of the x, y and z axes, such as "LPS".
+
+    Returns:
+        (X, Y, Z) Volume in HU.
 
     Raises:
         ImageError: if the size of the file does not fit the shape.
@@ -117,7 +123,7 @@ def read_raw(
         raise ImageError(f"{path} holds {data.size} voxels of 16 bits, {shape} would be {int(np.prod(shape))}")
     hounsfield = np.clip(data.reshape(shape[::-1]).T.astype(np.int32) - 1024, -1024, 3071).astype(np.int16)
     upright = Grid(shape, np.diag([*spacing, 1.0]))
-    # The grid whose reorientation is the upright one: same voxels, other names for the axes.
+    # The grid with the given axis directions: the voxels stay in their order, only the axes are renamed.
     axes, flips = Grid(shape, np.eye(4)).reoriented(orientation)[1:]
     if axes != (0, 1, 2):
         raise ImageError(f"the axes of DIR-Lab are left-right, back-front, feet-head; not {orientation!r}")
@@ -126,7 +132,7 @@ def read_raw(
 
 
 def _case(kind: _Collection, number: int, root: Path, orientation: str) -> Case:
-    """One case; its files are looked for now and read when it is loaded."""
+    """One case; its files are searched now and read when the case is loaded."""
     files = [_find(root, pattern.format(n=number)) for pattern in (*kind.fixed, *kind.moving)]
 
     def load() -> CaseData:
@@ -144,7 +150,7 @@ def _case(kind: _Collection, number: int, root: Path, orientation: str) -> Case:
 
 
 def _find(root: Path, pattern: str) -> Path:
-    """The first file below a folder whose name matches, whatever its case."""
+    """The first file below a folder whose name matches, ignoring upper and lower case."""
     wanted = re.compile(pattern, re.IGNORECASE)
     found = sorted(path for path in root.rglob("*") if path.is_file() and wanted.fullmatch(path.name))
     if not found:

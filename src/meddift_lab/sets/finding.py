@@ -1,4 +1,4 @@
-"""From what a user gives to `--data` to cases."""
+"""Finding the cases that the value of `--data` names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ def find_cases(data: str, *, split: str | None = None, orientation: str = "LPS")
     Args:
         data: `phantom-breathing`, `phantom-sliding`, `deformed:SCAN`, `deformed-sliding:SCAN`,
             `deformed-mr:SCAN[,SCAN]`, `deformed-abdomen:SCAN`, `pairs:FILE.csv`, `learn2reg:FOLDER`,
-            `dirlab-4dct:FOLDER`, `dirlab-copd:FOLDER`; or a path that says what it is: a `.csv`, or a folder with
-            `*_dataset.json`.
-        split: Which list of pairs of a Learn2Reg data set.
-        orientation: Directions of the axes of DIR-Lab's raw images.
+            `dirlab-4dct:FOLDER`, `dirlab-copd:FOLDER`; or the path of a `.csv` or of a folder with a
+            `*_dataset.json`, whose type is recognised.
+        split: Name of the list of pairs in a Learn2Reg data set; None = the first one, see `learn2reg_cases`.
+        orientation: Directions of the axes of DIR-Lab's raw images, see `dirlab_cases`.
+
+    Returns:
+        The cases, not loaded yet.
 
     Raises:
         OptionsError: if it is none of these.
-        MissingFileError: if the path is not there.
+        MissingFileError: if the path does not exist.
         MeddiftError: if the data set is malformed.
     """
     kind, colon, rest = data.partition(":")
@@ -60,7 +63,7 @@ def find_cases(data: str, *, split: str | None = None, orientation: str = "LPS")
 
 
 def _deformed(kind: str, scans: list[Path]) -> list[Case]:
-    """Copies of a user's scans."""
+    """Cases made by deforming the given scans."""
     from meddift_lab.sets.synthetic import deformed_copies, deformed_mr, mr_like_abdomens
 
     for scan in scans:

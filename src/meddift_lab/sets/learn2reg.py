@@ -1,4 +1,4 @@
-"""The layout of the Learn2Reg challenge (LungCT, NLST and others), and how the challenge itself measures.
+"""Data sets in the layout of the Learn2Reg challenge (LungCT, NLST and others), and the TRE as it computes it.
 
 `NAME_dataset.json` lists pairs of images; points, masks and labels lie beside the images in folders of the same
 split (`imagesTr` -> `keypointsTr`, `landmarksTr`, `masksTr`, `labelsTr`) under the same name. Points are CSV without
@@ -18,16 +18,19 @@ from meddift.errors import MissingFileError, OptionsError, PointsError
 from meddift.points import Points
 from meddift_lab.running.case import Case, CaseData, PointSet
 
-#: Lists of pairs that a data set may have, in the order of preference.
+#: Names of the lists of pairs in a data set, in order of preference.
 SPLITS = ("registration_val", "training_paired_images", "registration_test", "test_paired_images")
 
 
 def learn2reg_cases(folder: Path, *, split: str | None = None) -> list[Case]:
-    """The cases of a data set that have points.
+    """The cases of a data set for which points exist.
 
     Args:
-        folder: Holds one `*_dataset.json`.
-        split: Which list of pairs; None takes the first of `SPLITS` that is there.
+        folder: Folder with one `*_dataset.json`.
+        split: Name of the list of pairs; None = the first of `SPLITS` that exists.
+
+    Returns:
+        One case for each pair with points, not loaded yet.
 
     Raises:
         MissingFileError: if there is no `*_dataset.json`.
@@ -62,13 +65,13 @@ def challenge_tre(
 ) -> NDArray[np.float64]:
     """TRE as the evaluation of the challenge computes it from a submitted field.
 
-    norm((fixed + d(fixed) - moving) * spacing of the moving scan), d by cubic interpolation.
+    It is norm((fixed + d(fixed) - moving) * moving_spacing), with d interpolated by cubic splines.
 
     Args:
-        displacement: (X, Y, Z, 3) voxels, on the fixed grid.
-        fixed: (N, 3) voxels counted from 0.
-        moving: (N, 3) voxels counted from 0.
-        moving_spacing: (3,) mm.
+        displacement: (X, Y, Z, 3) displacement field in voxels, on the fixed grid.
+        fixed: (N, 3) fixed points, voxel indices counted from 0.
+        moving: (N, 3) moving points, voxel indices counted from 0.
+        moving_spacing: (3,) voxel size of the moving scan, mm.
 
     Returns:
         (N,) float64, mm.
@@ -80,7 +83,7 @@ def challenge_tre(
     return np.asarray(np.linalg.norm((start + moved - goal) * np.asarray(moving_spacing), axis=1))
 
 
-#: Kind of points -> name of its folder, without the split.
+#: Kind of points -> name of its folder without the suffix of the split.
 _POINTS = {"landmarks": "landmarks", "keypoints": "keypoints"}
 
 
@@ -109,7 +112,7 @@ def _case(data_set: str, images: tuple[Path, Path]) -> Case:
 
 
 def _beside(images: tuple[Path, Path], kind: str) -> tuple[Path, Path] | None:
-    """Files of another kind under the same names, if both are there."""
+    """The files of another kind that belong to both images; None if one of them is missing."""
     suffix = ".csv" if kind in _POINTS else ".nii.gz"
     files = []
     for image in images:
@@ -123,7 +126,7 @@ def _stem(path: Path) -> str:
 
 
 def _origin(files: list[Path]) -> dict[str, Any]:
-    """Names, sizes and times of files: if they stay, so does the case."""
+    """Names, sizes and modification times of files, by which changes are detected."""
     return {
         str(file.resolve()): [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else None
         for file in files

@@ -1,4 +1,4 @@
-"""`pairs.csv`: any pairs of scans with points, one pair a line.
+"""Pairs of scans with points, listed in a `pairs.csv` with one pair per line.
 
 Columns: `fixed`, `moving` (scans), `fixed_points`, `moving_points`; and if wanted `id`, `kind` (one of the kinds of
 points), `truth` (how the true places were found, for the report), `points_space` (lps, ras, voxel, voxel1: for
@@ -21,14 +21,17 @@ OPTIONAL = ("id", "kind", "truth", "points_space", "fixed_mask", "fixed_labels",
 
 
 def pairs_from_csv(path: Path) -> list[Case]:
-    """The pairs of a `pairs.csv`.
+    """Read the pairs of a `pairs.csv`.
 
     Args:
-        path: The file.
+        path: Path of the file.
+
+    Returns:
+        One case for each pair, not loaded yet.
 
     Raises:
-        MissingFileError: if it, or a file that it names, is not there.
-        PointsError: if a column is missing or unknown, or a line makes no sense; the message names the line.
+        MissingFileError: if the file, or a file that it names, does not exist.
+        PointsError: if a column is missing or unknown, or a line is invalid; the message names the line.
     """
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}")
@@ -57,7 +60,7 @@ def pairs_from_csv(path: Path) -> list[Case]:
 
 
 def _case(path: Path, name: str, rows: list[tuple[int, dict[str, str]]]) -> Case:
-    """The lines of one pair as a case."""
+    """Make a case from the lines of one pair."""
     if not all(letter.isalnum() or letter in "-_. " for letter in name) or name.startswith("."):
         raise PointsError(f"{path}, line {rows[0][0]}: {name!r} cannot be part of a file name; use letters and digits")
     first = rows[0][1]
@@ -106,7 +109,7 @@ def _case(path: Path, name: str, rows: list[tuple[int, dict[str, str]]]) -> Case
 
 
 def _paired(kind: str, fixed: Points, moving: Points, how: str, where: str) -> PointSet:
-    """Points that belong to each other: by label where both have the same labels, else row by row."""
+    """Match fixed and moving points by label if both have the same labels, else by row."""
     from meddift.pipeline.accuracy import align_truth
 
     try:

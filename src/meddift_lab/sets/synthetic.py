@@ -1,4 +1,4 @@
-"""Pairs with exact truth: drawn chests, and a scan of the user's that is deformed by a known transform."""
+"""Cases with exact ground truth: phantoms, and scans of the user deformed by a known transform."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from meddift.points import Points
 from meddift_lab import synthetic
 from meddift_lab.running.case import Case, CaseData, PointSet
 
-#: Name of the drawn breathing chests, and how many there are.
+#: Name of the data set of breathing phantoms, and its number of cases.
 PHANTOM_BREATHING, PHANTOM_CASES = "phantom-breathing", 10
 #: Seed of the first case; case i has seed FIRST_SEED + i.
 FIRST_SEED = 1000
-#: Points of a phantom.
+#: Number of points of a phantom.
 PHANTOM_POINTS = 100
 #: Descent of the diaphragm in the first and the last case, mm; linear in between.
 SHALLOW_MM, DEEP_MM = 20.0, 40.0
 
 #: Descent of the diaphragm in the deformed copies of one scan, mm: one case each.
 DEFORMED_MM = (10.0, 20.0, 30.0, 40.0)
-#: Points of each kind in a deformed scan.
+#: Number of points of each kind in a deformed scan.
 DEFORMED_POINTS = 60
 #: Sliding of the lungs in the copies of a scan, mm: one case each; the diaphragm descends by `SLIDING_BREATH_MM`.
 SLIDING_MM, SLIDING_BREATH_MM = (10.0, 15.0, 20.0, 30.0), 15.0
-#: Drawn chests with sliding lungs.
+#: Number of phantoms with sliding lungs.
 SLIDING_PHANTOMS = 4
-#: Thickness of the slices of both scans in the copies of an MR scan, mm: one case each.
+#: Slice thickness of the fixed and the moving scan in the copies of an MR scan, mm: one case each.
 MR_THICKNESS_MM = ((1.0, 3.0), (3.0, 3.0), (3.0, 4.0))
 #: Descent of the diaphragm in the MR-like copies of an abdominal CT, mm: one case each.
 ABDOMEN_MM = (10.0, 20.0, 30.0)
@@ -42,10 +42,13 @@ def phantom_amplitude_mm(number: int) -> float:
 
 
 def phantom_breathing(*, sliding: bool = False) -> list[Case]:
-    """Drawn chests with their breathing, shifted follow-ups; the same everywhere and for everyone.
+    """Phantoms with simulated follow-up scans after breathing and repositioning; seeds are fixed.
 
     Args:
-        sliding: Whether the lungs slide along the wall, by `SLIDING_MM`; then there are four, else ten.
+        sliding: Whether the lungs slide along the chest wall, by `SLIDING_MM`.
+
+    Returns:
+        `SLIDING_PHANTOMS` cases with sliding, `PHANTOM_CASES` without.
     """
 
     def load(number: int) -> CaseData:
@@ -77,13 +80,17 @@ def phantom_breathing(*, sliding: bool = False) -> list[Case]:
 
 
 def deformed_copies(scan: Path, *, sliding: bool = False) -> list[Case]:
-    """Deformed, shifted, newly scanned copies of one chest CT, with points on vessels and anywhere in the body.
+    """Deformed copies of one chest CT with simulated acquisition, with points on vessels and in the body.
 
-    A copy keeps the texture of its original, so errors are smaller than between two real scans.
+    A copy has the texture of its original, so errors are smaller than between two real scans.
 
     Args:
-        scan: A CT of the chest.
-        sliding: Whether the lungs slide along the wall, by `SLIDING_MM`, instead of breathing ever deeper.
+        scan: Path of a chest CT.
+        sliding: If True, the lungs slide along the chest wall by `SLIDING_MM`, with the same breathing in all cases;
+            otherwise the cases differ in the depth of breathing, `DEFORMED_MM`.
+
+    Returns:
+        The cases, not made yet.
     """
 
     def load(number: int, amplitude_mm: float, sliding_mm: float) -> CaseData:
@@ -132,11 +139,14 @@ def deformed_copies(scan: Path, *, sliding: bool = False) -> list[Case]:
 
 
 def deformed_mr(fixed: Path, moving: Path) -> list[Case]:
-    """Copies of two MR scans of one patient, of equal or of different contrast, one of them moved and deformed.
+    """Pairs from two MR scans of one patient, of equal or different contrast, one of which is deformed.
 
     Args:
-        fixed: The scan in which points are given.
-        moving: What is deformed: the same scan, or another contrast in the same world.
+        fixed: Path of the fixed scan.
+        moving: Path of the scan to be deformed: the same scan, or another contrast in the same world frame.
+
+    Returns:
+        The cases, not made yet.
     """
 
     def load(number: int) -> CaseData:
@@ -166,10 +176,13 @@ def deformed_mr(fixed: Path, moving: Path) -> list[Case]:
 
 
 def mr_like_abdomens(scan: Path) -> list[Case]:
-    """An abdominal CT with the signal of every tissue drawn anew, breathing: as an MR of the liver would.
+    """MR-like pairs simulated from an abdominal CT, with breathing; see `like_mr`.
 
     Args:
-        scan: A CT of the abdomen, the liver in its upper half.
+        scan: Path of an abdominal CT with the liver in its upper half.
+
+    Returns:
+        The cases, not made yet.
     """
 
     def load(number: int) -> CaseData:
@@ -213,7 +226,7 @@ def _stem(scan: Path) -> str:
 
 
 def _file(scan: Path) -> dict[str, object]:
-    """What tells a file from a changed one."""
+    """Path, size and modification time of a file, by which changes are detected."""
     status = scan.stat() if scan.exists() else None
     return {
         "path": str(scan.resolve()),
@@ -224,7 +237,7 @@ def _file(scan: Path) -> dict[str, object]:
 
 @cache
 def _code_digest() -> str:
-    """sha256 of the code that makes pairs: scans of other code are made anew."""
+    """sha256 of the code that makes pairs; stored scans are made again when it changes."""
     digest = hashlib.sha256()
     for path in sorted(Path(synthetic.__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
