@@ -1,4 +1,4 @@
-"""The demo of lesions over time: a drawn patient at three dates, followed, beside the truth."""
+"""The demo of lesion tracking: a simulated patient with three scans, tracked and compared with the ground truth."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from meddift.volume import Volume
 
 
-#: Field of view of the drawn chest, mm: lower than a whole one, so that the demo is soon done.
+#: Field of view of the drawn chest along R, A and S, mm; smaller than a whole chest to keep the demo short.
 SIZE_MM = (340.0, 260.0, 230.0)
 #: Names of the time points.
 NAMES = ("baseline", "first", "second")
-#: Names of the drawn patient's files: table, targets, truth, results.
+#: Names of the files of the patient: table of time points, target lesions, ground truth, folder of results.
 TABLE, TARGETS, TRUTH, RESULTS = "patient.csv", "targets.csv", "truth.tsv", "results"
 
 
 @dataclass(frozen=True, eq=False)
 class FollowUpDemo:
-    """What the demo did.
+    """Results of the demo.
 
     Attributes:
-        patient: The scans and the truth.
-        found: What `meddift track` says.
-        scores: How much of it is right.
-        wrong: What is not, one sentence each.
-        seconds: How long all of it took.
-        files: Path -> what it is.
+        patient: The scans and the ground truth.
+        found: The tracking result.
+        scores: Scores of the result against the ground truth.
+        wrong: One sentence for each error.
+        seconds: Duration of the whole demo, s.
+        files: Path -> description of the file.
     """
 
     patient: LongitudinalPatient
@@ -60,18 +60,21 @@ class FollowUpDemo:
 def run_follow_up_demo(
     matcher: Matcher, out: Path, *, seed: int = 1, scan: Volume | None = None, on_progress: Progress | None = None
 ) -> FollowUpDemo:
-    """Draw a patient with lesions that grow, shrink, go, come, split, merge and leave the field of view; follow them.
+    """Simulate a patient whose lesions grow, shrink, disappear, appear, split, merge or leave the view; track them.
 
     Args:
-        matcher: The engine.
-        out: Folder for scans, masks, tables, truth and results.
-        seed: Another seed, another patient.
-        scan: A CT of the chest to draw lesions into; None draws a chest as well.
-        on_progress: Called as work goes on.
+        matcher: The matcher with its model.
+        out: Output folder for scans, masks, tables, ground truth and results; created if it does not exist.
+        seed: Seed of the patient; equal seeds give equal patients.
+        scan: Chest CT in HU into which lesions are drawn; None = a drawn chest.
+        on_progress: Called with the current stage and the share of the work that is done, 0 to 1.
+
+    Returns:
+        The patient, the result and its scores.
 
     Raises:
-        OutputError: if something cannot be written.
-        MeddiftError: if the model is not on this machine.
+        OutputError: if a file cannot be written.
+        MeddiftError: if the model is not installed.
     """
     from meddift.io import write_volume
     from meddift.tracking.run import track
@@ -111,13 +114,13 @@ def run_follow_up_demo(
 
 
 def _targets(patient: LongitudinalPatient) -> str:
-    """The first five lesions of the first scan."""
+    """Table of the target lesions, the first five of the first scan."""
     labels = [own[0][0] for own in patient.labels if own[0]]
     return "\n".join(["label,kind,organ", *(f"{label},target," for label in labels[:5])]) + "\n"
 
 
 def _truth(patient: LongitudinalPatient) -> str:
-    """Labels and states of each lesion at every time point."""
+    """Table of the true labels and states of each lesion at every time point."""
     rows = ["lesion\tfate\ttimepoint\tlabel\tstate\tx_ras\ty_ras\tz_ras"]
     for i, own in enumerate(patient.labels):
         for k, labels in enumerate(own):

@@ -1,4 +1,4 @@
-"""Methods that are compared, each behind one protocol: fixed, moving, points -> points.
+"""The compared methods, which share one protocol: fixed scan, moving scan, fixed points -> moving points.
 
 Importing this package loads none of them; each is imported only in the process that runs it.
 """

@@ -30,11 +30,11 @@ def syn(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str,
         outprefix=str(work / "ants-"),
         random_seed=settings["seed"],
     )
-    # ANTs resamples with these transforms in this order, so it takes fixed points to moving points with them too.
+    # ANTs resamples the moving image with these transforms in this order, so they map fixed points to moving points.
     files = list(found["fwdtransforms"])
     table = pd.DataFrame(flip_ras_lps(points), columns=["x", "y", "z"])
     moved = ants.apply_transforms_to_points(3, table, files)
     positions = flip_ras_lps(moved[["x", "y", "z"]].to_numpy())
-    # The list stands as ITK's queue does: what is applied to points first comes first.
+    # In the list of ANTs, as in `CompositeTransform`, the transform that is applied to points first comes first.
     transform = CompositeTransform(tuple(read_transform(Path(file)) for file in files))
     return Answer(positions, lambda grid: sampled(transform, grid))

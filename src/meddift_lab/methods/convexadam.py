@@ -1,7 +1,7 @@
 """ConvexAdam with MIND features (package convexAdam): Siebert et al. 2024, doi:10.1109/TMI.2024.3462248.
 
-It needs both scans on one grid, at the resolution of Learn2Reg's data, and some overlap: the moving scan is read
-through SimpleITK's affine on the fixed grid, at voxels of 2 mm where those of the scan are smaller.
+It needs overlapping scans on one grid, at a resolution similar to that of Learn2Reg's data: the moving scan is first
+resampled onto the fixed grid with SimpleITK's affine registration, with voxels of at least 2 mm.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SETTINGS: Mapping[str, Any] = {
 
 
 def convexadam(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Coupled convex optimisation, then Adam."""
+    """Register by coupled convex optimisation, followed by Adam instance optimisation."""
     import torch
     from convexAdam.convex_adam_MIND import convex_adam_pt
 
@@ -58,7 +58,7 @@ def convexadam(fixed: Volume, moving: Volume, points: Floats, *, settings: Mappi
         device=torch.device("cpu"),
         **options,
     )
-    # (X, Y, Z, 3) in voxels, fixed to moving: linear in the index, so displacements go through the grid's linear part.
+    # (X, Y, Z, 3) in voxels, fixed to moving; the linear part of the grid's affine converts displacements to mm.
     world = grid.index_to_world(np.asarray(shifts, dtype=np.float64)) - grid.index_to_world(np.zeros(3))
     field = DisplacementField(np.ascontiguousarray(np.moveaxis(world, -1, 0), dtype=np.float32), grid)
     transform = CompositeTransform((field, affine))

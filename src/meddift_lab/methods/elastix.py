@@ -21,7 +21,7 @@ from meddift.points import Points
 from meddift.volume import Volume
 from meddift_lab.methods.answer import Answer, Floats
 
-#: What all stages of Par0011 share.
+#: Parameters that all stages of Par0011 share.
 _PAR0011: Mapping[str, Any] = {
     "FixedInternalImagePixelType": "float",
     "MovingInternalImagePixelType": "float",
@@ -84,10 +84,11 @@ PAR0011_FINE: Mapping[str, Any] = {
 
 
 def elastix(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Run stages one after the other; each starts from the one before.
+    """Run registration stages one after another, each starting from the result of the previous one.
 
-    `settings["stages"]` holds names of elastix's default parameter maps, or parameter maps; `settings["lung_mask"]`
-    numbers of stages that sample the lungs of the fixed scan only (none where no lungs are found).
+    `settings["stages"]` lists the stages, each a parameter map or the name of a default parameter map of elastix;
+    `settings["lung_mask"]` lists the numbers of stages, counted from 0, that sample the lungs of the fixed scan only.
+    If no lungs are found, no stage uses a mask.
     """
     import itk
 
@@ -107,7 +108,7 @@ def elastix(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[
     moved = _move_points(images[1], found, points, work)
 
     def field(grid: Grid) -> DisplacementField:
-        """Elastix writes the field on the grid of the fixed scan."""
+        """Elastix writes the field on the grid of the fixed scan; it is resampled if another grid is requested."""
         image = itk.transformix_deformation_field(images[1], found, output_directory=str(work))
         values = np.asarray(itk.array_view_from_image(image)).transpose(3, 2, 1, 0).astype(np.float32)
         values[:2] *= -1.0  # LPS to RAS
@@ -122,7 +123,7 @@ def elastix(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[
 
 
 def _run_stage(images: Sequence[Any], stage: Any, before: Any, mask: Any, folder: Path) -> Any:
-    """One registration; returns the parameter object of all stages up to it."""
+    """Run one stage; returns the parameter object of all stages up to and including it."""
     import itk
 
     folder.mkdir()
@@ -144,7 +145,7 @@ def _run_stage(images: Sequence[Any], stage: Any, before: Any, mask: Any, folder
     result = method.GetTransformParameterObject()
     if before is None:
         return result
-    # A result names its own stage only: put those before it in front, so that transformix composes them all.
+    # The result contains its own stage only: prepend the previous stages, so that transformix composes all of them.
     whole = itk.ParameterObject.New()
     for number in range(before.GetNumberOfParameterMaps()):
         whole.AddParameterMap(before.GetParameterMap(number))
@@ -153,7 +154,7 @@ def _run_stage(images: Sequence[Any], stage: Any, before: Any, mask: Any, folder
 
 
 def _move_points(moving: Any, parameters: Any, points: Floats, work: Path) -> Floats:
-    """Points by transformix, which reads and writes files only."""
+    """Transform points by transformix, which reads and writes files only."""
     import itk
 
     folder = work / "points"
@@ -172,5 +173,5 @@ def _move_points(moving: Any, parameters: Any, points: Floats, work: Path) -> Fl
 
 
 def _texts(value: Any) -> list[str]:
-    """A parameter as elastix keeps it: a list of texts."""
+    """A parameter in the form that elastix uses: a list of strings."""
     return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]

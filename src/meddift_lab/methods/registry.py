@@ -1,4 +1,4 @@
-"""All methods, in the order of tables."""
+"""The registry of all methods, in the order of the tables."""
 
 from __future__ import annotations
 
@@ -161,10 +161,16 @@ METHODS: tuple[Method, ...] = (
 
 
 def find_methods(names: Sequence[str] | None) -> tuple[Method, ...]:
-    """Methods by name, in the order of tables; all of them if None.
+    """Find methods by name.
+
+    Args:
+        names: Names of methods; None = all.
+
+    Returns:
+        The methods in the order of the tables.
 
     Raises:
-        OptionsError: if there is none of a name.
+        OptionsError: if a name is unknown.
     """
     if names is None:
         return METHODS

@@ -1,4 +1,4 @@
-"""What costs nothing: not moving at all, and moving everything by one vector."""
+"""Baselines: no displacement, and one translation of all points."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from meddift_lab.methods.answer import Answer, Floats
 
 
 def identity(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Every point stays where it is."""
+    """Return every point unchanged, in world coordinates."""
     return Answer(points.copy())
 
 
 def translation(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Every point moves as the middle of the scans does: of the field of view, or of the mass above air."""
+    """Translate every point by the offset between the centres of the scans.
+
+    `settings["middle"]` is "field of view" for the centres of the grids; otherwise the centres of mass are used.
+    """
     if settings["middle"] == "field of view":
         start, goal = fixed.grid.center, moving.grid.center
     else:
@@ -33,7 +36,7 @@ def translation(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapp
 
 
 def _centre_of_mass(volume: Volume) -> Floats:
-    """World RAS mm; the weight of a voxel is its intensity above the least one."""
+    """(3,) centre of mass, world RAS mm; the weight of a voxel is its intensity above the minimum."""
     weight = volume.data.astype(np.float64)
     weight -= weight.min()
     total = float(weight.sum())

@@ -19,7 +19,7 @@ from meddift.registration import sampled
 from meddift.volume import Volume
 from meddift_lab.methods.answer import Answer, Floats
 
-_NAME = Path("the transform of SimpleITK")  # in messages
+_NAME = Path("the transform of SimpleITK")  # shown in error messages
 
 #: 60_Registration_Introduction, with an affine instead of a rigid transform.
 AFFINE: Mapping[str, Any] = {
@@ -59,12 +59,12 @@ DEMONS: Mapping[str, Any] = {
 
 
 def affine(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Affine by mutual information."""
+    """Affine registration by Mattes mutual information."""
     return _answer(fit_affine(*as_images(fixed, moving), settings), points)
 
 
 def bspline(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Free-form deformation of cubic B-splines on a coarse grid, after an affine."""
+    """Affine registration followed by a free-form deformation with cubic B-splines on a coarse control grid."""
     import SimpleITK as sitk  # noqa: N813
 
     images = as_images(fixed, moving)
@@ -82,7 +82,7 @@ def bspline(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[
 
 
 def demons(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[str, Any], work: Path) -> Answer:
-    """Multi-resolution demons with a displacement at every voxel, after an affine."""
+    """Affine registration followed by multi-resolution demons with a dense displacement field."""
     import SimpleITK as sitk  # noqa: N813
 
     images = as_images(fixed, moving)
@@ -101,7 +101,7 @@ def demons(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapping[s
 
 
 def fit_affine(fixed: Any, moving: Any, settings: Mapping[str, Any]) -> Any:
-    """A SimpleITK affine, LPS, fixed points to moving points, from two float images."""
+    """Fit a SimpleITK affine from fixed to moving points, LPS mm, to two float images."""
     import SimpleITK as sitk  # noqa: N813
 
     start = sitk.CenteredTransformInitializer(
@@ -124,12 +124,12 @@ def as_images(fixed: Volume, moving: Volume) -> tuple[Any, Any]:
 
 
 def as_transform(transform: Any) -> Transform:
-    """A SimpleITK transform, LPS, as one of ours, RAS."""
+    """Convert a SimpleITK transform, LPS, to a meddift transform, RAS."""
     return from_records(to_records(ItkTransform(transform), _NAME), _NAME)
 
 
 def _framework(settings: Mapping[str, Any]) -> Any:
-    """What all stages share."""
+    """A registration method with the settings that all stages share."""
     import SimpleITK as sitk  # noqa: N813
 
     method = sitk.ImageRegistrationMethod()
@@ -141,7 +141,7 @@ def _framework(settings: Mapping[str, Any]) -> Any:
 
 
 def _sample(method: Any, settings: Mapping[str, Any]) -> None:
-    """Random voxels; with a seed, since the notebooks' own (the clock) would give another answer each time."""
+    """Sample random voxels, with a fixed seed for reproducibility; the notebooks seed with the clock."""
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(settings["sampling"], settings["seed"])
 
@@ -156,7 +156,7 @@ def _descend(method: Any, settings: Mapping[str, Any]) -> None:
 
 
 def _answer(transform: Any, points: Floats) -> Answer:
-    """Points by ITK's own point transform, and the field if it is wanted."""
+    """Transform points with ITK's point transform, and provide the field on request."""
     mapped = as_transform(transform)
 
     def field(grid: Grid) -> DisplacementField:
@@ -173,7 +173,7 @@ def _answer(transform: Any, points: Floats) -> Answer:
 
 
 def _itk_field(transform: Any, grid: Grid, *, double: bool = False) -> Any:
-    """A SimpleITK transform sampled by ITK at the voxel centres of a grid."""
+    """The displacement field of a SimpleITK transform, sampled by ITK at the voxel centres of a grid."""
     import SimpleITK as sitk  # noqa: N813
 
     like = Volume(np.zeros(grid.shape, dtype=np.uint8), grid).to_sitk()

@@ -1,4 +1,4 @@
-"""uniGradICON (package unigradicon; Tian et al. 2024, arXiv 2403.05780), with weights that are on this machine."""
+"""uniGradICON (package unigradicon; Tian et al. 2024, arXiv 2403.05780), with weights from a local file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from meddift.io import read_transform, write_volume
 from meddift.volume import Volume
 from meddift_lab.methods.answer import Answer, Floats
 
-#: Names the file of the weights; the package itself would download them, which an evaluation never does.
+#: Environment variable with the path of the weights; an evaluation never downloads them, as the package itself would.
 VARIABLE = "UNIGRADICON_WEIGHTS"
 
 
 def lacking_weights() -> str | None:
-    """Why it cannot run."""
+    """The reason why the weights cannot be used; None if they can."""
     path = os.environ.get(VARIABLE, "")
     if not path:
         return f"its weights are not on this machine: set {VARIABLE} to the file Step_2_final.trch of its release"
@@ -36,7 +36,7 @@ def unigradicon(fixed: Volume, moving: Volume, points: Floats, *, settings: Mapp
         write_volume(Volume(volume.data.astype(np.float32), volume.grid), work / f"{name}.nrrd")
         images.append(preprocess(itk.imread(str(work / f"{name}.nrrd"), itk.F), "ct"))
     network = get_unigradicon(weights_location=os.environ[VARIABLE])
-    # The transform of the first image resampled onto the second is called AB: it takes points of B to A.
+    # icon_registration names transforms by resampling: phi_AB resamples A onto B and takes points of B to A.
     _, back = register_pair(network, *images, finetune_steps=settings["finetune_steps"])
     itk.transformwrite([back], str(work / "transform.h5"))
     return Answer(read_transform(work / "transform.h5").apply(points))

@@ -1,3 +1,3 @@
-"""Errors of points and regularity and overlap of fields, as the challenges of the field report them."""
+"""Metrics of registration as challenges report them: point errors, field regularity and label overlap."""
 
 __all__: list[str] = []

@@ -13,13 +13,13 @@ from meddift.volume import Volume
 
 @dataclass(frozen=True)
 class Overlap:
-    """How well one label agrees.
+    """Overlap of one label in two label maps.
 
     Attributes:
-        label: Its number.
-        dice: 0 to 1.
+        label: Value of the label.
+        dice: Dice coefficient, 0 to 1.
         hd95_mm: 95th percentile of the distances between both surfaces, the larger of the two directions, mm; None
-            where the warped label is empty.
+            if the warped label is empty.
     """
 
     label: int
@@ -28,27 +28,27 @@ class Overlap:
 
 
 def measure_overlap(fixed: Volume, warped: Volume) -> tuple[Overlap, ...]:
-    """Dice and HD95 of every label of the fixed map but 0.
+    """Dice and HD95 of every label of the fixed map except 0.
 
     Args:
-        fixed: (X, Y, Z) integers.
-        warped: The moving map on the same grid, see `meddift.registration.warp_labels`.
+        fixed: (X, Y, Z) integer labels.
+        warped: The moving labels on the same grid, see `meddift.registration.warp_labels`.
 
     Returns:
-        One row a label that the fixed map has, smallest first.
+        One entry for each label of the fixed map, in ascending order.
 
     Raises:
         GeometryError: if the two lie on different grids.
     """
     if not fixed.grid.same_as(warped.grid):
         raise GeometryError(f"label maps on different grids cannot be compared: {fixed.grid!r}, {warped.grid!r}")
-    with warnings.catch_warnings():  # of MONAI's own parts that MONAI will change
+    with warnings.catch_warnings():  # deprecation warnings about MONAI's own internals
         warnings.simplefilter("ignore")
         return tuple(_measure_label(fixed, warped, int(label)) for label in np.unique(fixed.data) if label != 0)
 
 
 def _measure_label(fixed: Volume, warped: Volume, label: int) -> Overlap:
-    """One label of two maps on the same grid."""
+    """Overlap of one label in two maps on the same grid."""
     import torch
     from monai.metrics import compute_dice, compute_hausdorff_distance
 

@@ -1,4 +1,7 @@
-"""How smooth a dense transform is, on the voxels that the challenge counts: SDlogJ in both usages, and folding."""
+"""Regularity of a displacement field: SDlogJ in both common definitions, and folding.
+
+The voxels that count are those of the Learn2Reg evaluation.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,23 @@ from meddift.geometry import DisplacementField
 from meddift.registration.jacobian import folding, jacobian_determinant, sd_log_jacobian
 from meddift.volume import Volume
 
-#: Voxels left out on each side of the grid, as the challenge does.
+#: Number of voxels excluded on each side of the grid, as in the Learn2Reg evaluation.
 CROP = 2
-#: What the challenge adds to determinants before it takes their logarithm.
+#: Constant that the Learn2Reg evaluation adds to determinants before it takes their logarithm.
 CHALLENGE_OFFSET = 3.0
 
 
 @dataclass(frozen=True)
 class Regularity:
-    """Smoothness of a displacement field.
+    """Regularity of a displacement field.
 
     Attributes:
         sdlogj: Standard deviation of log(det), det clipped to 1e-9..1e9: what most papers mean by SDlogJ.
-        sdlogj_plus3: Of log(det + 3), clipped likewise: what the evaluation of Learn2Reg computes. The two must
-            not be compared with each other.
-        folding: Share, 0 to 1, of voxels with det <= 0.
-        voxels: Number of voxels that count.
-        mask: Which voxels count, in words.
+        sdlogj_plus3: Standard deviation of log(det + 3), clipped in the same way, as in the evaluation of Learn2Reg.
+            The two values must not be compared with each other.
+        folding: Fraction, 0 to 1, of voxels with det <= 0.
+        voxels: Number of voxels that are evaluated.
+        mask: Description of the mask of these voxels.
     """
 
     sdlogj: float
@@ -36,17 +39,17 @@ class Regularity:
     mask: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The attributes as a dictionary, ready for JSON."""
         return asdict(self)
 
 
 def measure_regularity(field: DisplacementField, *, mask: Volume | None = None, mask_name: str = "") -> Regularity:
-    """Smoothness of a field, where it counts.
+    """Measure the regularity of a field inside a mask.
 
     Args:
-        field: On the grid of the fixed scan.
-        mask: Which voxels of that grid count; all of them if None.
-        mask_name: The mask in words, for the report.
+        field: Displacement field on the grid of the fixed scan.
+        mask: Mask of the voxels to evaluate, on the same grid; None = all voxels.
+        mask_name: Description of the mask for the report.
 
     Raises:
         GeometryError: if the mask lies on another grid, leaves no voxel, or the grid is too small.

@@ -1,4 +1,4 @@
-"""Numbers over cases: means with bootstrap intervals, the challenge's TRE30, and paired comparisons."""
+"""Statistics over cases: means with bootstrap intervals, TRE30 of Learn2Reg, and paired comparisons."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from meddift.errors import OptionsError
 
 Floats = NDArray[np.float64]
 
-#: Resamples of the bootstrap, and what its interval covers.
+#: Number of bootstrap resamples, and confidence level of the interval.
 RESAMPLES, CONFIDENCE = 10_000, 0.95
-#: The share of cases that TRE30 leaves below it.
+#: Quantile of the case means that TRE30 is.
 TRE30_QUANTILE = 0.7
 
 
@@ -23,7 +23,7 @@ class Interval:
     """A mean over cases with its confidence interval.
 
     Attributes:
-        mean: Of the cases.
+        mean: Mean of the values of the cases.
         low: Lower end of the 95 % interval; None with fewer than two cases.
         high: Upper end.
         n: Number of cases.
@@ -38,12 +38,12 @@ class Interval:
 def mean_over_cases(values: ArrayLike, *, seed: int = 0) -> Interval:
     """Mean over cases with the percentile interval of a bootstrap over cases (Efron 1979).
 
-    Cases are drawn, not points: points of one scan share its patient and its registration. With few cases the
-    interval of the percentile method is somewhat too narrow.
+    Cases are resampled, not points, because the points of one case are not independent. With few cases the
+    percentile interval is somewhat too narrow.
 
     Args:
-        values: (N,) one finite number a case.
-        seed: Of the drawing; equal seeds give equal intervals.
+        values: (N,) one finite number for each case.
+        seed: Seed of the resampling; equal seeds give equal intervals.
 
     Raises:
         OptionsError: if there is no case, or a value is not finite.
@@ -74,14 +74,15 @@ def tre30(case_means: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two methods on the same cases.
+    """Comparison of two methods on the same cases.
 
     Attributes:
-        n: Number of cases that both have.
+        n: Number of cases with a result of both.
         mean_difference: First minus second; below 0 the first has smaller values.
         low: Lower end of the 95 % bootstrap interval of the difference; None with fewer than two cases.
         high: Upper end.
-        p_value: Of the two-sided Wilcoxon signed-rank test over cases; None with fewer than two cases that differ.
+        p_value: p value of the two-sided Wilcoxon signed-rank test over cases; None with fewer than two cases that
+            differ.
     """
 
     n: int
@@ -94,11 +95,11 @@ class PairedComparison:
 def compare_paired(first: Sequence[float], second: Sequence[float]) -> PairedComparison:
     """Compare two methods case by case (Wilcoxon 1945; exact for up to 50 cases without ties).
 
-    With five cases no difference, however clear, can have p below 0.0625.
+    With five cases the smallest possible p value is 0.0625.
 
     Args:
-        first: One finite number a case.
-        second: The same cases in the same order.
+        first: One finite number for each case.
+        second: Values for the same cases in the same order.
 
     Raises:
         OptionsError: if the numbers of cases differ, there is none, or a value is not finite.

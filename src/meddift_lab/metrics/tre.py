@@ -13,17 +13,17 @@ Floats = NDArray[np.float64]
 
 
 def target_errors(found: Points, truth: Points) -> Floats:
-    """Distance of each found point from its true place.
+    """Distance of each found point from its true position.
 
     Args:
-        found: N points on the moving scan, world RAS mm; missing where there was no answer.
-        truth: Their true places in the same order, world RAS mm.
+        found: N points on the moving scan, world RAS mm; missing where no match was found.
+        truth: Their true positions in the same order, world RAS mm.
 
     Returns:
-        (N,) float64, mm; NaN where there was no answer.
+        (N,) float64, mm; NaN where no match was found.
 
     Raises:
-        PointsError: if the numbers of points differ, or a true place is missing.
+        PointsError: if the numbers of points differ, or a true position is missing.
     """
     if len(found) != len(truth):
         raise PointsError(f"{len(found)} found points cannot be compared with {len(truth)} true ones")
@@ -34,10 +34,10 @@ def target_errors(found: Points, truth: Points) -> Floats:
 
 
 def snapped_to_voxels(points: Points, grid: Grid) -> Points:
-    """The centres of the voxels in which points lie: what a method gives that answers in whole voxels.
+    """Move points to the centres of their voxels, as a method without subvoxel precision would give them.
 
     Args:
-        points: World RAS mm.
+        points: Points on the moving scan, world RAS mm.
         grid: Grid of the moving scan.
     """
     return Points(grid.index_to_world(np.rint(grid.world_to_index(points.positions))), points.labels)

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that needs nothing beside it."""
+"""The report of an evaluation: one self-contained HTML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the report about ablations, and its table as a file."""
+"""The section of the report on ablations, and its table as a CSV file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meddift_lab.ablation import BASES
 from meddift_lab.ablation.tables import AblationTables
 from meddift_lab.report import figures
 
-#: What each choice is, for people.
+#: Name of a sweep -> its title for display.
 SWEEP_TITLES = {
     "levels": "Levels: each alone and in pairs",
     "noise": "Noise-to-signal ratio, one draw",
@@ -27,7 +27,7 @@ SWEEP_TITLES = {
 
 
 def ablation_section(tables: AblationTables, kind: str) -> list[dict[str, Any]]:
-    """What the page shows, base by base: claims, a heat map of levels, and means with intervals of the rest."""
+    """Content of the section for each base: claims, a heat map of levels, and means with intervals of other sweeps."""
     sections = []
     for base in dict.fromkeys(row.base for row in tables.rows if row.kind == kind):
         shown = []
@@ -63,7 +63,7 @@ def ablation_section(tables: AblationTables, kind: str) -> list[dict[str, Any]]:
 
 
 def write_ablation_table(tables: AblationTables, folder: Path) -> None:
-    """Write `ablation.csv`: one row a variant and kind of points.
+    """Write `ablation.csv` with one row for each variant and kind of points.
 
     Raises:
         OutputError: if it cannot be written.

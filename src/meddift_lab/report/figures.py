@@ -1,4 +1,4 @@
-"""Figures of the report, as SVG text: equal results give equal bytes."""
+"""Figures of the report as SVG text; equal results give equal bytes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _OTHERS = (
     "#000000",
 )
 _DASHES = ("-", "--", ":", "-.")
-#: Errors below this are drawn at it, mm.
+#: Lower limit of errors on logarithmic axes, mm; smaller errors are drawn at this value.
 _LEAST_MM = 0.05
 
 
 def colors(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Color and dashes of every method."""
+    """Color and line style of every method."""
     others = [name for name in methods if name not in _OWN]
     return {
         name: (_OWN[name], "-")
@@ -50,12 +50,12 @@ def colors(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _style_of(tables: Tables) -> dict[str, tuple[str, str]]:
-    """The same colors in every figure of a report."""
+    """Colors and line styles of the methods, the same in all figures of a report."""
     return colors(list(dict.fromkeys(row.method for row in tables.method_rows)))
 
 
 def per_case_dots(tables: Tables, kind: str) -> str:
-    """Mean TRE of every case, a line a method; the bar is the interval of the mean over cases."""
+    """Mean TRE of every case, one line per method; the bar is the confidence interval of the mean over cases."""
     rows = [row for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
 
     def draw(axes: Axes) -> None:
@@ -85,7 +85,7 @@ def per_case_dots(tables: Tables, kind: str) -> str:
 
 
 def cumulative_errors(tables: Tables, kind: str) -> str:
-    """Share of all points of all cases found within a distance; every case counts alike."""
+    """Fraction of points with an error below a distance, as a function of it; every case has equal weight."""
     names = [row.method for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
     titles = {row.method: one_line(row.title) for row in tables.method_rows}
 
@@ -109,7 +109,7 @@ def cumulative_errors(tables: Tables, kind: str) -> str:
 
 
 def error_against_displacement(tables: Tables, kind: str) -> str:
-    """Median error by how far points move."""
+    """Median error as a function of the true displacement of points."""
     names = [row.method for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
     names = [name for name in names if name != "identity"]
     titles = {row.method: one_line(row.title) for row in tables.method_rows}
@@ -134,7 +134,7 @@ def error_against_displacement(tables: Tables, kind: str) -> str:
 
 
 def heat_map(values: Mapping[tuple[str, str], float], rows: Sequence[str], columns: Sequence[str], label: str) -> str:
-    """Numbers as colored cells with the number in each; empty where there is none."""
+    """A heat map with the number written in each cell; cells without a value are empty."""
 
     def draw(axes: Axes) -> None:
         data = np.array([[values.get((row, column), np.nan) for column in columns] for row in rows])
@@ -156,7 +156,7 @@ def heat_map(values: Mapping[tuple[str, str], float], rows: Sequence[str], colum
 
 
 def bars(values: Sequence[tuple[str, float, float | None, float | None]], label: str, *, marked: str | None) -> str:
-    """Means with intervals, one line each; the marked one is what the others deviate from."""
+    """Means with confidence intervals, one line each; `marked` names the base that the others vary."""
 
     def draw(axes: Axes) -> None:
         for place, (name, mean, low, high) in enumerate(reversed(values)):
@@ -174,12 +174,12 @@ def bars(values: Sequence[tuple[str, float, float | None, float | None]], label:
 
 
 def _shown(names: Iterable[str]) -> list[str]:
-    """Names of cases and methods, which may come from files, as they can be drawn."""
+    """Names of cases and methods, which may come from files, made safe for drawing."""
     return [one_line(name) for name in names]
 
 
 def _binned_median(rows: Sequence[CaseRow], edges: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float]]:
-    """Middle and median error of each group of displacements."""
+    """Centre and median error of each bin of displacements, mm."""
     moved = np.concatenate([row.moved for row in rows])
     errors = np.concatenate([row.distances for row in rows])
     group = np.clip(np.searchsorted(edges, moved, side="right") - 1, 0, max(len(edges) - 2, 0))
@@ -193,7 +193,7 @@ def _binned_median(rows: Sequence[CaseRow], edges: np.ndarray[Any, Any]) -> tupl
 
 
 def _logarithmic(axes: Axes, which: str) -> None:
-    """A logarithmic axis whose ticks are plain numbers."""
+    """Make an axis logarithmic, with plain numbers at the ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
@@ -205,7 +205,7 @@ def _logarithmic(axes: Axes, which: str) -> None:
 
 
 def _legend_below(axes: Axes, names: Sequence[str], titles: Mapping[str, str]) -> None:
-    """A legend under the axes, in the order of tables."""
+    """Draw a legend below the axes, with methods in the order of the tables."""
     handles, labels = axes.get_legend_handles_labels()
     found = dict(zip(labels, handles, strict=True))
     ordered = [titles[name] for name in names if titles[name] in found]

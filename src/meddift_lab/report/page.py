@@ -1,4 +1,4 @@
-"""Putting numbers, figures, pictures and provenance together."""
+"""The HTML page of the report, assembled from tables, figures, pictures and provenance."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from meddift_lab.running.commands import remembered_commands
 from meddift_lab.running.table_files import FILES, provenance
 from meddift_lab.running.tables import Tables, VerdictRow
 
-#: Name of the page in the folder of a run.
+#: File name of the page in the folder of a run.
 PAGE = "report.html"
 
 
 def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) -> Path:
-    """Write the page; an ablation in the same folder becomes a part of it.
+    """Write the page; results of an ablation in the same folder are included.
 
     Args:
-        tables: What methods found; None where there is an ablation only.
-        folder: Of the run.
-        pictures: Whether to show the worst points; it takes some seconds.
+        tables: Results of the methods; None if there is an ablation only.
+        folder: Folder of the run.
+        pictures: Whether to show pictures of the worst points, which takes longer.
 
     Returns:
         Path of the page.
@@ -73,7 +73,7 @@ def write_report(tables: Tables | None, folder: Path, *, pictures: bool = True) 
 
 
 def _section(tables: Tables, kind: str, *, pictures: bool) -> dict[str, Any]:
-    """Everything about points of one kind."""
+    """Content of the section on points of one kind."""
     rows = [row for row in tables.method_rows if row.kind == kind and row.mean_mm is not None]
     best = min((row.mean_mm.mean for row in rows if row.mean_mm is not None), default=None)
     shown = tables.reference or (rows[-1].method if rows else None)
@@ -111,20 +111,20 @@ def _section(tables: Tables, kind: str, *, pictures: bool) -> dict[str, Any]:
 
 
 def _meanings(tables: Tables, kind: str) -> list[str]:
-    """How the true places of points of one kind were found."""
+    """How the true positions of points of one kind were determined."""
     sets = [points for case in tables.cases.values() for points in case.sets if points.kind == kind]
     return list(dict.fromkeys(points.truth or KINDS[kind] for points in sets))
 
 
 def _modality(model: str | None) -> str:
-    """What a model of meddift is for; empty for other methods."""
+    """The modality that a model of meddift is made for; empty for other methods."""
     from meddift.models import find_spec
 
     return "" if model is None else find_spec(model).modality
 
 
 def _not_done(tables: Tables) -> list[tuple[str, int, str]]:
-    """Method, number of cases, and why."""
+    """Method, number of failed or skipped cases, and the reason."""
     found = []
     for row in tables.method_rows:
         if row.kind == tables.kinds[0]:

@@ -1,4 +1,4 @@
-"""The worst points of a method, with both scans, as PNG."""
+"""Pictures of the worst points of a method on both scans, as PNG."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from meddift_lab.running.tables import CaseRow, Tables
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture.
+    """One picture with its caption.
 
     Attributes:
-        caption: What it shows.
-        data: The PNG as a data: address.
+        caption: Caption for the page.
+        data: The PNG as a `data:` URL.
     """
 
     caption: str
@@ -28,13 +28,13 @@ class Picture:
 
 
 def worst_points(tables: Tables, kind: str, method: str, *, count: int = 3) -> list[Picture]:
-    """The worst answer of each of the worst cases.
+    """Pictures of the point with the largest error in each of the worst cases.
 
     Args:
-        tables: All results.
-        kind: Of the points.
-        method: Whose answers.
-        count: How many cases.
+        tables: Results of the evaluation.
+        kind: Kind of points.
+        method: Name of the method.
+        count: Number of cases.
     """
     rows = [row for row in tables.rows(kind, method) if np.isfinite(row.distances).any()]
     rows.sort(key=lambda row: -float(np.nanmax(row.distances)))
@@ -42,7 +42,7 @@ def worst_points(tables: Tables, kind: str, method: str, *, count: int = 3) -> l
 
 
 def _picture(tables: Tables, row: CaseRow) -> Picture:
-    """The worst point of one case."""
+    """Picture of the point with the largest error in one case."""
     from meddift.io import read_volume
     from meddift.pipeline.picture import draw_matches
 

@@ -1,4 +1,4 @@
-"""`Case`: two scans of one patient and points whose counterparts are known, whatever data set they come from."""
+"""`Case`: two scans of one patient and points with known counterparts, independent of the layout of the data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meddift.points import Points
 from meddift.system.atomic import write_json
 from meddift.volume import Volume
 
-#: Kinds of points, which are reported apart and never pooled.
+#: Kinds of points, which are reported separately and never pooled.
 KINDS: Mapping[str, str] = {
     "landmarks": "placed by people",
     "keypoints": "placed by a program (Learn2Reg: by corrField), so they reward agreement with that program",
@@ -34,13 +34,13 @@ class PointSet:
 
     Attributes:
         kind: One of `KINDS`.
-        fixed: On the fixed scan, world RAS mm.
-        moving: Their true places on the moving scan, world RAS mm, same labels.
-        truth: How the true places were found, in words that finish "points of this kind are ..."; empty = as usual for
-            the kind.
+        fixed: Points on the fixed scan, world RAS mm.
+        moving: Their true positions on the moving scan, with the same labels, world RAS mm.
+        truth: How the true positions were determined, worded to complete "points of this kind are ..."; empty = the
+            usual way for this kind.
 
     Raises:
-        PointsError: if the numbers differ, there is none, or a place is missing.
+        PointsError: if the numbers of points differ or are 0, or a position is missing.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class PointSet:
     truth: str = ""
 
     def __post_init__(self) -> None:
-        """Validate."""
+        """Check kind, numbers and positions; see `Raises` of the class."""
         if self.kind not in KINDS:
             raise PointsError(f"points are of kind {', '.join(KINDS)}; got {self.kind!r}")
         if len(self.fixed) != len(self.moving):
@@ -63,13 +63,13 @@ class PointSet:
 
 @dataclass(frozen=True, eq=False)
 class CaseData:
-    """What a case holds. Scans and masks are volumes, or paths of files that `read_volume` reads.
+    """Content of a case. Scans and masks are volumes, or paths of files that `read_volume` reads.
 
     Attributes:
-        fixed: The scan in which points are given.
-        moving: The scan in which they are looked for.
-        sets: Points, one set a kind.
-        mask: Where the regularity of fields counts, on the fixed scan.
+        fixed: The scan in which the points are given.
+        moving: The scan in which their counterparts are to be found.
+        sets: Points, one set for each kind.
+        mask: Mask on the fixed scan in which the regularity of fields is measured.
         labels: Label maps of the fixed and of the moving scan, for overlap.
     """
 
@@ -85,10 +85,10 @@ class Case:
     """A case that has not been read yet.
 
     Attributes:
-        name: For file names; unique in its data set.
+        name: Name for file names, unique in its data set.
         data_set: Name of the data set.
-        load: Reads or makes it.
-        origin: What it is made from, ready for JSON; the case is made again if this changes.
+        load: Reads or makes the content.
+        origin: Description of the sources, ready for JSON; a stored case is made again if it changes.
     """
 
     name: str
@@ -99,18 +99,18 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class StoredCase:
-    """A case as files, which the process of every method reads.
+    """A case stored as files, which the processes of the methods read.
 
     Attributes:
         name: As in `Case`.
         data_set: As in `Case`.
         fixed: Path of the fixed scan.
         moving: Path of the moving scan.
-        grids: Grids of both.
-        sets: Points.
-        mask: Path of the mask on the fixed scan, if there is one.
-        labels: Paths of label maps, if there are any.
-        digest: sha256 of scans, points, mask and labels: what results depend on.
+        grids: Grids of the fixed and of the moving scan.
+        sets: Points, one set for each kind.
+        mask: Path of the mask on the fixed scan, or None.
+        labels: Paths of the label maps of both scans, or None.
+        digest: sha256 of scans, points, mask and labels, on which results depend.
     """
 
     name: str
@@ -125,26 +125,29 @@ class StoredCase:
 
     @property
     def asked(self) -> Points:
-        """All points of all sets one after the other: what a method is asked."""
+        """The fixed points of all sets, concatenated, for which a method is to find counterparts."""
         positions = np.concatenate([points.fixed.positions for points in self.sets])
         return Points(positions, tuple(f"{s.kind} {label}" for s in self.sets for label in s.fixed.labels))
 
     def split(self, positions: NDArray[np.float64]) -> list[Points]:
-        """Answers to `asked`, (N, 3) world RAS mm, as one `Points` a set."""
+        """Split positions found for `asked`, (N, 3) world RAS mm, into one `Points` for each set."""
         ends = np.cumsum([len(points.fixed) for points in self.sets])
         parts = np.split(positions, ends[:-1])
         return [Points(part, s.fixed.labels) for part, s in zip(parts, self.sets, strict=True)]
 
 
 def store_case(case: Case, folder: Path) -> StoredCase:
-    """Put a case where processes find it: read or make it unless that has been done from the same origin.
+    """Store a case as files; a case already stored from the same origin is reused.
 
     Args:
         case: The case.
-        folder: Its own folder; made if it is not there.
+        folder: Folder for this case only; created if it does not exist.
+
+    Returns:
+        The stored case.
 
     Raises:
-        MeddiftError: if it cannot be read or made, or holds no scan with points inside it.
+        MeddiftError: if it cannot be read or made, or its points do not lie inside its scans.
     """
     path = folder / "case.json"
     origin = json.loads(json.dumps(dict(case.origin)))
@@ -182,10 +185,13 @@ def store_case(case: Case, folder: Path) -> StoredCase:
 
 
 def restore_case(folder: Path) -> StoredCase:
-    """A case that was stored in a folder.
+    """Read a case that `store_case` wrote.
+
+    Args:
+        folder: Folder of the case.
 
     Raises:
-        MissingFileError: if it is not there, or damaged.
+        MissingFileError: if it does not exist or is damaged.
     """
     kept = _kept(folder, None)
     if kept is None:
@@ -196,7 +202,7 @@ def restore_case(folder: Path) -> StoredCase:
 
 
 def _kept(folder: Path, origin: Any) -> StoredCase | None:
-    """The case in a folder; None if there is none, its file is damaged, or it was made of something else."""
+    """The case in a folder; None if there is none, it is damaged, or it was made from another origin."""
     try:
         content = json.loads((folder / "case.json").read_text(encoding="utf-8"))
         if content["layout"] != _LAYOUT or (origin is not None and content["origin"] != origin):
@@ -207,14 +213,14 @@ def _kept(folder: Path, origin: Any) -> StoredCase | None:
     return case if case.fixed.exists() and case.moving.exists() else None
 
 
-#: Raised when the content of case.json changes.
+#: Version of the layout of case.json, incremented with every change.
 _LAYOUT = 2
 
 
 def _stored(
     item: Volume | Path, name: str, folder: Path, digest: hashlib._Hash, *, scan: bool = True
 ) -> tuple[str, Grid]:
-    """Path of a scan, relative if it was written to the folder, and its grid; its content joins the digest."""
+    """Path of a scan, relative if it was written to the folder, and its grid; adds the content to the digest."""
     from meddift.io import read_volume, write_volume
 
     if isinstance(item, Path):
@@ -227,7 +233,7 @@ def _stored(
 
 
 def _check_inside(points: PointSet, fixed: Grid, moving: Grid, name: str) -> None:
-    """Refuse points that lie mostly outside their scan: their frame or their base was mistaken."""
+    """Reject points that lie mostly outside their scan: their frame or index base is probably wrong."""
     for side, grid, places in (("fixed", fixed, points.fixed), ("moving", moving, points.moving)):
         outside = int((~grid.contains(places.positions)).sum())
         if outside > 0.2 * len(places):

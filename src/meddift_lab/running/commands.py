@@ -1,4 +1,4 @@
-"""The commands that filled the folder of a run, so that the report can say how to repeat it."""
+"""A record of the commands that wrote to the folder of a run, so that the report can say how to repeat it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from meddift.system.atomic import write_json
 from meddift_lab.running.folder import claim_run_folder
 
-#: File in the folder of a run.
+#: Name of the file in the folder of a run.
 FILE = "commands.json"
 
 
 def remember_command(folder: Path, words: Sequence[str]) -> None:
-    """Add a command to those that filled a folder; the same one is kept once.
+    """Record a command in the folder of a run; repeated commands are recorded once.
 
     Args:
-        folder: Of the run; made if it is not there.
+        folder: Folder of the run; created if it does not exist.
         words: The command and its arguments, not quoted.
 
     Raises:
-        OutputError: if it cannot be written, or the folder holds files that no run has made.
+        OutputError: if it cannot be written, or the folder contains files that do not belong to a run.
     """
     claim_run_folder(folder)
     line = shlex.join(words)
@@ -32,7 +32,7 @@ def remember_command(folder: Path, words: Sequence[str]) -> None:
 
 
 def remembered_commands(folder: Path) -> list[str]:
-    """The commands that filled a folder, as they can be pasted into a shell; empty if none is known."""
+    """The recorded commands of a folder, quoted for a shell; empty if none is recorded."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The folder of an evaluation or ablation: filled by these commands only, and used again by them."""
+"""The output folder of an evaluation or ablation, which only these commands write to and may reuse."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from meddift.system.folders import check_folder, make_folder
 
 
 def claim_run_folder(folder: Path, data: str | None = None) -> None:
-    """Make the folder of a run, or take up the one that is there.
+    """Create the folder of a run, or check that an existing one may be reused.
 
     Args:
-        folder: Where to; made if it is not there.
-        data: The data set as it was asked for, such as `pairs:FILE`: nothing of it may lie in the folder.
+        folder: Output folder; created if it does not exist.
+        data: Value of `--data`, such as `pairs:FILE`; the data set must not lie in the folder.
 
     Raises:
-        OutputError: if it cannot be written to, or holds files that no run has made.
-        OptionsError: if the data set lies in it.
+        OutputError: if the folder is not writable, or contains files that do not belong to a run.
+        OptionsError: if the data set lies in the folder.
     """
     _, separator, place = (data or "").partition(":")
     if separator and Path(place).exists() and Path(place).resolve().is_relative_to(folder.resolve()):
@@ -28,7 +28,7 @@ def claim_run_folder(folder: Path, data: str | None = None) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a run has stored cases or its command there, or was stopped before it could."""
+    """Whether the folder belongs to a run: it contains cases or commands, or the run was interrupted before that."""
     from meddift_lab.running.commands import remembered_commands
 
     if remembered_commands(folder) or any((folder / "cases").glob("*/case.json")):

@@ -1,4 +1,4 @@
-"""Time and memory of the stages of a process."""
+"""Measurement of time and memory of the stages of a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Stages:
-    """Seconds, and on Linux the peak resident memory, of each stage of this process."""
+    """Wall time in seconds, and on Linux the peak resident memory, of each stage of this process."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -21,8 +21,8 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure a block; blocks of one name add up."""
-        # Writing 5 makes the kernel forget the peak so far (proc(5)), so that each stage has its own.
+        """Measure a block; times of blocks with the same name are added."""
+        # Writing 5 to clear_refs resets the recorded peak (see proc(5)), so that each stage has its own.
         with suppress(OSError):
             _CLEAR.write_text("5")
         started = time.perf_counter()
@@ -35,12 +35,12 @@ class Stages:
                 self.peak_bytes[name] = max(self.peak_bytes.get(name, 0), peak)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The measurements by stage, ready for JSON."""
         return {"seconds": self.seconds, "peak_bytes": self.peak_bytes}
 
 
 def _peak_bytes() -> int | None:
-    """Peak resident memory since it was last forgotten; None where the system does not tell."""
+    """Peak resident memory since the last reset, bytes; None where the system does not provide it."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Tables as files: CSV and JSON. What is measured and what it took stand apart, so that tables can be compared."""
+"""Tables as CSV and JSON files; results and timings are in separate files, so that results can be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from meddift.system.atomic import write_json, write_text
 from meddift_lab.running.tables import MethodRow, Tables
 
-#: File -> what it holds.
+#: File name -> description of its content.
 FILES: Mapping[str, str] = {
     "methods.csv": "one row a method: accuracy and regularity",
     "cases.csv": "one row a method and case",
@@ -24,7 +24,7 @@ FILES: Mapping[str, str] = {
 
 
 def write_tables(tables: Tables, folder: Path) -> None:
-    """Write all tables; equal results give equal bytes, timings apart.
+    """Write all tables; equal results give equal bytes, except for timings.
 
     Raises:
         OutputError: if a file cannot be written.
@@ -44,12 +44,12 @@ def write_tables(tables: Tables, folder: Path) -> None:
 
 
 def method_rows(tables: Tables) -> list[dict[str, Any]]:
-    """One dictionary a method and kind of points."""
+    """One dictionary for each method and kind of points."""
     return [_method(row) for row in tables.method_rows]
 
 
 def case_rows(tables: Tables) -> list[dict[str, Any]]:
-    """One dictionary a method, case and kind of points."""
+    """One dictionary for each method, case and kind of points."""
     rows = []
     for row in tables.case_rows:
         regularity = row.result["regularity"] or {}
@@ -67,13 +67,13 @@ def case_rows(tables: Tables) -> list[dict[str, Any]]:
 
 
 def _with_units(errors: dict[str, Any]) -> dict[str, Any]:
-    """Columns that name their unit: `mean_mm`, `within_2mm`."""
+    """Rename columns to include their unit: `mean_mm`, `within_2mm`."""
     plain = ("n", "unanswered")
     return {key if key in plain or key.endswith("mm") else f"{key}_mm": value for key, value in errors.items()}
 
 
 def comparison_rows(tables: Tables) -> list[dict[str, Any]]:
-    """One dictionary a method and kind of points: its mean TRE minus that of the reference."""
+    """One dictionary for each method and kind of points: its mean TRE minus that of the reference."""
     return [
         {"kind": kind, "method": method, "against": tables.reference, **asdict(compared)}
         for (kind, method), compared in tables.comparisons.items()
@@ -81,11 +81,11 @@ def comparison_rows(tables: Tables) -> list[dict[str, Any]]:
 
 
 def timing_rows(tables: Tables) -> list[dict[str, Any]]:
-    """One dictionary a method and case: seconds and memory, by stage too."""
+    """One dictionary for each method and case: time in seconds and memory in bytes, in total and by stage."""
     rows = []
     for row in tables.case_rows:
         if row.kind != tables.cases[row.case].sets[0].kind:
-            continue  # all kinds were asked at once
+            continue  # the kinds share one run of the method
         stages = row.result["stages"]
         rows.append(
             {
@@ -101,7 +101,7 @@ def timing_rows(tables: Tables) -> list[dict[str, Any]]:
 
 
 def provenance(tables: Tables) -> dict[str, Any]:
-    """What made the results, by method; and the cases."""
+    """Provenance of the results: versions and settings by method, and the cases."""
     methods: dict[str, Any] = {}
     for row in tables.case_rows:
         methods.setdefault(
@@ -152,7 +152,7 @@ def _method(row: MethodRow) -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV; numbers of eight digits, nothing where there is no value."""
+    """Rows as CSV; numbers have eight significant digits, and missing values are empty."""
     if not rows:
         return "\n"
     stream = io.StringIO()

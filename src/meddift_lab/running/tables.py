@@ -1,4 +1,4 @@
-"""From result files to tables: one row a case, one row a method, and methods compared in pairs."""
+"""Tables of an evaluation from its result files: by case, by method, and paired comparisons of methods."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from meddift_lab.metrics.tre import Floats, snapped_to_voxels, target_errors
 from meddift_lab.running.case import StoredCase, restore_case
 from meddift_lab.running.runner import read_result
 
-#: The method that the others are compared with, if it is there.
+#: Name of the method that the others are compared with, if it has results.
 REFERENCE = "meddift"
-#: A point that is called "ok" should be at least this close, mm.
+#: Largest error at which the verdict "ok" counts as right, mm.
 OK_WITHIN_MM = 5.0
 
 
 @dataclass(frozen=True, eq=False)
 class CaseRow:
-    """One method on one case at points of one kind.
+    """Results of one method on one case at points of one kind.
 
     Attributes:
         case: Name of the case.
         method: Name of the method.
-        kind: Of the points.
-        distances: (N,) mm; NaN without an answer.
-        moved: (N,) mm, how far the points really move.
-        errors: Of the answers as they are.
-        snapped: Of the answers moved to the centres of their voxels.
-        ok: (N,) bool, where the method calls its answer "ok"; None for methods that give no verdict.
-        result: The whole result file.
+        kind: Kind of points.
+        distances: (N,) float64, errors, mm; NaN where no match was found.
+        moved: (N,) float64, lengths of the true displacements of the points, mm.
+        errors: Statistics of the errors.
+        snapped: Statistics of the errors after moving found points to the centres of their voxels.
+        ok: (N,) bool, where the verdict of the method is "ok"; None for methods without verdicts.
+        result: Content of the result file.
     """
 
     case: str
@@ -54,15 +54,15 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """What the verdicts of one method are worth, over all points of all cases.
+    """Reliability of the verdicts of one method over all points of all cases.
 
     Attributes:
-        method: In words.
+        method: Title of the method.
         n: Number of points.
-        ok: How many of them are called "ok".
-        ok_beyond: Of those, how many are more than 5 mm off.
-        ok_max_mm: Largest error of a point called "ok", mm; None if there is none.
-        held_back: How many points are within 5 mm but not called "ok".
+        ok: Number of points with the verdict "ok".
+        ok_beyond: Of these, how many have an error above `OK_WITHIN_MM`.
+        ok_max_mm: Largest error of a point with the verdict "ok", mm; None if there is none.
+        held_back: Number of points with an error within `OK_WITHIN_MM` but another verdict.
     """
 
     method: str
@@ -74,7 +74,7 @@ class VerdictRow:
 
     @classmethod
     def of(cls, title: str, rows: Sequence[CaseRow]) -> VerdictRow | None:
-        """Sum up the rows of one method at points of one kind; None if it gives no verdict."""
+        """Summarise the rows of one method at points of one kind; None if the method gives no verdicts."""
         judged = [(row.distances, row.ok) for row in rows if row.ok is not None]
         if not judged:
             return None
@@ -87,31 +87,31 @@ class VerdictRow:
 
 @dataclass(frozen=True, eq=False)
 class MethodRow:
-    """One method over all cases at points of one kind. Means are means over cases of means over points.
+    """Results of one method over all cases at points of one kind. Means are means over cases of means over points.
 
     Attributes:
-        method: Its name.
-        title: In words.
-        kind: Of the points.
-        cases: How many gave a result.
-        failed: Case -> why it failed.
-        skipped: Case -> why it could not even be tried.
-        mean_mm: Mean TRE with its interval; None if no case gave a result.
-        median_mm: Mean over cases of the median.
-        p95_mm: Mean over cases of the 95th percentile.
-        max_mm: Largest of all.
-        within: Distance in mm -> mean over cases of the share of points.
-        tre30_mm: 0.7 quantile of the case means.
-        snapped_mm: Mean TRE of answers in whole voxels.
-        unanswered: Number of points without an answer, over all cases.
-        regularity: Means over cases; None for methods without a field.
-        dice: Mean over cases of the mean over labels; None without label maps.
-        hd95_mm: Likewise.
-        find_s: Median over cases of the seconds of the method itself.
-        wall_s: Of the whole process, with loading of libraries, reading and measuring.
-        processor_s: Of processor time, user and system.
-        peak_bytes: Largest of all cases.
-        threads: How many threads were allowed.
+        method: Name of the method.
+        title: Title of the method.
+        kind: Kind of points.
+        cases: Number of cases with a result.
+        failed: Case -> reason why the method failed on it.
+        skipped: Case -> reason why the method could not be run on it.
+        mean_mm: Mean TRE with its confidence interval, mm; None if no case has a result.
+        median_mm: Mean over cases of the median TRE, mm.
+        p95_mm: Mean over cases of the 95th percentile of the TRE, mm.
+        max_mm: Largest TRE of all points, mm.
+        within: Distance in mm -> mean over cases of the fraction of points, 0 to 1, with a TRE within it.
+        tre30_mm: 0.7 quantile of the case means, mm.
+        snapped_mm: Mean TRE after moving found points to the centres of their voxels, mm.
+        unanswered: Number of points without a match, over all cases.
+        regularity: Means over cases of the measures of `Regularity`; None for methods without a field.
+        dice: Mean over cases of the mean Dice coefficient over labels; None without label maps.
+        hd95_mm: Mean over cases of the mean HD95 over labels, mm; None without label maps.
+        find_s: Median over cases of the time of the method itself, s.
+        wall_s: Median over cases of the time of the whole process, with imports, reading and measuring, s.
+        processor_s: Median over cases of the processor time, user and system, s.
+        peak_bytes: Largest peak memory of all cases, bytes.
+        threads: The numbers of threads that were allowed.
     """
 
     method: str
@@ -140,15 +140,15 @@ class MethodRow:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """All that an evaluation found.
+    """All results of an evaluation.
 
     Attributes:
-        cases: By name, in alphabetical order.
+        cases: Name -> case, in alphabetical order.
         kinds: Kinds of points, in the order of the first case.
-        case_rows: Method by method.
-        method_rows: Kind by kind.
-        comparisons: (kind, method) -> against the reference method, over the cases that both have.
-        reference: Name of the reference method; None if it is not there.
+        case_rows: One row for each method, case and kind, ordered by method.
+        method_rows: One row for each kind and method, ordered by kind.
+        comparisons: (kind, method) -> comparison with the reference method, over the cases with results of both.
+        reference: Name of the reference method; None if it has no results.
     """
 
     cases: Mapping[str, StoredCase]
@@ -164,10 +164,10 @@ class Tables:
 
 
 def collect(folder: Path) -> Tables:
-    """Read the folder of a run.
+    """Read all results in the folder of a run.
 
     Args:
-        folder: What `run_methods` wrote to.
+        folder: Folder that `run_methods` wrote to.
 
     Raises:
         MissingFileError: if there are no results.
@@ -177,7 +177,7 @@ def collect(folder: Path) -> Tables:
     results: dict[str, dict[str, Mapping[str, Any]]] = {}
     for path in sorted(folder.glob("results/*/*.json")):
         result = read_result(path)
-        # Results of scans that have been made anew since then do not count.
+        # Ignore results for scans that have changed since.
         if result is not None and result["case"] in cases and result["case_digest"] == cases[result["case"]].digest:
             results.setdefault(result["method"], {})[result["case"]] = result
     if not results:
@@ -209,7 +209,7 @@ def collect(folder: Path) -> Tables:
 
 
 def _case_rows(case: StoredCase, result: Mapping[str, Any]) -> list[CaseRow]:
-    """One row a kind of points; none if the method failed."""
+    """One row for each kind of points; none if the method failed."""
     if result["status"] != "ok":
         return []
     positions = np.array(
@@ -239,7 +239,7 @@ def _case_rows(case: StoredCase, result: Mapping[str, Any]) -> list[CaseRow]:
 
 
 def _method_row(kind: str, results: Mapping[str, Mapping[str, Any]], rows: Sequence[CaseRow]) -> MethodRow:
-    """Sum up one method."""
+    """Summarise the results of one method at points of one kind."""
     some = next(iter(results.values()))
     answered = [row for row in rows if row.errors.mean is not None]
     means = [row.errors.mean for row in answered if row.errors.mean is not None]
@@ -285,7 +285,7 @@ def _method_row(kind: str, results: Mapping[str, Mapping[str, Any]], rows: Seque
 def _comparisons(
     kinds: Sequence[str], order: Sequence[str], rows: Sequence[CaseRow], reference: str
 ) -> dict[tuple[str, str], PairedComparison]:
-    """Every method against the reference, case by case."""
+    """Compare every method with the reference, paired by case."""
     means: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         if row.errors.mean is not None:

@@ -19,10 +19,14 @@ from meddift_lab.running.stages import Stages
 
 
 def main(job_path: str, answer_path: str) -> int:
-    """Do the job and write the answer.
+    """Run the method on the case and write the result.
+
+    Args:
+        job_path: Path of the JSON file that describes the method and the case.
+        answer_path: Path of the JSON file for the result.
 
     Returns:
-        0, also where the method failed: that is an answer.
+        Exit status: 0, also if the method failed, which is recorded in the result.
     """
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     end_with_parent(int(job["parent"]))
@@ -31,7 +35,7 @@ def main(job_path: str, answer_path: str) -> int:
         content = {"status": "ok", **_run(job, stages)}
     except MemoryError as error:
         content = {"status": "failed", "reason": f"out of memory: {error}"}
-    except Exception as error:  # whatever a method raises is a row of the table
+    except Exception as error:  # any failure of a method is recorded as its result
         text = str(error).strip() or type(error).__name__
         reason = text if isinstance(error, MeddiftError) else f"{type(error).__name__}: {text}"
         content = {"status": "failed", "reason": reason[-2000:]}
@@ -41,19 +45,19 @@ def main(job_path: str, answer_path: str) -> int:
 
 
 def _run(job: dict[str, Any], stages: Stages) -> dict[str, Any]:
-    """Read, find, measure the field."""
+    """Read the scans, run the method and measure its field."""
     from meddift.io import read_volume
     from meddift_lab.methods.registry import find_methods
 
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - for libraries that draw from the global generator
+    np.random.seed(0)  # noqa: NPY002 - for libraries that use the global generator
     method = find_methods([job["method"]])[0]
     with stages.stage("load libraries"):
         find = method.load()
     with stages.stage("read scans"):
         fixed, moving = read_volume(job["fixed"]), read_volume(job["moving"])
     points = np.asarray(job["points_ras_mm"], dtype=np.float64).reshape(-1, 3)
-    # Some libraries leave files where they are started: that is the temporary folder.
+    # Some libraries write files to the working directory, so it is a temporary folder.
     with temporary_folder("method") as folder, contextlib.chdir(folder):
         with stages.stage("find"):
             answer = find(fixed, moving, points, settings=method.settings, work=folder)
@@ -73,7 +77,7 @@ def _run(job: dict[str, Any], stages: Stages) -> dict[str, Any]:
 
             with stages.stage("sample field"):
                 field = answer.field(fixed.grid)
-            # A field in another frame or direction than the points would be off by centimetres.
+            # This reveals a field in another frame or direction than the points: it would differ by centimetres.
             apart = np.linalg.norm(field.apply(points) - answer.positions, axis=1)
             content["field_off_points_mm"] = float(np.median(apart))
             with stages.stage("measure field"):
