@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -41,7 +42,7 @@ class CostVolume:
     stride: int
     radius: int
 
-    @property
+    @cached_property
     def offsets(self) -> torch.Tensor:
         """((2r+1)^3, 3) float32, offsets in voxels, in the order of the columns of `cost`."""
         return window_offsets(self.radius).to(self.cost.device)

@@ -9,6 +9,7 @@ have a larger weight in the smooth field.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,27 +85,42 @@ def couple(
     smooth = offsets.new_zeros((groups, 3, *volume.shape))
     own = offsets.new_zeros((len(cells), 3))
     measured = offsets.new_zeros((3, *volume.shape))
-    best = offsets.new_zeros((len(cells), 3))
-    first = best
-    for number, pull in enumerate(pulls):
-        # |offset - smooth|^2 without the term that is the same for all offsets of a node, as one product.
-        columns = torch.cat([-2 * pull * offsets.T, pull * offsets.square().sum(dim=1)[None]])
-        drawn = torch.nn.functional.pad(own, (0, 1), value=1.0)
-
-        def choose(
-            some: slice, *, pull: float = pull, drawn: torch.Tensor = drawn, columns: torch.Tensor = columns
-        ) -> None:
-            energy = torch.addmm(cost[some], drawn[some], columns) if pull else cost[some]
-            place = energy.argmin(dim=1)
-            best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
-
-        for_each(parts, choose, device=kind)
-        if number == 0:
-            first = best.clone()
+    first: torch.Tensor | None = None
+    for pull in pulls:
+        best = _best_displacements(volume, own, pull, parts)
+        first = best if first is None else first
         measured.flatten(1)[:, cells] = best.T
         smooth = smoother.to(measured, start=smooth)
         own = smooth.flatten(2)[group, :, cells]
-    return DenseField(tuple(part.movedim(0, -1).contiguous() for part in smooth), own, first, confidence)
+    displacements = tuple(part.movedim(0, -1).contiguous() for part in smooth)
+    return DenseField(displacements, own, own if first is None else first, confidence)
+
+
+def _best_displacements(volume: CostVolume, own: torch.Tensor, pull: float, parts: Sequence[slice]) -> torch.Tensor:
+    """The displacement of lowest cost of each node, when it is drawn to the smooth field.
+
+    Args:
+        volume: Costs.
+        own: (N, 3) float32, the smooth displacement at each node, voxels.
+        pull: Weight of the squared distance to it, cost per squared voxel.
+        parts: Rows that are processed together.
+
+    Returns:
+        (N, 3) float32, between voxels.
+    """
+    offsets, cost = volume.offsets, volume.cost
+    # |offset - own|^2 without the term that is the same for all offsets of a node, as one product.
+    columns = torch.cat([-2 * pull * offsets.T, pull * offsets.square().sum(dim=1)[None]])
+    drawn = torch.nn.functional.pad(own, (0, 1), value=1.0)
+    best = torch.empty_like(own)
+
+    def choose(some: slice) -> None:
+        energy = torch.addmm(cost[some], drawn[some], columns) if pull else cost[some]
+        place = energy.argmin(dim=1)
+        best[some] = offsets[place] + _between(energy, place, 2 * volume.radius + 1)
+
+    for_each(parts, choose, device=cost.device.type)
+    return best
 
 
 def settle_unseen(cost: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from meddift.system.device import WAITING
+
 #: Variables that say how many threads libraries use.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -21,14 +23,12 @@ THREAD_VARIABLES = (
 
 
 def child_environment(threads: int) -> dict[str, str]:
-    """Environment for a child process: this one, with a number of threads, no spinning, and the same code of meddift.
+    """Environment for a child process: this one, with a number of threads, how they wait, and this code of meddift.
 
     Args:
         threads: Number of threads that libraries use in the child.
     """
-    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    environment.setdefault("GOMP_SPINCOUNT", "10000")
+    environment = {**WAITING, **os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     # The same code as this process, wherever it was started from.
     source = str(Path(__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [environment.get("PYTHONPATH")])])

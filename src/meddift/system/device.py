@@ -10,17 +10,19 @@ from meddift.errors import OptionsError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+#: How threads of OpenMP wait. Spinning makes everything several times slower as soon as another program needs a core;
+#: on idle cores sleeping costs little. Spinning for a few microseconds bridges the gap between two operations, for
+#: which waking a sleeping thread takes too long.
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+
 
 def before_torch() -> None:
     """Set environment variables that PyTorch reads when it is loaded; values that the user has set are kept.
 
     Without effect if PyTorch is already loaded.
     """
-    # Threads that spin while they wait make everything several times slower as soon as another program needs a core;
-    # on idle cores sleeping costs little.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A few microseconds of spinning bridge the gap between two operations; waking a sleeping thread takes longer.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for name, value in WAITING.items():
+        os.environ.setdefault(name, value)
     # Put large tensors on large pages: page faults take much of the time of memory-bound layers (Linux).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
