@@ -8,7 +8,9 @@ import torch
 
 from meddift.geometry import AffineTransform, DisplacementField, Grid
 from meddift.geometry.inverse import invert_points
+from meddift.matching.cost_volume import CostVolume, window_offsets
 from meddift.registration import jacobian_determinant, sampled
+from meddift.registration.dense import _best_displacements
 from meddift.registration.field import TensorField
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, sd_log_jacobian
@@ -145,3 +147,16 @@ def test_the_inverse_of_a_field_is_a_field_with_a_small_residual() -> None:
     nothing = InverseResidual.of(field, inverse, np.zeros((0, 3)))
     assert set(nothing.as_dict().values()) == {None}
     assert "not checked" in str(nothing)
+
+
+@pytest.mark.parametrize("pull", [0.0, 0.3, 2.0])
+def test_a_displacement_lies_between_its_best_place_and_the_smooth_field(pull):
+    """Of quadratic costs the minimum of `|o - c|^2 + pull |o - own|^2` is at `(c + pull own) / (1 + pull)`."""
+    generator = torch.Generator().manual_seed(3)
+    centre, own = (torch.rand((200, 3), generator=generator) * 4 - 2 for _ in range(2))
+    offsets = window_offsets(3)
+    cost = (offsets[None] - centre[:, None]).square().sum(dim=2)
+    nodes = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (10, 5, 4)), indexing="ij"), dim=-1).reshape(-1, 3)
+    volume = CostVolume(cost, nodes, (10, 5, 4), 2, 3)
+    found = _best_displacements(volume, own, pull, [slice(0, 70), slice(70, 200)])
+    torch.testing.assert_close(found, (centre + pull * own) / (1 + pull), atol=1e-4, rtol=0)
