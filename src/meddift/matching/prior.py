@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 #: Largest inverse-consistency error of a match that is used, mm.
 MUTUAL_MM = 8.0
+#: In the first round, which searches everywhere, every second point is matched: enough for an affine, in half the time.
+FIRST = 2
+#: With fewer points than this in the first round, all of them are matched.
+LEAST_FIRST = 64
 #: Radius around the original point that is searched when matching back, mm.
 RETURN_MM = 30.0
 #: Radius around the first prior that is searched in the second round, mm.
@@ -109,11 +113,12 @@ def match_prior(
     if len(positions) < 8:
         raise NoCorrespondenceError(f"only {len(positions)} places of the fixed scan have any texture to match")
     straight = AffineTransform.identity()
-    found = search_maps(moving, fixed.describe(positions), rivals=False)
+    some = positions[::FIRST] if len(positions) > FIRST * LEAST_FIRST else positions
+    found = search_maps(moving, fixed.describe(some), rivals=False)
     world = moving.grid.index_to_world(found.voxels)
-    mutual = _returns(fixed, moving, positions, world, straight, radius_mm=RETURN_MM, support_mm=0.0)
-    fit = fit_robust_affine(positions[mutual], world[mutual], tolerance_mm=20.0, seed=seed)
-    anchors, ends = positions[mutual][fit.inliers], world[mutual][fit.inliers]
+    mutual = _returns(fixed, moving, some, world, straight, radius_mm=RETURN_MM, support_mm=0.0)
+    fit = fit_robust_affine(some[mutual], world[mutual], tolerance_mm=20.0, seed=seed)
+    anchors, ends = some[mutual][fit.inliers], world[mutual][fit.inliers]
     first = _bent(fit.transform, anchors, ends, matched=int(mutual.sum()))
     # A search near the predicted positions finds many more correct matches than a global one.
     near = locate_nearby(

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from meddift.features import Level, whitening_maps
 from meddift.features.extraction import MIND
-from meddift.geometry import AffineTransform, Transform
+from meddift.geometry import AffineTransform, Transform, box_within
 from meddift.matching import SearchIndex
 from meddift.matching.align import align_neighbourhoods
 from meddift.matching.locate import Located, local_linear, locate_globally, locate_nearby
 from meddift.pipeline.options import Options
 from meddift.pipeline.scan import EncodedScan
+from meddift.registration.compared import FIELD_MM, matching_grid
 from meddift.registration.feature_map import DescribedScan, FeatureMap
 from meddift.system.once import once
 
@@ -25,8 +26,6 @@ REFINE_MM = 8.0
 COARSE_SUPPORT_MM, FINE_SUPPORT_MM = 8.0, 4.0
 #: Largest shift, mm, by which the final sub-voxel alignment, which uses the MIND level alone, may move a position.
 LAST_MM = 2.0
-#: Voxel size, mm, to which the MIND level is averaged for a global search: fewer voxels with less noise.
-BLURRED_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +62,16 @@ class Side:
 
     @once
     def blurred(self) -> SearchIndex:
-        """An index of the MIND level averaged to voxels of `BLURRED_MM`, for global search."""
-        coarse = _coarse(self.scan, self.scan.pyramid.level(MIND), BLURRED_MM)
-        pyramid = replace(self.scan.pyramid, levels=(coarse,), moments={})
-        return SearchIndex(pyramid, coarse.grid, self.scan.settings.runtime.device, self.every.whitening)
+        """An index of the MIND level averaged to the voxels of dense matching: fewer voxels with less noise."""
+        scan, level = self.scan, self.scan.pyramid.level(MIND)
+        whole = matching_grid(scan.grid, FIELD_MM)
+        # Beyond the level, averages repeat the values of its border.
+        start, shape = box_within(whole, level.grid)
+        x, y, z = (slice(first, first + count) for first, count in zip(start, shape, strict=True))
+        values = scan.averaged(MIND, whole)[x, y, z].contiguous()
+        coarse = replace(level, values=values, grid=whole.cropped(start, shape))
+        pyramid = replace(scan.pyramid, levels=(coarse,), moments={})
+        return SearchIndex(pyramid, coarse.grid, scan.settings.runtime.device, self.every.whitening)
 
     @property
     def described(self) -> DescribedScan:

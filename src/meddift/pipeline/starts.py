@@ -16,8 +16,9 @@ from meddift.geometry import AffineTransform, Grid, Transform
 from meddift.geometry.inverse import NumericalInverse
 from meddift.matching import SearchIndex
 from meddift.matching.prior import MatchedPrior, match_prior
-from meddift.pipeline.direction import BLURRED_MM, Side
+from meddift.pipeline.direction import Side
 from meddift.pipeline.kept_prior import keep_prior
+from meddift.registration.compared import FIELD_MM, matching_grid
 from meddift.registration.start import Start
 from meddift.system.threads import side_by_side
 from meddift.system.timing import timed
@@ -89,7 +90,7 @@ def _matched_starts(pair: ScanPair) -> tuple[tuple[Start, ...], str]:
     ]
     if learned and MIND in pair.fixed.pyramid.names:
         mind = pair.fixed.pyramid.select([MIND])
-        ways.append((MIND, mind, mind.levels[0].grid.coarsened(BLURRED_MM), lambda side: side.blurred))
+        ways.append((MIND, mind, matching_grid(pair.fixed.grid, FIELD_MM), lambda side: side.blurred))
 
     def look(way: tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]) -> Start | str:
         name, levels, grid, index_of = way
@@ -122,7 +123,11 @@ def _matched_prior(
 
     def match() -> MatchedPrior:
         fixed, moving = (index_of(side) for side in pair.sides)
-        return match_prior(fixed, moving, pair.landmarks, seed=seed)
+        found = match_prior(fixed, moving, pair.landmarks, seed=seed)
+        if levels.names == (MIND,) and settings.options.fits_field(settings.extraction):
+            # The field will need these masks: made here while the other start is still being matched.
+            _ = pair.fixed.body, pair.fixed.lungs
+        return found
 
     return keep_prior(settings.runtime.store, pair.fixed.pyramid.digest, decides, match)
 

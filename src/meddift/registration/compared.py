@@ -80,8 +80,7 @@ class ComparedScans:
 
     def grid_of(self, spacing_mm: float, *, moving: bool = False) -> Grid:
         """A grid of this spacing over the field of view of a scan, along its axes in RAS order."""
-        grid = (self.moving if moving else self.fixed).image_grid
-        return grid.reoriented("RAS")[0].respaced(spacing_mm)
+        return matching_grid((self.moving if moving else self.fixed).image_grid, spacing_mm)
 
     def mask_on(self, grid: Grid, *, moving: bool = False) -> torch.Tensor:
         """(X, Y, Z) bool, a mask on another grid: True where its interpolated value is at least a quarter."""
@@ -127,3 +126,8 @@ class ComparedScans:
         """The finest level of both scans on the grids of the first pass."""
         fixed, moving = self.maps
         return fixed.resampled(self.grid_of(PASSES_MM[0])), moving.resampled(self.grid_of(PASSES_MM[0], moving=True))
+
+
+def matching_grid(image: Grid, spacing_mm: float) -> Grid:
+    """A grid of this spacing, mm, over the field of view of a scan, along its axes in RAS order."""
+    return image.reoriented("RAS")[0].respaced(spacing_mm)
