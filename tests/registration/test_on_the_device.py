@@ -68,7 +68,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         watched(torch.Tensor, name)
     for name in ("_pass", "_apart", "_agreement"):
         within(candidates, name)
-    within(FieldWork, "_refined_part")
+    within(FieldWork, "_refined")
     within(register, "invert")
     return seen
 

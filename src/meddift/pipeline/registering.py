@@ -40,12 +40,13 @@ def register_pair(
         raise OptionsError(
             'registration needs to know roughly how the scans lie to each other: prior="none" does not say it'
         )
-    masks = [
-        _mask(scan, mask, name, automatic=name == "fixed" or symmetric)
-        for scan, mask, name in ((pair.fixed, fixed_mask, "fixed"), (pair.moving, moving_mask, "moving"))
-    ]
+    given = [_given(mask, name) for mask, name in ((fixed_mask, "fixed"), (moving_mask, "moving"))]
     if not pair.starts:
         raise NoCorrespondenceError(pair.without_prior)
+    masks = [
+        _automatic(scan, body=body) if mask is None else mask
+        for scan, mask, body in zip((pair.fixed, pair.moving), given, (True, symmetric), strict=True)
+    ]
     starts = (_rigid(pair),) if tuple(stages) == RIGID else pair.starts
     whole = (
         tuple(stages) == STAGES and fixed_mask is None and moving_mask is None and not diffeomorphic and not symmetric
@@ -82,17 +83,21 @@ def _draw(pair: Pair, registration: Registration) -> Figure:
     return draw_registration(pair.fixed.volume, pair.moving.volume, registration)
 
 
-def _mask(scan: EncodedScan, mask: Volume | None, name: str, *, automatic: bool) -> Volume:
-    """The given mask; without one the body if `automatic`, else the whole scan. (X, Y, Z) bool."""
-    if mask is not None:
-        if mask.data.ndim != 3:
-            raise GeometryError(f"the {name} mask must have three axes, got data of shape {mask.data.shape}")
-        given = Volume(np.asarray(mask.data > 0), mask.grid)
-        if not given.data.any():
-            raise NoCorrespondenceError(f"the {name} mask is empty: nothing in it is above 0")
-        return given
-    # The whole moving scan is used by default: an automatic mask might leave out anatomy that is needed.
-    return scan.body if automatic else Volume(np.ones(scan.grid.shape, dtype=bool), scan.grid)
+def _given(mask: Volume | None, name: str) -> Volume | None:
+    """The given mask as (X, Y, Z) bool; None if none was given."""
+    if mask is None:
+        return None
+    if mask.data.ndim != 3:
+        raise GeometryError(f"the {name} mask must have three axes, got data of shape {mask.data.shape}")
+    given = Volume(np.asarray(mask.data > 0), mask.grid)
+    if not given.data.any():
+        raise NoCorrespondenceError(f"the {name} mask is empty: nothing in it is above 0")
+    return given
+
+
+def _automatic(scan: EncodedScan, *, body: bool) -> Volume:
+    """(X, Y, Z) bool, the body or else the whole scan: an automatic mask might leave out anatomy that is needed."""
+    return scan.body if body else Volume(np.ones(scan.grid.shape, dtype=bool), scan.grid)
 
 
 def _rigid(pair: Pair) -> Start:

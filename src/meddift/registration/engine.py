@@ -26,7 +26,6 @@ from meddift.registration.spline import ControlGrid
 from meddift.registration.start import Start
 from meddift.registration.support import Support
 from meddift.system.progress import Progress
-from meddift.system.threads import side_by_side
 from meddift.system.timing import timed
 
 #: Spacing of the control points of the refinement, mm, and its smoothness.
@@ -85,33 +84,28 @@ class FieldWork:
         return Field(whole, parts, scans.sliding, affine, support, evidence, dict(self.timing))
 
     def _refined(self, current: Parts, affine: AffineTransform, support: Support | None) -> Parts:
-        """Refine the field of each sliding group to sub-voxel accuracy."""
+        """Refine the fields of all sliding groups to sub-voxel accuracy."""
         scans = self.scans
-        group = scans.group_of(scans.field_grid.voxel_centers_on(scans.device)).reshape(scans.field_grid.shape)
         self.report("refining", 0.7)
-        parts = [(part, scans.body & (group == number)) for number, part in enumerate(current)]
-        return tuple(side_by_side(parts, lambda each: self._refined_part(*each, affine, support), device=scans.device))
-
-    def _refined_part(
-        self, current: TensorField, where: torch.Tensor, affine: AffineTransform, support: Support | None
-    ) -> TensorField:
-        """Refine the field of one sliding group: `where`, (X, Y, Z) bool on the grid of the field."""
-        scans = self.scans
         control = ControlGrid.over(scans.field_grid, CONTROL_MM, device=scans.device)
         nodes = control.grid.voxel_centers_on(scans.device)
-        values = control.fit((current.apply(nodes) - affine.apply(nodes)).reshape(*control.grid.shape, 3))
+        straight = affine.apply(nodes)
+        values = torch.stack(
+            [control.fit((part.apply(nodes) - straight).reshape(*control.grid.shape, 3)) for part in current]
+        )
         grid = scans.grid_of(FIELD_MM, moving=True)
         shown = FeatureMap(scans.mask_on(grid, moving=True).float()[..., None], grid)
-        rows = where.reshape(-1).nonzero()[:, 0]
-        if len(rows) == 0:
-            return current.on(scans.field_grid)
+        rows = scans.body.reshape(-1).nonzero()[:, 0]
         positions = scans.field_grid.voxel_centers_on(scans.device)[rows]
+        group = scans.group_of(positions)
         # Voxels without a counterpart have no weight.
-        weight = where.float() if support is None else support.supported_on(scans.field_grid).float()
+        weight = positions.new_ones(len(rows), dtype=torch.float32)
+        if support is not None:
+            weight = support.supported_on(scans.field_grid).float().reshape(-1)[rows]
         fine = scans.fixed.levels[scans.fine], scans.moving.levels[scans.fine]
         for maps, steps in ((scans.maps, STEPS[0]), (fine, STEPS[1])):
-            places = Places(scans.field_grid, rows, unit(maps[0].at(positions)), weight.reshape(-1)[rows])
+            places = Places(scans.field_grid, rows, unit(maps[0].at(positions)), weight, group)
             values = refine(places, maps[1], shown, affine, control, values, REFINED, steps=steps)
-        smooth = control.on(scans.field_grid).expand(values)
-        straight = TensorField.sampled(affine, scans.field_grid, scans.device)
-        return TensorField(straight.values + smooth, scans.field_grid)
+        begin = TensorField.sampled(affine, scans.field_grid, scans.device).values
+        on_field = control.on(scans.field_grid)
+        return tuple(TensorField(begin + on_field.expand(own), scans.field_grid) for own in values)

@@ -38,12 +38,14 @@ class Places:
         rows: (N,) int64, flat indices of the voxels.
         described: (N, C) float32, descriptors of the fixed scan at these voxels, of length 1.
         weight: (N,) float32, weight of each voxel.
+        group: (N,) int64, the sliding group of each voxel, from 0 on.
     """
 
     grid: Grid
     rows: torch.Tensor
     described: torch.Tensor
     weight: torch.Tensor
+    group: torch.Tensor
 
 
 def refine(
@@ -57,30 +59,37 @@ def refine(
     *,
     steps: int,
 ) -> torch.Tensor:
-    """Refine the coefficients of `T(x) = affine(x) + spline(x)`.
+    """Refine the coefficients of `T(x) = affine(x) + spline(x)`, a spline for each sliding group.
 
     Args:
         places: Voxels of the fixed scan with their descriptors.
         moving: Descriptors of the moving scan.
         moving_shown: (X, Y, Z, 1), 1 where the moving scan may be matched, else 0.
         affine: The affine part, fixed to moving.
-        control: The control points of the spline.
-        coefficients: (a, b, c, 3) float32, initial coefficients, world RAS mm.
+        control: The control points of the splines.
+        coefficients: (G, a, b, c, 3) float32, initial coefficients of G groups, world RAS mm.
         smoothness: Penalty on the coefficients.
         steps: Number of Gauss-Newton steps.
 
     Returns:
-        (a, b, c, 3) float32, the refined coefficients, world RAS mm.
+        (G, a, b, c, 3) float32, the refined coefficients, world RAS mm. Those of a group without voxels become smooth.
     """
     on_places = control.on(places.grid)
     base = affine.apply(places.grid.index_to_world(_indices(places)))
     share = places.grid.voxel_volume / control.grid.voxel_volume
+    groups = len(coefficients)
+    # One row for each voxel of the grid and group; those without a place stay zero in all steps.
+    own = places.rows * groups + places.group
+    spread = base.new_zeros((places.grid.size * groups, 9), dtype=torch.float32)
     for _ in range(steps):
-        shift = on_places.expand(coefficients).reshape(-1, 3)[places.rows]
-        hessian, slope = _normal_equations(places, moving, moving_shown, base, shift)
-        system = _collected(on_places, places, torch.cat([hessian, slope], dim=1)) * share
-        step = _solve(system[..., :6], system[..., 6:], coefficients, smoothness)
-        coefficients = coefficients + step
+        # All groups at once: their components are channels of one array.
+        side = coefficients.movedim(0, 3).flatten(3)
+        shift = on_places.expand(side).reshape(-1, 3).index_select(0, own)
+        spread.index_copy_(0, own, _normal_equations(places, moving, moving_shown, base, shift, groups))
+        system = on_places.collect(spread.reshape(*places.grid.shape, groups * 9)) * share
+        system = system.reshape(*system.shape[:3], groups, 9).permute(3, 4, 0, 1, 2).contiguous()
+        step = _solve(system[:, :6], system[:, 6:], coefficients.movedim(-1, 1).contiguous(), smoothness)
+        coefficients = coefficients + step.movedim(1, -1)
     return coefficients
 
 
@@ -88,21 +97,15 @@ def _indices(places: Places) -> torch.Tensor:
     return torch.stack(unravel(places.rows, places.grid.shape), dim=-1).double()
 
 
-def _collected(control: ControlGrid, places: Places, values: torch.Tensor) -> torch.Tensor:
-    dense = values.new_zeros((places.grid.size, values.shape[1]))
-    dense[places.rows] = values
-    return control.collect(dense.reshape(*places.grid.shape, -1))
-
-
 def _normal_equations(
-    places: Places, moving: FeatureMap, shown: FeatureMap, base: torch.Tensor, shift: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, 6) upper triangle and (N, 3) right-hand side of the normal equations of each voxel, in world mm."""
+    places: Places, moving: FeatureMap, shown: FeatureMap, base: torch.Tensor, shift: torch.Tensor, groups: int
+) -> torch.Tensor:
+    """(N, 9), the normal equations of each voxel, in world mm: six entries of the matrix, three of the right side."""
     # Gradients are by voxel index; these matrices convert gradients and their products to world mm.
     turn = moving.grid.inverse[:3, :3]
     inverse = constant(shift, turn)
     by_mm = constant(shift, np.stack([np.outer(turn[:, i], turn[:, j]).ravel() for i, j in _TRIANGLE], axis=1))
-    hessian, slope = shift.new_empty((len(shift), 6)), shift.new_empty((len(shift), 3))
+    system = shift.new_empty((len(shift), 9))
     misfit = shift.new_empty(len(shift))
 
     def ask(rows: slice) -> None:
@@ -110,34 +113,41 @@ def _normal_equations(
         index = moving.grid.world_to_index(world)
         square, pull, misfit[rows] = normal_products(moving.values, index, places.described[rows], moving.whitening)
         weight = (places.weight[rows] * shown.at(world)[:, 0])[:, None]
-        hessian[rows] = (square.permute(1, 2, 0).reshape(9, -1).T @ by_mm) * weight
-        slope[rows] = pull @ inverse * weight
+        torch.mul(square.permute(1, 2, 0).reshape(9, -1).T @ by_mm, weight, out=system[rows, :6])
+        torch.mul(pull @ inverse, weight, out=system[rows, 6:])
 
     if shift.device.type == "cpu":
         for_each(chunks(len(shift), size=PLACES), ask)
     else:
         for rows in chunks(len(shift), size=DEVICE_CHUNK):
             ask(rows)
-    # Half of the voxels have a misfit below the scale and keep a weight near 1.
-    scale = misfit.median().clamp(min=1e-6)
-    robust = (1 + misfit / (2 * scale)).square().reciprocal_()[:, None]
-    return hessian * robust, slope * robust
+    # Half of the voxels of each group have a misfit below its scale and keep a weight near 1.
+    scale = torch.stack([misfit.masked_fill(places.group != number, torch.nan).nanmedian() for number in range(groups)])
+    scale = scale.nan_to_num().clamp(min=1e-6).index_select(0, places.group)
+    return system.mul_((1 + misfit / (2 * scale)).square().reciprocal_()[:, None])
 
 
-def _solve(
-    hessian: torch.Tensor, slope: torch.Tensor, coefficients: torch.Tensor, smoothness: Smoothness
-) -> torch.Tensor:
-    """Solve (diag(hessian) + smoothness) step = slope - smoothness(coefficients) for the step."""
-    full, slope, known = (values.movedim(-1, 0).contiguous() for values in (hessian, slope, coefficients))
+def _solve(full: torch.Tensor, slope: torch.Tensor, known: torch.Tensor, smoothness: Smoothness) -> torch.Tensor:
+    """Solve (diag(full) + smoothness) step = slope - smoothness(known) for the step.
+
+    Args:
+        full: (G, 6, a, b, c) float32, upper triangle of the (3, 3) matrix of each control point.
+        slope: (G, 3, a, b, c) float32.
+        known: (G, 3, a, b, c) float32, the coefficients so far.
+        smoothness: Penalty on the coefficients.
+
+    Returns:
+        (G, 3, a, b, c) float32.
+    """
 
     def operator(values: torch.Tensor) -> torch.Tensor:
         result = smoothness.gradient(values)
-        for entry, (i, j) in zip(full, _TRIANGLE, strict=True):
-            result[i].addcmul_(entry, values[j])
+        for entry, (i, j) in zip(full.unbind(dim=1), _TRIANGLE, strict=True):
+            result[:, i].addcmul_(entry, values[:, j])
             if i != j:
-                result[j].addcmul_(entry, values[i])
+                result[:, j].addcmul_(entry, values[:, i])
         return result
 
-    precondition = smoothness.preconditioner((full[0] + full[3] + full[5]) / 3)
+    precondition = smoothness.preconditioner((full[:, 0:1] + full[:, 3:4] + full[:, 5:6]) / 3)
     right = slope - smoothness.gradient(known)
-    return conjugate_gradient(operator, right, precondition, iterations=ITERATIONS).movedim(0, -1)
+    return conjugate_gradient(operator, right, precondition, iterations=ITERATIONS)
