@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Largest inverse-consistency error of a match that is used, mm.
 MUTUAL_MM = 8.0
-#: In the first round, which searches everywhere, every second point is matched: enough for an affine, in half the time.
+#: In the first round, which searches everywhere, every second point is matched: enough for an affine.
 FIRST = 2
 #: With fewer points than this in the first round, all of them are matched.
 LEAST_FIRST = 64

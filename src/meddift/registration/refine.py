@@ -122,8 +122,8 @@ def _normal_equations(
         for rows in chunks(len(shift), size=DEVICE_CHUNK):
             ask(rows)
     # Half of the voxels of each group have a misfit below its scale and keep a weight near 1.
-    scale = torch.stack([misfit.masked_fill(places.group != number, torch.nan).nanmedian() for number in range(groups)])
-    scale = scale.nan_to_num().clamp(min=1e-6).index_select(0, places.group)
+    each = [misfit.masked_fill(places.group != number, torch.nan).nanmedian() for number in range(groups)]
+    scale = torch.stack(each).nan_to_num().clamp(min=1e-6).index_select(0, places.group)
     return system.mul_((1 + misfit / (2 * scale)).square().reciprocal_()[:, None])
 
 
