@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,23 @@ def test_features_given_channels_first_become_contiguous_with_channels_last():
 def test_an_array_that_already_fits_is_not_copied():
     features = np.zeros((3, 4, 5, 2), dtype=np.float32)
     assert np.shares_memory(Level("up0", features, Grid((3, 4, 5), np.eye(4))).features, features)
+
+
+def test_float16_stays_float16_and_is_shown_as_float32():
+    given = np.random.default_rng(0).standard_normal((3, 4, 5, 2)).astype(np.float16)
+    for values in (given, torch.from_numpy(given)):
+        made = Level("up0", values, Grid((3, 4, 5), np.eye(4)))
+        assert made.nbytes == given.nbytes
+        assert np.shares_memory(made.array, given)
+        assert np.shares_memory(made.tensor.numpy(), given)
+        assert made.features.dtype == np.float32
+        np.testing.assert_array_equal(made.features, given)
+        np.testing.assert_array_equal(made.matrix, given.reshape(-1, 2))
+        kept = pyramid(made).in_main_memory().level("up0")
+        assert np.shares_memory(kept.array, given)
+    for other in (np.float64, np.int16, ">f2"):
+        assert Level("up0", given.astype(other), Grid((3, 4, 5), np.eye(4))).values.dtype == np.float32
+    assert Level("up0", torch.from_numpy(given).bfloat16(), Grid((3, 4, 5), np.eye(4))).tensor.dtype == torch.float32
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 4, 5), (3, 4, 5, 0)])

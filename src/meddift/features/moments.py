@@ -55,7 +55,7 @@ def moments_of(matrix: Tensor, mask: NDArray[np.bool_]) -> Moments:
     """Moments of a subset of descriptors, of which every n-th is used if there are many.
 
     Args:
-        matrix: (N, C) float32, one row for each voxel, on any device.
+        matrix: (N, C) float32 or float16, one row for each voxel, on any device.
         mask: (N,) bool, the rows to use; if all are False, all rows are used.
     """
     import torch
@@ -75,7 +75,7 @@ def moments_of(matrix: Tensor, mask: NDArray[np.bool_]) -> Moments:
     covariance = matrix.new_zeros((channels, channels), dtype=torch.float64)
     cached = matrix.device.type == "cpu"
     for part in torch.split(rows, max(1, _BLOCK_NUMBERS // channels) if cached else max(1, count)):
-        block = matrix[part] - guess
+        block = matrix[part].float() - guess
         block = block if cached else block.double()
         total += block.sum(dim=0)
         covariance += block.T @ block

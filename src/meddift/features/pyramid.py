@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from meddift.errors import GeometryError, OptionsError
 from meddift.features.moments import Moments, moments_of
 from meddift.geometry import Grid
-from meddift.geometry.sampling import is_tensor
+from meddift.geometry.sampling import is_half, is_tensor
 from meddift.system.once import once
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class Level:
     """One feature map: a descriptor at every voxel of a (mostly coarse) grid.
 
-    Channels are the last axis and contiguous in memory, since matching reads whole descriptors at scattered points and
-    multiplies all of them by a block of queries (`matrix` is a view).
+    Channels are the last axis and contiguous in memory, since matching reads whole descriptors at scattered points.
 
     Attributes:
         name: Name of the level: "up0", "up1", ... for decoder blocks, "mind" for MIND-SSC.
-        values: (X, Y, Z, C) float32, C-contiguous: an array, or a tensor, which stays on its device. Other types and
-            layouts are converted.
+        values: (X, Y, Z, C) float32 or float16, C-contiguous: an array, or a tensor, which stays on its device. Other
+            layouts are converted, and other types to float32. float16 takes half the memory; whoever computes with it
+            converts to float32 only what it reads.
         grid: The grid of the first three axes, in world RAS mm.
         weight: Relative weight in a mean over levels; 0 or more.
 
@@ -47,8 +47,7 @@ class Level:
 
     def __post_init__(self) -> None:
         """Validate, and convert the values to their type and layout."""
-        given: Any = self.values
-        values = given.float().contiguous() if is_tensor(given) else np.ascontiguousarray(given, dtype=np.float32)
+        values = _in_layout(self.values)
         if values.ndim != 4 or tuple(values.shape[:3]) != self.grid.shape or values.shape[3] < 1:
             raise GeometryError(
                 f"level {self.name!r}: features of shape {tuple(values.shape)} do not lie on a grid of shape "
@@ -74,24 +73,30 @@ class Level:
         return int(self.values.nbytes)
 
     @once
-    def features(self) -> NDArray[np.float32]:
-        """(X, Y, Z, C) float32 in main memory; shares the memory of `values` if that is there."""
-        values: Any = self.values
-        found: NDArray[np.float32] = values.cpu().numpy() if is_tensor(values) else values
-        return found
-
-    @once
     def tensor(self) -> Tensor:
-        """(X, Y, Z, C) float32 where `values` are; shares their memory."""
+        """(X, Y, Z, C) of the type of `values` where they are; shares their memory."""
         import torch
 
         values: Any = self.values
         return values if is_tensor(values) else torch.from_numpy(values)
 
     @property
+    def array(self) -> NDArray[np.floating]:
+        """(X, Y, Z, C) of the type of `values` in main memory; shares their memory if they are there."""
+        values: Any = self.values
+        found: NDArray[np.floating] = values.cpu().numpy() if is_tensor(values) else values
+        return found
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """(X, Y, Z, C) float32 in main memory; shares the memory of float32 `values` there, else a new copy."""
+        values = self.array
+        return values if values.dtype == np.float32 else self.tensor.float().cpu().numpy()
+
+    @property
     def matrix(self) -> NDArray[np.float32]:
-        """(X*Y*Z, C) float32 view, one row for each voxel, the last spatial axis running fastest."""
-        return self.features.reshape(-1, self.features.shape[3])
+        """(X*Y*Z, C) float32 view of `features`: a row for each voxel, the last spatial axis running fastest."""
+        return self.features.reshape(-1, self.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +189,7 @@ class Pyramid:
 
     def in_main_memory(self) -> Pyramid:
         """The same pyramid with all levels in main memory; arrays that are there already are not copied."""
-        return replace(self, levels=tuple(replace(level, values=level.features) for level in self.levels))
+        return replace(self, levels=tuple(replace(level, values=level.array) for level in self.levels))
 
     def select(self, names: Iterable[str]) -> Pyramid:
         """The same pyramid with some levels only, coarse to fine whatever the order of `names`; nothing is copied.
@@ -208,6 +213,14 @@ class Pyramid:
         """
         levels = tuple(replace(level, weight=weights.get(level.name, 1.0)) for level in self.levels)
         return replace(self, levels=levels)
+
+
+def _in_layout(values: Any) -> Any:
+    """Values as a level holds them: C-contiguous, float16 as it is, any other type as float32."""
+    if is_tensor(values):
+        return (values if is_half(values) else values.float()).contiguous()
+    given = np.asarray(values)
+    return np.ascontiguousarray(given, dtype=np.float16 if given.dtype == np.float16 else np.float32)
 
 
 def voxels_inside(grid: Grid, image_grid: Grid) -> NDArray[np.bool_]:

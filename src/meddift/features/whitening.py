@@ -47,9 +47,9 @@ class Whitening:
         return mapped
 
     def whiten(self, descriptors: Tensor) -> Tensor:
-        """Whiten (..., C) float32 descriptors on any device; this commutes with interpolation."""
+        """Whiten (..., C) float16 or float32 descriptors on any device: float32; this commutes with interpolation."""
         shift, matrix = self.tensors(descriptors.device)
-        return shift.addmm(descriptors.reshape(-1, len(matrix)), matrix).reshape(descriptors.shape)
+        return shift.addmm(descriptors.float().reshape(-1, len(matrix)), matrix).reshape(descriptors.shape)
 
     def tensors(self, device: Any) -> tuple[Tensor, Tensor]:
         """The whitened zero vector (C,) and the matrix (C, C) on a device, cached."""
@@ -134,9 +134,10 @@ def _whitening(pyramids: tuple[Pyramid, Pyramid], name: str, floor: float) -> Wh
 
 def _mapped(level: Level, whitening: Whitening) -> Level:
     """The whitened level."""
-    features = np.empty_like(level.features)
-    rows, result = level.matrix, features.reshape(-1, level.channels)
+    rows = level.array.reshape(-1, level.channels)
+    result = np.empty(rows.shape, dtype=np.float32)
     length = max(1, _BLOCK_NUMBERS // level.channels)
     for start in range(0, len(rows), length):
-        whitening.apply(rows[start : start + length], out=result[start : start + length])
-    return replace(level, values=features)
+        block = rows[start : start + length].astype(np.float32, copy=False)
+        whitening.apply(block, out=result[start : start + length])
+    return replace(level, values=result.reshape(level.array.shape))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from meddift.errors import GeometryError
 from meddift.geometry.grid import Grid
-from meddift.geometry.sampling import is_tensor
+from meddift.geometry.sampling import is_half, is_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Rows of a matrix that are multiplied at a time.
 ROWS = 8
+#: float16 values that are converted and multiplied at a time on the CPU, so that they stay in its cache.
+HALVES = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +127,8 @@ def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 
     are replicated. One matrix product for each axis.
 
     Args:
-        values: Contiguous float32 array or tensor with the three axes of `source` in a row, and any other axes before
-            and after them.
+        values: Contiguous float32 array, or float32 or float16 tensor, with the three axes of `source` in a row, and
+            any other axes before and after them. On the CPU float16 is converted a few values at a time.
         source: The grid of the values.
         target: A grid with the same direction, such as `source.respaced(2.0)`.
         first_axis: Index of the first of the three axes of the grid in `values`.
@@ -151,14 +153,20 @@ def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 
         at = first_axis + axis
         before, after = values.shape[:at], values.shape[at + 1 :]
         values = _multiplied(matrix, values.reshape(-1, n_in, int(np.prod(after)))).reshape(*before, n_out, *after)
-    return values
+    return values.float() if is_half(values) else values
 
 
 def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
     """(N, m, k), product of a matrix (m, n) with each (n, k) of (N, n, k) values; array or tensor."""
     if ((matrix == 0) | (matrix == 1)).all():  # only samples are selected
         picked = matrix.argmax(axis=1)
-        return values.index_select(1, values.new_tensor(picked).long()) if is_tensor(values) else values[:, picked]
+        if not is_tensor(values):
+            return values[:, picked]
+        import torch
+
+        return values.index_select(1, torch.from_numpy(picked).to(values.device))
+    if is_half(values):
+        return _multiplied_halves(matrix, values)
     given: Any = values.new_tensor(matrix) if is_tensor(values) else matrix
     if values.shape[2] == 1:
         return (values[..., 0] @ given.T)[..., None]
@@ -178,6 +186,30 @@ def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
         else:
             result[:, rows] = part[:, columns] @ values[:, columns]
     return result
+
+
+def _multiplied_halves(matrix: NDArray[np.float32], values: Tensor) -> Tensor:
+    """`_multiplied` for float16, with a result of float32."""
+    import torch
+
+    if values.device.type != "cpu":
+        product: Tensor = _multiplied(matrix, values.float())
+        return product
+    count, read, width = values.shape
+    # Products of one matrix, and those with few columns, are computed in other ways, whose results differ in the last
+    # bit: all parts are as the whole is.
+    by_row = min(-(-count * read * width // HALVES), max(1, count // 2))
+    by_column = min(-(-count * read * width // (HALVES * by_row)), max(1, width // (32 * ROWS)))
+    result = values.new_empty((count, len(matrix), width), dtype=torch.float32)
+    for rows in _parts(count, by_row):
+        for columns in _parts(width, by_column):
+            result[rows, :, columns] = _multiplied(matrix, values[rows, :, columns].float())
+    return result
+
+
+def _parts(length: int, number: int) -> list[slice]:
+    """A range divided into parts of about the same length."""
+    return [slice(k * length // number, (k + 1) * length // number) for k in range(number)]
 
 
 def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> NDArray[np.float32]:

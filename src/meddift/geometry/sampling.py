@@ -37,6 +37,11 @@ def is_tensor(values: Any) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(values, torch.Tensor)
 
 
+def is_half(values: Any) -> bool:
+    """Whether something is a torch tensor of float16."""
+    return is_tensor(values) and values.dtype == sys.modules["torch"].float16
+
+
 def mapped(matrix: NDArray[np.float64], points: Any, *, shifts: bool = True) -> Any:
     """Map (..., 3) points, array or tensor, by a (4, 4) matrix; without translation if `shifts` is False."""
     points = points if is_tensor(points) else np.asarray(points, dtype=np.float64)
@@ -86,7 +91,8 @@ def sample(data: Any, indices: Any, *, fill: float | None = None) -> Any:
         fill: Value outside the outer voxel faces; None = border voxels are replicated.
 
     Returns:
-        (..., N) float64 for an array; (N, C) of the same type and device for a tensor.
+        (..., N) float64 for an array; (N, C) on the same device for a tensor, of the same type, but float32 for
+        float16, of which only the voxels that are read are converted.
     """
     rows = _Rows(data, indices)
     result = rows.empty(len(rows.index))
@@ -105,7 +111,7 @@ def sample_with_gradient(data: Tensor, indices: Tensor) -> tuple[Tensor, tuple[T
             derivative is that at the border.
 
     Returns:
-        Values, and their derivatives by each of the three voxel indices; (N, C) each.
+        Values, and their derivatives by each of the three voxel indices; (N, C) each, of the type that `sample` gives.
     """
     rows = _Rows(data, indices)
     return _with_slopes(*rows.corners(slice(None)))
@@ -186,7 +192,9 @@ class _Rows:
         self._lead: tuple[int, ...] = () if self.tensor else data.shape[:-3]
         self._shape = data.shape[:3] if self.tensor else data.shape[-3:]
         if self.tensor:
-            self._flat, self._dtype = data.reshape(-1, data.shape[3]), data.dtype
+            self._flat = data.reshape(-1, data.shape[3])
+            # Of float16 rows are gathered, and converted once they have been: see `_taken`.
+            self._dtype = self.xp.float32 if is_half(data) else data.dtype
             self.index = indices.reshape(-1, 3)
         else:
             # A view with one row for each voxel, whose channels are far apart in memory.
@@ -201,7 +209,7 @@ class _Rows:
     def empty(self, count: int) -> Any:
         """An empty (count, C) array or tensor for the values."""
         if self.tensor:
-            return self._flat.new_empty((count, self._flat.shape[1]))
+            return self._flat.new_empty((count, self._flat.shape[1]), dtype=self._dtype)
         return np.empty((count, self._flat.shape[1]))
 
     def corners(self, part: slice) -> tuple[Any, Any]:
@@ -216,7 +224,7 @@ class _Rows:
 
     def _taken(self, rows: Any) -> Any:
         if self.tensor:
-            return self._flat.index_select(0, rows)
+            return self._flat.index_select(0, rows).to(self._dtype)
         taken = self._flat.take(rows, axis=0) if self._flat.shape[1] == 1 else self._flat[rows]
         # Integers are converted here, a few at a time: differences of unsigned integers would wrap around.
         return taken.astype(np.float64, copy=False)

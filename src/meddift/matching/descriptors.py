@@ -24,7 +24,7 @@ def normal_products(
     (J_v - u u' J_v) / |v|.
 
     Args:
-        values: (X, Y, Z, C) float32, C-contiguous.
+        values: (X, Y, Z, C) float32 or float16, C-contiguous.
         index: (N, 3) float voxel indices, clamped at the border; all are processed at once.
         wanted: (N, C) float32, of length 1.
         whitening: Whitening that is applied after interpolation; None = none.

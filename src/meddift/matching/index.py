@@ -29,7 +29,7 @@ class IndexedLevel:
 
     Attributes:
         level: The feature map.
-        raw: (X, Y, Z, C) float32 on the device, before whitening; shares memory with `level` on the CPU.
+        raw: (X, Y, Z, C) float32 or float16 on the device, before whitening; shares memory with `level` on the CPU.
         whitening: The whitening of descriptors; None = none.
         readings: How the grid interpolates the level along each axis.
         share: Weight of this level divided by the sum of all weights.
@@ -45,10 +45,10 @@ class IndexedLevel:
 
     @once
     def features(self) -> torch.Tensor:
-        """(X, Y, Z, C) float32 on the device, whitened."""
+        """(X, Y, Z, C) on the device: whitened, float32; without whitening `raw`, of which float16 may be read."""
         if self.whitening is None:
             return self.raw
-        result = torch.empty_like(self.raw)
+        result = torch.empty_like(self.raw, dtype=torch.float32)
         for plane in range(len(self.raw)):
             result[plane] = self.whitened(self.raw[plane])
         return result
@@ -64,8 +64,8 @@ class IndexedLevel:
         return known(self, "inverse_norms")
 
     def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
-        """Whiten (..., C) descriptors of this level; whitening is linear, so it commutes with interpolation."""
-        return descriptors if self.whitening is None else self.whitening.whiten(descriptors)
+        """Whiten (..., C) descriptors of this level: float32. This is linear, so it commutes with interpolation."""
+        return descriptors.float() if self.whitening is None else self.whitening.whiten(descriptors)
 
     def inverted(self, squared: torch.Tensor) -> torch.Tensor:
         """`share / |f|` from |f|^2, which is overwritten; 0 for empty descriptors."""
@@ -83,7 +83,7 @@ class SearchIndex:
         grid: The grid whose voxels are searched; its axes are parallel to those of the levels.
         device: "cpu" or "cuda:N".
         whitening: Name of a level -> its whitening; other levels are not whitened.
-        tensors: Name of a level -> (X, Y, Z, C) features that are on the device already.
+        tensors: Name of a level -> (X, Y, Z, C) features that are on the device already, float32 or float16.
 
     Raises:
         OptionsError: on first use, if every level has weight 0.
@@ -131,7 +131,7 @@ class SearchIndex:
         raw = level.tensor.to(self.device) if raw is None else raw
         rows = raw.flatten(0, 2)
         rows = rows[:: max(1, len(rows) // _SAMPLED_ROWS) | 1]
-        rows = rows if whitening is None else whitening.whiten(rows)
+        rows = rows.float() if whitening is None else whitening.whiten(rows)
         length = float(rows.square().sum(dim=1, dtype=torch.float64).mean().sqrt())
         return IndexedLevel(level, raw, whitening, read_axes(self.grid, level.grid), share, SMALLEST_NORM * length)
 
@@ -157,12 +157,12 @@ def read_descriptors(features: torch.Tensor, grid: Grid, positions: NDArray[np.f
     """Interpolate features trilinearly, clamped at the border.
 
     Args:
-        features: (X, Y, Z, C) tensor.
+        features: (X, Y, Z, C) float32 or float16 tensor.
         grid: Its grid.
         positions: (N, 3) float64, world RAS mm.
 
     Returns:
-        (N, C) tensor, not normalised.
+        (N, C) float32 tensor, not normalised.
     """
     index = torch.from_numpy(grid.world_to_index(positions)).to(features.device)
     return sample(features, index)

@@ -29,7 +29,7 @@ def similarity_maps(index: SearchIndex, descriptors: list[torch.Tensor]) -> torc
     total = torch.zeros((len(descriptors[0]), *index.grid.shape), dtype=torch.float32, device=index.device)
     for level, queries in zip(index.levels, descriptors, strict=True):
         x, y, z, channels = level.features.shape
-        dots = (queries @ level.features.reshape(-1, channels).T).reshape(-1, x, y, z)
+        dots = (queries @ level.features.float().reshape(-1, channels).T).reshape(-1, x, y, z)
         # The axis that shrinks most comes first, to leave less work for the others.
         order = sorted(range(3), key=lambda axis: len(level.readings[axis].low) / level.readings[axis].length)
         for axis in order:
@@ -174,7 +174,7 @@ class _Planes:
             del kept[sample]
         for sample in wanted:
             if sample not in kept:
-                plane = level.features[sample]
+                plane = level.features[sample].float()
                 dots = (plane.reshape(-1, plane.shape[2]) @ query.T).reshape(1, *plane.shape[:2], len(query))
                 for axis in (1, 2):
                     dots = level.readings[axis].read(dots, axis)

@@ -84,7 +84,7 @@ def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReadi
     """Squared lengths |f|^2 of interpolated descriptors on the whole grid.
 
     Args:
-        features: (X, Y, Z, C) float32.
+        features: (X, Y, Z, C) float32 or float16.
         readings: How the grid interpolates the level along each axis.
 
     Returns:
@@ -94,7 +94,7 @@ def squared_norms(features: torch.Tensor, readings: tuple[AxisReading, AxisReadi
     flags = (between[0], between[1], between[2])
     slabs = []
     for start in range(0, len(features), _PLANES):
-        slab = gram_lattice(features[None, start : start + _PLANES + 1], flags)[0]
+        slab = gram_lattice(features[None, start : start + _PLANES + 1].float(), flags)[0]
         # The first plane of the next slab is included only for the edges towards it.
         slabs.append(slab if start + _PLANES + 1 > len(features) else slab[: _PLANES * (2 if flags[0] else 1)])
     gram = torch.cat(slabs)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from meddift.geometry import AxisReading
-from meddift.matching.index import IndexedLevel, SearchIndex, unravel
+from meddift.matching.index import SearchIndex, unravel
 
 #: Edge of a block, grid voxels.
 BLOCK = 4
@@ -86,6 +86,7 @@ class GlobalSearch:
         self._shape = index.grid.shape
         self._blocks = tuple(-(-n // BLOCK) for n in self._shape)
         self._axes = [[_block_axis(reading, index.device) for reading in level.readings] for level in index.levels]
+        self._features = [level.features.float() for level in index.levels]
         self._norm_range = [self._block_range(level.inverse_norms) for level in index.levels]
         # Grid voxel of each position in a block, clamped at the end of the axis.
         self._voxel = [
@@ -108,7 +109,7 @@ class GlobalSearch:
         voxels, similarity, rival, visited = [], [], [], 0
         count = len(descriptors[0])
         for rows in self._batches(count):
-            dots = [self._dots(level, d[rows]) for level, d in zip(self._index.levels, descriptors, strict=True)]
+            dots = [self._dots(level, d[rows]) for level, d in zip(self._features, descriptors, strict=True)]
             bounds = self._bounds(dots)
             best, place, seen = self._best_first(dots, bounds.clone(), None)
             visited += seen
@@ -129,7 +130,7 @@ class GlobalSearch:
     # ------------------------------------------------------------------ parts
 
     def _batches(self, count: int) -> Iterator[slice]:
-        coarse = sum(level.features[..., 0].numel() for level in self._index.levels)
+        coarse = sum(level[..., 0].numel() for level in self._features)
         # Memory for dot products, and for bounds with a copy and running maxima.
         each = 4 * (coarse + 5 * int(np.prod(self._blocks)))
         size = max(1, BATCH_BYTES // each)
@@ -137,10 +138,10 @@ class GlobalSearch:
             yield slice(start, start + size)
 
     @staticmethod
-    def _dots(level: IndexedLevel, queries: torch.Tensor) -> torch.Tensor:
+    def _dots(features: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
         """(N, X, Y, Z) float32, dot products of the queries with every coarse descriptor."""
-        x, y, z, channels = level.features.shape
-        matrix = level.features.reshape(-1, channels)
+        x, y, z, channels = features.shape
+        matrix = features.reshape(-1, channels)
         if len(queries) == 1 and matrix.device.type == "cpu":
             # Limited by memory bandwidth. For long rows MKL's matrix-vector product reads more slowly than its product
             # with four vectors; for short rows it is the other way round.

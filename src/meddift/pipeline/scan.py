@@ -115,7 +115,7 @@ class EncodedScan:
 
     @once
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Name of each level -> (X, Y, Z, C) float32 on the device; on the CPU they share the memory of `pyramid`."""
+        """Name of each level -> (X, Y, Z, C) on the device, float32 or float16 as in `pyramid`; shared on the CPU."""
         device = self.settings.runtime.device
         return {level.name: level.tensor.to(device) for level in self.pyramid.levels}
 

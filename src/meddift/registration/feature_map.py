@@ -19,7 +19,7 @@ class FeatureMap:
     """Descriptors at the voxels of a grid.
 
     Attributes:
-        values: (X, Y, Z, C) float32, C-contiguous.
+        values: (X, Y, Z, C) float32 or float16, C-contiguous.
         grid: The grid, in world RAS mm.
         whitening: Whitening that is applied after interpolation or averaging (with which it commutes), which saves a
             whitened copy of a fine level; None = none.
@@ -43,8 +43,8 @@ class FeatureMap:
         return self.whitened(sample(self.values, self.grid.world_to_index(positions)))
 
     def whitened(self, descriptors: torch.Tensor) -> torch.Tensor:
-        """Whiten (..., C) float32 descriptors that were read from `values`, if there is a whitening."""
-        return descriptors if self.whitening is None else self.whitening.whiten(descriptors)
+        """(..., C) float32, descriptors that were read from `values`, whitened if there is a whitening."""
+        return descriptors.float() if self.whitening is None else self.whitening.whiten(descriptors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,19 @@ def on_grid(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) ->
         (X, Y, Z, C) float32, whitened; (X, Y, Z, K) with a basis.
     """
     if basis is not None:
-        projected: torch.Tensor = resample_axes(unit(level.whitened(level.values)) @ basis, level.grid, grid)
+        projected: torch.Tensor = resample_axes(_projected(level, basis), level.grid, grid)
         return projected
     return level.whitened(resample_axes(level.values, level.grid, grid))
+
+
+def _projected(level: FeatureMap, basis: torch.Tensor) -> torch.Tensor:
+    """(X, Y, Z, K) float32, the whitened and normalised descriptors of a level times a (C, K) basis."""
+    if level.values.device.type != "cpu":
+        return unit(level.whitened(level.values)) @ basis
+    result = basis.new_empty((*level.values.shape[:3], basis.shape[1]))
+    for plane, out in zip(level.values, result, strict=True):  # a plane stays in the cache
+        torch.matmul(unit(level.whitened(plane)), basis, out=out)
+    return result
 
 
 def common_basis(
