@@ -7,6 +7,7 @@ required diagonals are read in place.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,6 +157,8 @@ def _by_tiles(
     share = torch.nn.functional.avg_pool3d(shown_padded[None, None], window, stride=[n * stride for n in nodes])[0, 0]
     seen_of = share.numpy()
     plane = window[1] * window[2]
+    # Each thread writes all its products to the same memory: fresh memory takes longer than the products.
+    scratch = threading.local()
 
     def compare(corner: tuple[int, int, int]) -> None:
         first = [c * stride for c in corner]
@@ -167,7 +170,11 @@ def _by_tiles(
         a = _box(fixed_padded, first, tile).reshape(tile[0], -1, channels)
         b = _box(moving_padded, first, window).reshape(window[0], plane, channels)
         reached = b.as_strided((tile[0], channels, width * plane), (plane * channels, 1, channels))
-        dots = _pooled_diagonals(torch.bmm(a, reached), tile, window, width, stride, reach)
+        if not hasattr(scratch, "dots"):
+            scratch.dots = a.new_empty((tile[0], tile[1] * tile[2], width * plane))
+            scratch.planes = a.new_empty((TILE[0], *scratch.dots.shape[1:]))
+        torch.bmm(a, reached, out=scratch.dots)
+        dots = _pooled_diagonals(scratch.dots, scratch.planes, tile, window, width, stride, reach)
         if seen < 1:
             counted = _counted(_box(shown_padded, first, window), stride, reach, width)
             dots = torch.where(counted > 0.25, dots / counted.clamp_(min=1e-3), dots.new_full((), -1.0))
@@ -196,13 +203,20 @@ def _box(values: torch.Tensor, first: list[int], edges: list[int]) -> torch.Tens
 
 
 def _pooled_diagonals(
-    dots: torch.Tensor, tile: list[int], window: list[int], width: int, stride: int, reach: int
+    dots: torch.Tensor,
+    planes: torch.Tensor,
+    tile: list[int],
+    window: list[int],
+    width: int,
+    stride: int,
+    reach: int,
 ) -> torch.Tensor:
     """Dot products of voxel i and window voxel i + offset, averaged over the supporting voxels of each node.
 
     Args:
         dots: (t0, t1 * t2, w * W1 * W2), dot products of the voxels of each plane of the tile with those of the planes
             of its window; the required ones are read in place.
+        planes: (T0, t1 * t2, w * W1 * W2), overwritten.
         tile: Shape t of the tile in voxels.
         window: Shape W of the window in voxels.
         width: Offsets w along each axis.
@@ -216,7 +230,7 @@ def _pooled_diagonals(
     # One axis after the other, planes first, so that memory is read in order.
     row, line = width * window[1] * window[2], width * window[2]
     span = stride * (TILE[0] - 1) + 1
-    planes = _sum([dots[o : o + span : stride] for o in supporting])
+    _sum([dots[o : o + span : stride] for o in supporting], planes)
     steps = (tile[1] * tile[2] * row, stride * (tile[2] * row + window[2]), row, window[1] * window[2], 1)
     size = (TILE[0], TILE[1], tile[2], width, line)
     lines = _sum([planes.as_strided(size, steps, o * (tile[2] * row + window[2])) for o in supporting])
@@ -226,8 +240,11 @@ def _pooled_diagonals(
     return voxels / len(supporting) ** 3
 
 
-def _sum(parts: list[torch.Tensor]) -> torch.Tensor:
-    total = parts[0] + parts[1] if len(parts) > 1 else parts[0].contiguous()
+def _sum(parts: list[torch.Tensor], total: torch.Tensor | None = None) -> torch.Tensor:
+    """The sum of some tensors, into `total` if it is given."""
+    if len(parts) == 1:
+        return parts[0].contiguous() if total is None else total.copy_(parts[0])
+    total = torch.add(parts[0], parts[1], out=total)
     for part in parts[2:]:
         total += part
     return total

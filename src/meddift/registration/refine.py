@@ -17,7 +17,7 @@ from meddift.geometry.sampling import DEVICE_CHUNK, chunks, constant
 from meddift.matching.descriptors import normal_products
 from meddift.matching.index import unravel
 from meddift.registration.feature_map import FeatureMap
-from meddift.registration.smoothness import Smoothness, conjugate_gradient
+from meddift.registration.smoothness import Buffers, Smoothness, conjugate_gradient
 from meddift.registration.spline import ControlGrid
 from meddift.system.threads import for_each
 
@@ -140,8 +140,10 @@ def _solve(full: torch.Tensor, slope: torch.Tensor, known: torch.Tensor, smoothn
         (G, 3, a, b, c) float32.
     """
 
+    buffers = Buffers()
+
     def operator(values: torch.Tensor) -> torch.Tensor:
-        result = smoothness.gradient(values)
+        result = smoothness.gradient(values, buffers)
         for entry, (i, j) in zip(full.unbind(dim=1), _TRIANGLE, strict=True):
             result[:, i].addcmul_(entry, values[:, j])
             if i != j:

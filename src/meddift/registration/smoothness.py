@@ -17,6 +17,20 @@ import torch
 _USUAL_WEIGHT = 0.3
 
 
+class Buffers:
+    """Tensors that a loop writes again and again: fresh memory for each result would take longer than computing it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def like(self, values: torch.Tensor, name: str) -> torch.Tensor:
+        """A contiguous tensor of the shape and type of `values`, with anything in it; the same one for each name."""
+        kept = self._kept.get(name)
+        if kept is None or kept.shape != values.shape:
+            kept = self._kept[name] = torch.empty_like(values, memory_format=torch.contiguous_format)
+        return kept
+
+
 @dataclass(frozen=True)
 class Smoothness:
     """A penalty on vectors at the nodes of a grid; distances are in nodes.
@@ -32,18 +46,24 @@ class Smoothness:
     bending: float
     stretching: float = 0.0
 
-    def gradient(self, values: torch.Tensor) -> torch.Tensor:
+    def gradient(self, values: torch.Tensor, buffers: Buffers | None = None) -> torch.Tensor:
         """Half the derivative of the penalty by (..., a, b, c) values: a symmetric, positive semidefinite operator.
 
         The squared Laplacian contains all second differences of the thin plate, and in addition squares of the first
         differences at both ends of each line, which are subtracted.
+
+        Args:
+            values: The values.
+            buffers: Memory for the result, which the next call with the same buffers overwrites; None = new memory.
         """
         # The CPU computes differences in place; on a GPU one matrix product is a single operation.
-        return self._by_differences(values) if values.device.type == "cpu" else self._by_products(values)
+        if values.device.type == "cpu":
+            return self._by_differences(values, Buffers() if buffers is None else buffers)
+        return self._by_products(values)
 
-    def _by_differences(self, values: torch.Tensor) -> torch.Tensor:
-        once = _laplacian(values)
-        result = _laplacian(once).mul_(self.bending)
+    def _by_differences(self, values: torch.Tensor, buffers: Buffers) -> torch.Tensor:
+        once = _laplacian(values, buffers.like(values, "once"))
+        result = _laplacian(once, buffers.like(values, "twice")).mul_(self.bending)
         for axis in range(-3, 0):
             count = values.shape[axis]
             for first, second in ((0, 1), (count - 1, count - 2)) if count > 1 else ():
@@ -67,6 +87,9 @@ class Smoothness:
 
         Args:
             weight: (a, b, c) float32, at least 0; for several fields (G, 1, a, b, c).
+
+        Returns:
+            A function whose result is overwritten by its next call.
         """
         space = (-3, -2, -1)
         usual = (weight > 0).sum(dim=space, keepdim=True).clamp(min=1)
@@ -77,12 +100,20 @@ class Smoothness:
         x, y, z = (values for _, _, values in bases)
         laplacian = x[:, None, None] + y[:, None] + z
         inverse = 1 / (usual + self.bending * laplacian.square() + self.stretching * laplacian)
-        return lambda values: scale * _along_axes(_along_axes(scale * values, forward) * inverse, back)
+        buffers = Buffers()
+
+        def solved(values: torch.Tensor) -> torch.Tensor:
+            one, other = buffers.like(values, "one"), buffers.like(values, "other")
+            _along_axes(torch.mul(scale, values, out=one), forward, other)
+            _along_axes(one.mul_(inverse), back, other)
+            return one.mul_(scale)
+
+        return solved
 
 
-def _laplacian(values: torch.Tensor) -> torch.Tensor:
+def _laplacian(values: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
     """(..., a, b, c), negative Laplacian: the sum of the differences of each value to its neighbours."""
-    result = values * 6.0
+    torch.mul(values, 6.0, out=result)
     for axis in range(-3, 0):
         count = values.shape[axis]
         result.narrow(axis, 1, count - 1).sub_(values.narrow(axis, 0, count - 1))
@@ -128,11 +159,16 @@ def _cosines(count: int, dtype: torch.dtype, device: torch.device) -> tuple[torc
     return next(made), next(made), next(made)
 
 
-def _along_axes(values: torch.Tensor, matrices: list[torch.Tensor]) -> torch.Tensor:
-    """Multiply (..., a, b, c) values by a matrix along each of the three axes."""
+def _along_axes(values: torch.Tensor, matrices: list[torch.Tensor], other: torch.Tensor) -> None:
+    """Multiply (..., a, b, c) values in place by a matrix along each of the three axes; `other` is overwritten."""
     first, second, third = matrices
-    values = second @ (values @ third.T)
-    return (first @ values.flatten(-2)).reshape(values.shape)
+    *_, a, b, c = values.shape
+    torch.mm(values.view(-1, c), third.T, out=other.view(-1, c))
+    planes = other.view(-1, b, c)
+    torch.bmm(second.expand(len(planes), b, b), planes, out=values.view(-1, b, c))
+    whole = values.view(-1, a, b * c)
+    torch.bmm(first.expand(len(whole), a, a), whole, out=other.view(-1, a, b * c))
+    values.copy_(other)
 
 
 def conjugate_gradient(
@@ -147,9 +183,9 @@ def conjugate_gradient(
     """Solve `operator(x) = right` by preconditioned conjugate gradients (Hestenes and Stiefel 1952).
 
     Args:
-        operator: A symmetric positive operator.
+        operator: A symmetric positive operator; its result may be overwritten by the next call.
         right: (K, a, b, c) right-hand side, or (G, K, a, b, c) of independent fields, which are solved together.
-        precondition: An approximate inverse of the operator.
+        precondition: An approximate inverse of the operator; its result may be overwritten by the next call.
         start: Initial x; None = 0.
         iterations: Largest number of iterations.
         tolerance: Relative residual at which to stop.
@@ -158,8 +194,11 @@ def conjugate_gradient(
         x, of the shape of `right`.
     """
 
+    space = (-4, -3, -2, -1)
+    product_of = torch.empty_like(right)
+
     def dot(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return (one * other).sum(dim=(-4, -3, -2, -1), keepdim=True)
+        return torch.mul(one, other, out=product_of).sum(dim=space, keepdim=True)
 
     x = torch.zeros_like(right) if start is None else start.clone()
     residual = right - operator(x) if start is not None else right.clone()
@@ -196,9 +235,10 @@ class Smoother:
     def __init__(self, weight: torch.Tensor, smoothness: Smoothness) -> None:
         self._weight, self._smoothness = weight, smoothness
         self._precondition = smoothness.preconditioner(weight)
+        self._buffers = Buffers()
 
     def _operator(self, values: torch.Tensor) -> torch.Tensor:
-        return self._smoothness.gradient(values).addcmul_(self._weight, values)
+        return self._smoothness.gradient(values, self._buffers).addcmul_(self._weight, values)
 
     def to(self, measured: torch.Tensor, *, start: torch.Tensor | None = None, iterations: int = 8) -> torch.Tensor:
         """Smooth measurements.
