@@ -14,7 +14,7 @@ from meddift.registration.dense import _best_displacements
 from meddift.registration.field import TensorField
 from meddift.registration.inverse import InverseResidual, invert
 from meddift.registration.jacobian import folding, sd_log_jacobian
-from meddift.registration.smoothness import Smoother, Smoothness
+from meddift.registration.smoothness import Buffers, Smoother, Smoothness
 from meddift.registration.spline import ControlGrid
 
 
@@ -69,10 +69,24 @@ def test_the_operator_is_the_gradient_of_squared_differences() -> None:
     energy.backward()  # type: ignore[union-attr]
     assert values.grad is not None
     # As a processor does it, and as a graphics card; of several fields as of one.
-    for way in (Smoothness._by_differences, Smoothness._by_products):
+    for way in (Smoothness.gradient, Smoothness._by_products):
         assert torch.allclose(way(Smoothness(0.7, 0.3), values.detach()), values.grad / 2)
         several = torch.stack([torch.zeros_like(values), values.detach()])
         assert torch.allclose(way(Smoothness(0.7, 0.3), several)[1], values.grad / 2)
+
+
+def test_memory_that_is_used_again_changes_no_result() -> None:
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.rand(2, 1, 5, 6, 4, generator=generator)
+    first, second = (torch.randn(2, 3, 5, 6, 4, generator=generator) for _ in range(2))
+    smoothness, buffers = Smoothness(0.7, 0.3), Buffers()
+    for values in (first, second, first):
+        assert torch.equal(smoothness.gradient(values, buffers), smoothness.gradient(values))
+    again = smoothness.preconditioner(weight)
+    for values in (first, second, first):
+        assert torch.equal(again(values), smoothness.preconditioner(weight)(values))
+    # Fields of another size get memory of their own.
+    assert smoothness.gradient(first[..., :3].contiguous(), buffers).shape == (2, 3, 5, 6, 3)
 
 
 def test_affine_measurements_stay_as_they_are_however_smooth() -> None:

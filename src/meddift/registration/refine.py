@@ -139,7 +139,6 @@ def _solve(full: torch.Tensor, slope: torch.Tensor, known: torch.Tensor, smoothn
     Returns:
         (G, 3, a, b, c) float32.
     """
-
     buffers = Buffers()
 
     def operator(values: torch.Tensor) -> torch.Tensor:

@@ -193,7 +193,6 @@ def conjugate_gradient(
     Returns:
         x, of the shape of `right`.
     """
-
     space = (-4, -3, -2, -1)
     product_of = torch.empty_like(right)
 
