@@ -59,6 +59,13 @@ def test_each_channel_is_the_same_pair_everywhere():
     assert distance.min(axis=1).max() < 1e-5
 
 
+def test_float16_is_the_same_rounded():
+    scan = volume((9, 8, 7))
+    whole, rounded = mind_level(scan), mind_level(scan, numbers="float16")
+    assert rounded.nbytes == whole.nbytes / 2
+    np.testing.assert_array_equal(rounded.values, whole.features.astype(np.float16))
+
+
 def test_dilations_lie_side_by_side():
     scan = volume()
     both = mind_level(scan, dilations=(1, 2))

@@ -10,7 +10,7 @@ from meddift.cohort.needs import Needs
 from meddift.errors import MeddiftError
 from meddift.features.extraction import MIND
 from meddift.models import network_grid
-from meddift.pipeline.memory import estimate_memory, stored_bytes
+from meddift.pipeline.memory import estimate_memory, pyramid_bytes
 
 if TYPE_CHECKING:
     from meddift.geometry import Grid
@@ -57,7 +57,7 @@ def estimate(cases: Sequence[Case], matcher: Matcher) -> Needs:
         scan_s=rate * sum(millions.values()),
         case_s=_PAIR_S * pairs,
         devices=_devices(matcher),
-        store_bytes=stored_bytes(spec, extraction, largest),
+        store_bytes=pyramid_bytes(spec, extraction, largest),
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from meddift.errors import ModelError, OptionsError
@@ -42,7 +42,7 @@ class ExtractionOptions:
         shared_noise: Whether all scans are encoded with the same noise. Equal noise at equal voxel indices biases
             matches towards equal indices, so by default every scan has its own.
         part: "scan", or "body": of a CT only the bounding box of the patient, as `prepare_volume` finds it.
-        numbers: "float32", or "float16": features are rounded to float16 values and take half the space on disk.
+        numbers: "float32", or "float16": features are rounded to float16, half the size in memory and on disk.
 
     Raises:
         OptionsError: if a value is invalid.
@@ -212,11 +212,12 @@ def extract_pyramid(
         levels += _network_levels(volume, prepared, model, options, spare, device, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
-        levels.append(mind_level(prepared.cropped(*box_within(prepared.grid, volume.grid)), name=MIND))
+        seen = prepared.cropped(*box_within(prepared.grid, volume.grid))
+        levels.append(mind_level(seen, name=MIND, numbers=options.numbers))
     ends = _finite_ends(levels)
     if options.numbers == "float16":
-        for level, reach in zip(levels, ends, strict=True):
-            _round_in_place(level, reach)
+        for number, reach in enumerate(ends):  # one after the other, so that each frees its float32 values
+            levels[number] = _rounded(levels[number], reach)
     # Among levels of equal spacing those of the network come first, in their own order.
     levels.sort(key=lambda level: -round(level.grid.voxel_volume, 6))
     made_by = _identity(model) if options.network_levels else {}
@@ -289,24 +290,21 @@ def _finite_ends(levels: Sequence[Level]) -> list[float]:
     return [max(-least, largest) for least, largest in ends]
 
 
-def _round_in_place(level: Level, largest: float) -> None:
-    """Round features to float16, in their own memory; features that exceed the range of float16 stay as they are.
+def _rounded(level: Level, largest: float) -> Level:
+    """A level with its features rounded to float16; unchanged if they exceed the range of float16.
 
     The relative error is at most 2^-11 down to 6e-5; smaller values are rounded to multiples of 6e-8.
 
     Args:
-        level: A level whose memory nothing else uses yet.
+        level: The level.
         largest: Largest magnitude of its features.
     """
     import torch
 
     if largest > torch.finfo(torch.float16).max:
-        return
-    features = level.tensor
+        return level
     with torch.inference_mode():
-        # On a processor plane by plane, since a plane stays in the cache.
-        for part in features if features.device.type == "cpu" else (features,):
-            part.copy_(part.half())
+        return replace(level, values=level.tensor.half())
 
 
 def _specification(model: DiffusionModel | None, spec: ModelSpec | None) -> ModelSpec:

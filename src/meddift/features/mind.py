@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from meddift.errors import ImageError, OptionsError
 from meddift.features.pyramid import Level
@@ -44,6 +44,7 @@ def mind_level(
     smoothing: float = 0.7,
     name: str = "mind",
     weight: float = 1.0,
+    numbers: Literal["float32", "float16"] = "float32",
 ) -> Level:
     """Compute MIND-SSC at every voxel of a scan.
 
@@ -61,6 +62,7 @@ def mind_level(
             varies quickly between voxels, whereas descriptors are interpolated.
         name: Name of the level.
         weight: Weight of the level.
+        numbers: Type of the values: computed in float32, and rounded to float16 if asked for, plane by plane.
 
     Returns:
         Level of 12 channels for each dilation, values in (0, 1], on the grid of `volume`.
@@ -82,7 +84,8 @@ def mind_level(
         scan = sent.float().contiguous()
         if not bool(torch.isfinite(scan).all()):
             raise ImageError("MIND needs a scan without NaN and infinity")
-        features = scan.new_empty((*scan.shape, len(_PAIRS) * len(dilations)))
+        kind = torch.float16 if numbers == "float16" else torch.float32
+        features = scan.new_empty((*scan.shape, len(_PAIRS) * len(dilations)), dtype=kind)
         for block, dilation in enumerate(dilations):
             first = block * len(_PAIRS)
             _mind_into(features[..., first : first + len(_PAIRS)], scan, radius, dilation, _gaussian(smoothing))
@@ -146,7 +149,7 @@ def _mind_into(out: Tensor, image: Tensor, radius: int, dilation: int, kernel: l
             for offset, weight in enumerate(kernel[1:], start=1):
                 for side in (middle - offset, middle + offset):
                     smoothed.add_(channels[:, side : side + count_now], alpha=weight)
-            out[plane : plane + count_now] = smoothed.permute(1, 2, 3, 0)
+            out[plane : plane + count_now] = smoothed.to(out.dtype).permute(1, 2, 3, 0)
         channels[:, : 2 * reach] = channels[:, count : count + 2 * reach].clone()
 
 

@@ -1,7 +1,7 @@
 """The file format of stored pyramids: safetensors with one tensor for each level, everything else as JSON metadata.
 
-float32 features are memory-mapped. Checksums cover all bytes, so damage is detected before a file is used. Features
-that were rounded to float16 are stored as float16 and read as float32.
+Features are memory-mapped in the type in which they are stored, float16 or float32, and not copied. Checksums cover
+all bytes, so damage is detected before a file is used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write_pyramid(path: Path, pyramid: Pyramid) -> None:
     """Write a pyramid to a file; not atomic by itself."""
     from safetensors.numpy import save_file
 
-    tensors: dict[str, NDArray[Any]] = {level.name: _smallest(level.features) for level in pyramid.levels}
+    tensors: dict[str, NDArray[Any]] = {level.name: level.array for level in pyramid.levels}
     for name, known in pyramid.moments.items():
         tensors[f"{name}/mean"], tensors[f"{name}/covariance"] = known.mean, known.covariance
     header = {
@@ -77,7 +77,7 @@ def read_pyramid(path: Path, key: str) -> Pyramid:
         if found != wanted[name]:
             raise ValueError(f"the checksum of {name} is wrong")
     levels = tuple(
-        Level(one["name"], _single(tensors[one["name"]]), _grid_from_json(one["grid"]), one["weight"])
+        Level(one["name"], tensors[one["name"]], _grid_from_json(one["grid"]), one["weight"])
         for one in header["levels"]
     )
     moments = {
@@ -92,31 +92,6 @@ def read_pyramid(path: Path, key: str) -> Pyramid:
         provenance=header["provenance"],
         moments=moments,
     )
-
-
-def _smallest(features: NDArray[np.float32]) -> NDArray[Any]:
-    """The features as float16 if that is exact for all of them, else unchanged."""
-    import torch
-
-    with torch.inference_mode():
-        given = torch.from_numpy(features)
-        half = torch.empty_like(given, dtype=torch.float16)
-        for plane, result in zip(given, half, strict=True):  # a plane stays in the cache
-            result.copy_(plane)
-            if not torch.equal(result.float(), plane):
-                return features
-        return half.numpy()
-
-
-def _single(features: NDArray[Any]) -> NDArray[np.float32]:
-    """Stored features as float32; float16 is converted by PyTorch, which is faster than numpy."""
-    if features.dtype != np.float16:
-        return features
-    import torch
-
-    with torch.inference_mode():
-        single: NDArray[np.float32] = torch.from_numpy(features).float().numpy()
-    return single
 
 
 def _mapped_tensors(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:

@@ -58,7 +58,9 @@ def estimate_memory(
         count: Number of points.
     """
     networks = network_grid(fixed, spec), network_grid(moving, spec)
-    learned = [_level_bytes(spec, extraction, network) for network in networks]
+    # The network computes in float32; its levels are rounded after the MIND level has been computed.
+    learned = [4 * _learned_numbers(spec, extraction, network) for network in networks]
+    hand_made = [_hand_made_bytes(spec, extraction, grid) for grid in (fixed, moving)]
     pyramids = [pyramid_bytes(spec, extraction, grid) for grid in (fixed, moving)]
     # Scans are stored with two bytes a voxel; preparation holds float32 copies before and after resampling.
     scans = 2 * (fixed.size + moving.size)
@@ -71,10 +73,12 @@ def estimate_memory(
     norms = 4 * len(extraction.levels) * sum(grid.size for grid in grids) if whole else sum(learned) // 20
     field = FIELD_BYTES * networks[0].size if options.fits_field(extraction) else 0
     matching = sum(pyramids) + norms + field + MATCHING_BYTES + POINT_BYTES * count
-    first = prepared + max(encoding, pyramids[0] + HAND_MADE_BYTES)
-    second = pyramids[0] + prepared + max(encoding, pyramids[1] + HAND_MADE_BYTES)
+    first, second = (
+        prepared + max(encoding, network + mind + HAND_MADE_BYTES)
+        for network, mind in zip(learned, hand_made, strict=True)
+    )
     program = PROGRAM_BYTES if extraction.network_levels else PROGRAM_BYTES // 2
-    peak = program + scans + max(first, second, matching)
+    peak = program + scans + max(first, pyramids[0] + second, matching)
     stages = ["read both scans"]
     if extraction.network_levels:
         draws = max(1, extraction.noise_samples)
@@ -95,21 +99,15 @@ def estimate_memory(
 
 
 def pyramid_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) -> int:
-    """Bytes of all feature maps of a scan in memory.
+    """Bytes of all feature maps of a scan, in memory and on disk.
 
     Args:
         spec: The model.
         extraction: The options of feature extraction.
         grid: Grid of the scan.
     """
-    network = network_grid(grid, spec)
-    hand_made = 4 * MIND_CHANNELS * _scan_voxels(spec, grid, network) if MIND in extraction.levels else 0
-    return hand_made + _level_bytes(spec, extraction, network)
-
-
-def stored_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) -> int:
-    """Bytes of all feature maps of a scan on disk; arguments as for `pyramid_bytes`."""
-    return pyramid_bytes(spec, extraction, grid) // (2 if extraction.numbers == "float16" else 1)
+    learned = _number_bytes(extraction) * _learned_numbers(spec, extraction, network_grid(grid, spec))
+    return learned + _hand_made_bytes(spec, extraction, grid)
 
 
 def encoding_bytes(spec: ModelSpec, grid: Grid, *, spare: bool = False) -> int:
@@ -166,15 +164,22 @@ def plan_encoding(spec: ModelSpec, grid: Grid, left_bytes: int | None) -> Encodi
     return plan if plan.fits else EncodingPlan(encoding_bytes(spec, grid, spare=True), left_bytes, slabs, spare=True)
 
 
-def _scan_voxels(spec: ModelSpec, grid: Grid, network: Grid) -> int:
-    """Number of voxels of the network's grid inside the scan: the MIND level has no padding."""
-    if spec.grid.kind == "respace":
-        return grid.respaced(spec.grid.spacing_mm).size
-    return network.size
+def _number_bytes(extraction: ExtractionOptions) -> int:
+    """Bytes of one number of the features."""
+    return 2 if extraction.numbers == "float16" else 4
 
 
-def _level_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) -> int:
-    """Bytes of the feature maps that the network computes for one scan."""
+def _hand_made_bytes(spec: ModelSpec, extraction: ExtractionOptions, grid: Grid) -> int:
+    """Bytes of the MIND level of a scan, which has no padding."""
+    if MIND not in extraction.levels:
+        return 0
+    respaced = spec.grid.kind == "respace"
+    seen = grid.respaced(spec.grid.spacing_mm) if respaced else network_grid(grid, spec)
+    return _number_bytes(extraction) * MIND_CHANNELS * seen.size
+
+
+def _learned_numbers(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) -> int:
+    """Size of the feature maps that the network computes for one scan, as a number of values."""
     total = 0
     widths = list(spec.unet["num_channels"])
     latent = prod(n // spec.latent.stride for n in network.shape)
@@ -183,7 +188,7 @@ def _level_bytes(spec: ModelSpec, extraction: ExtractionOptions, network: Grid) 
             continue
         depth = len(widths) - 1 - int(name[2:])
         # Each decoder block but the last ends with upsampling.
-        total += 4 * widths[depth] * (latent >> (3 * max(0, depth - 1)))
+        total += widths[depth] * (latent >> (3 * max(0, depth - 1)))
     return total
 
 
