@@ -20,7 +20,7 @@ MATCHING_BYTES = 150_000_000
 POINT_BYTES = 2_000
 #: Memory for fitting a field, bytes for each voxel of the network grid: whitened levels, their coarse copies, and the
 #: linear system.
-FIELD_BYTES = 250
+FIELD_BYTES = 200
 #: Temporary memory while the MIND level is computed, bytes.
 HAND_MADE_BYTES = 150_000_000
 #: Channels of the MIND level: 12 pairs of patches at each of two distances.
