@@ -117,17 +117,17 @@ class Encoded:
     Args:
         points: The time points.
         encode: Reads and encodes a scan.
-        most: Number of scans held in memory: two, or three if encoding is expensive to repeat.
+        most: Number of scans held in memory: the first one, which is used at every step, and the last two.
     """
 
-    def __init__(self, points: Sequence[TimePoint], encode: Callable[[Any], Any], *, most: int = 2) -> None:
+    def __init__(self, points: Sequence[TimePoint], encode: Callable[[Any], Any], *, most: int = 3) -> None:
         self._points, self._encode, self._most = points, encode, most
         self._held: dict[int, Any] = {}
 
     def get(self, number: int, *, beside: int) -> Any:
-        """The encoded scan of a time point; frees others but `beside`, the least recently used first."""
+        """The encoded scan of a time point; frees others but `beside`, the least recently used first, the first last."""
         scan = self._held.pop(number, None)
-        let_go = [k for k in self._held if k != beside]
+        let_go = sorted((k for k in self._held if k != beside), key=lambda k: k == 0)
         for k in let_go[: max(len(self._held) + 1 - self._most, 0)]:
             del self._held[k]
         self._held[number] = self._encode(self._points[number].scan) if scan is None else scan

@@ -180,7 +180,7 @@ def _check_review(decisions: Sequence[Decision], seen: Sequence[SeenTimePoint], 
 def _carrier(
     points: Sequence[TimePoint], seen: Sequence[SeenTimePoint], matcher: Matcher, out: Path | None, say: Progress
 ) -> MatchedCarrier:
-    encoded = Encoded(points, matcher.encode, most=2 if matcher.store is not None else 3)
+    encoded = Encoded(points, matcher.encode)
     done = 0
 
     def pair(source: int, target: int, *, prior: Transform | None, back: KnownField | None) -> Pair:
