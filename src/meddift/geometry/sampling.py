@@ -9,7 +9,7 @@ is not finite, the result is NaN or `fill`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeGuard, overload
@@ -96,9 +96,12 @@ def sample(data: Any, indices: Any, *, fill: float | None = None) -> Any:
     """
     rows = _Rows(data, indices)
     result = rows.empty(len(rows.index))
-    for part in rows.parts():
-        read = _lerped(*rows.corners(part))
-        result[part] = read if fill is None else rows.filled(read, part, fill)
+
+    def read(part: slice) -> None:
+        values = _lerped(*rows.corners(part))
+        result[part] = values if fill is None else rows.filled(values, part, fill)
+
+    rows.each_part(read)
     return rows.as_given(result)
 
 
@@ -201,10 +204,18 @@ class _Rows:
             self._flat, self._dtype = data.reshape(-1, int(np.prod(self._shape))).T, np.dtype(np.float64)
             self.index = np.asarray(indices, dtype=np.float64).reshape(-1, 3)
 
-    def parts(self) -> Iterator[slice]:
-        """Ranges of points that are processed at a time."""
+    def each_part(self, read: Callable[[slice], None]) -> None:
+        """Call `read` with ranges of points that are processed at a time, for a tensor on all processors."""
         on_processor = not self.tensor or self._flat.device.type == "cpu"
-        yield from chunks(max(1, len(self.index)), size=CHUNK if on_processor else DEVICE_CHUNK)
+        parts = list(chunks(max(1, len(self.index)), size=CHUNK if on_processor else DEVICE_CHUNK))
+        if self.tensor and on_processor and len(parts) > 2:
+            # Only with a tensor, since this module would load torch.
+            from meddift.system.threads import for_each
+
+            for_each(parts, read)
+            return
+        for part in parts:
+            read(part)
 
     def empty(self, count: int) -> Any:
         """An empty (count, C) array or tensor for the values."""

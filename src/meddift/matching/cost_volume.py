@@ -145,9 +145,7 @@ def _by_tiles(
     tile = [(n - 1) * stride + 1 + 2 * reach for n in nodes]  # voxels that support the nodes of a tile
     window = [n + 2 * radius for n in tile]
     shape = [-(-n // t) * t for n, t in zip(wanted.shape, nodes, strict=True)]
-    fixed_padded = _padded(fixed, reach, shape, stride)
-    moving_padded = _padded(moving, reach + radius, shape, stride)
-    shown_padded = _padded(shown[..., None], reach + radius, shape, stride)[..., 0]
+    shown_padded = _padded(shown, reach + radius, shape, stride)
     asked = wanted.numpy()
     number = np.full(shape, -1, dtype=np.int64)
     number[tuple(slice(n) for n in wanted.shape)][asked] = np.arange(int(asked.sum()))
@@ -162,13 +160,14 @@ def _by_tiles(
 
     def compare(corner: tuple[int, int, int]) -> None:
         first = [c * stride for c in corner]
+        before, far = [f - reach for f in first], [f - reach - radius for f in first]
         inside = number[tuple(slice(c, c + n) for c, n in zip(corner, nodes, strict=True))].reshape(-1)
         seen = seen_of[tuple(c // n for c, n in zip(corner, nodes, strict=True))]
         if seen == 0:
             rows_of[inside[inside >= 0]] = 2.0
             return
-        a = _box(fixed_padded, first, tile).reshape(tile[0], -1, channels)
-        b = _box(moving_padded, first, window).reshape(window[0], plane, channels)
+        a = _box(fixed, before, tile).reshape(tile[0], -1, channels)
+        b = _box(moving, far, window).reshape(window[0], plane, channels)
         reached = b.as_strided((tile[0], channels, width * plane), (plane * channels, 1, channels))
         if not hasattr(scratch, "dots"):
             scratch.dots = a.new_empty((tile[0], tile[1] * tile[2], width * plane))
@@ -191,15 +190,23 @@ def _tiles(wanted: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
             yield i, j, k
 
 
-def _padded(values: torch.Tensor, margin: int, shape: Sequence[int], stride: int) -> torch.Tensor:
-    """Pad with zeros so that every tile with its window lies inside; `shape` counts the nodes of whole tiles."""
-    after = [max(n * stride + margin - size, margin) for n, size in zip(shape, values.shape[:3], strict=True)]
-    return torch.nn.functional.pad(values, [0, 0, margin, after[2], margin, after[1], margin, after[0]])
+def _padded(shown: torch.Tensor, margin: int, shape: Sequence[int], stride: int) -> torch.Tensor:
+    """(X, Y, Z), padded with zeros so that every tile with its window lies inside; `shape` counts whole tiles' nodes."""
+    after = [max(n * stride + margin - size, margin) for n, size in zip(shape, shown.shape, strict=True)]
+    return torch.nn.functional.pad(shown, [margin, after[2], margin, after[1], margin, after[0]])
 
 
 def _box(values: torch.Tensor, first: list[int], edges: list[int]) -> torch.Tensor:
-    x, y, z = (slice(f, f + n) for f, n in zip(first, edges, strict=True))
-    return values[x, y, z]
+    """A box of (X, Y, Z, ...) values, contiguous, from index `first` on; 0 where it reaches beyond them."""
+    low = [max(0, f) for f in first]
+    high = [max(a, min(f + n, size)) for a, f, n, size in zip(low, first, edges, values.shape, strict=False)]
+    inside = values[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    if list(inside.shape[:3]) == edges:
+        return inside.contiguous()
+    box = values.new_zeros((*edges, *values.shape[3:]))
+    x, y, z = (slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))
+    box[x, y, z] = inside
+    return box
 
 
 def _pooled_diagonals(

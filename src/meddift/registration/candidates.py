@@ -10,7 +10,7 @@ import torch
 from meddift.errors import NoCorrespondenceError
 from meddift.geometry import AffineTransform
 from meddift.matching.cost_volume import cost_volume
-from meddift.matching.descriptors import unit
+from meddift.matching.descriptors import unit, unit_
 from meddift.registration.compared import PASSES_MM, ComparedScans, Maps, Parts
 from meddift.registration.dense import couple
 from meddift.registration.feature_map import fused_maps
@@ -125,7 +125,7 @@ def _pass(scans: ComparedScans, current: Parts, maps: Maps) -> tuple[Parts, Supp
     work = fixed.grid
     places = scans.moved(current, work.voxel_centers_on(scans.device))
     shown = scans.counted(places).reshape(work.shape)
-    described = unit(moving.at(places)).reshape(*work.shape, -1) * shown[..., None]
+    described = unit_(moving.at(places)).reshape(*work.shape, -1).mul_(shown[..., None])
     nodes = work.strided(STRIDE)
     wanted = scans.mask_on(nodes)
     if not bool(wanted.any()):  # the mask is smaller than the node spacing
@@ -149,5 +149,5 @@ def _agreement(scans: ComparedScans, current: Parts) -> float:
     rows = scans.mask_on(fixed.grid).reshape(-1).nonzero()[:, 0]
     rows = rows[:: max(1, len(rows) // COMPARED)]
     places = scans.moved(current, fixed.grid.voxel_centers_on(scans.device)[rows])
-    cosine = (unit(moving.at(places)) * unit(fixed.values.reshape(-1, fixed.channels)[rows])).sum(dim=1)
+    cosine = (unit_(moving.at(places)) * unit(fixed.values.reshape(-1, fixed.channels)[rows])).sum(dim=1)
     return float((cosine * scans.counted(places)).mean())

@@ -67,10 +67,18 @@ class DescribedScan:
         """Device of the descriptors."""
         return str(next(iter(self.levels.values())).values.device)
 
-    def averaged(self, name: str, grid: Grid) -> torch.Tensor:
-        """(X, Y, Z, C) float32, a level resampled to a parallel grid (averaged where coarser), whitened."""
+    def described(self, name: str, grid: Grid) -> torch.Tensor:
+        """(X, Y, Z, C) float32, a level averaged to a parallel grid, whitened and normalised to length 1."""
         level = self.levels[name]
-        return on_grid(level, grid) if self.average is None else level.whitened(self.average(name, grid))
+        if self.average is None:
+            return unit(on_grid(level, grid))
+        values = self.average(name, grid)
+        if values.device.type != "cpu":
+            return unit(level.whitened(values))
+        result = torch.empty_like(values)
+        for plane, out in zip(values, result, strict=True):  # a plane stays in the cache
+            out.copy_(unit(level.whitened(plane)))
+        return result
 
 
 def on_grid(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
@@ -130,7 +138,7 @@ def fine_maps(
     """One level of the fixed and the moving scan as unit descriptors on coarser, parallel grids."""
     fixed, moving = side_by_side(
         zip(scans, grids, strict=True),
-        lambda each: FeatureMap(unit(each[0].averaged(name, each[1])), each[1]),
+        lambda each: FeatureMap(each[0].described(name, each[1]), each[1]),
         device=scans[0].device,
     )
     return fixed, moving
