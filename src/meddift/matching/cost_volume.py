@@ -191,7 +191,7 @@ def _tiles(wanted: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
 
 
 def _padded(shown: torch.Tensor, margin: int, shape: Sequence[int], stride: int) -> torch.Tensor:
-    """(X, Y, Z), padded with zeros so that every tile with its window lies inside; `shape` counts whole tiles' nodes."""
+    """(X, Y, Z), padded with zeros so that every tile with its window lies inside; `shape` counts nodes."""
     after = [max(n * stride + margin - size, margin) for n, size in zip(shape, shown.shape, strict=True)]
     return torch.nn.functional.pad(shown, [margin, after[2], margin, after[1], margin, after[0]])
 

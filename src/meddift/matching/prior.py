@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 #: Largest inverse-consistency error of a match that is used, mm.
 MUTUAL_MM = 8.0
-#: In the first round, which searches everywhere, every second point is matched: enough for an affine.
-FIRST = 2
 #: With fewer points than this in the first round, all of them are matched.
 LEAST_FIRST = 64
 #: Radius around the original point that is searched when matching back, mm.
@@ -97,7 +95,7 @@ class MatchedPrior:
 
 
 def match_prior(
-    fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64], *, seed: int = 0
+    fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64], *, seed: int = 0, every: int = 1
 ) -> MatchedPrior:
     """Fit a prior: match points over the whole moving scan, then again near the positions that this predicts.
 
@@ -106,6 +104,8 @@ def match_prior(
         moving: Index of the moving scan with the same levels.
         positions: (N, 3) float64, landmarks on the fixed scan, world RAS mm.
         seed: Seed of the robust fit.
+        every: In the first round, only every n-th point is matched; all of them if that leaves fewer than
+            `LEAST_FIRST`.
 
     Raises:
         NoCorrespondenceError: if the scans have no reliable correspondence.
@@ -113,7 +113,7 @@ def match_prior(
     if len(positions) < 8:
         raise NoCorrespondenceError(f"only {len(positions)} places of the fixed scan have any texture to match")
     straight = AffineTransform.identity()
-    some = positions[::FIRST] if len(positions) > FIRST * LEAST_FIRST else positions
+    some = positions[::every] if len(positions) >= every * LEAST_FIRST else positions
     found = search_maps(moving, fixed.describe(some), rivals=False)
     world = moving.grid.index_to_world(found.voxels)
     mutual = _returns(fixed, moving, some, world, straight, radius_mm=RETURN_MM, support_mm=0.0)

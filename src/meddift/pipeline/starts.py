@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Number of landmarks that are matched to find the initial transforms.
 PRIOR_POINTS = 256
+#: The network matches every second of them in the first round, which searches everywhere: enough for an affine.
+FIRST_EVERY = 2
 
 
 def prior_places(scan: EncodedScan) -> NDArray[np.float64]:
@@ -123,8 +125,10 @@ def _matched_prior(
 
     def match() -> MatchedPrior:
         fixed, moving = (index_of(side) for side in pair.sides)
-        found = match_prior(fixed, moving, pair.landmarks, seed=seed)
-        if levels.names == (MIND,) and settings.options.fits_field(settings.extraction):
+        mind = levels.names == (MIND,)
+        # A global search with MIND finds fewer points, and needs all of them.
+        found = match_prior(fixed, moving, pair.landmarks, seed=seed, every=1 if mind else FIRST_EVERY)
+        if mind and settings.options.fits_field(settings.extraction):
             # The field will need these masks: made here while the other start is still being matched.
             _ = pair.fixed.body, pair.fixed.lungs
         return found

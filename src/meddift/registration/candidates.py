@@ -27,8 +27,8 @@ STRIDE, RADIUS = 2, 3
 DENSE = Smoothness(bending=0.3)
 #: Smallest share of the body that must be supported; below it the scans have no reliable correspondence.
 LEAST_SUPPORT = 0.1
-#: Starts or candidates whose median difference is below this, mm, count as one.
-ALIKE_MM = 2.0
+#: Starts or candidates count as one if their median difference is below this share of a voxel of the next pass.
+ALIKE = 0.5
 #: Number of voxels at which candidates are compared.
 COMPARED = 40_000
 
@@ -69,7 +69,7 @@ def match_densely(
     begun: list[tuple[Start, Parts]] = []
     for start in starts:
         begin = (TensorField.sampled(start.transform, scans.grid_of(PASSES_MM[0]), scans.device),) * scans.groups
-        if all(_apart(scans, begin, other) > ALIKE_MM for _, other in begun):
+        if all(_apart(scans, begin, other) > ALIKE * PASSES_MM[0] for _, other in begun):
             begun.append((start, begin))
     coarse = _matched_coarsely(scans, begun, report)
     report("matching every place", 0.4)
@@ -106,7 +106,7 @@ def _matched_coarsely(
     passed = side_by_side(tried, lambda each: _pass(scans, each[1], each[3])[0], device=scans.device)
     coarse: list[tuple[str, Start, Parts]] = []
     for (start, _, name, _), found in zip(tried, passed, strict=True):
-        if all(_apart(scans, found, other) > ALIKE_MM for _, _, other in coarse):
+        if all(_apart(scans, found, other) > ALIKE * PASSES_MM[1] for _, _, other in coarse):
             coarse.append((f"start by {start.name}, field by {name}", start, found))
     return coarse
 

@@ -125,7 +125,10 @@ class Encoded:
         self._held: dict[int, Any] = {}
 
     def get(self, number: int, *, beside: int) -> Any:
-        """The encoded scan of a time point; frees others but `beside`, the least recently used first, the first last."""
+        """The encoded scan of a time point; frees others but `beside`, the least recently used first.
+
+        The first scan is freed last, since every step uses it.
+        """
         scan = self._held.pop(number, None)
         let_go = sorted((k for k in self._held if k != beside), key=lambda k: k == 0)
         for k in let_go[: max(len(self._held) + 1 - self._most, 0)]:
