@@ -131,10 +131,13 @@ def test_nothing_asked_is_nothing_read():
 
 def test_many_places_are_read_as_each_alone():
     data, _ = made((4, 5, 6), 1)
-    index = torch.from_numpy(np.random.default_rng(2).uniform(0, 4, (CHUNK + 7, 3)))
+    # Enough that several processors share them.
+    index = torch.from_numpy(np.random.default_rng(2).uniform(0, 4, (4 * CHUNK + 7, 3)))
     level = as_level(data)
     some = slice(CHUNK - 3, CHUNK + 3)
-    np.testing.assert_array_equal(sample(level, index)[some], sample(level, index[some]))
+    whole = sample(level, index, fill=5.0)
+    np.testing.assert_array_equal(whole[some], sample(level, index[some], fill=5.0))
+    np.testing.assert_allclose(whole, sample(data, index.numpy(), fill=5.0).T, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from meddift.geometry import AffineTransform
+from meddift.features import Level, Pyramid
+from meddift.geometry import AffineTransform, Grid
+from meddift.matching import SearchIndex
+from meddift.matching import prior as prior_module
 from meddift.matching.locate import local_linear
-from meddift.matching.prior import MatchedPrior
+from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.pipeline.landmarks import textured_points
 from meddift.volume import Volume
 from texture import lattice, scan
@@ -97,6 +100,31 @@ def test_a_million_points_take_little_more_memory_than_themselves():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * points.nbytes + 4 * 8_000_000
+
+
+def index_of(grid: Grid, shift_mm: np.ndarray) -> SearchIndex:
+    """A scan whose descriptors are waves in the world, moved by a shift."""
+    generator = np.random.default_rng(7)
+    waves, phases = generator.normal(0, 0.12, (3, 24)), generator.uniform(0, 6.28, 24)
+    values = np.cos((grid.voxel_centers() - shift_mm) @ waves + phases).astype(np.float32)
+    return SearchIndex(Pyramid((Level("up0", values, grid),), grid, grid, "0" * 64), grid)
+
+
+@pytest.mark.parametrize(("count", "first"), [(200, 100), (120, 120)])
+def test_the_first_round_matches_some_points_and_the_second_one_all_of_them(monkeypatch, count, first):
+    grid, shift = lattice((34, 32, 30), spacing=(4.0, 4.0, 4.0)), np.array([11.0, -7.0, 5.0])
+    positions = np.random.default_rng(3).uniform(-40, 40, (count, 3)) + grid.center
+    asked = []
+    plain = prior_module.search_maps
+    monkeypatch.setattr(
+        prior_module,
+        "search_maps",
+        lambda index, queries, **told: asked.append(len(queries[0])) or plain(index, queries, **told),
+    )
+    found = match_prior(index_of(grid, np.zeros(3)), index_of(grid, shift), positions, every=2)
+    assert asked == [first]
+    assert len(found.anchors) > 0.9 * count
+    assert np.linalg.norm(found.apply(positions) - positions - shift, axis=1).max() < 1.0
 
 
 def test_far_from_any_match_the_prior_is_the_affine():
