@@ -105,3 +105,18 @@ def test_descriptors_with_nothing_in_common_are_refused() -> None:
         FieldWork(ComparedScans(moving, noisy, ALL, ALL), quiet).fitted(
             [Start("none", IDENTITY, IDENTITY)], ("affine", "dense")
         )
+
+
+def test_a_sliding_region_without_a_voxel_changes_nothing_elsewhere() -> None:
+    start = [Start("none", IDENTITY, IDENTITY)]
+    stages = ("affine", "dense", "refine")
+    nothing = Volume(np.zeros(GRID.shape, dtype=bool), GRID)
+    moving = scan(WORLD - [0.0, 0.0, 4.0])
+    fields = [
+        FieldWork(ComparedScans(scan(WORLD), moving, ALL, ALL, sliding), quiet).fitted(start, stages)
+        for sliding in (nothing, None)
+    ]
+    places = points(2.0)
+    moved = [field.apply(places) for field in fields]
+    assert np.isfinite(moved[0]).all()
+    np.testing.assert_allclose(moved[0], moved[1], atol=1e-3)
