@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from drawn_lesions import GRID, found
+from meddift.geometry import Grid
 from meddift.points import Points
 from meddift.tracking.engine import MatchedCarrier
 from meddift.tracking.kept import Answers, Kept
@@ -124,3 +125,18 @@ def test_kept_answers_are_those_of_the_same_question_only(tmp_path):
     assert kept.get(0, 1, places + 0.01) is None
     assert Kept(tmp_path / "kept", ["a", "b", "c"], {"model": "y"}).get(0, 1, places) is None
     assert Kept(tmp_path / "kept", ["a", "z", "c"], {"model": "x"}).get(0, 1, places) is None
+
+
+def test_agreement_alone_is_not_trusted_at_the_border_of_the_field_of_view() -> None:
+    from meddift.tracking.candidates import Candidate
+    from meddift.tracking.engine import _together, places_around
+    from meddift.tracking.kept import Answers
+
+    grid = Grid((40, 40, 40), np.diag([2.0, 2.0, 2.0, 1.0]))
+    said = {}
+    for depth in (2.0, 30.0):
+        lesion = Candidate("1", np.array([40.0, 40.0, depth]))
+        places = places_around(lesion, (4.0, 8.0))
+        answers = Answers(places.copy(), ("uncertain",) * len(places), ("",) * len(places))
+        said[depth] = _together(lesion, places, answers, grid).verdict
+    assert said == {2.0: "uncertain", 30.0: "ok"}

@@ -30,6 +30,8 @@ PULL_MM2 = 400.0
 LEAST_SURE, LARGEST_SPREAD_MM = 4, 4.0
 #: Or if at least this many matches that were searched one by one agree within this median residual, mm.
 MANY, CLOSE_MM = 10, 1.5
+#: The latter only this far inside the field of view, mm: what lies beyond is drawn to its border in agreement.
+BORDER_MM = 5.0
 #: An unreliable position is "outside" if it lies outside the field of view by this multiple of the median residual.
 SLACK = 2.0
 
@@ -124,7 +126,8 @@ def _together(
 
     center = moved(lesion.center[None])[0]
     doubts = []
-    if sure.sum() < LEAST_SURE and not (answered.sum() >= MANY and spread <= CLOSE_MM):
+    agreed = answered.sum() >= MANY and spread <= CLOSE_MM and grid.contains(center, margin_mm=BORDER_MM)
+    if sure.sum() < LEAST_SURE and not agreed:
         doubts.append(f"only {int(sure.sum())} of {len(places)} places around it were found for sure")
     if spread > LARGEST_SPREAD_MM:
         doubts.append(f"places around it disagree by {spread:.1f} mm")
