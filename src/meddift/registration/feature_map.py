@@ -72,13 +72,7 @@ class DescribedScan:
         level = self.levels[name]
         if self.average is None:
             return unit(on_grid(level, grid))
-        values = self.average(name, grid)
-        if values.device.type != "cpu":
-            return unit(level.whitened(values))
-        result = torch.empty_like(values)
-        for plane, out in zip(values, result, strict=True):  # a plane stays in the cache
-            out.copy_(unit(level.whitened(plane)))
-        return result
+        return _by_planes(self.average(name, grid), lambda part: unit(level.whitened(part)), level.channels)
 
 
 def on_grid(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) -> torch.Tensor:
@@ -93,18 +87,19 @@ def on_grid(level: FeatureMap, grid: Grid, basis: torch.Tensor | None = None) ->
         (X, Y, Z, C) float32, whitened; (X, Y, Z, K) with a basis.
     """
     if basis is not None:
-        projected: torch.Tensor = resample_axes(_projected(level, basis), level.grid, grid)
+        turned = _by_planes(level.values, lambda part: unit(level.whitened(part)) @ basis, basis.shape[1])
+        projected: torch.Tensor = resample_axes(turned, level.grid, grid)
         return projected
     return level.whitened(resample_axes(level.values, level.grid, grid))
 
 
-def _projected(level: FeatureMap, basis: torch.Tensor) -> torch.Tensor:
-    """(X, Y, Z, K) float32, the whitened and normalised descriptors of a level times a (C, K) basis."""
-    if level.values.device.type != "cpu":
-        return unit(level.whitened(level.values)) @ basis
-    result = basis.new_empty((*level.values.shape[:3], basis.shape[1]))
-    for plane, out in zip(level.values, result, strict=True):  # a plane stays in the cache
-        torch.matmul(unit(level.whitened(plane)), basis, out=out)
+def _by_planes(values: torch.Tensor, work: Callable[[torch.Tensor], torch.Tensor], channels: int) -> torch.Tensor:
+    """(X, Y, Z, `channels`) float32, some work on each descriptor: plane by plane on the CPU, to stay in its cache."""
+    if values.device.type != "cpu":
+        return work(values)
+    result = values.new_empty((*values.shape[:3], channels), dtype=torch.float32)
+    for plane, out in zip(values, result, strict=True):
+        out.copy_(work(plane))
     return result
 
 

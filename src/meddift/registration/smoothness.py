@@ -104,9 +104,8 @@ class Smoothness:
 
         def solved(values: torch.Tensor) -> torch.Tensor:
             one, other = buffers.like(values, "one"), buffers.like(values, "other")
-            _along_axes(torch.mul(scale, values, out=one), forward, other)
-            _along_axes(one.mul_(inverse), back, other)
-            return one.mul_(scale)
+            turned = _along_axes(torch.mul(scale, values, out=one), forward, other)
+            return _along_axes(turned.mul_(inverse), back, one).mul_(scale)
 
         return solved
 
@@ -159,16 +158,16 @@ def _cosines(count: int, dtype: torch.dtype, device: torch.device) -> tuple[torc
     return next(made), next(made), next(made)
 
 
-def _along_axes(values: torch.Tensor, matrices: list[torch.Tensor], other: torch.Tensor) -> None:
-    """Multiply (..., a, b, c) values in place by a matrix along each of the three axes; `other` is overwritten."""
+def _along_axes(values: torch.Tensor, matrices: list[torch.Tensor], result: torch.Tensor) -> torch.Tensor:
+    """Multiply (..., a, b, c) values by a matrix along each axis into `result`; `values` are overwritten."""
     first, second, third = matrices
     *_, a, b, c = values.shape
-    torch.mm(values.view(-1, c), third.T, out=other.view(-1, c))
-    planes = other.view(-1, b, c)
+    torch.mm(values.view(-1, c), third.T, out=result.view(-1, c))
+    planes = result.view(-1, b, c)
     torch.bmm(second.expand(len(planes), b, b), planes, out=values.view(-1, b, c))
     whole = values.view(-1, a, b * c)
-    torch.bmm(first.expand(len(whole), a, a), whole, out=other.view(-1, a, b * c))
-    values.copy_(other)
+    torch.bmm(first.expand(len(whole), a, a), whole, out=result.view(-1, a, b * c))
+    return result
 
 
 def conjugate_gradient(
