@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import peak_bytes, reset_peak
+from measuring import reset_peak
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,6 +23,7 @@ from meddift.models import DiffusionModel, prepare_volume
 from meddift.models.loader import PosteriorEncoder, _attending, _empty_network
 from meddift.pipeline.landmarks import textured_points
 from meddift.points import Points
+from meddift.system.memory import resident_peak_bytes
 from meddift.volume import Volume
 from meddift_lab.synthetic import phantom_pair
 
@@ -187,7 +188,7 @@ def _measured(matcher: Matcher, scans: list[Volume], stages: Stages) -> dict[str
         "seconds": sum(seconds.values()),
         "processor_seconds": sum(processor.values()),
         "before_bytes": before,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": resident_peak_bytes(),
         "device_peak_bytes": most,
     }
 

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
-def peak_bytes() -> int:
-    """Most memory held since `reset_peak`, bytes; where Linux does not tell, since the process began."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+from meddift.system.memory import resident_peak_bytes
 
 
 def reset_peak() -> int:
@@ -26,7 +16,7 @@ def reset_peak() -> int:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return 0
-    return peak_bytes()
+    return resident_peak_bytes() or 0
 
 
 def measured(work: Callable[[], Any], *, repeats: int = 1, warm_up: bool = False) -> tuple[dict[str, Any], Any]:
@@ -47,7 +37,7 @@ def measured(work: Callable[[], Any], *, repeats: int = 1, warm_up: bool = False
         "processor_seconds": processors[middle],
         "repeats": repeats,
         "before_bytes": before,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": resident_peak_bytes(),
     }
     return told, result
 
@@ -69,5 +59,5 @@ def machine(_: dict[str, Any]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "seconds": product["seconds"],
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": resident_peak_bytes(),
     }

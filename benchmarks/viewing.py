@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import peak_bytes
 
 from meddift import Matcher
+from meddift.system.memory import resident_peak_bytes
 from meddift.viewer.opening import pair_session
 from meddift.viewer.server import Server
 from meddift_lab.synthetic import phantom_pair
@@ -90,7 +90,7 @@ def page(told: dict[str, Any]) -> dict[str, Any]:
         "slowest_seconds": max(answers),
         "slowest_map_seconds": max(maps),
         "clicks": told["clicks"],
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": resident_peak_bytes(),
     }
 
 

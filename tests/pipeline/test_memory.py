@@ -22,16 +22,13 @@ from meddift.features import Level, Pyramid
 from meddift.geometry import Grid
 from meddift.matching import GlobalSearch, SearchIndex
 from meddift.pipeline import Matcher
+from meddift.system.memory import resident_peak_bytes as peak
 from meddift.volume import Volume
 
 count, preset = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 shape = (192, 192, 208)
 generator = torch.Generator().manual_seed(0)
-
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def smooth_pyramid(grid):
@@ -198,11 +195,12 @@ def test_a_full_graphics_card_is_told_and_less_is_kept(monkeypatch):
 def test_the_estimate_is_within_a_fifth_of_the_measured_peak(shape):
     """The whole of a first run, built-in model, in a process of its own."""
     program = f"""
-import json, resource, types
+import json
 import numpy as np
 from scipy import ndimage
 import meddift
 from meddift.geometry import Grid
+from meddift.system.memory import resident_peak_bytes
 from meddift.volume import Volume
 random = np.random.default_rng(0)
 grid = Grid({shape}, np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -213,7 +211,7 @@ moving = Volume(np.roll(fixed.data, 3, axis=0), grid)
 matcher = meddift.Matcher(store=False, device="cpu")
 planned = matcher.plan(fixed, moving, 50)["memory_bytes"]
 matcher.pair(fixed, moving).match(grid.index_to_world(random.uniform(20, 70, (50, 3))))
-print(json.dumps([planned, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([planned, resident_peak_bytes()]))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

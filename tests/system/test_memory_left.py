@@ -140,3 +140,11 @@ def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch):
 def test_the_peak_is_at_least_what_is_held():
     held = bytearray(50 * MB)
     assert len(held) < peak_memory_bytes() < 1024 * GB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak may hold the peak of the process before")
+def test_a_small_program_started_by_a_large_one_tells_its_own_peak():
+    small = "from meddift.system.memory import peak_memory_bytes; print(peak_memory_bytes())"
+    large = f"import subprocess, sys; held = b'1' * {400 * MB}; subprocess.run([sys.executable, '-c', {small!r}])"
+    said = subprocess.run([sys.executable, "-c", large], check=True, capture_output=True, text=True, timeout=120)
+    assert MB < int(said.stdout) < 300 * MB

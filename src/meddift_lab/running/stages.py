@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from meddift.system.memory import resident_peak_bytes
+
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 class Stages:
@@ -30,21 +31,10 @@ class Stages:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-            peak = _peak_bytes()
+            peak = resident_peak_bytes() if _CLEAR.exists() else None
             if peak is not None:
                 self.peak_bytes[name] = max(self.peak_bytes.get(name, 0), peak)
 
     def as_dict(self) -> dict[str, Any]:
         """The measurements by stage, ready for JSON."""
         return {"seconds": self.seconds, "peak_bytes": self.peak_bytes}
-
-
-def _peak_bytes() -> int | None:
-    """Peak resident memory since the last reset, bytes; None where the system does not provide it."""
-    if sys.platform != "linux":
-        return None
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
