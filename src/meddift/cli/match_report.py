@@ -135,9 +135,11 @@ def evidence_lines(pair: Pair) -> list[str]:
     if field := evidence.get("field"):
         ways = ", ".join(f"{name} ({agreement:.3f})" for name, agreement in field.items())
         lines.append(f"candidates for the field, by how well they fit, the first was kept: {ways}")
-    if shares := evidence.get("verdict"):
-        levels = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
-        lines.append(f"places with texture that each level alone would put where they were found: {levels}")
+    scales = {"place_levels": "in the whole scan", "field_levels": "around their start", "verdict": "near the result"}
+    for scale, where in scales.items():
+        if shares := evidence.get(scale):
+            levels = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+            lines.append(f"places with texture that each level alone finds {where}: {levels}")
     return lines
 
 

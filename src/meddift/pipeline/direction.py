@@ -73,13 +73,12 @@ class Side:
         pyramid = replace(scan.pyramid, levels=(coarse,), moments={})
         return SearchIndex(pyramid, coarse.grid, scan.settings.runtime.device, self.every.whitening)
 
-    @property
-    def described(self) -> DescribedScan:
-        """All levels on the device, whitened jointly with the other scan, for registration."""
+    def described(self, names: Sequence[str]) -> DescribedScan:
+        """Some levels on the device, whitened jointly with the other scan, for registration."""
         scan, maps = self.scan, self.every.whitening
         levels = {
             level.name: FeatureMap(scan.tensors[level.name], level.grid, maps.get(level.name))
-            for level in scan.pyramid.levels
+            for level in scan.pyramid.select(names).levels
         }
         return DescribedScan(levels, scan.grid, scan.averaged)
 

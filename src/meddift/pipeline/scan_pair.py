@@ -21,9 +21,10 @@ from meddift.pipeline.direction import Direction, Side, averaged
 from meddift.pipeline.kept import keep
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.known_field import KnownField, reversed_field
+from meddift.pipeline.level_scores import counted, field_shares, scored
 from meddift.pipeline.options import describe_prior
 from meddift.pipeline.scan import EncodedScan
-from meddift.pipeline.starts import agreeing_shares, find_starts, prior_places
+from meddift.pipeline.starts import Starts, agreeing_shares, find_starts, prior_places
 from meddift.pipeline.under_field import Usual, align_under, semantic_margin
 from meddift.registration.compared import ComparedScans
 from meddift.registration.engine import FieldWork
@@ -141,18 +142,28 @@ class ScanPair:
     @property
     def starts(self) -> tuple[Start, ...]:
         """Initial transforms for dense matching, found in one or several ways; the most reliable first."""
-        return self._starts_or_why[0]
+        return self._starts.found
 
     @property
     def without_prior(self) -> str:
         """Why no affine could be fitted although one was required; else empty."""
-        return self._starts_or_why[1]
+        return self._starts.why_not
 
     @property
     def described(self) -> tuple[DescribedScan, DescribedScan]:
-        """All levels of both scans on the device, for registration."""
+        """The levels of both scans that count in dense matching, on the device, for registration."""
         fixed, moving = self.sides
-        return fixed.described, moving.described
+        apart = set(self.field_shares) - set(counted(self.field_shares))
+        names = [name for name in self.fixed.pyramid.names if name not in apart]
+        return fixed.described(names), moving.described(names)
+
+    @once
+    def field_shares(self) -> dict[str, float]:
+        """See `level_scores.field_shares`; empty without starts, or where dense matching uses MIND alone."""
+        if not self.starts or all(start.near for start in self.starts) or not scored(self):
+            return {}
+        with timed(self.timing, "dense"):
+            return field_shares(self, self.starts)
 
     @once
     def field(self) -> Field:
@@ -216,15 +227,20 @@ class ScanPair:
         """How well each level did at each scale, as far as it has been computed; ready for JSON.
 
         `place`: name of each start -> share of the landmarks whose matches agree with their neighbours. `field`: name
-        of each candidate field -> mean cosine of the finest level under it; the first candidate was chosen. `verdict`:
-        each level of the network -> share of the landmarks at which this level alone agrees with the result; levels
-        with a low share are not used in verdicts.
+        of each candidate field -> mean cosine of the finest level under it; the first candidate was chosen.
+        `place_levels`, `field_levels`, `verdict`: each level of the network -> share of the landmarks that this level
+        alone finds in the whole scan, around the starts, and among the rivals near the result; levels with a low share
+        are not used there.
         """
         found: dict[str, Any] = {}
-        if known(self, "_starts_or_why"):
+        if known(self, "_starts"):
             found["place"] = agreeing_shares(self.starts)
+            if self._starts.shares:
+                found["place_levels"] = dict(self._starts.shares)
         if known(self, "field"):
             found["field"] = dict(self.field.evidence)
+            if self.field_shares:
+                found["field_levels"] = dict(self.field_shares)
         if known(self, "usual"):
             found["verdict"] = dict(self.usual.shares)
         return found
@@ -261,8 +277,8 @@ class ScanPair:
             return self._coarse[spacing_mm]
 
     @once
-    def _starts_or_why(self) -> tuple[tuple[Start, ...], str]:
-        """The starts, and the reason if there are none; see `find_starts`."""
+    def _starts(self) -> Starts:
+        """The starts, or the reason if there are none; see `find_starts`."""
         return find_starts(self, prior=self._given, back=self._back)
 
     def decides(self, pyramid: Pyramid) -> dict[str, Any]:
@@ -307,9 +323,9 @@ class ScanPair:
     @once
     def judges(self) -> tuple[SearchIndex, SearchIndex] | None:
         """Indexes of both scans with the levels that are used in verdicts; None if there are none."""
-        return self._by_levels(self.usual.earned) if self.usual.earned else None
+        return self.by_levels(self.usual.earned) if self.usual.earned else None
 
-    def _by_levels(self, names: Sequence[str]) -> tuple[SearchIndex, SearchIndex]:
+    def by_levels(self, names: Sequence[str]) -> tuple[SearchIndex, SearchIndex]:
         """Indexes of both scans with some of the semantic levels."""
         fixed, moving = self.sides
         return fixed.of_levels(names), moving.of_levels(names)
@@ -327,6 +343,6 @@ class ScanPair:
             aligned = align_under(self.field, self.sides, places, confidence=False)
             shares = {}
             for name in self.settings.semantic_levels:
-                margin = semantic_margin(self.field, self._by_levels([name]), places, aligned.positions)
+                margin = semantic_margin(self.field, self.by_levels([name]), places, aligned.positions)
                 shares[name] = float((margin > 0).mean())
         return Usual(float(np.median(aligned.similarity)), shares)

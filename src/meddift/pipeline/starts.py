@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from meddift.matching import SearchIndex
 from meddift.matching.prior import MatchedPrior, match_prior
 from meddift.pipeline.direction import Side
 from meddift.pipeline.kept_prior import keep_prior
+from meddift.pipeline.level_scores import counted, place_shares, scored
 from meddift.registration.compared import FIELD_MM, matching_grid
 from meddift.registration.start import Start
 from meddift.system.threads import side_by_side
@@ -48,7 +50,23 @@ def agreeing_shares(starts: Sequence[Start]) -> dict[str, float]:
     }
 
 
-def find_starts(pair: ScanPair, *, prior: Transform | None, back: KnownField | None) -> tuple[tuple[Start, ...], str]:
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """The initial transforms of a pair.
+
+    Attributes:
+        found: The one with most agreeing matches first; none if points are searched everywhere.
+        why_not: The reason if one was required but not found, else "".
+        shares: Name of each level of the network -> share of the landmarks that it finds alone in the whole scan;
+            empty if levels were not scored.
+    """
+
+    found: tuple[Start, ...] = ()
+    why_not: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+def find_starts(pair: ScanPair, *, prior: Transform | None, back: KnownField | None) -> Starts:
     """Find the initial transforms of a pair.
 
     Args:
@@ -56,76 +74,105 @@ def find_starts(pair: ScanPair, *, prior: Transform | None, back: KnownField | N
         prior: Transform, fixed to moving, that is known to be correct to within a few mm.
         back: The results of the exchanged pair.
 
-    Returns:
-        The starts, the one with most agreeing matches first (none if points are searched everywhere), and the reason
-        if a start was required but not found, else "".
-
     Raises:
         TransformError: if the prior is a file that cannot be read.
     """
     if back is not None:
         way = NumericalInverse(back.field.transform, back.field.affine)
-        return (Start("the way back", way, back.field.affine.inverted()),), ""
+        return Starts((Start("the way back", way, back.field.affine.inverted()),))
     if prior is not None:
-        return (Start("prior", prior, _affine_of(pair, prior), near=True),), ""
+        return Starts((Start("prior", prior, _affine_of(pair, prior), near=True),))
     wanted = pair.settings.options.prior
     if isinstance(wanted, Path):
         from meddift.io import read_transform
 
         wanted = read_transform(wanted)
     if wanted == "none":
-        return (), ""
+        return Starts()
     if wanted == "identity":
         wanted = AffineTransform.identity()
     if not isinstance(wanted, str):
-        return (Start("prior", wanted, _affine_of(pair, wanted)),), ""
+        return Starts((Start("prior", wanted, _affine_of(pair, wanted)),))
     return _matched_starts(pair)
 
 
-def _matched_starts(pair: ScanPair) -> tuple[tuple[Start, ...], str]:
-    """Starts found by matching landmarks over the whole scan: with the network's levels, and with MIND."""
-    pair.report("finding out how the scans lie to each other", 0.6)
-    learned = bool(pair.settings.extraction.network_levels)
-    semantic = pair.sides[0].semantic
-    ways: list[tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]] = [
-        ("network" if learned else MIND, semantic.pyramid, semantic.grid, lambda side: side.semantic)
-    ]
-    if learned and MIND in pair.fixed.pyramid.names:
-        mind = pair.fixed.pyramid.select([MIND])
-        ways.append((MIND, mind, matching_grid(pair.fixed.grid, FIELD_MM), lambda side: side.blurred))
+def _matched_starts(pair: ScanPair) -> Starts:
+    """Starts found by matching landmarks over the whole scan: with the network's levels, and with MIND.
 
-    def look(way: tuple[str, Pyramid, Grid, Callable[[Side], SearchIndex]]) -> Start | str:
-        name, levels, grid, index_of = way
+    If levels of the network do not find places on this pair, its start is found again without them.
+    """
+    pair.report("finding out how the scans lie to each other", 0.6)
+    ways = [_Way.of_network(pair)]
+    if pair.settings.extraction.network_levels and MIND in pair.fixed.pyramid.names:
+        ways.append(_Way.of_mind(pair))
+
+    def look(way: _Way) -> Start | str:
         try:
-            matched = _matched_prior(pair, levels, grid, index_of)
+            matched = _matched_prior(pair, way)
         except NoCorrespondenceError as error:
             return str(error)
-        return Start(name, matched, matched.affine)
+        return Start(way.name, matched, matched.affine)
 
+    shares: dict[str, float] = {}
     with timed(pair.timing, "prior"):
         answers = side_by_side(ways, look, device=pair.settings.runtime.device)
+        if scored(pair):
+            shares = place_shares(pair, [answer for answer in answers if isinstance(answer, Start)])
+            names = counted(shares)
+            if len(names) < len(shares):
+                answers[0] = look(_Way.of_network(pair, names))
     found = [answer for answer in answers if isinstance(answer, Start)]
     reasons = [answer for answer in answers if isinstance(answer, str)]
     found.sort(key=lambda start: -len(start.transform.anchors) if isinstance(start.transform, MatchedPrior) else 0)
-    return tuple(found), "" if found else reasons[0]
+    return Starts(tuple(found), "" if found else reasons[0], shares)
 
 
-def _matched_prior(
-    pair: ScanPair, levels: Pyramid, grid: Grid, index_of: Callable[[Side], SearchIndex]
-) -> MatchedPrior:
-    """A prior fitted to matches of landmarks with some levels, or read from the store."""
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """A way of matching landmarks over the whole scan.
+
+    Attributes:
+        name: Name of the start.
+        levels: The levels that are compared.
+        grid: Grid that is searched.
+        index_of: The index of these levels of a scan.
+    """
+
+    name: str
+    levels: Pyramid
+    grid: Grid
+    index_of: Callable[[Side], SearchIndex]
+
+    @classmethod
+    def of_network(cls, pair: ScanPair, names: Sequence[str] | None = None) -> _Way:
+        """All levels of the network, or some; MIND where there are none."""
+        semantic = pair.sides[0].semantic
+        name = "network" if pair.settings.extraction.network_levels else MIND
+        if names is None:
+            return cls(name, semantic.pyramid, semantic.grid, lambda side: side.semantic)
+        return cls(name, semantic.pyramid.select(names), semantic.grid, lambda side: side.of_levels(names))
+
+    @classmethod
+    def of_mind(cls, pair: ScanPair) -> _Way:
+        """The MIND level on the voxels of dense matching."""
+        levels, grid = pair.fixed.pyramid.select([MIND]), matching_grid(pair.fixed.grid, FIELD_MM)
+        return cls(MIND, levels, grid, lambda side: side.blurred)
+
+
+def _matched_prior(pair: ScanPair, way: _Way) -> MatchedPrior:
+    """A prior fitted to matches of landmarks found in one way, or read from the store."""
     settings = pair.settings
     seed = settings.options.seed
     decides = {
-        **pair.decides(levels),
-        "spacing": [round(float(value), 6) for value in grid.spacing],
+        **pair.decides(way.levels),
+        "spacing": [round(float(value), 6) for value in way.grid.spacing],
         "points": PRIOR_POINTS,
         "seed": seed,
     }
 
     def match() -> MatchedPrior:
-        fixed, moving = (index_of(side) for side in pair.sides)
-        mind = levels.names == (MIND,)
+        fixed, moving = (way.index_of(side) for side in pair.sides)
+        mind = way.levels.names == (MIND,)
         # A global search with MIND finds fewer points, and needs all of them.
         found = match_prior(fixed, moving, pair.landmarks, seed=seed, every=1 if mind else FIRST_EVERY)
         if mind and settings.options.fits_field(settings.extraction):
