@@ -239,8 +239,8 @@ class ScanPair:
                 found["place_levels"] = dict(self._starts.shares)
         if known(self, "field"):
             found["field"] = dict(self.field.evidence)
-            if self.field_shares:
-                found["field_levels"] = dict(self.field_shares)
+        if (known(self, "field") or known(self, "field_shares")) and self.field_shares:
+            found["field_levels"] = dict(self.field_shares)
         if known(self, "usual"):
             found["verdict"] = dict(self.usual.shares)
         return found
