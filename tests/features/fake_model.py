@@ -17,6 +17,7 @@ class FakeModel:
         self.device = "cpu"
         self.spoil = spoil
         self.asked: list[dict] = []
+        self.batches: list[int] = []
 
     def prepare(self, volume, *, body=False):
         return prepare_volume(volume, self.spec, body=body)
@@ -27,11 +28,15 @@ class FakeModel:
         blocks = prepared.data.reshape(grid.shape[0], 2, grid.shape[1], 2, grid.shape[2], 2)
         return Volume(blocks.transpose(1, 3, 5, 0, 2, 4).reshape(8, *grid.shape), grid)
 
-    def levels(self, latent, *, timestep, levels, noise_seed, spacing=None):
-        self.asked.append(
-            {"timestep": timestep, "levels": tuple(levels), "noise_seed": noise_seed, "spacing": spacing}
-        )
-        return {name: self.level(latent, name, noise_seed) for name in levels}
+    def levels_of(self, latents, *, timestep, levels, noise_seeds, spacings):
+        assert len({latent.grid.shape for latent in latents}) == 1
+        self.batches.append(len(latents))
+        for seed, spacing in zip(noise_seeds, spacings, strict=True):
+            self.asked.append({"timestep": timestep, "levels": tuple(levels), "noise_seed": seed, "spacing": spacing})
+        return [
+            {name: self.level(latent, name, seed) for name in levels}
+            for latent, seed in zip(latents, noise_seeds, strict=True)
+        ]
 
     def level(self, latent, name, noise_seed):
         factor = {"up0": 4, "up1": 2, "up2": 1, "up3": 1}[name]

@@ -10,7 +10,7 @@ import pytest
 from fake_model import FakeModel, make_scan
 
 from meddift.errors import ModelError, OptionsError
-from meddift.features import ExtractionOptions, extract_pyramid
+from meddift.features import ExtractionOptions, extract_pyramid, extract_pyramids
 from meddift.features.code import code_digest, installed_version
 from meddift.features.extraction import pyramid_key
 from meddift.geometry import Grid
@@ -155,6 +155,36 @@ def test_progress_starts_at_nothing_ends_with_all_and_never_goes_back():
         assert shares[0] == 0
         assert shares[-1] == 1
         assert all(later > earlier for earlier, later in pairwise(shares)), told
+
+
+@pytest.mark.parametrize(("shape", "batches"), [((30, 26, 22), [2] * 3), ((30, 26, 60), [1] * 6)])
+@pytest.mark.parametrize("numbers", ["float32", "float16"])
+def test_scans_extracted_at_once_are_those_extracted_alone(shape, batches, numbers):
+    """With their own draws; in one batch for each draw if the network takes them in one shape."""
+    options = ExtractionOptions(levels=ALL, noise_samples=3, latent="sample", numbers=numbers)
+    scans = [SCAN, make_scan(1, shape)]
+    model = FakeModel()
+    together = extract_pyramids(scans, model, options, digests=[None, "b" * 64])
+    assert model.batches == batches
+    drawn, encoded = [], []
+    for volume, found in zip(scans, together, strict=True):
+        single = FakeModel()
+        alone = extract_pyramid(volume, single, options, digest=None if volume is SCAN else "b" * 64)
+        drawn.append(single.noise_seeds)
+        encoded += [entry["seed"] for entry in single.asked if "latent" in entry]
+        assert (found.digest, found.names, found.image_grid, found.network_grid) == (
+            alone.digest, alone.names, alone.image_grid, alone.network_grid,
+        )  # fmt: skip
+        assert found.provenance == alone.provenance
+        for one, two in zip(found.levels, alone.levels, strict=True):
+            assert one.grid == two.grid
+            assert one.values.dtype == two.values.dtype
+            np.testing.assert_array_equal(one.features, two.features)
+            np.testing.assert_array_equal(found.moments[one.name].mean, alone.moments[one.name].mean)
+    assert [entry["seed"] for entry in model.asked if "latent" in entry] == encoded
+    assert len(set(encoded)) == 2
+    assert model.noise_seeds == [seed for draw in zip(*drawn, strict=True) for seed in draw]
+    assert len(set(model.noise_seeds)) == 6
 
 
 def test_the_key_changes_with_everything_that_changes_features_and_with_nothing_else():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -290,3 +292,33 @@ def test_cuda_gives_what_the_cpu_gives(models, latents, folder) -> None:
         for name in LEVELS:
             scale = np.abs(one[name].data).max()
             np.testing.assert_allclose(two[name].data, one[name].data, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "rflow", "haar", "voxel"])
+def test_latents_of_one_batch_get_what_each_gets_alone(kind, models, latents, folder) -> None:
+    """Each with its own noise and its own spacing; group norms take no statistics from the other scan."""
+    if kind == "voxel":
+        spec = dataclasses.replace(models["haar"].spec, normalisation="voxel")
+        model, first = load_model(spec, weights=folder / "haar"), latents["haar"]
+    else:
+        model, first = models[kind], latents[kind]
+    other = np.random.default_rng(8).normal(2.0, 3.0, first.data.shape).astype(np.float32)
+    pair = [first, Volume(other, first.grid)]
+    seeds, spacings = [7, None], [[1.0, 1.0, 4.0], None]
+    together = model.levels_of(pair, timestep=100, levels=LEVELS, noise_seeds=seeds, spacings=spacings)
+    assert len(together) == 2
+    for latent, seed, spacing, found in zip(pair, seeds, spacings, together, strict=True):
+        alone = model.levels(latent, timestep=100, levels=LEVELS, noise_seed=seed, spacing=spacing)
+        assert list(found) == LEVELS
+        for name in LEVELS:
+            assert found[name].grid == alone[name].grid
+            scale = np.abs(alone[name].data).max()
+            np.testing.assert_allclose(found[name].data, alone[name].data, atol=2e-5 * scale)
+    assert np.abs(together[0]["up3"].data - together[1]["up3"].data).max() > 0.1
+
+
+def test_latents_of_different_shapes_make_no_batch(models) -> None:
+    model = models["haar"]
+    latents = [Volume(np.zeros((8, n, 8, 8), np.float32), Grid((n, 8, 8), np.eye(4))) for n in (8, 16)]
+    with pytest.raises(GeometryError, match="one shape"):
+        model.levels_of(latents, timestep=20, levels=["up0"], noise_seeds=[None] * 2, spacings=[None] * 2)

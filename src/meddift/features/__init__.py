@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from meddift.system.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from meddift.features.extraction import ExtractionOptions, extract_pyramid
+    from meddift.features.extraction import ExtractionOptions, extract_pyramid, extract_pyramids
     from meddift.features.mind import mind_level
     from meddift.features.pyramid import Level, Pyramid
     from meddift.features.store import FeatureStore
@@ -24,6 +24,7 @@ _HOME = {
     "Pyramid": "meddift.features.pyramid",
     "Whitening": "meddift.features.whitening",
     "extract_pyramid": "meddift.features.extraction",
+    "extract_pyramids": "meddift.features.extraction",
     "mind_level": "meddift.features.mind",
     "whiten_pair": "meddift.features.whitening",
     "whitening_maps": "meddift.features.whitening",
@@ -36,6 +37,7 @@ __all__ = [
     "Pyramid",
     "Whitening",
     "extract_pyramid",
+    "extract_pyramids",
     "mind_level",
     "whiten_pair",
     "whitening_maps",

@@ -5,22 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from meddift.errors import ModelError, OptionsError
 from meddift.features.code import code_digest, installed_version
 from meddift.features.mind import mind_level
+from meddift.features.network_levels import network_levels
 from meddift.features.pyramid import Level, Pyramid
 from meddift.geometry import box_within
 from meddift.models import find_spec, prepare_volume
 from meddift.system.progress import Progress, silent
-from meddift.volume import DeviceVolume, Volume
+from meddift.volume import Volume
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from meddift.models import DiffusionModel, ModelSpec
 
 #: Name of the level of MIND-SSC descriptors, see `mind_level`. All other levels come from the network.
@@ -191,6 +190,46 @@ def extract_pyramid(
         ModelError: if the features hold NaN or infinity.
         ImageError: if the scan cannot be prepared.
     """
+    return extract_pyramids(
+        [volume],
+        model,
+        options,
+        spec=spec,
+        digests=[digest],
+        spare=spare,
+        device=device,
+        on_progress=on_progress,
+    )[0]
+
+
+def extract_pyramids(
+    volumes: Sequence[Volume],
+    model: DiffusionModel | None,
+    options: ExtractionOptions,
+    *,
+    spec: ModelSpec | None = None,
+    digests: Sequence[str | None],
+    spare: bool = False,
+    device: str = "cpu",
+    on_progress: Progress | None = None,
+) -> list[Pyramid]:
+    """Compute the feature maps of scans; those whose prepared scans have equal shapes go through the U-Net together.
+
+    Each scan gets the features that it would get alone, up to rounding. Arguments and errors as for `extract_pyramid`.
+
+    Args:
+        volumes: One or more scans.
+        model: As for `extract_pyramid`.
+        options: As for `extract_pyramid`.
+        spec: As for `extract_pyramid`.
+        digests: For each scan the result of `pyramid_key` if the caller has computed it; None = compute it.
+        spare: As for `extract_pyramid`.
+        device: As for `extract_pyramid`.
+        on_progress: As for `extract_pyramid`.
+
+    Returns:
+        The features of each scan.
+    """
     if options.network_levels and model is None:
         raise OptionsError(f"levels {', '.join(options.network_levels)} need a model; only {MIND!r} does without")
     report = on_progress or silent
@@ -198,77 +237,49 @@ def extract_pyramid(
     report("preparing the scan", 0.0)
     rules = _specification(model, spec)
     body = options.part == "body"
-    prepared: Volume = (
+    prepared: list[Volume] = [
         model.prepare(volume, body=body)
         if model is not None
         else prepare_volume(volume, rules, body=body, device=device)
-    )
-    levels: list[Level] = []
+        for volume in volumes
+    ]
+    levels: list[list[Level]] = [[] for _ in volumes]
     if model is not None and options.network_levels:
 
         def network_report(text: str, done: int) -> None:
             report(text, (1 + done) / steps)
 
-        levels += _network_levels(volume, prepared, model, options, spare, device, network_report)
+        levels = network_levels(volumes, prepared, model, options, spare, device, network_report)
     if MIND in options.levels:
         report("computing MIND", (steps - 2) / steps)
-        seen = prepared.cropped(*box_within(prepared.grid, volume.grid))
-        levels.append(mind_level(seen, name=MIND, numbers=options.numbers))
+        for mine, volume, scan in zip(levels, volumes, prepared, strict=True):
+            seen = scan.cropped(*box_within(scan.grid, volume.grid))
+            mine.append(mind_level(seen, name=MIND, numbers=options.numbers))
+    made_by = _identity(model) if options.network_levels else {}
+    provenance = {
+        "meddift": installed_version("meddift"),
+        "model": rules.name,
+        **made_by,
+        "options": {**asdict(options), "levels": list(options.levels)},
+    }
+    pyramids = []
+    for mine, volume, scan, digest in zip(levels, volumes, prepared, digests, strict=True):
+        key = digest or pyramid_key(volume.digest(), options, rules, modality=volume.modality, **made_by)
+        pyramid = Pyramid(_in_order(mine, options), volume.grid, scan.grid, key, provenance)
+        # Whitening needs the moments in every later run.
+        pyramids.append(pyramid.with_moments())
+    report("done", 1.0)
+    return pyramids
+
+
+def _in_order(levels: list[Level], options: ExtractionOptions) -> tuple[Level, ...]:
+    """Finite levels in the type that is asked for, coarse to fine; the list is changed."""
     ends = _finite_ends(levels)
     if options.numbers == "float16":
         for number, reach in enumerate(ends):  # one after the other, so that each frees its float32 values
             levels[number] = _rounded(levels[number], reach)
     # Among levels of equal spacing those of the network come first, in their own order.
-    levels.sort(key=lambda level: -round(level.grid.voxel_volume, 6))
-    made_by = _identity(model) if options.network_levels else {}
-    pyramid = Pyramid(
-        tuple(levels),
-        image_grid=volume.grid,
-        network_grid=prepared.grid,
-        digest=digest or pyramid_key(volume.digest(), options, rules, modality=volume.modality, **made_by),
-        provenance={
-            "meddift": installed_version("meddift"),
-            "model": rules.name,
-            **made_by,
-            "options": {**asdict(options), "levels": list(options.levels)},
-        },
-    )
-    # Whitening needs the moments in every later run.
-    pyramid = pyramid.with_moments()
-    report("done", 1.0)
-    return pyramid
-
-
-def _network_levels(
-    volume: Volume,
-    prepared: Volume,
-    model: DiffusionModel,
-    options: ExtractionOptions,
-    spare: bool,
-    device: str,
-    report: Callable[[str, int], None],
-) -> list[Level]:
-    """Levels of the network: encode once, run the U-Net for each noise sample, and average."""
-    report("encoding the scan", 0)
-    scan = prepared.digest() if options.draws else ""
-    latent = model.encode(prepared, latent=options.latent, seed=options.seed_for("latent", scan), spare=spare)
-    spacing = volume.reoriented("RAS").grid.spacing if options.spacing_source == "original" else None
-    seeds: list[int | None] = [options.seed_for(f"noise {k}", scan) for k in range(options.noise_samples)] or [None]
-    order = [name for name in model.spec.levels if name in options.network_levels]
-    order += [
-        name for name in options.network_levels if name not in order
-    ]  # the model raises for levels that it does not have
-    total: dict[str, Tensor] = {}
-    grids = {}
-    for k, seed in enumerate(seeds):
-        report(f"reading features, draw {k + 1} of {len(seeds)}", 1 + k)
-        maps = model.levels(latent, timestep=options.timestep, levels=order, noise_seed=seed, spacing=spacing)
-        for name, features in maps.items():
-            data = DeviceVolume.sent(features, device).tensor
-            grids[name] = features.grid
-            total[name] = total[name] + data if name in total else data
-    # The sum of a level is freed before the mean of the next one is allocated.
-    return [Level(name, total.pop(name).movedim(0, -1) / len(seeds), grids[name]) for name in order]
+    return tuple(sorted(levels, key=lambda level: -round(level.grid.voxel_volume, 6)))
 
 
 def _finite_ends(levels: Sequence[Level]) -> list[float]:

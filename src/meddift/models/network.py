@@ -151,53 +151,82 @@ class DiffusionModel:
         noise_seed: int | None,
         spacing: ArrayLike | None = None,
     ) -> dict[str, DeviceVolume]:
-        """Add noise to a latent, run the U-Net once and read its feature maps.
+        """The feature maps of one latent; see `levels_of`.
 
         Args:
             latent: (C, x, y, z) float32 from `encode`.
-            timestep: Integer in the model's own schedule.
-            levels: Names among `spec.levels`.
-            noise_seed: Seed of the noise, which is the same on every device; None = no noise is added, while
-                the latent is still scaled as at that timestep.
-            spacing: (3,) mm along the RAS axes, an input of networks that take one; None = that of the grid
-                that the network sees.
+            timestep: As for `levels_of`.
+            levels: As for `levels_of`.
+            noise_seed: Seed of the noise; None = no noise is added.
+            spacing: (3,) mm along the RAS axes; None = that of the grid that the network sees.
 
         Returns:
             For each name (C, x, y, z) float32 over the same field of view, on the device, in the order asked for.
 
         Raises:
+            OptionsError: as `levels_of`.
+            GeometryError: as `levels_of`.
+        """
+        return self.levels_of(
+            [latent], timestep=timestep, levels=levels, noise_seeds=[noise_seed], spacings=[spacing]
+        )[0]
+
+    def levels_of(
+        self,
+        latents: Sequence[Volume],
+        *,
+        timestep: int,
+        levels: Sequence[str],
+        noise_seeds: Sequence[int | None],
+        spacings: Sequence[ArrayLike | None],
+    ) -> list[dict[str, DeviceVolume]]:
+        """Add noise to latents, run the U-Net once for all of them and read its feature maps.
+
+        Each latent gets the maps that it would get alone, up to rounding.
+
+        Args:
+            latents: One or more (C, x, y, z) float32 from `encode`, of equal shape.
+            timestep: Integer in the model's own schedule.
+            levels: Names among `spec.levels`.
+            noise_seeds: For each latent the seed of its noise, which is the same on every device; None = no noise is
+                added, while the latent is still scaled as at that timestep.
+            spacings: For each latent (3,) mm along the RAS axes, an input of networks that take one; None = that of
+                the grid that the network sees.
+
+        Returns:
+            For each latent and name (C, x, y, z) float32 over the same field of view, on the device, in the order
+            asked for.
+
+        Raises:
             OptionsError: if the timestep or a level does not exist.
-            GeometryError: if the latent is not one of this model, or the spacing is not three positive numbers.
+            GeometryError: if the latents are not of this model or differ in shape, or a spacing is not three positive
+                numbers.
         """
         unknown = [name for name in levels if name not in self.spec.levels]
         if unknown or not levels:
             raise OptionsError(
                 f"levels {unknown} do not exist in {self.spec.name}; it has {', '.join(self.spec.levels)}"
             )
-        multiple = self.spec.multiple // self.spec.latent.stride
-        given = DeviceVolume.sent(latent, self.device).tensor
-        shape = tuple(given.shape)
-        if len(shape) != 4 or shape[0] != self.spec.latent.channels or any(n % multiple for n in shape[1:]):
-            raise GeometryError(
-                f"{self.spec.name} needs latents of {self.spec.latent.channels} channels on axes that are multiples "
-                f"of {multiple}, got shape {shape}"
-            )
         keep, add = noise.signal_and_noise(self.spec.schedule, timestep)
-        code = given.float()[None] * keep
-        if noise_seed is not None:
-            code = code + add * self._noise(code.shape, noise_seed)
+        told = [self._conditions(latent, spacing) for latent, spacing in zip(latents, spacings, strict=True)]
+        codes = [self._noisy(latent, keep, add, seed) for latent, seed in zip(latents, noise_seeds, strict=True)]
+        if len({code.shape for code in codes}) != 1:
+            raise GeometryError(f"latents of one batch have one shape, got {[tuple(code.shape) for code in codes]}")
+        x = torch.stack(codes).contiguous(memory_format=self._layout)
+        del codes
         with self._computing():
             maps = run_and_read(
                 self._unet,
                 levels,
-                x=code.contiguous(memory_format=self._layout),
-                timesteps=torch.tensor([int(timestep)], device=self.device),
-                **self._conditions(latent, spacing),
+                x=x,
+                timesteps=torch.full((len(x),), int(timestep), device=self.device),
+                **{name: torch.cat([each[name] for each in told]) for name in told[0]},
             )
-        found = {}
+        found: list[dict[str, DeviceVolume]] = [{} for _ in latents]
         for name in list(maps):
-            tensor = maps.pop(name)  # frees a map in reduced precision before the next is converted
-            found[name] = DeviceVolume(tensor[0].float(), latent.grid.resized(tensor.shape[2:]))
+            batch = maps.pop(name)  # frees a map in reduced precision before the next is converted
+            for mine, latent, tensor in zip(found, latents, batch, strict=True):
+                mine[name] = DeviceVolume(tensor.float(), latent.grid.resized(tensor.shape[1:]))
         return found
 
     # ------------------------------------------------------------------ noise in words that all schedules share
@@ -211,6 +240,19 @@ class DiffusionModel:
         return noise.timestep_for(self.spec.schedule, noise_to_signal)
 
     # ------------------------------------------------------------------ internals
+
+    def _noisy(self, latent: Volume, keep: float, add: float, seed: int | None) -> torch.Tensor:
+        """(C, x, y, z) float32 on the device: a latent as it is at a timestep; without noise if there is no seed."""
+        multiple = self.spec.multiple // self.spec.latent.stride
+        given = DeviceVolume.sent(latent, self.device).tensor
+        shape = tuple(given.shape)
+        if len(shape) != 4 or shape[0] != self.spec.latent.channels or any(n % multiple for n in shape[1:]):
+            raise GeometryError(
+                f"{self.spec.name} needs latents of {self.spec.latent.channels} channels on axes that are multiples "
+                f"of {multiple}, got shape {shape}"
+            )
+        code = given.float() * keep
+        return code if seed is None else code + add * self._noise(code.shape, seed)
 
     def _noise(self, shape: Sequence[int], seed: int) -> torch.Tensor:
         """Standard normal numbers, drawn on the CPU so that every device sees the same."""

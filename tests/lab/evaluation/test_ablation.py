@@ -38,9 +38,9 @@ class Counting:
         self.encoded += 1
         return self.model.encode(*arguments, **named)  # type: ignore[arg-type]
 
-    def levels(self, *arguments: object, **named: object) -> object:
+    def levels_of(self, *arguments: object, **named: object) -> object:
         self.passes += 1
-        return self.model.levels(*arguments, **named)  # type: ignore[arg-type]
+        return self.model.levels_of(*arguments, **named)  # type: ignore[arg-type]
 
 
 def test_every_choice_is_tried_once() -> None:
