@@ -10,7 +10,7 @@ import pytest
 
 from meddift.errors import MemoryLimitError
 from meddift.system import memory
-from meddift.system.memory import available_memory, peak_memory_bytes, require_memory
+from meddift.system.memory import available_memory, card_memory, peak_memory_bytes, require_memory
 
 GB = 1024**3
 MB = 1024**2
@@ -148,3 +148,18 @@ def test_a_small_program_started_by_a_large_one_tells_its_own_peak():
     large = f"import subprocess, sys; held = b'1' * {400 * MB}; subprocess.run([sys.executable, '-c', {small!r}])"
     said = subprocess.run([sys.executable, "-c", large], check=True, capture_output=True, text=True, timeout=120)
     assert MB < int(said.stdout) < 300 * MB
+
+
+def test_memory_of_a_card_that_pytorch_holds_without_using_it_is_free_to_this_process(monkeypatch):
+    import torch
+
+    asked = []
+
+    def answering(value):
+        return lambda device: asked.append(device) or value
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", answering((3 * GB, 80 * GB)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", answering(20 * GB))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", answering(5 * GB))
+    assert card_memory("cuda:1") == 18 * GB
+    assert asked == ["cuda:1"] * 3

@@ -43,7 +43,8 @@ def estimate(cases: Sequence[Case], matcher: Matcher) -> Needs:
             continue
     if not grids:
         return Needs()
-    spec, extraction = matcher.spec, matcher.extraction
+    devices = _devices(matcher)
+    spec, extraction = matcher.settings.planned_spec, matcher.extraction
     most = max(
         estimate_memory(spec, extraction, matcher.options, grids[a], grids[b], _POINTS).peak_bytes
         for a, b in _pairs(cases, grids)
@@ -56,7 +57,7 @@ def estimate(cases: Sequence[Case], matcher: Matcher) -> Needs:
         memory_bytes=most,
         scan_s=rate * sum(millions.values()),
         case_s=_PAIR_S * pairs,
-        devices=_devices(matcher),
+        devices=devices,
         store_bytes=pyramid_bytes(spec, extraction, largest),
     )
 

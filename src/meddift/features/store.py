@@ -85,6 +85,10 @@ class FeatureStore:
             os.utime(path)
         return pyramid
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a pyramid with this key; it is not read, and may turn out to be damaged."""
+        return self._is_there(self._path(key))
+
     def put(self, pyramid: Pyramid) -> bool:
         """Store a pyramid under its digest, and remove old ones beyond the budget.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from meddift.models.catalogue import catalogue, find_spec
 from meddift.models.haar import haar_forward, haar_inverse, haar_matrix
-from meddift.models.prepare import network_grid, prepare_volume
+from meddift.models.prepare import network_grid, padded_for_card, prepare_volume
 from meddift.models.spec import (
     Conditioning,
     Defaults,
@@ -60,6 +60,7 @@ __all__ = [
     "locate_weights",
     "model_status",
     "network_grid",
+    "padded_for_card",
     "prepare_volume",
     "pull",
     "verify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,12 @@ from meddift.volume import DeviceVolume, Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+#: On a CUDA device scans are padded to a multiple of so many voxels, so that scans of a cohort, and mostly those of a
+#: pair, share a few shapes: cuDNN chooses a way to compute every convolution of the network anew for each shape, some
+#: milliseconds each. For 161 to 224 voxels along each axis, a multiple of 16 adds 12 % to the volume on average, 32
+#: adds 27 %, and 64 adds 56 %, all of which is kept and searched later.
+CARD_MULTIPLE = 32
 
 #: Margin around the patient that is kept, mm; descriptors are compared up to about this far around a place.
 MARGIN_MM = 20.0
@@ -64,6 +71,13 @@ def prepare_volume(
     first = np.rint(sent.grid.world_to_index(padded.index_to_world([0, 0, 0]))).astype(int)
     values = DeviceVolume(window(sent.tensor), sent.grid)
     return values.cropped(first.reshape(3).tolist(), padded.shape, fill=policy.padding)
+
+
+def padded_for_card(spec: ModelSpec) -> ModelSpec:
+    """The same model with scans padded to `CARD_MULTIPLE`; unchanged if scans are resized to few shapes anyway."""
+    if spec.grid.kind != "respace":
+        return spec
+    return replace(spec, grid=replace(spec.grid, multiple=int(np.lcm(spec.grid.multiple, CARD_MULTIPLE))))
 
 
 def network_grid(grid: Grid, spec: ModelSpec, *, grid_policy: GridPolicy | None = None) -> Grid:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 def plan_match(settings: Settings, fixed: Volume, moving: Volume, count: int) -> dict[str, Any]:
     """Describe what a match would do; see `Matcher.plan`.
 
+    PyTorch is not loaded for it, so with the device "auto" scans are padded as on a processor until something else has
+    determined the device.
+
     Args:
         settings: Model, options and runtime.
         fixed: The scan in which points are given.
@@ -24,7 +27,7 @@ def plan_match(settings: Settings, fixed: Volume, moving: Volume, count: int) ->
         Ready for JSON: model, options, grids, stages, and the estimated peak memory in bytes.
     """
     options, extraction = settings.options, settings.extraction
-    estimate = estimate_memory(settings.spec, extraction, options, fixed.grid, moving.grid, count)
+    estimate = estimate_memory(settings.planned_spec, extraction, options, fixed.grid, moving.grid, count)
     scans = {"fixed": (fixed, estimate.fixed_network), "moving": (moving, estimate.moving_network)}
 
     def encoding(volume: Volume) -> str:

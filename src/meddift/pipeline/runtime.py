@@ -9,8 +9,8 @@ from typing import TypeVar
 from meddift.errors import OptionsError
 from meddift.features import FeatureStore
 from meddift.system.device import Precision, before_torch, beside_network, check_device_name, choose_device
-from meddift.system.memory import available_memory
-from meddift.system.once import once
+from meddift.system.memory import available_memory, card_memory
+from meddift.system.once import known, once
 
 Result = TypeVar("Result")
 
@@ -19,7 +19,7 @@ class Runtime:
     """Device, precision, threads and store of a Matcher.
 
     **Concurrency.** Any number of threads may use one `Matcher`, its encoded scans and its pairs at the same time, and
-    each obtains exactly the results that it would obtain alone:
+    each obtains exactly the results that it would obtain alone (on a graphics card up to rounding, see below):
 
     - Networks, encoded scans, pairs and priors are immutable. Values that are computed on first use (features, search
       indexes, the prior of a pair) are computed by one thread while others wait.
@@ -27,6 +27,8 @@ class Runtime:
     - The number of PyTorch threads is never changed in the calling thread; small pieces of work run on a pool of
       threads that all callers share.
     - Process-wide settings of PyTorch (TF32 on CUDA) are changed under a lock and restored.
+    - On CUDA both scans of a pair may go through the network in one batch (`encode_together`), and convolutions of
+      a batch may round otherwise than those of one scan, in the precision of the network.
     - Files of the store are written atomically, so several processes may share one store.
 
     Args:
@@ -87,6 +89,16 @@ class Runtime:
         """Device of everything outside the network: "cpu" or "cuda:N". Loads PyTorch."""
         return beside_network(self.network_device)
 
+    @property
+    def on_card(self) -> bool:
+        """Whether the network runs on a CUDA device. Loads PyTorch."""
+        return self.network_device.startswith("cuda")
+
+    @property
+    def on_card_as_known(self) -> bool:
+        """As `on_card` without loading PyTorch: with the device "auto" False until the device has been determined."""
+        return known(self, "network_device") and self.on_card
+
     def run(self, work: Callable[[], Result]) -> Result:
         """Call `work` with the configured number of threads, and return its result."""
         if self.threads is None:
@@ -98,3 +110,7 @@ class Runtime:
     def memory_left(self) -> int | None:
         """Free main memory, bytes; None where the system does not report it."""
         return available_memory()
+
+    def card_memory_left(self) -> int:
+        """Free memory of the CUDA device of the network, bytes."""
+        return card_memory(self.network_device)

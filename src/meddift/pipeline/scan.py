@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -107,6 +107,20 @@ class EncodedScan:
                     made = self._make(self.volume, digest=self.digest, progress=on_progress)
                     self._pyramid = made.weighted(self.settings.level_weights)
         return self._pyramid
+
+    def encode_with(self, other: EncodedScan, make: Callable[[], Sequence[Pyramid] | None]) -> None:
+        """Compute the features of two scans at once; nothing is done if one of them has been encoded.
+
+        Args:
+            other: The other scan.
+            make: Computes the features of this scan and of the other; None = each is to be encoded alone.
+        """
+        # In one order whoever asks, so that no two threads wait for each other.
+        first, second = sorted((self, other), key=id)
+        with first._encoding, second._encoding:
+            made = None if self.is_encoded or other.is_encoded else make()
+            for scan, pyramid in zip((self, other), made or (), strict=made is not None):
+                scan._pyramid = pyramid.weighted(scan.settings.level_weights)
 
     @property
     def pyramid(self) -> Pyramid:

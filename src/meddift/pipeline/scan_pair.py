@@ -18,6 +18,7 @@ from meddift.features import Pyramid
 from meddift.geometry import Transform, nearest
 from meddift.matching import SearchIndex
 from meddift.pipeline.direction import Direction, Side, averaged
+from meddift.pipeline.encoding import encode_together
 from meddift.pipeline.kept import keep
 from meddift.pipeline.kept_field import keep_field
 from meddift.pipeline.known_field import KnownField, reversed_field
@@ -249,6 +250,13 @@ class ScanPair:
 
     def encode(self) -> tuple[Pyramid, Pyramid]:
         """The features of the fixed and the moving scan, computed if necessary, with progress reports."""
+
+        def both(stage: str, fraction: float) -> None:
+            self.report(f"{stage} (both)", 0.05 + 0.5 * fraction)
+
+        if not (self.fixed.is_encoded or self.moving.is_encoded):
+            with timed(self.timing, "encode"):
+                encode_together(self.fixed, self.moving, progress=both, report=self.report)
         made = []
         for number, (scan, name) in enumerate(((self.fixed, "fixed"), (self.moving, "moving"))):
 

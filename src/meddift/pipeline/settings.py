@@ -11,16 +11,16 @@ from meddift.errors import MissingFileError, OptionsError
 from meddift.features import ExtractionOptions
 from meddift.features.code import installed_version
 from meddift.features.extraction import MIND, pyramid_key
-from meddift.models import ModelSpec
+from meddift.models import ModelSpec, padded_for_card
 from meddift.models.weights import locate_weights
-from meddift.pipeline.memory import EncodingPlan, plan_encoding
+from meddift.pipeline.memory import EncodingPlan, encoding_bytes, plan_encoding
 from meddift.pipeline.options import Options
 from meddift.pipeline.runtime import Runtime
 from meddift.system.device import choose_precision
 from meddift.system.once import once
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from meddift.geometry import Grid
     from meddift.models import DiffusionModel
@@ -67,6 +67,22 @@ class Settings:
         return self.options.extraction(self.spec)
 
     @once
+    def network_spec(self) -> ModelSpec:
+        """The specification by which scans are encoded: on a CUDA device with larger steps of padding. Loads PyTorch.
+
+        The preset "paper" stays as it is.
+        """
+        return self._padded(on_card=bool(self.extraction.network_levels) and self.runtime.on_card)
+
+    @property
+    def planned_spec(self) -> ModelSpec:
+        """As `network_spec`, for estimates: PyTorch is not loaded, see `Runtime.on_card_as_known`."""
+        return self._padded(on_card=bool(self.extraction.network_levels) and self.runtime.on_card_as_known)
+
+    def _padded(self, *, on_card: bool) -> ModelSpec:
+        return padded_for_card(self.spec) if on_card and self.options.preset == "default" else self.spec
+
+    @once
     def weights_hash(self) -> str:
         """sha256 of the weights, without loading the network; "" if no level of the network is used."""
         if not self.extraction.network_levels:
@@ -79,7 +95,7 @@ class Settings:
         from meddift.models import load_model
 
         return load_model(
-            self.spec, weights=self.weights, device=self.runtime.network_device, precision=self.precision
+            self.network_spec, weights=self.weights, device=self.runtime.network_device, precision=self.precision
         )
 
     @once
@@ -119,7 +135,7 @@ class Settings:
         return pyramid_key(
             scan,
             self.extraction,
-            self.spec,
+            self.network_spec,
             modality=modality,
             weights=self.weights_hash,
             precision=self.precision,
@@ -128,11 +144,21 @@ class Settings:
 
     def encoding_plan(self, grid: Grid) -> EncodingPlan:
         """How a scan on this grid is encoded in the free memory."""
-        plan = plan_encoding(self.spec, grid, self.runtime.memory_left())
+        plan = plan_encoding(self.planned_spec, grid, self.runtime.memory_left())
         # The device is determined only if it matters, because that loads torch.
         if plan.spare and self.runtime.device != "cpu":
-            return plan_encoding(self.spec, grid, None)
+            return plan_encoding(self.planned_spec, grid, None)
         return plan
+
+    def encodes_together(self, grids: Sequence[Grid]) -> bool:
+        """Whether scans on these grids are encoded at once: on a CUDA device that has the memory for all of them.
+
+        A processor is as fast with one scan after the other.
+        """
+        if not (self.extraction.network_levels and self.runtime.on_card):
+            return False
+        needed = sum(encoding_bytes(self.network_spec, grid) for grid in grids)
+        return needed <= self.runtime.card_memory_left()
 
     def provenance(self) -> dict[str, Any]:
         """Model, options and versions that results depend on, ready for JSON."""

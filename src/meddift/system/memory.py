@@ -98,6 +98,19 @@ def unless_card_is_full(work: Callable[[], Result]) -> Result | None:
     return None
 
 
+def card_memory(device: str) -> int:
+    """Bytes that this process can still take on a graphics card.
+
+    Args:
+        device: "cuda:N".
+    """
+    import torch
+
+    # What PyTorch has taken from the card and does not use is free to this process.
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
 def _card_memory(torch: Any) -> str:
     """What a graphics card has left, in words."""
     try:
