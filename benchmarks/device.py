@@ -67,7 +67,8 @@ def pair(told: dict[str, Any]) -> dict[str, Any]:
 
     found = _measured(matcher, scans, stages())
     seconds = found["seconds_of"]
-    return {**found, "match_seconds": sum(seconds[name] for name in seconds if name != "register")}
+    match_seconds = sum(seconds[name] for name in seconds if name != "register")
+    return {**found, "match_seconds": match_seconds, "new_shape": _new_shape(matcher, scans)}
 
 
 def maisi(told: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +96,28 @@ def maisi(told: dict[str, Any]) -> dict[str, Any]:
     }
     found = _measured(matcher, scans, stages)
     return {**found, "match_seconds": sum(found["seconds_of"].values()), "points": len(positions)}
+
+
+def _new_shape(matcher: Matcher, scans: list[Volume]) -> dict[str, Any]:
+    """Encode a pair of a shape that this process has not seen, and once more: scans without the last quarter."""
+    device = torch.device(matcher.settings.runtime.device)
+    seconds = []
+    for _ in range(2):
+        asked = matcher.pair(*(_without_a_quarter(scan) for scan in scans))
+        _wait(device)
+        started = time.perf_counter()
+        pyramids = asked.encode()
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    _told("another shape")
+    shapes = [list(pyramid.network_grid.shape) for pyramid in pyramids]
+    return {"network_shapes": shapes, "seconds": seconds[0], "again_seconds": seconds[1]}
+
+
+def _without_a_quarter(scan: Volume) -> Volume:
+    """A scan without the last quarter of its slices."""
+    x, y, z = scan.grid.shape
+    return scan.cropped((0, 0, 0), (x, y, z - z // 4))
 
 
 def _chest(shape: list[int]) -> list[Volume]:

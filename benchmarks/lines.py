@@ -13,6 +13,13 @@ def device_lines(row: dict[str, Any]) -> list[str]:
         floor, busy = row["flops_of"][name] / row["rate"], row["busy"][name]
         share = "no device" if busy is None else f"device busy {100 * busy:.0f} % of the time"
         lines.append(f"{name}: {seconds:.2f} s, floor {floor:.2f} s, {share}")
+    if "new_shape" in row:
+        new = row["new_shape"]
+        shapes = " and ".join(" x ".join(map(str, shape)) for shape in new["network_shapes"])
+        lines.append(
+            f"encode for a pair of another shape ({shapes} in the network): {new['seconds']:.2f} s the first time, "
+            f"{new['again_seconds']:.2f} s the second time"
+        )
     return lines
 
 

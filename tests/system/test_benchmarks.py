@@ -55,3 +55,24 @@ def test_networks_of_maisi_are_timed_stage_by_stage_and_shown(benchmark, monkeyp
     assert "32 x 32 x 32 voxels, 5 points" in text
     assert "- search: " in text
     assert "Code of commit abc" in text
+
+
+def test_a_pair_of_another_shape_is_encoded_twice_and_shown_where_it_was_measured(benchmark):
+    values = np.random.default_rng(0).integers(-1000, 1000, (32, 32, 60)).astype(np.int16)
+    scan = Volume(values, Grid((32, 32, 60), np.diag([2.0, 2.0, 2.0, 1.0])), modality="CT")
+    device, lines = benchmark("device"), benchmark("lines")
+    encoded = []
+    matcher = device.Matcher("builtin-2", store=False, device="cpu", on_progress=lambda text, _: encoded.append(text))
+    found = device._new_shape(matcher, [scan, scan])
+    assert found["network_shapes"] == [[32, 32, 48]] * 2  # 45 slices are left, where 60 were padded to 64
+    assert encoded.count("encoding the scan (fixed)") == 2
+    assert min(found["seconds"], found["again_seconds"]) > 0
+
+    row = {"device": "", "match_seconds": 1.0, "seconds_of": {}}
+    before = lines.device_lines(row)
+    new = {**found, "seconds": 0.5, "again_seconds": 0.25}
+    assert lines.device_lines({**row, "new_shape": new}) == [
+        *before,
+        "encode for a pair of another shape (32 x 32 x 48 and 32 x 32 x 48 in the network): 0.50 s the first time, "
+        "0.25 s the second time",
+    ]
