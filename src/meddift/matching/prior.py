@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 #: Largest inverse-consistency error of a match that is used, mm.
 MUTUAL_MM = 8.0
-#: With fewer points than this in the first round, all of them are matched.
-LEAST_FIRST = 64
 #: Radius around the original point that is searched when matching back, mm.
 RETURN_MM = 30.0
 #: Radius around the first prior that is searched in the second round, mm.
@@ -50,6 +48,7 @@ class MatchedPrior:
         width_mm: Standard deviation of the Gaussian weights, mm.
         matched: Number of matches to which the affine was fitted.
         similarity: Median similarity of the matches with the semantic levels, typical of correct matches.
+        asked: Number of points that were matched.
     """
 
     affine: AffineTransform
@@ -58,6 +57,7 @@ class MatchedPrior:
     width_mm: float = 20.0
     matched: int = 0
     similarity: float = float("nan")
+    asked: int = 0
 
     def __repr__(self) -> str:
         """The affine, and the number of matches that correct it."""
@@ -89,13 +89,18 @@ class MatchedPrior:
         """(M, 3) fixed points and (M, 3) moving points of the agreeing matches, float64, world RAS mm."""
         return self.anchors, self.affine.apply(self.anchors) + self.residuals
 
+    @property
+    def share(self) -> float:
+        """Share of the points whose matches agree with their neighbours, 0 to 1."""
+        return len(self.anchors) / self.asked if self.asked else 0.0
+
     def inverted(self) -> NumericalInverse:
         """The inverse of this map, computed numerically for each point."""
         return NumericalInverse(self, self.affine)
 
 
 def match_prior(
-    fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64], *, seed: int = 0, every: int = 1
+    fixed: SearchIndex, moving: SearchIndex, positions: NDArray[np.float64], *, seed: int = 0
 ) -> MatchedPrior:
     """Fit a prior: match points over the whole moving scan, then again near the positions that this predicts.
 
@@ -104,8 +109,6 @@ def match_prior(
         moving: Index of the moving scan with the same levels.
         positions: (N, 3) float64, landmarks on the fixed scan, world RAS mm.
         seed: Seed of the robust fit.
-        every: In the first round, only every n-th point is matched; all of them if that leaves fewer than
-            `LEAST_FIRST`.
 
     Raises:
         NoCorrespondenceError: if the scans have no reliable correspondence.
@@ -113,12 +116,11 @@ def match_prior(
     if len(positions) < 8:
         raise NoCorrespondenceError(f"only {len(positions)} places of the fixed scan have any texture to match")
     straight = AffineTransform.identity()
-    some = positions[::every] if len(positions) >= every * LEAST_FIRST else positions
-    found = search_maps(moving, fixed.describe(some), rivals=False)
+    found = search_maps(moving, fixed.describe(positions), rivals=False)
     world = moving.grid.index_to_world(found.voxels)
-    mutual = _returns(fixed, moving, some, world, straight, radius_mm=RETURN_MM, support_mm=0.0)
-    fit = fit_robust_affine(some[mutual], world[mutual], tolerance_mm=20.0, seed=seed)
-    anchors, ends = some[mutual][fit.inliers], world[mutual][fit.inliers]
+    mutual = _returns(fixed, moving, positions, world, straight, radius_mm=RETURN_MM, support_mm=0.0)
+    fit = fit_robust_affine(positions[mutual], world[mutual], tolerance_mm=20.0, seed=seed)
+    anchors, ends = positions[mutual][fit.inliers], world[mutual][fit.inliers]
     first = _bent(fit.transform, anchors, ends, matched=int(mutual.sum()))
     # A search near the predicted positions finds many more correct matches than a global one.
     near = locate_nearby(
@@ -141,7 +143,7 @@ def match_prior(
             f"only {len(first.anchors)} of {len(positions)} places are matched in agreement with their neighbours "
             f"({needed} are needed): the scans have no reliable correspondence"
         )
-    return first
+    return replace(first, asked=len(positions))
 
 
 def _returns(

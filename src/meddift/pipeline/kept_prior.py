@@ -38,6 +38,7 @@ def _content(prior: MatchedPrior) -> dict[str, Any]:
         "residuals": prior.residuals.tolist(),
         "width_mm": prior.width_mm,
         "matched": prior.matched,
+        "asked": prior.asked,
         "similarity": prior.similarity if np.isfinite(prior.similarity) else None,
     }
 
@@ -52,4 +53,5 @@ def _read(content: dict[str, Any]) -> MatchedPrior:
         float(content["width_mm"]),
         int(content["matched"]),
         float("nan") if similarity is None else float(similarity),
+        int(content["asked"]),
     )

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
 #: Number of landmarks that are matched to find the initial transforms.
 PRIOR_POINTS = 256
-#: The network matches every second of them in the first round, which searches everywhere: enough for an affine.
-FIRST_EVERY = 2
+#: With fewer points than this, the network matches all.
+LEAST_POINTS = 64
+#: The network matches every second of them, which is enough. MIND finds fewer points, and needs all of them.
+NETWORK_EVERY = 2
 
 
 def prior_places(scan: EncodedScan) -> NDArray[np.float64]:
@@ -42,12 +44,8 @@ def prior_places(scan: EncodedScan) -> NDArray[np.float64]:
 
 
 def agreeing_shares(starts: Sequence[Start]) -> dict[str, float]:
-    """Name of each start found by matching -> share of the landmarks whose matches agree with their neighbours."""
-    return {
-        start.name: len(start.transform.anchors) / PRIOR_POINTS
-        for start in starts
-        if isinstance(start.transform, MatchedPrior)
-    }
+    """Name of each start found by matching -> share of its landmarks whose matches agree with their neighbours."""
+    return {start.name: start.transform.share for start in starts if isinstance(start.transform, MatchedPrior)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +121,7 @@ def _matched_starts(pair: ScanPair) -> Starts:
                 answers[0] = look(_Way.of_network(pair, names))
     found = [answer for answer in answers if isinstance(answer, Start)]
     reasons = [answer for answer in answers if isinstance(answer, str)]
-    found.sort(key=lambda start: -len(start.transform.anchors) if isinstance(start.transform, MatchedPrior) else 0)
+    found.sort(key=lambda start: -start.transform.share if isinstance(start.transform, MatchedPrior) else 0)
     return Starts(tuple(found), "" if found else reasons[0], shares)
 
 
@@ -173,10 +171,10 @@ def _matched_prior(pair: ScanPair, way: _Way) -> MatchedPrior:
     def match() -> MatchedPrior:
         fixed, moving = (way.index_of(side) for side in pair.sides)
         mind = way.levels.names == (MIND,)
-        # A global search with MIND finds fewer points, and needs all of them.
-        found = match_prior(fixed, moving, pair.landmarks, seed=seed, every=1 if mind else FIRST_EVERY)
-        if mind and settings.options.fits_field(settings.extraction):
-            # The field will need these masks: made here while the other start is still being matched.
+        every = 1 if mind or len(pair.landmarks) < NETWORK_EVERY * LEAST_POINTS else NETWORK_EVERY
+        found = match_prior(fixed, moving, pair.landmarks[::every], seed=seed)
+        if not mind and settings.options.fits_field(settings.extraction):
+            # The field will need these masks: made here while MIND's start is still being matched.
             _ = pair.fixed.body, pair.fixed.lungs
         return found
 
