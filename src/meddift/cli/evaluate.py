@@ -198,7 +198,7 @@ def lesions(
 #: Key of each score, its meaning, and the key of its denominator.
 _LESION_SCORES = (
     ("correct_partner", "correct partner, of lesions in both scans", "present"),
-    ("wrong_disappeared", "called disappeared although there", "present"),
+    ("wrong_disappeared", "called disappeared although it exists", "existing"),
     ("state_right", "right state", "states"),
     ("splits_and_merges_found", "splits and merges found", "joined"),
     ("category_right", "RECIST category as from true links", "categories"),

@@ -29,7 +29,9 @@ class Scores:
         links_true: Number of pairs of labels in two scans that belong to one lesion in the ground truth.
         links_found: Number of pairs of labels in two scans that the result assigns to one lesion.
         links_right: Number of pairs that are in both.
-        called_gone: Of `present`, how many were reported as disappeared.
+        existing: Number of pairs of a lesion and a time point after its first appearance at which it exists, in the
+            field of view or outside.
+        called_gone: Of `existing`, how many were reported as disappeared.
         gone: Number of states "disappeared" in the result.
         states: Number of compared states.
         states_right: Of `states`, how many are right.
@@ -46,6 +48,7 @@ class Scores:
     links_true: int = 0
     links_found: int = 0
     links_right: int = 0
+    existing: int = 0
     called_gone: int = 0
     gone: int = 0
     states: int = 0
@@ -71,7 +74,7 @@ class Scores:
             **asdict(self),
             "correct_partner": share(self.partners, self.present),
             "links_f1": share(2 * self.links_right, self.links_true + self.links_found),
-            "wrong_disappeared": share(self.called_gone, self.present),
+            "wrong_disappeared": share(self.called_gone, self.existing),
             "state_right": share(self.states_right, self.states),
             "splits_and_merges_found": share(self.joined_found, self.joined),
             "diameter_error_mm": share(self.sizes_mm, self.sizes),
@@ -104,6 +107,8 @@ def score(patient: LongitudinalPatient, found: FollowUp) -> tuple[Scores, list[s
             if own[k]:
                 counts["present"] += 1
                 counts["partners"] += right_parts
+            if state != "disappeared":
+                counts["existing"] += 1
                 counts["called_gone"] += row is not None and row.state == "disappeared"
             if state in ("split", "merged"):
                 counts["joined"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_a_right_answer_has_all_points():
     scores, wrong = score(patient(), answer(patient()))
     assert wrong == []
     assert scores == Scores(
-        present=2, partners=2, links_true=2, links_found=2, links_right=2, called_gone=0, gone=1, states=4,
+        present=2, partners=2, links_true=2, links_found=2, links_right=2, existing=2, called_gone=0, gone=1, states=4,
         states_right=4, joined=0, joined_found=0, sizes=2, sizes_mm=0.0, categories=1, categories_right=1,
     )  # fmt: skip
     shares = scores.as_dict()
@@ -79,10 +80,18 @@ def test_exchanged_partners_are_wrong_links():
 
 def test_a_lesion_called_gone_although_it_is_there_is_counted():
     scores, wrong = score(patient(), answer(patient(), Decision("1", 1, (), "disappeared", "confirmed")))
-    assert (scores.called_gone, scores.partners, scores.gone) == (1, 1, 2)
+    assert (scores.existing, scores.called_gone, scores.partners, scores.gone) == (2, 1, 1, 2)
     assert scores.as_dict()["wrong_disappeared"] == pytest.approx(0.5)
     assert scores.categories_right == 1  # a new lesion is progression in both
     assert any("lesion 0" in sentence for sentence in wrong)
+
+
+def test_a_lesion_outside_the_field_of_view_that_is_called_gone_is_counted_too():
+    truth = replace(patient(), states={**STATES, (2, 1): "outside"})
+    scores, wrong = score(truth, answer(patient()))
+    assert (scores.present, scores.existing, scores.called_gone) == (2, 3, 1)
+    assert scores.as_dict()["wrong_disappeared"] == pytest.approx(1 / 3)
+    assert any("lesion 2" in sentence for sentence in wrong)
 
 
 def test_counts_add_up_over_patients():
