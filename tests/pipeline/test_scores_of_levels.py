@@ -115,6 +115,14 @@ def test_a_prior_that_is_given_leaves_nothing_to_find_in_the_whole_scan(matcher)
     assert not {"place_levels", "field_levels"} & set(near.evidence)
 
 
+def test_a_handful_of_landmarks_does_not_tell_levels_apart(monkeypatch, matcher) -> None:
+    monkeypatch.setattr("meddift.pipeline.starts.PRIOR_POINTS", 15)
+    misled(monkeypatch, "up2")
+    pair = pair_of(matcher)
+    pair.match([[50.0, 50.0, 50.0]])
+    assert not {"place_levels", "field_levels"} & set(pair.evidence)
+
+
 @pytest.mark.parametrize(
     ("shares", "names"),
     [

@@ -27,8 +27,8 @@ from meddift.system.threads import side_by_side
 if TYPE_CHECKING:
     from meddift.pipeline.scan_pair import ScanPair
 
-#: Every fourth landmark is asked.
-EVERY = 4
+#: About so many landmarks are asked; with fewer than the least number levels are not scored.
+PLACES, LEAST_PLACES = 64, 16
 #: Distance within which a level has found the place of a landmark, mm: what the robust fit of an affine tolerates, and
 #: a voxel of the first pass of dense matching.
 PLACE_MM, FIELD_MM = 20.0, PASSES_MM[0]
@@ -54,8 +54,9 @@ def counted(shares: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def scored(pair: ScanPair) -> bool:
-    """Whether levels of a pair can be scored: there are several of the network, and MIND."""
-    return len(pair.settings.extraction.network_levels) > 1 and MIND in pair.fixed.pyramid.names
+    """Whether levels of a pair can be scored: there are several of the network, MIND, and enough landmarks."""
+    several = len(pair.settings.extraction.network_levels) > 1
+    return several and MIND in pair.fixed.pyramid.names and len(pair.landmarks) >= LEAST_PLACES
 
 
 def place_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
@@ -68,7 +69,7 @@ def place_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
     Returns:
         Name of each level of the network -> share, 0 to 1; coarse to fine.
     """
-    places = pair.landmarks[::EVERY]
+    places = _places(pair)
 
     def find(name: str) -> Positions:
         fixed, moving = pair.by_levels([name])
@@ -94,7 +95,7 @@ def field_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
     Returns:
         Name of each level that dense matching may use -> share, 0 to 1; coarse to fine.
     """
-    places = pair.landmarks[::EVERY]
+    places = _places(pair)
     grids = {level.name: level.grid for level in pair.fixed.pyramid.levels}
     names = [name for name in pair.settings.semantic_levels if grids[name].spacing.max() <= COARSEST_MM]
 
@@ -112,6 +113,11 @@ def field_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
         return _shares(names, found, truth, FIELD_MM)
 
     return _kept(pair, "levels", starts, make)
+
+
+def _places(pair: ScanPair) -> Positions:
+    """(N, 3) float64, some of the landmarks, world RAS mm."""
+    return pair.landmarks[:: max(1, len(pair.landmarks) // PLACES)]
 
 
 def _kept(
