@@ -54,9 +54,8 @@ def counted(shares: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def scored(pair: ScanPair) -> bool:
-    """Whether levels of a pair can be scored: there are several of the network, MIND, and enough landmarks."""
-    several = len(pair.settings.extraction.network_levels) > 1
-    return several and MIND in pair.fixed.pyramid.names and len(pair.landmarks) >= LEAST_PLACES
+    """Whether levels of a pair can be scored: there are several of the network, and MIND."""
+    return len(pair.settings.extraction.network_levels) > 1 and MIND in pair.fixed.pyramid.names
 
 
 def place_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
@@ -67,15 +66,14 @@ def place_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
         starts: Starts that were found with all levels of the network together, and with MIND; there may be none.
 
     Returns:
-        Name of each level of the network -> share, 0 to 1; coarse to fine.
+        Name of each level of the network -> share, 0 to 1; coarse to fine. Empty with too few landmarks.
     """
-    places = _places(pair)
 
-    def find(name: str) -> Positions:
-        fixed, moving = pair.by_levels([name])
-        return moving.grid.index_to_world(search_maps(moving, fixed.describe(places), rivals=False).voxels)
+    def make(places: Positions) -> dict[str, float]:
+        def find(name: str) -> Positions:
+            fixed, moving = pair.by_levels([name])
+            return moving.grid.index_to_world(search_maps(moving, fixed.describe(places), rivals=False).voxels)
 
-    def make() -> dict[str, float]:
         names = pair.settings.semantic_levels
         found = side_by_side(names, find, device=pair.settings.runtime.device)
         proposed = [*(start.transform.apply(places) for start in starts), *found]
@@ -93,13 +91,12 @@ def field_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
         starts: The starts of dense matching, at least one.
 
     Returns:
-        Name of each level that dense matching may use -> share, 0 to 1; coarse to fine.
+        Name of each level that dense matching may use -> share, 0 to 1; coarse to fine. Empty with too few landmarks.
     """
-    places = _places(pair)
     grids = {level.name: level.grid for level in pair.fixed.pyramid.levels}
     names = [name for name in pair.settings.semantic_levels if grids[name].spacing.max() <= COARSEST_MM]
 
-    def make() -> dict[str, float]:
+    def make(places: Positions) -> dict[str, float]:
         known = [start.transform.apply(places) for start in starts]
         _, first = _best_fitting(pair, starts, places, known)
         around = np.stack(known)[first, np.arange(len(places))]
@@ -115,21 +112,22 @@ def field_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
     return _kept(pair, "levels", starts, make)
 
 
-def _places(pair: ScanPair) -> Positions:
-    """(N, 3) float64, some of the landmarks, world RAS mm."""
-    return pair.landmarks[:: max(1, len(pair.landmarks) // PLACES)]
-
-
 def _kept(
-    pair: ScanPair, kind: str, starts: Sequence[Start], make: Callable[[], dict[str, float]]
+    pair: ScanPair, kind: str, starts: Sequence[Start], make: Callable[[Positions], dict[str, float]]
 ) -> dict[str, float]:
-    """Shares from the store, or computed and stored."""
+    """Shares from the store, or computed from some of the landmarks, (N, 3) world RAS mm, and stored."""
     decides = {
         **pair.decides(pair.fixed.pyramid),
         "starts": [[start.name, start.affine.matrix.tolist()] for start in starts],
         "seed": pair.settings.options.seed,
     }
-    return keep(pair.settings.runtime.store, pair.fixed.pyramid.digest, kind, decides, make, content=dict, read=_read)
+
+    def shares() -> dict[str, float]:
+        places = pair.landmarks[:: max(1, len(pair.landmarks) // PLACES)]
+        return make(places) if len(places) >= LEAST_PLACES else {}
+
+    store, key = pair.settings.runtime.store, pair.fixed.pyramid.digest
+    return keep(store, key, kind, decides, shares, content=dict, read=_read)
 
 
 def _read(content: dict[str, Any]) -> dict[str, float]:

@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
 #: Number of landmarks that are matched to find the initial transforms.
 PRIOR_POINTS = 256
-#: With fewer points than this, the network matches all.
-LEAST_POINTS = 64
-#: The network matches every second of them, which is enough. MIND finds fewer points, and needs all of them.
-NETWORK_EVERY = 2
+#: The network matches every second of them, which is enough unless they are few. MIND finds fewer points, and needs
+#: all of them.
+NETWORK_EVERY, LEAST_POINTS = 2, 64
 
 
 def prior_places(scan: EncodedScan) -> NDArray[np.float64]:
@@ -134,27 +133,30 @@ class _Way:
         levels: The levels that are compared.
         grid: Grid that is searched.
         index_of: The index of these levels of a scan.
+        every: Every n-th landmark is matched, unless that leaves fewer than `LEAST_POINTS`.
     """
 
     name: str
     levels: Pyramid
     grid: Grid
     index_of: Callable[[Side], SearchIndex]
+    every: int
 
     @classmethod
     def of_network(cls, pair: ScanPair, names: Sequence[str] | None = None) -> _Way:
         """All levels of the network, or some; MIND where there are none."""
         semantic = pair.sides[0].semantic
         name = "network" if pair.settings.extraction.network_levels else MIND
+        every = 1 if name == MIND else NETWORK_EVERY
         if names is None:
-            return cls(name, semantic.pyramid, semantic.grid, lambda side: side.semantic)
-        return cls(name, semantic.pyramid.select(names), semantic.grid, lambda side: side.of_levels(names))
+            return cls(name, semantic.pyramid, semantic.grid, lambda side: side.semantic, every)
+        return cls(name, semantic.pyramid.select(names), semantic.grid, lambda side: side.of_levels(names), every)
 
     @classmethod
     def of_mind(cls, pair: ScanPair) -> _Way:
         """The MIND level on the voxels of dense matching."""
         levels, grid = pair.fixed.pyramid.select([MIND]), matching_grid(pair.fixed.grid, FIELD_MM)
-        return cls(MIND, levels, grid, lambda side: side.blurred)
+        return cls(MIND, levels, grid, lambda side: side.blurred, 1)
 
 
 def _matched_prior(pair: ScanPair, way: _Way) -> MatchedPrior:
@@ -170,10 +172,9 @@ def _matched_prior(pair: ScanPair, way: _Way) -> MatchedPrior:
 
     def match() -> MatchedPrior:
         fixed, moving = (way.index_of(side) for side in pair.sides)
-        mind = way.levels.names == (MIND,)
-        every = 1 if mind or len(pair.landmarks) < NETWORK_EVERY * LEAST_POINTS else NETWORK_EVERY
+        every = way.every if len(pair.landmarks) >= way.every * LEAST_POINTS else 1
         found = match_prior(fixed, moving, pair.landmarks[::every], seed=seed)
-        if not mind and settings.options.fits_field(settings.extraction):
+        if way.name != MIND and settings.options.fits_field(settings.extraction):
             # The field will need these masks: made here while MIND's start is still being matched.
             _ = pair.fixed.body, pair.fixed.lungs
         return found
