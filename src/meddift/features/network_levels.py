@@ -72,8 +72,12 @@ def network_levels(
                     data = DeviceVolume.sent(features, device).tensor
                     grids[i][name] = features.grid
                     totals[i][name] = totals[i][name] + data if name in totals[i] else data
-    # The sum of a level is freed before the mean of the next one is allocated.
+    if draws > 1:
+        for total in totals:
+            for name in order:
+                total[name] /= draws
+    # A level may be laid out anew: its sum is freed before that of the next one.
     return [
-        [Level(name, total.pop(name).movedim(0, -1) / draws, mine[name]) for name in order]
+        [Level(name, total.pop(name).movedim(0, -1), mine[name]) for name in order]
         for total, mine in zip(totals, grids, strict=True)
     ]
