@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 #: Rows of a matrix that are multiplied at a time.
 ROWS = 8
-#: float16 values that are converted and multiplied at a time on the CPU, so that they stay in its cache.
-HALVES = 500_000
+#: About so many values are resampled along all axes at a time on the CPU, so that what lies between two axes stays in
+#: its cache.
+SLAB_VALUES = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 
 
     Args:
         values: Contiguous float32 array, or float32 or float16 tensor, with the three axes of `source` in a row, and
-            any other axes before and after them. On the CPU float16 is converted a few values at a time.
+            any other axes before and after them.
         source: The grid of the values.
         target: A grid with the same direction, such as `source.respaced(2.0)`.
         first_axis: Index of the first of the three axes of the grid in `values`.
@@ -144,16 +145,50 @@ def resample_axes(values: Any, source: Grid, target: Grid, *, first_axis: int = 
     if np.abs(relation[:3, :3] - np.diag(step)).max() > 1e-6 * np.abs(step).max() or (step <= 0).any():
         raise GeometryError(f"cannot resample along axes: {source!r} and {target!r} are not parallel")
     # The axis that shrinks most comes first, to leave less work for the others.
+    matrices = {}
     for axis in sorted(range(3), key=lambda a: target.shape[a] / source.shape[a]):
         n_in, n_out = source.shape[axis], target.shape[axis]
         # Where old and new samples coincide, the exact values are kept.
-        if n_in == n_out and abs(step[axis] - 1) < 1e-9 and abs(first[axis]) < 1e-6:
-            continue
-        matrix = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
+        if n_in != n_out or abs(step[axis] - 1) >= 1e-9 or abs(first[axis]) >= 1e-6:
+            matrices[axis] = resampling_matrix(n_in, n_out, first=float(first[axis]), step=float(step[axis]))
+    if matrices and is_tensor(values) and values.device.type == "cpu":
+        return _by_slabs(values, matrices, target, first_axis)
+    return _along(values.float() if is_half(values) else values, matrices, first_axis)
+
+
+def _along(values: Any, matrices: dict[int, NDArray[np.float32]], first_axis: int) -> Any:
+    """Multiply by a matrix along some axes of the grid, in the order given; array or tensor."""
+    for axis, matrix in matrices.items():
         at = first_axis + axis
         before, after = values.shape[:at], values.shape[at + 1 :]
-        values = _multiplied(matrix, values.reshape(-1, n_in, int(np.prod(after)))).reshape(*before, n_out, *after)
-    return values.float() if is_half(values) else values
+        flat = values.reshape(-1, values.shape[at], int(np.prod(after)))
+        values = _multiplied(matrix, flat).reshape(*before, len(matrix), *after)
+    return values
+
+
+def _by_slabs(values: Tensor, matrices: dict[int, NDArray[np.float32]], target: Grid, first_axis: int) -> Tensor:
+    """As `_along`, a few planes of the first axis at a time."""
+    import torch
+
+    before, after = values.shape[:first_axis], values.shape[first_axis + 3 :]
+    given = values.reshape(-1, *values.shape[first_axis : first_axis + 3], *after)
+    kind = torch.float32 if is_half(values) else values.dtype
+    result = values.new_empty((len(given), *target.shape, *after), dtype=kind)
+    matrix = matrices.get(0)
+    count = target.shape[0]
+    # Values that are read for each plane of the result.
+    reads = max(1, given.shape[1] // count) * given[0, 0].numel()
+    planes = max(1, SLAB_VALUES // max(1, reads))
+    for start in range(0, count, planes):
+        rows = columns = slice(start, min(start + planes, count))
+        some = matrices
+        if matrix is not None:
+            read = np.flatnonzero(matrix[rows].any(axis=0))
+            columns = slice(int(read[0]), int(read[-1]) + 1)
+            some = {axis: matrix[rows, columns] if axis == 0 else whole for axis, whole in matrices.items()}
+        for one, out in zip(given, result, strict=True):
+            out[rows] = _along(one[columns].to(kind), some, 0)
+    return result.reshape(*before, *target.shape, *after)
 
 
 def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
@@ -165,8 +200,6 @@ def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
         import torch
 
         return values.index_select(1, torch.from_numpy(picked).to(values.device))
-    if is_half(values):
-        return _multiplied_halves(matrix, values)
     given: Any = values.new_tensor(matrix) if is_tensor(values) else matrix
     if values.shape[2] == 1:
         return (values[..., 0] @ given.T)[..., None]
@@ -186,30 +219,6 @@ def _multiplied(matrix: NDArray[np.float32], values: Any) -> Any:
         else:
             result[:, rows] = part[:, columns] @ values[:, columns]
     return result
-
-
-def _multiplied_halves(matrix: NDArray[np.float32], values: Tensor) -> Tensor:
-    """`_multiplied` for float16, with a result of float32."""
-    import torch
-
-    if values.device.type != "cpu":
-        product: Tensor = _multiplied(matrix, values.float())
-        return product
-    count, read, width = values.shape
-    # Products of one matrix, and those with few columns, are computed in other ways, whose results differ in the last
-    # bit: all parts are as the whole is.
-    by_row = min(-(-count * read * width // HALVES), max(1, count // 2))
-    by_column = min(-(-count * read * width // (HALVES * by_row)), max(1, width // (32 * ROWS)))
-    result = values.new_empty((count, len(matrix), width), dtype=torch.float32)
-    for rows in _parts(count, by_row):
-        for columns in _parts(width, by_column):
-            result[rows, :, columns] = _multiplied(matrix, values[rows, :, columns].float())
-    return result
-
-
-def _parts(length: int, number: int) -> list[slice]:
-    """A range divided into parts of about the same length."""
-    return [slice(k * length // number, (k + 1) * length // number) for k in range(number)]
 
 
 def resampling_matrix(n_in: int, n_out: int, *, first: float, step: float) -> NDArray[np.float32]:
