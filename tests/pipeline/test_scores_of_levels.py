@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,20 @@ def test_a_prior_that_is_given_leaves_nothing_to_find_in_the_whole_scan(matcher)
     near = matcher.pair(pair.fixed, pair.moving, prior=AffineTransform(shift))
     near.match([[50.0, 50.0, 50.0]])
     assert not {"place_levels", "field_levels"} & set(near.evidence)
+
+
+@pytest.mark.parametrize("weak", ["mind", "network"])
+def test_the_start_with_most_agreement_comes_first(monkeypatch, matcher, weak) -> None:
+    def match(fixed, *others, **named):
+        found = match_prior(fixed, *others, **named)
+        if (fixed.pyramid.names == ("mind",)) == (weak == "mind"):
+            return replace(found, anchors=found.anchors[:20], residuals=found.residuals[:20])
+        return found
+
+    monkeypatch.setattr("meddift.pipeline.starts.match_prior", match)
+    first, second = pair_of(matcher).starts
+    assert second.name == weak
+    assert first.transform.share > second.transform.share
 
 
 def test_a_handful_of_landmarks_does_not_tell_levels_apart(monkeypatch, matcher) -> None:
