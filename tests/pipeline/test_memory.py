@@ -51,9 +51,9 @@ pyramids = [smooth_pyramid(grid) for grid in grids]
 volumes = [Volume(data, grid) for grid in grids]
 options = {"store": False, "device": "cpu", "whiten": False, "levels": ("up0", "up1", "up2", "up3")}
 matcher = Matcher("maisi-ct-ddpm", preset, **options, **json.loads(sys.argv[3]))
-matcher.pyramid = lambda volume, digest, progress: pyramids[volume is volumes[1]]
-matcher.__dict__["weights_hash"] = ""
+matcher.settings.__dict__["weights_hash"] = ""
 pair = matcher.pair(*volumes)
+pair.fixed._pyramid, pair.moving._pyramid = pyramids
 random = np.random.default_rng(1)
 points = grids[0].index_to_world(random.uniform(0, np.array(shape) - 1, (count, 3)))
 pair.match(points[:1]) if preset == "paper" else None  # libraries are loaded and started

@@ -211,7 +211,7 @@ def compare(tmp_path, kind, scans, *, count=24, seed=3):
     assert same.mean() > 0.9
     # The maps tell places apart: a search that returned some other good place would have been noticed.
     assert np.median(flat.max(axis=1) - np.percentile(flat, 99, axis=1)) > 1e-4
-    assert len(np.unique(best)) > 0.8 * len(best)
+    assert len(np.unique(best)) > 0.7 * len(best)
     return spec, weights, pair, positions
 
 
