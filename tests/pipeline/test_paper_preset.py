@@ -211,7 +211,7 @@ def compare(tmp_path, kind, scans, *, count=24, seed=3):
     assert same.mean() > 0.9
     # The maps tell places apart: a search that returned some other good place would have been noticed.
     assert np.median(flat.max(axis=1) - np.percentile(flat, 99, axis=1)) > 1e-4
-    assert len(np.unique(best)) > 0.7 * len(best)
+    assert len(np.unique(best)) > 0.8 * len(best)
     return spec, weights, pair, positions
 
 
@@ -254,7 +254,7 @@ def test_another_choice_would_have_been_noticed(tmp_path):
 def test_paper_at_other_sizes_and_orientations(tmp_path, kind, shapes, orientations):
     spacings = ((1.75, 2.5, 1.25), (1.3, 0.9, 2.2))
     scans = [
-        make_scan(10 + i, shape, spacing, orientation)
+        make_scan(20 + i, shape, spacing, orientation)
         for i, (shape, spacing, orientation) in enumerate(zip(shapes, spacings, orientations, strict=True))
     ]
     _, _, pair, _ = compare(tmp_path, kind, scans)
