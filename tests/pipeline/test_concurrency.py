@@ -14,21 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import write_spec, write_weights
 from meddift.features import FeatureStore
 from meddift.geometry import AffineTransform
 from meddift.pipeline import Matcher
 from texture import lattice, scan
 
 SIZES = ((34, 30, 32), (32, 33, 31), (30, 34, 29), (33, 31, 34))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A tiny network whose draws of noise count, and its weights."""
-    folder = tmp_path_factory.mktemp("model")
-    spec = write_spec(folder, "haar")
-    return spec, write_weights(folder / "weights", spec)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import meddift.models.network
-from checkpoints import write_spec, write_weights
 from meddift.errors import ImageError, MemoryLimitError
 from meddift.features import FeatureStore
 from meddift.models import find_spec
@@ -24,14 +23,6 @@ from meddift.volume import Volume
 from texture import lattice, scan
 
 LEVELS = ("up0", "up1", "up2", "up3", "mind")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A tiny network with group norms, and its weights, which serve for one with norms by voxel too."""
-    folder = tmp_path_factory.mktemp("model")
-    spec = write_spec(folder, "haar")
-    return spec, write_weights(folder / "weights", spec)
 
 
 @pytest.fixture(scope="module")

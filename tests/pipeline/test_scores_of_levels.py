@@ -131,6 +131,24 @@ def test_the_start_with_most_agreement_comes_first(monkeypatch, matcher, weak) -
     assert first.transform.share > second.transform.share
 
 
+@pytest.mark.parametrize(("count", "of_network"), [(140, 70), (120, 120)])
+def test_the_network_matches_every_second_landmark_unless_they_are_few(
+    monkeypatch, matcher, count, of_network
+) -> None:
+    monkeypatch.setattr("meddift.pipeline.starts.PRIOR_POINTS", count)
+    asked = {}
+
+    def match(fixed, moving, positions, **named):
+        asked[fixed.pyramid.names[-1]] = len(positions)
+        return match_prior(fixed, moving, positions, **named)
+
+    monkeypatch.setattr("meddift.pipeline.starts.match_prior", match)
+    pair = pair_of(matcher)
+    assert len(pair.landmarks) == count
+    assert len(pair.starts) == 2
+    assert asked == {"up3": of_network, "mind": count}
+
+
 def test_a_handful_of_landmarks_does_not_tell_levels_apart(monkeypatch, matcher) -> None:
     monkeypatch.setattr("meddift.pipeline.starts.PRIOR_POINTS", 15)
     misled(monkeypatch, "up2")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from meddift.features.extraction import MIND
 from meddift.geometry import AffineTransform, Transform
-from meddift.matching.locate import locate_nearby
+from meddift.matching.locate import Located, locate_nearby
 from meddift.matching.maps import search_maps
 from meddift.pipeline.kept import keep
 from meddift.registration.candidates import RADIUS
-from meddift.registration.compared import COARSEST_MM, PASSES_MM
+from meddift.registration.compared import PASSES_MM, matched_densely
 from meddift.registration.start import Start
 from meddift.system.threads import side_by_side
 
@@ -77,7 +77,7 @@ def place_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
         names = pair.settings.semantic_levels
         found = side_by_side(names, find, device=pair.settings.runtime.device)
         proposed = [*(start.transform.apply(places) for start in starts), *found]
-        truth, _ = _best_fitting(pair, starts, places, proposed)
+        truth, _ = _best_fitting(_settled(pair, starts, places, proposed))
         return _shares(names, found, truth, PLACE_MM)
 
     return _kept(pair, "place", starts, make)
@@ -93,12 +93,13 @@ def field_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
     Returns:
         Name of each level that dense matching may use -> share, 0 to 1; coarse to fine. Empty with too few landmarks.
     """
-    grids = {level.name: level.grid for level in pair.fixed.pyramid.levels}
-    names = [name for name in pair.settings.semantic_levels if grids[name].spacing.max() <= COARSEST_MM]
+    levels = pair.fixed.pyramid.select(pair.settings.semantic_levels).levels
+    names = [level.name for level in levels if matched_densely(level.grid)]
 
     def make(places: Positions) -> dict[str, float]:
         known = [start.transform.apply(places) for start in starts]
-        _, first = _best_fitting(pair, starts, places, known)
+        settled = _settled(pair, starts, places, known)
+        _, first = _best_fitting(settled)
         around = np.stack(known)[first, np.arange(len(places))]
 
         def find(name: str) -> Positions:
@@ -106,7 +107,7 @@ def field_shares(pair: ScanPair, starts: Sequence[Start]) -> dict[str, float]:
             return locate_nearby(*sides, places, around, way, radius_mm=SEARCHED_MM, support_mm=SUPPORT_MM).positions
 
         found = side_by_side(names, find, device=pair.settings.runtime.device)
-        truth, _ = _best_fitting(pair, starts, places, [*known, *found])
+        truth, _ = _best_fitting([*settled, *_settled(pair, starts, places, found)])
         return _shares(names, found, truth, FIELD_MM)
 
     return _kept(pair, "levels", starts, make)
@@ -134,10 +135,10 @@ def _read(content: dict[str, Any]) -> dict[str, float]:
     return {str(name): float(share) for name, share in content.items()}
 
 
-def _best_fitting(
+def _settled(
     pair: ScanPair, starts: Sequence[Start], places: Positions, proposed: Sequence[Positions]
-) -> tuple[Positions, NDArray[np.int64]]:
-    """The proposal for each landmark whose surroundings fit best by MIND.
+) -> list[Located]:
+    """The best places by MIND near those that are proposed.
 
     Args:
         pair: The pair.
@@ -146,16 +147,20 @@ def _best_fitting(
         proposed: Several times (N, 3) float64, places in the moving scan, world RAS mm.
 
     Returns:
-        (N, 3) float64, the best places, settled by MIND; and (N,) int64, which of the proposals they come from.
+        One table of N rows for each proposal.
     """
     fixed, moving = (side.blurred for side in pair.sides)
     way: Transform = starts[0].transform if starts else AffineTransform.identity()
-    settled = [
+    return [
         locate_nearby(fixed, moving, places, each, way, radius_mm=SETTLED_MM, support_mm=SUPPORT_MM)
         for each in proposed
     ]
+
+
+def _best_fitting(settled: Sequence[Located]) -> tuple[Positions, NDArray[np.int64]]:
+    """(N, 3) float64, the place of each landmark whose surroundings fit best; (N,) int64, its number among them."""
     best = np.stack([each.similarity for each in settled]).argmax(axis=0)
-    return np.stack([each.positions for each in settled])[best, np.arange(len(places))], best
+    return np.stack([each.positions for each in settled])[best, np.arange(len(best))], best
 
 
 def _shares(names: Sequence[str], found: Sequence[Positions], truth: Positions, limit_mm: float) -> dict[str, float]:

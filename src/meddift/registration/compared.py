@@ -68,9 +68,7 @@ class ComparedScans:
         self._slides = None if self.sliding is None else self._sent(self.sliding)
         levels = self.fixed.levels
         self.fine = MIND if MIND in levels else list(levels)[-1]
-        self.semantic = [
-            name for name, level in levels.items() if name != self.fine and level.grid.spacing.max() <= COARSEST_MM
-        ]
+        self.semantic = [name for name, level in levels.items() if name != self.fine and matched_densely(level.grid)]
         if not bool(self.body.any()):
             raise NoCorrespondenceError("the mask of the scan is empty: there is nothing to register")
 
@@ -126,6 +124,11 @@ class ComparedScans:
         """The finest level of both scans on the grids of the first pass."""
         fixed, moving = self.maps
         return fixed.resampled(self.grid_of(PASSES_MM[0])), moving.resampled(self.grid_of(PASSES_MM[0], moving=True))
+
+
+def matched_densely(level: Grid) -> bool:
+    """Whether a semantic level on this grid is fine enough for dense matching."""
+    return bool(level.spacing.max() <= COARSEST_MM)
 
 
 def matching_grid(image: Grid, spacing_mm: float) -> Grid:
