@@ -186,8 +186,11 @@ def test_another_session_does_not_get_in_and_the_port_is_free_afterwards(session
         address = f"http://127.0.0.1:{server.port}"
         assert httpx.get(f"{address}/api/v1/session").status_code == 401
         mine = {"authorization": f"Bearer {server.token}"}
-        assert httpx.get(f"{address}/api/v1/session", headers=mine).status_code == 200
-        assert httpx.get(f"{address}/api/v1/session", headers=BEARER).status_code == 401
-        assert httpx.get(f"{address}/api/v1/session", headers={**mine, "host": "evil.example"}).status_code == 421
+        assert httpx.get(f"{address}/api/v1/session", headers=mine, timeout=60).status_code == 200
+        assert httpx.get(f"{address}/api/v1/session", headers=BEARER, timeout=60).status_code == 401
+        assert (
+            httpx.get(f"{address}/api/v1/session", headers={**mine, "host": "evil.example"}, timeout=60).status_code
+            == 421
+        )
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/api/v1/session")

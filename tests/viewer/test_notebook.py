@@ -17,11 +17,11 @@ def test_a_pair_is_shown_in_a_frame_and_gives_its_points_back(encoded, tmp_path)
     try:
         html = view._repr_html_()
         address = re.search(r'src="([^"]+)"', html).group(1)  # type: ignore[union-attr]
-        page = httpx.get(address.replace("&amp;", "&"))
+        page = httpx.get(address.replace("&amp;", "&"), timeout=60)
         assert page.status_code == 200
         assert "frame-ancestors http://localhost:*" in page.headers["content-security-policy"]
         assert view.address not in repr(view)
-        client = httpx.Client(base_url=address.partition("?")[0], cookies=page.cookies)
+        client = httpx.Client(base_url=address.partition("?")[0], cookies=page.cookies, timeout=60)
         fixed, moving = view.points
         np.testing.assert_allclose(fixed.positions, [[4.0, -6.0, 8.0]])
         assert moving.missing.all()

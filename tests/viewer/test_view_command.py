@@ -123,15 +123,18 @@ def test_the_server_prints_its_address_answers_and_ends_with_ctrl_c(scans, tmp_p
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as process:
-        assert process.stdout is not None
-        address, _, token = process.stdout.readline().strip().partition("?token=")
-        assert address.startswith("http://127.0.0.1:")
-        told = httpx.get(f"{address}api/v1/session", headers={"authorization": f"Bearer {token}"})
-        assert told.json()["mode"] == "pair"
-        with httpx.stream("GET", f"{address}api/v1/events", headers={"authorization": f"Bearer {token}"}) as events:
-            assert next(events.iter_lines()).startswith("data:")
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == 0
+        try:
+            assert process.stdout is not None
+            address, _, token = process.stdout.readline().strip().partition("?token=")
+            assert address.startswith("http://127.0.0.1:")
+            with httpx.Client(base_url=address, headers={"authorization": f"Bearer {token}"}, timeout=60) as client:
+                assert client.get("api/v1/session").json()["mode"] == "pair"
+                with client.stream("GET", "api/v1/events") as events:
+                    assert next(events.iter_lines()).startswith("data:")
+                    process.send_signal(signal.SIGINT)
+                    assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()  # a failure must not leave a server that the test waits for
         said = process.stderr.read() if process.stderr is not None else ""
     # Neither errors nor, in the log, the token and the names of files.
     assert said.strip() == "Ctrl-C ends it."
