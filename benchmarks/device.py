@@ -151,7 +151,7 @@ def _random_model(matcher: Matcher) -> DiffusionModel:
     unet, autoencoder = networks
     return DiffusionModel(
         settings.spec,
-        unet=_attending(unet),
+        unet=unet,
         encoder=_attending(PosteriorEncoder(autoencoder)),
         scale_factor=1.0,
         weights_hash="0" * 64,

@@ -14,8 +14,8 @@ from meddift.features import ExtractionOptions, extract_pyramid
 from meddift.geometry import Grid
 from meddift.models import find_spec, lean_encoder, load_model
 from meddift.models.loader import PosteriorEncoder
-from meddift.models.monai_import import monai_networks
-from meddift.models.taps import run_and_read
+from meddift.models.monai_import import monai_autoencoder
+from meddift.models.unet import UNet
 from meddift.volume import Volume
 
 PLAIN = {"use_flash_attention": False, "norm_float16": False, "num_splits": 1, "save_mem": False}
@@ -53,14 +53,14 @@ def encoder(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def unet(told: dict[str, Any]) -> dict[str, Any]:
-    """The U-Net of MAISI's size, random weights, SDPA attention (`way` ours) or MONAI's einsum (plain)."""
+    """The U-Net of MAISI's size, random weights; `way` is plain (MONAI's network as written) or ours."""
+    from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
+
     spec = find_spec("maisi-ct-ddpm")
     torch.manual_seed(0)
-    network = monai_networks()[0](spatial_dims=3, **spec.unet, use_flash_attention=False).eval()
-    if told["way"] == "ours":
-        for module in network.modules():
-            if hasattr(module, "use_flash_attention"):
-                module.use_flash_attention = True
+    theirs = DiffusionModelUNetMaisi(spatial_dims=3, **spec.unet, use_flash_attention=False).eval()
+    ours = UNet(**spec.unet).eval()
+    ours.load_state_dict(theirs.state_dict(), assign=True)
     hot = torch.tensor([[0.0, 100.0, 0.0, 0.0]])
     inputs = {
         "x": torch.randn(1, 4, *[n // 4 for n in told["shape"]], generator=torch.Generator().manual_seed(1)),
@@ -70,16 +70,27 @@ def unet(told: dict[str, Any]) -> dict[str, Any]:
         "spacing_tensor": torch.tensor([[150.0, 150.0, 150.0]]),
     }
     with torch.inference_mode():
-        row, found = measured(lambda: run_and_read(network, ["up3"], **inputs))
         with FlopCounterMode(display=False) as counter:
-            run_and_read(network, ["up3"], **inputs)
-    return {**row, "flops": counter.get_total_flops(), "latent": _sampled(found["up3"])}
+            ours(["up3"], **inputs)
+        row, found = measured(
+            lambda: ours(["up3"], **inputs)["up3"] if told["way"] == "ours" else _last(theirs, inputs)
+        )
+    return {**row, "flops": counter.get_total_flops(), "latent": _sampled(found)}
+
+
+def _last(network: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What a hook on the last decoder block of MONAI's network sees in a pass."""
+    found: list[torch.Tensor] = []
+    handle = network.up_blocks[-1].register_forward_hook(lambda module, given, result: found.append(result))
+    network(**inputs)
+    handle.remove()
+    return found[0]
 
 
 def _autoencoder() -> torch.nn.Module:
     torch.manual_seed(0)
     spec = find_spec("maisi-ct-ddpm")
-    made = monai_networks()[1](spatial_dims=3, **spec.latent.network, **PLAIN).eval()
+    made = monai_autoencoder()(spatial_dims=3, **spec.latent.network, **PLAIN).eval()
     return PosteriorEncoder(made)
 
 

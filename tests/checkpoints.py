@@ -145,9 +145,6 @@ def unet_name(kind: str) -> str:
 @cache
 def meta_scale_factor(value: float = 0.97) -> Any:
     """A 0-d MetaTensor with the header of an image file, as MAISI's training leaves it in its checkpoints."""
-    from meddift.models.monai_import import monai_networks
-
-    monai_networks()
     import warnings
 
     import nibabel
@@ -167,20 +164,29 @@ def meta_scale_factor(value: float = 0.97) -> Any:
         return scale / float(scale) * value
 
 
+def monai_unet() -> Any:
+    """MONAI's class of U-Nets, of which the product has its own version."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
+    return DiffusionModelUNetMaisi
+
+
 @cache
 def tensors(spec: Any, role: str, seed: int = 0) -> dict[str, Any]:
     """Random weights under the names of the published files; the ddpm U-Net's with its dead `out_proj`."""
     import torch
 
-    from meddift.models.monai_import import monai_networks
+    from meddift.models.monai_import import monai_autoencoder
 
-    unet_class, autoencoder_class = monai_networks()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if role == "autoencoder":
-            network = autoencoder_class(spatial_dims=3, num_splits=1, save_mem=False, **spec.latent.network)
+            network = monai_autoencoder()(spatial_dims=3, num_splits=1, save_mem=False, **spec.latent.network)
         else:
-            network = unet_class(spatial_dims=3, **{**spec.unet, "include_fc": True})
+            network = monai_unet()(spatial_dims=3, **{**spec.unet, "include_fc": True})
             # The last convolution of each residual block and of the network begins as zeros: untouched, neither
             # the timestep nor any condition would change a feature, and tests of them would be empty.
             for parameter in network.parameters():

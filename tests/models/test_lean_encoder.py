@@ -7,7 +7,7 @@ import torch
 
 from meddift.models import find_spec, lean_encoder
 from meddift.models.loader import PosteriorEncoder
-from meddift.models.monai_import import monai_networks
+from meddift.models.monai_import import monai_autoencoder
 
 
 def autoencoder(**changes):
@@ -15,7 +15,7 @@ def autoencoder(**changes):
     options |= {"num_channels": [16, 32, 32], "norm_num_groups": 8, "latent_channels": 3} | changes
     torch.manual_seed(1)
     plain = {"use_flash_attention": False, "norm_float16": False, "num_splits": 1, "save_mem": False}
-    network = monai_networks()[1](spatial_dims=3, **options, **plain).eval().requires_grad_(False)
+    network = monai_autoencoder()(spatial_dims=3, **options, **plain).eval().requires_grad_(False)
     for parameter in network.parameters():  # norms start as ones and zeros, which would hide a wrong use of them
         parameter.add_(0.1 * torch.randn_like(parameter))
     return network

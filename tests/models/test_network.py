@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from checkpoints import tensors, write_spec, write_weights
+from checkpoints import monai_unet, tensors, write_spec, write_weights
 from meddift.errors import GeometryError, OptionsError
 from meddift.geometry import Grid
 from meddift.models import haar_forward, load_model
@@ -39,9 +39,7 @@ def latents(models):
 
 def plain_network(spec):
     """The same network built anew: MONAI's own constructor and attention, weights copied in strictly."""
-    from meddift.models.monai_import import monai_networks
-
-    network = monai_networks()[0](spatial_dims=3, **spec.unet).eval()
+    network = monai_unet()(spatial_dims=3, **spec.unet).eval()
     wanted = network.state_dict().keys()
     network.load_state_dict({name: value for name, value in tensors(spec, "unet").items() if name in wanted})
     return network
@@ -186,10 +184,10 @@ def test_spacing_told_is_the_networks_unless_another_is_given(models, latents) -
 def test_encode_is_monais_posterior_times_the_scale_factor(models) -> None:
     import torch
 
-    from meddift.models.monai_import import monai_networks
+    from meddift.models.monai_import import monai_autoencoder
 
     model = models["ddpm"]
-    autoencoder = monai_networks()[1](spatial_dims=3, num_splits=1, save_mem=False, **model.spec.latent.network).eval()
+    autoencoder = monai_autoencoder()(spatial_dims=3, num_splits=1, save_mem=False, **model.spec.latent.network).eval()
     autoencoder.load_state_dict(tensors(model.spec, "autoencoder"))
     image = np.random.default_rng(0).random((32, 64, 32), dtype=np.float32)
     with torch.no_grad():

@@ -18,9 +18,9 @@ RFLOW = Schedule("rflow", "v")
 def test_factors_are_those_of_monais_schedulers(timestep: int) -> None:
     import torch
 
-    from meddift.models.monai_import import monai_networks
+    from meddift.models.monai_import import monai_autoencoder
 
-    monai_networks()
+    monai_autoencoder()
     from monai.networks.schedulers import DDPMScheduler, RFlowScheduler
 
     ddpm = DDPMScheduler(1000, schedule="scaled_linear_beta", beta_start=0.0015, beta_end=0.0195, clip_sample=False)

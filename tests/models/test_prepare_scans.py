@@ -120,9 +120,9 @@ def test_resized_128_rounds_half_to_even(length: int, expected: int) -> None:
 def test_two_knots_are_monais_intensity_range_to_the_bit() -> None:
     import torch
 
-    from meddift.models.monai_import import monai_networks
+    from meddift.models.monai_import import monai_autoencoder
 
-    monai_networks()
+    monai_autoencoder()
     from monai.transforms import ScaleIntensityRange
 
     data = np.linspace(-1500, 1500, 4001, dtype=np.float32).reshape(1, 1, -1)
@@ -133,9 +133,9 @@ def test_two_knots_are_monais_intensity_range_to_the_bit() -> None:
 def test_percentiles_are_monais_and_do_not_clip() -> None:
     import torch
 
-    from meddift.models.monai_import import monai_networks
+    from meddift.models.monai_import import monai_autoencoder
 
-    monai_networks()
+    monai_autoencoder()
     from monai.transforms import ScaleIntensityRangePercentiles
 
     rule = find_spec("maisi-mr-rflow").intensity

@@ -71,7 +71,7 @@ def test_a_specification_asks_for_norms_by_voxel_and_the_same_weights_files_serv
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
     x = torch.randn(1, 8, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        a, b = (network(x, torch.tensor([20])) for network in (plain, by_voxel))
+        a, b = (network(["up3"], x=x, timesteps=torch.tensor([20]))["up3"] for network in (plain, by_voxel))
     assert float((a - b).norm() / a.norm()) > 1e-3
     assert b.isfinite().all()
 

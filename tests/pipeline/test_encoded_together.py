@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-import meddift.models.network
 from meddift.errors import ImageError, MemoryLimitError
 from meddift.features import FeatureStore
 from meddift.models import find_spec
+from meddift.models.unet import UNet
 from meddift.pipeline import Matcher
 from meddift.pipeline.memory import encoding_bytes
 from meddift.pipeline.runtime import Runtime
@@ -36,13 +36,13 @@ def scans():
 def batches(monkeypatch):
     """How many latents went through the network at a time."""
     seen = []
-    run = meddift.models.network.run_and_read
+    run = UNet.forward
 
     def counted(network, levels, *, x, **told):
         seen.append(len(x))
         return run(network, levels, x=x, **told)
 
-    monkeypatch.setattr(meddift.models.network, "run_and_read", counted)
+    monkeypatch.setattr(UNet, "forward", counted)
     return seen
 
 
@@ -151,7 +151,7 @@ def test_both_scans_must_fit_into_the_memory_of_the_card(model, scans, card, bat
 
 
 def test_a_card_that_is_full_nevertheless_gets_one_scan_after_the_other(model, scans, card, batches, monkeypatch):
-    run = meddift.models.network.run_and_read
+    run = UNet.forward
 
     def full(network, levels, *, x, **told):
         maps = run(network, levels, x=x, **told)
@@ -159,7 +159,7 @@ def test_a_card_that_is_full_nevertheless_gets_one_scan_after_the_other(model, s
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return maps
 
-    monkeypatch.setattr(meddift.models.network, "run_and_read", full)
+    monkeypatch.setattr(UNet, "forward", full)
     told = []
     matcher = new_matcher(model, noise_samples=0, on_progress=lambda text, share: told.append(text))
     found = matcher.pair(*scans[:2]).encode()

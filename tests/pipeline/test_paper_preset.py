@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from checkpoints import tensors, write_spec, write_weights
+from checkpoints import monai_unet, tensors, write_spec, write_weights
 from meddift.errors import OptionsError
 from meddift.features import ExtractionOptions
 from meddift.geometry import Grid
@@ -121,9 +121,9 @@ class Written:
 
 
 def autoencoder(spec):
-    from meddift.models.monai_import import monai_networks
+    from meddift.models.monai_import import monai_autoencoder
 
-    network = monai_networks()[1](spatial_dims=3, num_splits=1, save_mem=False, **spec.latent.network).eval()
+    network = monai_autoencoder()(spatial_dims=3, num_splits=1, save_mem=False, **spec.latent.network).eval()
     network.load_state_dict(tensors(spec, "autoencoder"))
     return network
 
@@ -145,9 +145,7 @@ def noised(spec, latent, noise):
 
 def decoder_maps(spec, noisy, time, spacing):
     """A plain pass of MONAI's network with the outputs of its four decoder blocks."""
-    from meddift.models.monai_import import monai_networks
-
-    network = monai_networks()[0](spatial_dims=3, **spec.unet).eval()
+    network = monai_unet()(spatial_dims=3, **spec.unet).eval()
     wanted = network.state_dict()
     network.load_state_dict({name: value for name, value in tensors(spec, "unet").items() if name in wanted})
     told = {"spacing_tensor": torch.tensor(spacing * 100, dtype=torch.float32)[None]}

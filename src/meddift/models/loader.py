@@ -15,9 +15,10 @@ from meddift.models.catalogue import find_spec
 from meddift.models.checkpoint import Checkpoint, read_checkpoint
 from meddift.models.encoder_sizes import HIDDEN_BYTES
 from meddift.models.fingerprint import check_fingerprint
-from meddift.models.monai_import import monai_networks
+from meddift.models.monai_import import monai_autoencoder
 from meddift.models.network import DiffusionModel
 from meddift.models.spec import ModelSpec
+from meddift.models.unet import UNet
 from meddift.models.voxel_norm import normalise_by_voxel
 from meddift.models.weights import locate_weights
 from meddift.system.device import Precision, choose_device, choose_precision
@@ -103,17 +104,16 @@ def load_role(spec: ModelSpec, role: str, paths: Sequence[Path]) -> Checkpoint:
 
 
 def build_unet(spec: ModelSpec, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """The U-Net with its weights in float32, in evaluation mode.
-
-    Attention runs through `torch.nn.functional.scaled_dot_product_attention` on every device: the same
-    numbers as MONAI's einsum to rounding, without its quadratic memory. MONAI offers that only where CUDA is
-    present, but it is the constructor that refuses; the attribute may be set afterwards.
-    """
-    return _attending(_with_weights(_empty_network(spec, "unet"), tensors))
+    """The U-Net with its weights in float32, in evaluation mode."""
+    return _with_weights(_empty_network(spec, "unet"), tensors)
 
 
 def _attending(network: torch.nn.Module) -> torch.nn.Module:
-    """A network whose attention is PyTorch's own."""
+    """A network of MONAI whose attention is PyTorch's own.
+
+    That gives the same numbers as MONAI's einsum to rounding, without its quadratic memory. MONAI offers it only where
+    CUDA is present, but it is the constructor that refuses; the attribute may be set afterwards.
+    """
     for module in network.modules():
         if hasattr(module, "use_flash_attention"):
             setattr(module, "use_flash_attention", True)  # noqa: B010 - plain assignment would be typed as a tensor
@@ -177,11 +177,11 @@ def _empty_network(spec: ModelSpec, role: str) -> torch.nn.Module:
     Options that concern only how and not what is computed are set so that every device can run it: no
     half-precision norms, no splitting of convolutions (which corrupts shapes it does not divide).
     """
-    unet_class, autoencoder_class = monai_networks()
+    autoencoder_class = monai_autoencoder() if role == "autoencoder" else None
     try:
         with torch.device("meta"):
-            if role == "unet":
-                network: torch.nn.Module = unet_class(spatial_dims=3, **spec.unet, use_flash_attention=False)
+            if autoencoder_class is None:
+                network: torch.nn.Module = UNet(**spec.unet)
                 if spec.normalisation == "voxel":
                     normalise_by_voxel(network)
             else:

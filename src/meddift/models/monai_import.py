@@ -1,4 +1,4 @@
-"""The only place where MONAI is imported: its networks, without the warnings of its import."""
+"""The only place where MONAI is imported, without the warnings of its import."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import Any
 
 
 @cache
-def monai_networks() -> tuple[Any, Any]:
-    """MONAI's DiffusionModelUNetMaisi and AutoencoderKlMaisi classes; the first call takes seconds.
+def monai_autoencoder() -> Any:
+    """MONAI's AutoencoderKlMaisi class; the first call takes seconds.
 
     Warnings that MONAI's import raises about its own dependencies are suppressed: users cannot act on them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
-        from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
-    return DiffusionModelUNetMaisi, AutoencoderKlMaisi
+    return AutoencoderKlMaisi
 
 
 @cache

@@ -16,7 +16,6 @@ from meddift.models import schedule as noise
 from meddift.models.haar import haar_forward
 from meddift.models.prepare import prepare_volume
 from meddift.models.spec import REGIONS, GridPolicy, ModelSpec
-from meddift.models.taps import run_and_read
 from meddift.system.device import Precision, beside_network, choose_device, choose_precision
 from meddift.volume import DeviceVolume, Volume
 
@@ -215,8 +214,7 @@ class DiffusionModel:
         x = torch.stack(codes).contiguous(memory_format=self._layout)
         del codes
         with self._computing():
-            maps = run_and_read(
-                self._unet,
+            maps = self._unet(
                 levels,
                 x=x,
                 timesteps=torch.full((len(x),), int(timestep), device=self.device),
