@@ -361,3 +361,17 @@ class TestDemo:
         assert outcome.code == 1
         assert "none.nii.gz" in outcome.stderr
         assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["models", "list"], 0), (["info", "nowhere.nii"], 1), (["match"], 2)]
+)
+def test_the_process_ends_with_its_code_after_all_handlers_with_all_output(arguments: list[str], code: int) -> None:
+    program = (
+        "import atexit, sys, threading, time; from meddift.cli import main; import torch; "
+        "later = threading.Thread(target=lambda: (time.sleep(0.3), print('thread', 'x' * 100_000)));"
+        "atexit.register(lambda: print('handler')); later.start(); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-2:] == ["thread " + "x" * 100_000, "handler"]
