@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -366,11 +368,14 @@ class TestDemo:
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["models", "list"], 0), (["info", "nowhere.nii"], 1), (["match"], 2)]
 )
-def test_the_process_ends_with_its_code_after_all_handlers_with_all_output(arguments: list[str], code: int) -> None:
+def test_the_process_ends_with_its_code_after_threads_and_handlers_with_all_output(
+    arguments: list[str], code: int
+) -> None:
     program = (
-        "import atexit, sys, threading, time; from meddift.cli import main; import torch; "
-        "later = threading.Thread(target=lambda: (time.sleep(0.3), print('thread', 'x' * 100_000)));"
-        "atexit.register(lambda: print('handler')); later.start(); main()"
+        "import atexit, threading, time; from meddift.cli import main\n"
+        "def late():\n"
+        "    time.sleep(0.5); print('thread', 'x' * 100_000); atexit.register(lambda: print('handler'))\n"
+        "threading.Thread(target=late).start(); main()"
     )
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.returncode == code
