@@ -1,5 +1,6 @@
 """Stored pyramids come back as they were, or not at all."""
 
+import dataclasses
 import logging
 import mmap
 import os
@@ -144,13 +145,16 @@ def test_a_pyramid_comes_back_bit_by_bit(tmp_path):
     )  # warns about arrays that must not be written to, which is an error here
 
 
-def test_moments_are_taken_once_and_kept(tmp_path, monkeypatch):
-    store = FeatureStore(tmp_path)
-    made = stored_or_made(store, SCAN, FakeModel())
+@pytest.mark.parametrize("whiten", [False, True])
+def test_moments_of_levels_that_are_whitened_are_taken_once_and_kept(tmp_path, monkeypatch, whiten):
+    store, model = FeatureStore(tmp_path), FakeModel()
+    model.spec = dataclasses.replace(model.spec, defaults=dataclasses.replace(model.spec.defaults, whiten=whiten))
+    made = stored_or_made(store, SCAN, model)
     again = FeatureStore(tmp_path).get(made.digest)
     assert again is not None
+    assert set(again.moments) == (set(made.names) if whiten else {"mind"})
     monkeypatch.setattr("meddift.features.pyramid.moments_of", None)
-    for level in made.levels:
+    for level in made.select(again.moments).levels:
         kept = again.moments_of(level.name)
         rows = level.matrix[made.inside(level.name).reshape(-1)].astype(np.float64)
         rows = rows if len(rows) else level.matrix.astype(np.float64)

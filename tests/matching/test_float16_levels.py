@@ -25,7 +25,8 @@ def pyramid(seed: int, kind: type = np.float16) -> Pyramid:
     for name, size, channels in SIZES:
         values = random.standard_normal((size, size, size - 1, channels)).astype(np.float16).astype(kind)
         levels.append(Level(name, values, grid.resized((size, size, size - 1))))
-    return Pyramid(tuple(levels), grid, grid, f"{seed:064x}").with_moments()
+    pyramid = Pyramid(tuple(levels), grid, grid, f"{seed:064x}")
+    return pyramid.with_moments(pyramid.names)
 
 
 HALF, SINGLE = (tuple(pyramid(seed, kind) for seed in (0, 1)) for kind in (np.float16, np.float32))

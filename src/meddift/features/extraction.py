@@ -151,8 +151,9 @@ def pyramid_key(
         "torch": installed_version("torch"),
     }
     if options.network_levels:
-        network = {"weights": weights, "precision": precision, "device": device.split(":")[0]}
-        decides |= {**network, "monai": installed_version("monai")}
+        decides |= {"weights": weights, "precision": precision, "device": device.split(":")[0]}
+        if spec.latent.kind == "autoencoder":
+            decides["monai"] = installed_version("monai")
     return _sha256(decides)
 
 
@@ -266,8 +267,9 @@ def extract_pyramids(
     for mine, volume, scan, digest in zip(levels, volumes, prepared, digests, strict=True):
         key = digest or pyramid_key(volume.digest(), options, rules, modality=volume.modality, **made_by)
         pyramid = Pyramid(_in_order(mine, options), volume.grid, scan.grid, key, provenance)
-        # Whitening needs the moments in every later run.
-        pyramids.append(pyramid.with_moments())
+        # The moments of the levels that are whitened by default are needed in every later run.
+        whitened = pyramid.names if rules.defaults.whiten else [name for name in pyramid.names if name == MIND]
+        pyramids.append(pyramid.with_moments(whitened))
     report("done", 1.0)
     return pyramids
 

@@ -183,9 +183,9 @@ class Pyramid:
         known = self.moments.get(name)
         return known if known is not None else moments_of(level.tensor.flatten(0, 2), self.inside(name).reshape(-1))
 
-    def with_moments(self) -> Pyramid:
-        """The same pyramid with the moments of all levels. No array is copied."""
-        return replace(self, moments={name: self.moments_of(name) for name in self.names})
+    def with_moments(self, names: Iterable[str]) -> Pyramid:
+        """The same pyramid with the moments of some levels. No array is copied."""
+        return replace(self, moments={**self.moments, **{name: self.moments_of(name) for name in names}})
 
     def in_main_memory(self) -> Pyramid:
         """The same pyramid with all levels in main memory; arrays that are there already are not copied."""
