@@ -75,15 +75,12 @@ def measure(row: Row) -> None:
     """Run a row in a process of its own and keep what it says."""
     print(row.key, end=" ", file=sys.stderr, flush=True)
     command = [sys.executable, str(HERE / "child.py"), row.task, json.dumps(row.told)]
-    # As the command itself does: large tensors on large pages.
-    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "1"}
     load = others_running()
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
         stderr=None if row.task.startswith("device") else subprocess.PIPE,
         text=True,
-        env=environment,
     )
     if done.returncode:
         print("failed:", (done.stderr.strip().splitlines() or ["killed: out of memory?"])[-1], file=sys.stderr)

@@ -23,8 +23,6 @@ def before_torch() -> None:
     """
     for name, value in WAITING.items():
         os.environ.setdefault(name, value)
-    # Put large tensors on large pages: page faults take much of the time of memory-bound layers (Linux).
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def check_device_name(wanted: str) -> str:
