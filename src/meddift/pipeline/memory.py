@@ -12,7 +12,7 @@ from meddift.models import ModelSpec, network_grid
 from meddift.models.encoder_sizes import encoder_bytes
 from meddift.pipeline.options import MANY, Options
 
-#: Python with torch and MONAI loaded, bytes.
+#: Python with all libraries loaded, bytes.
 PROGRAM_BYTES = 600_000_000
 #: Batches of dot products, windows and maps in matching, bytes.
 MATCHING_BYTES = 150_000_000
@@ -197,7 +197,7 @@ def _network_bytes(spec: ModelSpec, network: Grid, *, spare: bool = False) -> in
     latent = prod(n // spec.latent.stride for n in network.shape)
     widths = list(spec.unet["num_channels"])
     # The skip connections of every stage are kept. The finest decoder block holds its input, the concatenation, its
-    # normalisation, the result of SiLU, and the copy that the convolution makes.
+    # normalisation, and the copies that the convolution makes.
     blocks = int(spec.unet.get("num_res_blocks", 2)) + 1
     skips = sum(4 * width * blocks * (latent >> (3 * depth)) for depth, width in enumerate(widths))
     activations = skips + 4 * latent * (4 * (widths[0] + widths[1]) + widths[1])
