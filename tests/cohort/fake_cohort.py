@@ -17,6 +17,9 @@ class FakeCohort:
     scans: int = 12
 
     def __post_init__(self):
+        self.table = self.folder / "pairs.csv"
+        if self.table.exists():  # scans written anew have another time, for which failed cases are tried again
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         draw = random.Random(0)
         for number in range(self.scans):
@@ -25,7 +28,6 @@ class FakeCohort:
         for number in range(self.cases):
             pair = draw.sample(range(self.scans), 2)
             lines.append(f"c{number:04d},scan{pair[0]}.nii,scan{pair[1]}.nii")
-        self.table = self.folder / "pairs.csv"
         self.table.write_text("\n".join(lines) + "\n")
 
     def plan(self, out: str, **changes) -> Plan:

@@ -16,6 +16,7 @@ import pytest
 from meddift.errors import OutputError, PointsError
 from meddift.system.atomic import atomic_write, check_writable, write_text, write_together
 from meddift.system.targets import is_same_file
+from meddift.system.temporary import sweep_tree
 
 posix = pytest.mark.skipif(os.name != "posix", reason="as POSIX has it")
 
@@ -236,11 +237,34 @@ def test_what_a_killed_run_left_is_swept_when_it_is_old_and_nothing_else(tmp_pat
     assert left.exists()  # it is not old yet
     os.utime(left, (days_ago, days_ago))
     os.utime(in_use, (time.time() + 1, time.time() - 7200))
-    monkeypatch.setattr(temporary, "_was_running", lambda process, when: process == os.getpid())
+    monkeypatch.setattr(temporary, "was_running", lambda process, when: process == os.getpid())
     write()
     assert not left.exists()
     assert in_use.exists()
     assert all((tmp_path / name).exists() for name in others)
+
+
+@posix
+def test_what_a_process_has_left_is_removed_once_it_has_ended_although_its_parent_never_asks(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from meddift.system.temporary import temporary_path; "
+        "temporary_path(Path(sys.argv[1])).write_text('half'); print('written', flush=True); "
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "result.json")]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"written\n"
+        sweep_tree(tmp_path)
+        assert len(_only(tmp_path)) == 1  # it may still be writing
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the table
+        sweep_tree(tmp_path)
+        assert _only(tmp_path) == []
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def test_one_file_by_any_spelling(tmp_path, monkeypatch):

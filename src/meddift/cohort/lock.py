@@ -12,6 +12,7 @@ from pathlib import Path
 
 from meddift.errors import OutputError
 from meddift.system.atomic import reason_of
+from meddift.system.processes import was_running
 
 #: Age in seconds after which a lock that was not renewed is ignored, and seconds between renewals.
 STALE_S, RENEW_S = 600.0, 60.0
@@ -79,7 +80,8 @@ def _take(path: Path, own: Path) -> None:
 def _holder(path: Path, *, now: float) -> str:
     """The holder of a lock, in words; "" if it is no longer held."""
     try:
-        age = now - path.stat().st_mtime  # both times are those of the file system
+        made = path.stat().st_mtime
+        age = now - made  # both times are those of the file system
         content = json.loads(path.read_text(encoding="utf-8"))
         host, process = str(content["host"]), int(content["process"])
     except FileNotFoundError:
@@ -88,18 +90,6 @@ def _holder(path: Path, *, now: float) -> str:
         return "another program"
     if age > STALE_S:
         return ""
-    if host == socket.gethostname() and not _is_running(process, before=path):
+    if host == socket.gethostname() and not was_running(process, made):
         return ""
     return f"process {process} on {host}"
-
-
-def _is_running(process: int, *, before: Path) -> bool:
-    import psutil
-
-    try:
-        # Process numbers are reused: a process that started after the lock was made is another program.
-        return bool(psutil.Process(process).create_time() < before.stat().st_mtime + 60.0)
-    except (psutil.NoSuchProcess, OSError):
-        return False
-    except psutil.Error:
-        return True

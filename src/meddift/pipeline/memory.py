@@ -12,8 +12,8 @@ from meddift.models import ModelSpec, network_grid
 from meddift.models.encoder_sizes import encoder_bytes
 from meddift.pipeline.options import MANY, Options
 
-#: Python with all libraries loaded, bytes.
-PROGRAM_BYTES = 600_000_000
+#: Python with PyTorch and the other libraries loaded, and what MONAI takes in addition, bytes.
+PROGRAM_BYTES, MONAI_BYTES = 450_000_000, 100_000_000
 #: Batches of dot products, windows and maps in matching, bytes.
 MATCHING_BYTES = 150_000_000
 #: Memory for each point, bytes: indices of its nodes, results, and reasons in words.
@@ -77,7 +77,9 @@ def estimate_memory(
         prepared + max(encoding, network + mind + HAND_MADE_BYTES)
         for network, mind in zip(learned, hand_made, strict=True)
     )
-    program = PROGRAM_BYTES if extraction.network_levels else PROGRAM_BYTES // 2
+    program = PROGRAM_BYTES if extraction.network_levels else PROGRAM_BYTES * 2 // 3
+    if extraction.network_levels and spec.latent.kind == "autoencoder":
+        program += MONAI_BYTES
     peak = program + scans + max(first, pyramids[0] + second, matching)
     stages = ["read both scans"]
     if extraction.network_levels:

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from meddift.errors import OutputError
+from meddift.system.processes import was_running
 
 #: `.tmp-`, six digits of the machine, eight of the process, ten random ones. Version 0.1 wrote twelve random ones.
 _NAME = re.compile(r"\.tmp-(?:([0-9a-f]{6})([0-9a-f]{8})[0-9a-f]{10}|[0-9a-f]{12})-")
@@ -111,21 +112,8 @@ def is_left_over(path: Path, *, after_end: float = _STALE_AFTER_END) -> bool:
         return False
     age = time.time() - written
     if found.group(1) == _machine():
-        return age > after_end and not _was_running(int(found.group(2), 16), written)
+        return age > after_end and not was_running(int(found.group(2), 16), written)
     return age > _STALE_AFTER
-
-
-def _was_running(process: int, when: float) -> bool:
-    """Whether the running process with this number was there at a given time; systems reuse process numbers."""
-    import psutil
-
-    try:
-        # Clocks of the file system and of the machine may differ a little.
-        return bool(psutil.Process(process).create_time() < when + 60.0)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True
 
 
 @cache
@@ -172,5 +160,5 @@ def _sweep_folders(place: Path, purpose: str) -> None:
             made = folder.stat()
             mine = not hasattr(os, "getuid") or made.st_uid == os.getuid()
             old = time.time() - made.st_mtime > _STALE_AFTER_END
-            if mine and old and not _was_running(int(found.group(2), 16), made.st_mtime):
+            if mine and old and not was_running(int(found.group(2), 16), made.st_mtime):
                 shutil.rmtree(folder, ignore_errors=True)
