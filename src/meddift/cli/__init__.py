@@ -13,6 +13,7 @@ def main() -> None:
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done in part, 130 interrupted.
     """
     import atexit
+    import gc
     import os
     import sys
 
@@ -22,6 +23,9 @@ def main() -> None:
     # Handlers run in the reverse order of their registration: this one comes last.
     atexit.register(_leave, ended)
     before_torch()
+    # Loading libraries makes hundreds of thousands of objects that stay. To look for garbage among them as often as
+    # Python does by default takes half a second.
+    gc.set_threshold(20_000, 10, 10)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started this process
