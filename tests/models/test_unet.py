@@ -117,6 +117,7 @@ def test_the_network_that_comes_with_the_package_is_monais_with_its_weights() ->
         ({"attention_levels": [True]}, "attention_levels has 1 values for 2"),
         ({"num_res_blocks": [1, 1, 1]}, "num_res_blocks has 3 values for 2"),
         ({"norm_num_groups": 5}, "multiples of norm_num_groups 5"),
+        ({"num_head_channels": [8, 0]}, "heads of num_head_channels 0"),
         ({"num_head_channels": 7, "attention_levels": [False, True]}, "heads of num_head_channels 7"),
     ],
 )

@@ -140,7 +140,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, head: int, options: BlockOptions) -> None:
         super().__init__()
-        if channels % head:
+        if head < 1 or channels % head:
             raise ValueError(f"{channels} channels cannot be divided into heads of num_head_channels {head}")
         self.norm = options.norm(channels)
         self.attn = SelfAttention(channels, head, options)
