@@ -24,7 +24,7 @@ def main() -> None:
     atexit.register(_leave, ended)
     before_torch()
     # Loading libraries makes hundreds of thousands of objects that stay. To look for garbage among them as often as
-    # Python does by default takes half a second.
+    # Python does by default takes a tenth of the time of loading.
     gc.set_threshold(20_000, 10, 10)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -177,10 +177,11 @@ def _empty_network(spec: ModelSpec, role: str) -> torch.nn.Module:
     Options that concern only how and not what is computed are set so that every device can run it: no
     half-precision norms, no splitting of convolutions (which corrupts shapes it does not divide).
     """
-    autoencoder_class = monai_autoencoder() if role == "autoencoder" else None
+    # Imported here, since what the import makes needs memory of its own.
+    autoencoder_class: Any = monai_autoencoder() if role == "autoencoder" else None
     try:
         with torch.device("meta"):
-            if autoencoder_class is None:
+            if role == "unet":
                 network: torch.nn.Module = UNet(**spec.unet)
                 if spec.normalisation == "voxel":
                     normalise_by_voxel(network)

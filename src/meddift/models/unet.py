@@ -2,8 +2,8 @@
 
 It computes what MONAI's `DiffusionModelUNetMaisi` computes, without cross attention, and its parameters have the same
 names and shapes, so that published weights can be loaded. It is written anew because MONAI's import takes longer than
-reading two scans, because its blocks hold twice as many activations, and because reading maps out of MONAI's network
-depends on methods that are not public. Tests compare both networks.
+reading two scans, because its residual blocks make eight activations where four suffice, and because reading maps out
+of MONAI's network depends on methods that are not public. Tests compare both networks.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class UNet(nn.Module):
             raise ValueError(f"num_channels {widths} must be multiples of norm_num_groups {norm_num_groups}")
         self._time_channels, embedded = widths[0], 4 * widths[0]
         self.conv_in = Convolution(in_channels, widths[0])
-        self.time_embed = _embedding(widths[0], embedded)
+        self.time_embed = _embedder(widths[0], embedded)
         told = 1
         if num_class_embeds is not None:
             self.class_embedding = nn.Embedding(num_class_embeds, embedded)
@@ -90,7 +90,7 @@ class UNet(nn.Module):
             ("spacing_layer", 3, include_spacing_input),
         ):
             if included:
-                setattr(self, layer, _embedding(inputs, embedded))
+                setattr(self, layer, _embedder(inputs, embedded))
                 told += 1
         common = BlockOptions(told * embedded, norm_num_groups, norm_eps, include_fc, use_combined_linear)
         step: Change = "block" if resblock_updown else "convolution"
@@ -200,6 +200,6 @@ def timestep_embedding(timesteps: torch.Tensor, channels: int) -> torch.Tensor:
     return functional.pad(torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1), (0, channels % 2))
 
 
-def _embedding(inputs: int, outputs: int) -> nn.Sequential:
+def _embedder(inputs: int, outputs: int) -> nn.Sequential:
     """Two linear layers that embed one of the things that the network is told."""
     return nn.Sequential(nn.Linear(inputs, outputs), nn.SiLU(), nn.Linear(outputs, outputs))

@@ -175,6 +175,15 @@ class _Doubling(nn.Module):
         return doubled_and_convolved(x, self.postconv.conv)
 
 
+def _changing(channels: int, change: Change, way: Literal["up", "down"], options: BlockOptions) -> nn.Module | None:
+    """What doubles or halves the resolution after a level; None if nothing does."""
+    if change is None:
+        return None
+    if change == "block":
+        return ResidualBlock(channels, channels, options, change=way)
+    return _Doubling(channels) if way == "up" else _Halving(channels)
+
+
 class _Level(nn.Module):
     """Residual blocks at one resolution, each with attention behind it if there is any."""
 
@@ -205,11 +214,7 @@ class DownBlock(_Level):
         self, inputs: Sequence[int], outputs: int, head: int | None, change: Change, options: BlockOptions
     ) -> None:
         super().__init__(inputs, outputs, head, options)
-        self.downsampler: nn.Module | None = None
-        if change == "block":
-            self.downsampler = ResidualBlock(outputs, outputs, options, change="down")
-        elif change == "convolution":
-            self.downsampler = _Halving(outputs)
+        self.downsampler = _changing(outputs, change, "down", options)
 
     def forward(self, hidden: torch.Tensor, embedding: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
         """Compute (N, outputs, ...); each intermediate result is appended to `skips`."""
@@ -259,11 +264,7 @@ class UpBlock(_Level):
         self, inputs: Sequence[int], outputs: int, head: int | None, change: Change, options: BlockOptions
     ) -> None:
         super().__init__(inputs, outputs, head, options)
-        self.upsampler: nn.Module | None = None
-        if change == "block":
-            self.upsampler = ResidualBlock(outputs, outputs, options, change="up")
-        elif change == "convolution":
-            self.upsampler = _Doubling(outputs)
+        self.upsampler = _changing(outputs, change, "up", options)
 
     def forward(self, hidden: torch.Tensor, embedding: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
         """Compute (N, outputs, ...); the encoder's results that are used are taken off the end of `skips`."""
